@@ -1,0 +1,62 @@
+"""Box arithmetic in numpy. Boxes are `xyxy` = left, top, right, bottom, in pixels, edges exclusive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+Array = NDArray[Any]
+
+
+def area_xyxy(xyxy: Array) -> Array:
+    """[..., 4] -> [...]; an inverted box has area 0."""
+    return np.clip(xyxy[..., 2] - xyxy[..., 0], 0, None) * np.clip(xyxy[..., 3] - xyxy[..., 1], 0, None)
+
+
+def intersection_xyxy(a: Array, b: Array) -> Array:
+    """Pairwise overlap areas of [N, 4] and [M, 4] -> [N, M]."""
+    left_top = np.maximum(a[:, None, :2], b[None, :, :2])
+    right_bottom = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    side = np.clip(right_bottom - left_top, 0, None)
+    return side[..., 0] * side[..., 1]
+
+
+def iou_xyxy(a: Array, b: Array) -> Array:
+    """Pairwise intersection over union of [N, 4] and [M, 4] -> [N, M]; two empty boxes give 0."""
+    inter = intersection_xyxy(a, b)
+    union = area_xyxy(a)[:, None] + area_xyxy(b)[None, :] - inter
+    return inter / np.maximum(union, 1e-9)
+
+
+def grow_xyxy(xyxy: Array, scale: float | Array) -> Array:
+    """Boxes grown about their centres: width and height times `scale` (a number or [N])."""
+    centre = (xyxy[..., :2] + xyxy[..., 2:]) / 2
+    half = (xyxy[..., 2:] - xyxy[..., :2]) / 2 * np.asarray(scale)[..., None]
+    return np.concatenate([centre - half, centre + half], axis=-1)
+
+
+def nms_xyxy(xyxy: Array, scores: Array, iou_threshold: float) -> NDArray[np.intp]:
+    """Greedy non-maximum suppression; indices kept, best score first, ties by lower index.
+
+    A box goes when its IoU with a better kept box is *above* the threshold (Faster R-CNN's rule,
+    which SSH uses with 0.3 over the boxes of all its modules together, paper section 4.1).
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes = np.ascontiguousarray(xyxy[order], dtype=np.float32)
+    areas = area_xyxy(boxes)
+    alive = np.ones(len(order), bool)
+    keep = []
+    for i in range(len(order)):
+        if not alive[i]:
+            continue
+        keep.append(order[i])
+        rest = np.flatnonzero(alive[i + 1 :]) + i + 1
+        if len(rest):
+            inter = intersection_xyxy(boxes[i : i + 1], boxes[rest])[0]
+            union = areas[i] + areas[rest] - inter
+            alive[rest[inter > iou_threshold * np.maximum(union, 1e-9)]] = False
+    return np.asarray(keep, np.intp)

@@ -1,0 +1,91 @@
+"""The one interface to every detector, and `load`, which makes one from a name or a file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from engines.boxes import F32, Array
+from engines.errors import BadConfig, BadInput
+from engines.letterbox import ImageView, pad
+from engines.types import Detections
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOptions:
+    """threshold: faces with a lower score are not returned. nms_iou: of two boxes that overlap more,
+    the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime."""
+
+    threshold: float = 0.3
+    nms_iou: float = 0.3
+    threads: int = 1
+
+
+class Detector(ABC):
+    """Finds faces in RGB images."""
+
+    def __init__(self, options: DetectorOptions) -> None:
+        self.options = options
+
+    @abstractmethod
+    def infer(self, images: Array) -> tuple[F32, F32]:
+        """uint8 [N, H, W, 3], H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores
+        [N, K], unsuppressed, in any order."""
+
+    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+        """Faces of each image, in pixels of the picture that the view shows. Views of one size run as one batch."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        padded = [pad(image.rgb) for image in images]
+        for i, array in enumerate(padded):
+            groups[array.shape].append(i)
+        found = [Detections.none()] * len(images)
+        for indices in groups.values():
+            batch = padded[indices[0]][None] if len(indices) == 1 else np.stack([padded[i] for i in indices])
+            boxes, scores = self.infer(batch)
+            for i, xyxy, score in zip(indices, boxes, scores, strict=True):
+                found[i] = self._finish(xyxy, score, images[i])
+        return found
+
+    def _finish(self, xyxy: F32, scores: F32, image: ImageView) -> Detections:
+        """Threshold, suppress, and scale to the picture's own pixels."""
+        sure = scores >= self.options.threshold  # also drops NaN
+        xyxy, scores = xyxy[sure], scores[sure]
+        if not len(scores):
+            return Detections.none()
+        xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1).astype(np.float64)
+        keep = np.asarray(cv2.dnn.NMSBoxes(xywh, scores, 0.0, self.options.nms_iou), np.intp).reshape(-1)
+        h, w = image.rgb.shape[:2]
+        scale = np.array([image.width / w, image.height / h] * 2, np.float32)
+        return Detections(xyxy[keep] * scale, scores[keep])
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.stem for path in WEIGHTS.glob("*.onnx"))
+
+
+def load(name: str, options: DetectorOptions | None = None) -> Detector:
+    """A detector by the name of a shipped model (`plainS`) or by the path of an .onnx file.
+
+    BadConfig for a name that is not shipped, BadInput for a missing file, EngineMismatch for a
+    file that is not a detector.
+    """
+    from engines.onnx_engine import OnnxDetector
+
+    path = Path(name)
+    if path.suffix != ".onnx":
+        path = WEIGHTS / f"{name}.onnx"
+        if not path.is_file():
+            known = ", ".join(shipped()) or "none"
+            raise BadConfig(f"unknown model {name!r}", "detector.model", f"shipped: {known}; or the path of an .onnx file")
+    if not path.is_file():
+        raise BadInput("not found", str(path), "build it with: python build_engine.py")
+    return OnnxDetector(path, options or DetectorOptions())

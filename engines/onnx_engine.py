@@ -1,0 +1,36 @@
+"""SSH on ONNX Runtime: the default, on any CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime as ort
+
+from engines.boxes import F32, Array
+from engines.detector import Detector, DetectorOptions
+from engines.errors import EngineMismatch
+
+
+class OnnxDetector(Detector):
+    """A graph exported by build_engine.py: `images` uint8 [N, H, W, 3] -> `xyxy` [N, K, 4], `scores` [N, K]."""
+
+    def __init__(self, path: Path, options: DetectorOptions) -> None:
+        super().__init__(options)
+        session = ort.SessionOptions()
+        session.intra_op_num_threads = options.threads
+        session.inter_op_num_threads = 1
+        # A spinning thread pool takes the CPU from decoder and encoder while it waits for work.
+        session.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session.log_severity_level = 3
+        try:
+            self.session = ort.InferenceSession(str(path), session, providers=["CPUExecutionProvider"])
+        except Exception as e:  # onnxruntime's own exceptions have no common base but Exception
+            reason = str(e).splitlines()[0][:160]
+            raise EngineMismatch(f"ONNX Runtime cannot load it: {reason}", str(path), "rebuild it with build_engine.py") from None
+        names = [i.name for i in self.session.get_inputs()], [o.name for o in self.session.get_outputs()]
+        if names != (["images"], ["xyxy", "scores"]):
+            raise EngineMismatch(f"not a detector of this project: {names[0]} -> {names[1]}", str(path), "build it with build_engine.py")
+
+    def infer(self, images: Array) -> tuple[F32, F32]:
+        xyxy, scores = self.session.run(["xyxy", "scores"], {"images": images})
+        return xyxy, scores

@@ -1,0 +1,149 @@
+"""Feature extractors for SSH: the paper's VGG-16 and light plain nets for the CPU.
+
+Each backbone is a module `[N, 3, H, W] -> (c8, c16, c32 | None)`: the feature maps at strides 8 and
+16, and at 32 where the backbone has a stage of its own there (else SSH pools c16, as the paper does).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvRelu(nn.Module):
+    """3x3 (or 1x1) convolution with bias and an optional ReLU: what every net becomes when fused."""
+
+    def __init__(self, cin: int, cout: int, size: int = 3, stride: int = 1, relu: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(cin, cout, size, stride, size // 2)
+        nn.init.normal_(self.conv.weight, std=0.01)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return F.relu(x, inplace=True) if self.relu else x
+
+
+class RepConv(nn.Module):
+    """3x3 convolution + batch norm, with 1x1 and identity branches beside it while training.
+
+    RepVGG (Ding et al., CVPR 2021): all branches are linear, so `fused()` folds them into one 3x3
+    convolution with bias that gives the same output. `branches=False` trains the 3x3 branch alone.
+    """
+
+    def __init__(
+        self, cin: int, cout: int, size: int = 3, stride: int = 1, relu: bool = True, branches: bool = True
+    ) -> None:
+        super().__init__()
+        self.cin, self.cout, self.size, self.stride, self.relu = cin, cout, size, stride, relu
+        self.main = nn.Conv2d(cin, cout, size, stride, size // 2, bias=False)
+        self.main_bn = nn.BatchNorm2d(cout)
+        pointwise = branches and size == 3
+        self.point = nn.Conv2d(cin, cout, 1, stride, bias=False) if pointwise else None
+        self.point_bn = nn.BatchNorm2d(cout) if pointwise else None
+        self.skip_bn = nn.BatchNorm2d(cin) if pointwise and cin == cout and stride == 1 else None
+        for conv in (self.main, self.point):
+            if conv is not None:
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.main_bn(self.main(x))
+        if self.point is not None and self.point_bn is not None:
+            y = y + self.point_bn(self.point(x))
+        if self.skip_bn is not None:
+            y = y + self.skip_bn(x)
+        return F.relu(y, inplace=True) if self.relu else y
+
+    def fused(self) -> ConvRelu:
+        """The same function (in eval mode) as one convolution."""
+        weight, bias = _fold(self.main.weight, self.main_bn)
+        if self.point is not None and self.point_bn is not None:
+            w, b = _fold(self.point.weight, self.point_bn)
+            weight, bias = weight + F.pad(w, (1, 1, 1, 1)), bias + b
+        if self.skip_bn is not None:
+            eye = torch.eye(self.cin, dtype=weight.dtype, device=weight.device)[:, :, None, None]
+            w, b = _fold(eye, self.skip_bn)
+            weight, bias = weight + F.pad(w, (1, 1, 1, 1)), bias + b
+        out = ConvRelu(self.cin, self.cout, self.size, self.stride, self.relu)
+        out.conv.weight = nn.Parameter(weight.detach().clone())
+        out.conv.bias = nn.Parameter(bias.detach().clone())
+        return out
+
+
+def _fold(weight: Tensor, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert bn.running_mean is not None and bn.running_var is not None
+    gain = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+    return weight * gain[:, None, None, None], bn.bias - bn.running_mean * gain
+
+
+def fuse(module: nn.Module) -> nn.Module:
+    """Replace every RepConv below `module` by its single convolution, in place; returns it in eval mode."""
+    module.eval()
+    for name, child in list(module.named_children()):
+        if isinstance(child, RepConv):
+            setattr(module, name, child.fused())
+        else:
+            fuse(child)
+    return module
+
+
+class VGG16(nn.Module):
+    """The thirteen convolutions of VGG-16, without its head (paper section 3.1).
+
+    Layer names count as torchvision's `features` do, so an ImageNet state dict loads by key.
+    c8 is conv4_3, c16 is conv5_3, both after their ReLU.
+    """
+
+    PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
+    channels = (512, 512, None)
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        cin = 3
+        for item in self.PLAN:
+            if item == "M":
+                layers.append(nn.MaxPool2d(2, 2))
+            else:
+                conv = nn.Conv2d(cin, int(item), 3, padding=1)
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+                layers += [conv, nn.ReLU(inplace=True)]
+                cin = int(item)
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
+        c8 = self.features[:23](x)
+        return c8, self.features[23:](c8), None
+
+    def freeze_early(self) -> None:
+        """Fix the convolutions up to conv3_1 (paper section 4.1)."""
+        for layer in self.features[:11]:
+            for p in layer.parameters():
+                p.requires_grad_(False)
+
+
+class Plain(nn.Module):
+    """A straight stack of 3x3 convolutions: one stage a stride, its first convolution strided.
+
+    widths, depths: channels and number of convolutions of the stages at stride 2, 4, 8, 16 (, 32).
+    """
+
+    def __init__(self, widths: tuple[int, ...], depths: tuple[int, ...], branches: bool = True) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        cin = 3
+        for width, depth in zip(widths, depths, strict=True):
+            convs = [RepConv(cin if i == 0 else width, width, 3, 2 if i == 0 else 1, True, branches) for i in range(depth)]
+            self.stages.append(nn.Sequential(*convs))
+            cin = width
+        self.channels = (widths[2], widths[3], widths[4] if len(widths) > 4 else None)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps[2], maps[3], maps[4] if len(maps) > 4 else None

@@ -1,0 +1,178 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from engines.boxes import F32
+from engines.errors import BadConfig, UserError
+from train.anchors import encode, grid_anchors
+from train.assign import assign
+from train.checkpoint import load_state, save_state, save_weights
+from train.config import TrainConfig
+from train.data import Crops, Labelled, loader
+from train.loss import Loss, multi_task
+from train.model import SPECS, SSH, STRIDES
+
+
+class NotFinite(UserError):
+    """The loss became infinite or NaN."""
+
+    exit_code = 1
+
+
+class Targets:
+    """What each anchor should say, for crops of any size; the anchors of a size are computed once."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.sizes = config, SPECS[config.model].sizes
+        self.grids: dict[int, list[Tensor]] = {}
+
+    def __call__(self, side: int, faces: list[F32], ignores: list[F32]) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels int64 [N, A] and encoded boxes [N, A, 4], a list over the modules."""
+        if side not in self.grids:
+            self.grids[side] = [grid_anchors(side // s, side // s, s, k) for s, k in zip(STRIDES, self.sizes, strict=True)]
+        grid = self.grids[side]
+        anchors = torch.cat(grid)
+        labels, targets = [], []
+        for face, ignore in zip(faces, ignores, strict=True):
+            box = torch.from_numpy(face)
+            label, match = assign(anchors, box, torch.from_numpy(ignore), self.config.assign)
+            labels.append(label)
+            targets.append(encode(anchors, box[match]) if len(box) else torch.zeros_like(anchors))
+        counts = [len(g) for g in grid]
+        return list(torch.stack(labels).split(counts, 1)), list(torch.stack(targets).split(counts, 1))
+
+
+def learning_rate(step: int, c: TrainConfig) -> float:
+    """Linear warm-up, then cosine to 1 % or a division by 10 at 6/7 of the run (paper: 18k of 21k)."""
+    if step < c.warmup:
+        return c.lr * (step + 1) / c.warmup
+    if c.schedule == "step":
+        return c.lr * (0.1 if step >= c.steps * 6 / 7 else 1.0)
+    done = (step - c.warmup) / max(1, c.steps - c.warmup)
+    return c.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+
+
+def make_optimizer(model: nn.Module, c: TrainConfig) -> torch.optim.Optimizer:
+    """Weight decay on convolution weights only, not on norms and biases."""
+    params = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": c.weight_decay},
+        {"params": [p for p in params if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if c.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=c.lr, momentum=c.momentum)
+    return torch.optim.AdamW(groups, lr=c.lr)
+
+
+class Run:
+    """A training run in a folder: log.jsonl, state.pt (to resume) and weights.safetensors (the average)."""
+
+    def __init__(self, config: TrainConfig, images: list[Labelled], out: Path, resume: bool, workers: int) -> None:
+        self.config, self.out, self.workers = config, out, workers
+        torch.manual_seed(config.seed)
+        self.model = SSH(replace(SPECS[config.model], branches=config.branches))
+        if config.model == "vgg16":
+            self.model.backbone.freeze_early()  # type: ignore[operator, union-attr]
+        # Twice as fast on the CPU; with side branches torch 2.13 crashes in the backward pass there.
+        self.layout = torch.contiguous_format if config.branches else torch.channels_last
+        self.model = self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        self.optimizer = make_optimizer(self.model, config)
+        self.step = 0
+        out.mkdir(parents=True, exist_ok=True)
+        if resume:
+            self._resume()
+        else:
+            (out / "log.jsonl").unlink(missing_ok=True)
+        self.crops = Crops(images, config.augment, config.seed, config.batch)
+        self.targets = Targets(config)
+
+    def _resume(self) -> None:
+        state = load_state(self.out / "state.pt")
+        if state["config"] != _plain(self.config):
+            raise BadConfig("the run was started with other settings", str(self.out / "state.pt"), "use the same ones")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        log = self.out / "log.jsonl"  # lines after the state was saved will be written again
+        kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
+        log.write_text("".join(line + "\n" for line in kept))
+
+    def save(self) -> None:
+        config = _plain(self.config)
+        weights = self.average.module
+        save_weights(self.out / "weights.safetensors", weights, {"config": config, "step": self.step})
+        save_state(
+            self.out / "state.pt",
+            {
+                "config": config, "step": self.step, "model": self.model.state_dict(),
+                "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict(),
+            },
+        )  # fmt: skip
+
+    def train(self, log_every: int = 20, save_every: int = 500) -> None:
+        """Run to the last step; the state is saved on the way, at the end and on Ctrl-C."""
+        c = self.config
+        self.model.train()
+        bar = tqdm(total=c.steps, initial=self.step, unit="step", dynamic_ncols=True)
+        seen: list[Loss] = []
+        try:
+            for images, faces, ignores in loader(self.crops, self.step, c.steps, c.sizes, self.workers):
+                seen.append(self._step(images, faces, ignores))
+                self.step += 1
+                bar.update()
+                if self.step % log_every == 0 or self.step == c.steps:
+                    bar.set_postfix(self._log(seen))
+                    seen.clear()
+                if self.step % save_every == 0:
+                    self.save()
+        finally:
+            bar.close()
+            self.save()
+
+    def _step(self, images: Tensor, faces: list[F32], ignores: list[F32]) -> Loss:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.config)
+        labels, targets = self.targets(images.shape[-1], faces, ignores)
+        outputs = self.model(images.float().contiguous(memory_format=self.layout))
+        loss = multi_task(outputs, labels, targets, self.config.mine)
+        if not torch.isfinite(loss.total):
+            raise NotFinite(f"the loss is {loss.total.item()} at step {self.step}", str(self.out), "lower lr")
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.average.update_parameters(self.model)
+        return loss
+
+    def _log(self, seen: list[Loss]) -> dict[str, str]:
+        row = {
+            "step": self.step,
+            "loss": float(np.mean([x.total.item() for x in seen])),
+            "classes": float(np.mean([x.classes for x in seen])),
+            "boxes": float(np.mean([x.boxes for x in seen])),
+            "lr": learning_rate(self.step - 1, self.config),
+        }
+        with (self.out / "log.jsonl").open("a") as f:
+            f.write(json.dumps(row) + "\n")
+        return {k: f"{v:.4g}" for k, v in row.items() if k != "step"}
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    """Settings as JSON-like values, so that a loaded state compares equal."""
+    plain: dict[str, Any] = json.loads(json.dumps({**config.model_dump(), "assign": asdict(config.assign),
+                                                   "mine": asdict(config.mine), "augment": asdict(config.augment)}))  # fmt: skip
+    return plain

@@ -1,0 +1,200 @@
+"""SSH, the Single Stage Headless face detector (Najibi et al., ICCV 2017), over any backbone.
+
+Three detection modules predict from strides 8, 16 and 32 (paper section 3.1, figure 2); each is a 3x3
+convolution beside a context module of stacked 3x3 convolutions (figures 3 and 4), followed by two
+1x1 convolutions: 2K class scores and 4K box offsets for K square anchors a cell.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from train.anchors import decode
+from train.backbones import VGG16, ConvRelu, Plain, RepConv, fuse
+
+STRIDES = (8, 16, 32)
+TOP_K = 1000  # boxes a module keeps before NMS (paper section 4.1)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A network by its numbers.
+
+    sizes: anchor sides in pixels, a tuple for each of the modules M1, M2, M3.
+    heads: X of the three detection modules (figure 3). fusion: channels in which M1 adds the
+    stride-8 map and the up-sampled stride-16 map (figure 2).
+    mean, std: input normalisation, RGB in 0..255.
+    """
+
+    name: str
+    backbone: str
+    sizes: tuple[tuple[float, ...], ...]
+    heads: tuple[int, int, int]
+    fusion: int
+    widths: tuple[int, ...] = ()
+    depths: tuple[int, ...] = ()
+    branches: bool = True
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (64.0, 64.0, 64.0)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(d: dict[str, Any]) -> ModelSpec:
+        return ModelSpec(**{k: _tuples(v) for k, v in d.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+# The paper's anchors double from 16 to 512 px, two a module, which leaves faces between two sizes
+# without a match. The light nets have less depth to bridge that gap: three a module, 1.6 apart,
+# starting at the smallest face that the training labels hold.
+_DENSE = ((10.0, 16.0, 26.0), (40.0, 64.0, 104.0), (168.0, 270.0, 432.0))
+_PAPER = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
+
+SPECS = {
+    spec.name: spec
+    for spec in (
+        ModelSpec(
+            "vgg16", "vgg16", _PAPER, (128, 256, 256), 128, mean=(123.68, 116.78, 103.94), std=(58.4, 57.1, 57.4)
+        ),
+        ModelSpec("plainXS16", "plain", _DENSE, (32, 32, 32), 32, (16, 16, 32, 64), (1, 1, 2, 2)),
+        ModelSpec("plainS", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
+        ModelSpec("plainM", "plain", _DENSE, (64, 64, 64), 64, (16, 32, 64, 128, 128), (1, 2, 4, 4, 2)),
+    )
+}
+
+
+def conv(spec: ModelSpec, cin: int, cout: int, size: int = 3, relu: bool = True) -> nn.Module:
+    """The spec's convolution: bare with bias beside VGG (as in the paper), with batch norm in the light nets."""
+    if spec.backbone == "vgg16":
+        return ConvRelu(cin, cout, size, 1, relu)
+    return RepConv(cin, cout, size, 1, relu, spec.branches)
+
+
+class Context(nn.Module):
+    """Context module (figure 4): a shared 3x3, then one 3x3 (5x5 field) beside two 3x3 (7x7 field); X out."""
+
+    def __init__(self, spec: ModelSpec, cin: int, x: int) -> None:
+        super().__init__()
+        self.shared = conv(spec, cin, x // 2)
+        self.five = conv(spec, x // 2, x // 2)
+        self.seven = nn.Sequential(conv(spec, x // 2, x // 2), conv(spec, x // 2, x // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shared(x)
+        return torch.cat([self.five(x), self.seven(x)], 1)
+
+
+class Module(nn.Module):
+    """Detection module (figure 3): (class scores [N, 2K, h, w], box offsets [N, 4K, h, w])."""
+
+    def __init__(self, spec: ModelSpec, cin: int, x: int, k: int) -> None:
+        super().__init__()
+        self.face = conv(spec, cin, x)
+        self.context = Context(spec, cin, x)
+        self.scores = nn.Conv2d(2 * x, 2 * k, 1)
+        self.boxes = nn.Conv2d(2 * x, 4 * k, 1)
+        for layer in (self.scores, self.boxes):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = torch.cat([self.face(x), self.context(x)], 1)
+        return self.scores(x), self.boxes(x)
+
+
+class SSH(nn.Module):
+    """images, float RGB 0..255 [N, 3, H, W] with H and W multiples of 32 ->
+    one (scores [N, A, 2], offsets [N, A, 4]) a module, in the order of `grid_anchors`;
+    class 0 is background, class 1 face."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = VGG16() if spec.backbone == "vgg16" else Plain(spec.widths, spec.depths, spec.branches)
+        c8, c16, c32 = self.backbone.channels
+        self.lateral8 = conv(spec, c8, spec.fusion, 1)
+        self.lateral16 = conv(spec, c16, spec.fusion, 1)
+        self.smooth = conv(spec, spec.fusion, spec.fusion)
+        inputs = (spec.fusion, c16, c32 or c16)
+        self.modules_ = nn.ModuleList(
+            Module(spec, cin, x, len(sizes)) for cin, x, sizes in zip(inputs, spec.heads, spec.sizes, strict=True)
+        )
+        shape = (1, 3, 1, 1)
+        self.register_buffer("mean", torch.tensor(spec.mean).reshape(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).reshape(shape), persistent=False)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs of M1, M2 and M3."""
+        c8, c16, c32 = self.backbone((images - self.mean) / self.std)
+        mode = "bilinear" if self.spec.backbone == "vgg16" else "nearest"
+        up = F.interpolate(self.lateral16(c16), scale_factor=2, mode=mode)
+        m1 = self.smooth(self.lateral8(c8) + up)
+        return m1, c16, c32 if c32 is not None else F.max_pool2d(c16, 2)
+
+    def maps(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Raw output maps of the modules, channels first."""
+        features = self.features(images)
+        return [module(x) for module, x in zip(self.modules_, features, strict=True)]
+
+    def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(_rows(s, 2), _rows(b, 4)) for s, b in self.maps(images)]
+
+
+def _rows(x: Tensor, width: int) -> Tensor:
+    """[N, K*width, h, w] -> [N, h*w*K, width]"""
+    return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, width)
+
+
+class Deploy(nn.Module):
+    """SSH as it ships: uint8 RGB images in, boxes out, all in one graph with dynamic N, H, W.
+
+    images: uint8 [N, H, W, 3], H and W multiples of 32. Returns xyxy float32 [N, 3000, 4] in input
+    pixels and scores float32 [N, 3000] (softmax face probability), the best 1000 of each module,
+    unsuppressed. A module with fewer anchors pads with score 0. Decoding happens after the top-k,
+    so its cost does not grow with the picture.
+    """
+
+    def __init__(self, model: SSH, top_k: int = TOP_K) -> None:
+        super().__init__()
+        self.model = fuse(copy.deepcopy(model))
+        self.top_k = top_k
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        x = images.permute(0, 3, 1, 2).float()
+        out = [
+            self._best(s, b, stride, sizes)
+            for (s, b), stride, sizes in zip(self.model.maps(x), STRIDES, self.model.spec.sizes, strict=True)  # type: ignore[operator, union-attr, arg-type]
+        ]
+        return torch.cat([xyxy for xyxy, _ in out], 1), torch.cat([score for _, score in out], 1)
+
+    def _best(self, scores: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        width, k = scores.shape[3], len(sizes)
+        offsets = _rows(boxes, 4)
+        rows = _rows(scores, 2)
+        margin = rows[..., 1] - rows[..., 0]  # its sigmoid is the two-class softmax
+        margin = torch.cat([margin, margin.new_full((1, self.top_k), -1e4).expand(margin.shape[0], -1)], 1)
+        best, index = torch.topk(margin, self.top_k, dim=1)
+        index = torch.minimum(index, torch.full_like(index, offsets.shape[1] - 1))
+        cell = torch.div(index, k, rounding_mode="floor")
+        y = torch.div(cell, width, rounding_mode="floor")
+        centre = (torch.stack([cell - y * width, y], -1).float() + 0.5) * stride
+        half = torch.tensor(sizes, device=best.device)[index - cell * k].unsqueeze(-1) / 2
+        anchors = torch.cat([centre - half, centre + half], -1)
+        picked = torch.gather(offsets, 1, index.unsqueeze(-1).expand(-1, -1, 4))
+        return decode(anchors, picked), torch.sigmoid(best)
+
+
+def build(name: str) -> SSH:
+    """A fresh network of a named spec; KeyError when there is no such name."""
+    return SSH(SPECS[name])
