@@ -8,20 +8,14 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from engines.errors import BadInput, EngineMismatch, UserError
 
 BOX_TOLERANCE = 0.05  # pixels of the input
 SCORE_TOLERANCE = 1e-3
-
-
-class Backend(StrEnum):
-    onnx = "onnx"
 
 
 def export_onnx(weights: Path, out: Path) -> dict[str, object]:
@@ -102,11 +96,11 @@ def compare(module: object, path: Path) -> dict[str, float]:
     return result
 
 
-def build(
-    weights: Annotated[Path, typer.Argument(help="weights.safetensors of a training run")] = Path("runs/plainS/weights.safetensors"),
-    out: Annotated[Path, typer.Option("-o", "--output", help="file to write")] = Path("engine.onnx"),
-    backend: Annotated[Backend, typer.Option(help="what to compile for")] = Backend.onnx,
-) -> None:
+@click.command()
+@click.argument("weights", type=click.Path(path_type=Path), default=Path("runs/plainS/weights.safetensors"))
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), default=Path("engine.onnx"), help="file to write")
+@click.option("--backend", type=click.Choice(["onnx"]), default="onnx", help="what to compile for")
+def build(weights: Path, out: Path, backend: str) -> None:
     """Compile weights, with a parity check against torch."""
     if not out.parent.is_dir():
         raise BadInput("the folder does not exist", str(out.parent))
@@ -114,10 +108,11 @@ def build(
 
 
 def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(build)
     try:
-        app()
+        build.main(prog_name="build_engine.py", standalone_mode=False)
+    except click.ClickException as e:
+        print(f"build_engine: error: {e.format_message()}", file=sys.stderr)
+        sys.exit(2)
     except UserError as e:
         print(f"build_engine: error: {e}", file=sys.stderr)
         sys.exit(e.exit_code)

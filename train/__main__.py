@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
+import click
 import torch
-import typer
 
 from engines.errors import BadConfig, UserError
 from train.config import recipe
@@ -16,10 +17,8 @@ from train.loop import Run
 from train.plots import training_curve
 
 
-def settings(pairs: list[str]) -> dict[str, Any]:
+def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     """`key=value` settings of the command line; values are TOML, a bare word is a string."""
-    import tomllib
-
     out: dict[str, Any] = {}
     for pair in pairs:
         key, sep, value = pair.partition("=")
@@ -32,21 +31,24 @@ def settings(pairs: list[str]) -> dict[str, Any]:
     return out
 
 
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_train/ and wider_face_split/")
+@click.option("--model", default="plainS", show_default=True, help="vgg16, plainXS16, plainS or plainM")
+@click.option("--out", type=click.Path(path_type=Path), help="run folder [default: runs/MODEL]")
+@click.option("--resume", is_flag=True, help="go on from the run folder's state")
+@click.option("--steps", type=int, help="number of steps")
+@click.option("--seed", default=0, show_default=True, help="seed of weights, crops and order")
+@click.option("--workers", default=1, show_default=True, help="processes that make crops")
+@click.option("--threads", default=0, help="threads that train; 0 = all cores")
+@click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
-    data: Annotated[Path, typer.Option(help="folder with WIDER_train/ and wider_face_split/")],
-    model: Annotated[str, typer.Option(help="vgg16, plainXS16, plainS or plainM")] = "plainS",
-    out: Annotated[Path | None, typer.Option(help="run folder [default: runs/MODEL]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the run folder's state")] = False,
-    steps: Annotated[int | None, typer.Option(help="number of steps")] = None,
-    seed: Annotated[int, typer.Option(help="seed of weights, crops and order")] = 0,
-    workers: Annotated[int, typer.Option(help="processes that make crops")] = 1,
-    threads: Annotated[int, typer.Option(help="threads that train; 0 = all cores")] = 0,
-    change: Annotated[list[str] | None, typer.Option("--set", help="any other setting, as key=value")] = None,
-) -> None:
+    data: Path, model: str, out: Path | None, resume: bool, steps: int | None, seed: int, workers: int, threads: int,
+    change: tuple[str, ...],
+) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
     if threads:
         torch.set_num_threads(threads)
-    changes = settings(change or []) | {"seed": seed} | ({"steps": steps} if steps else {})
+    changes = settings(change) | {"seed": seed} | ({"steps": steps} if steps else {})
     config = recipe(model, **changes)
     folder = out or Path("runs") / model
     images = read_split(data, "train")
@@ -58,14 +60,15 @@ def train(
 
 
 def main() -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(train)
     try:
-        app()
+        train.main(prog_name="python -m train", standalone_mode=False)
+    except click.ClickException as e:
+        print(f"train: error: {e.format_message()}", file=sys.stderr)
+        sys.exit(2)
     except UserError as e:
         print(f"train: error: {e}", file=sys.stderr)
         sys.exit(e.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         print("train: interrupted; go on with --resume", file=sys.stderr)
         sys.exit(130)
 

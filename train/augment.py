@@ -95,7 +95,8 @@ def _warp(
         image = cv2.resize(image, None, fx=small, fy=small, interpolation=cv2.INTER_AREA)
         shrunk = matrix @ np.array([[1 / small, 0, 0], [0, 1 / small, 0], [0, 0, 1]])
     else:
-        shrunk = matrix
+        shrunk = matrix.copy()
+    shrunk[:, 2] += shrunk[:, :2] @ (0.5, 0.5) - 0.5  # boxes count from pixels' edges, OpenCV from their centres
     crop = cv2.warpAffine(image, shrunk, (size, size), flags=cv2.INTER_LINEAR, borderValue=fill)
     boxes = _move(xyxy, matrix, abs(float(angle)))
     return crop, *_clip(boxes, ignore, size, size, rule)

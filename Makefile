@@ -1,0 +1,38 @@
+# `make demo` runs the main job on the bundled clip, `make test` the tests. Both make their own .venv.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint system clean
+
+demo: $(VENV)/base
+	$(VENV)/bin/python tools/demo.py out
+
+test: $(VENV)/dev system
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: $(VENV)/dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(VENV)/base: pyproject.toml
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -e .
+	touch $@
+
+# torch first and by its exact version, so that a CPU build which is at hand is taken instead of the newest CUDA build.
+$(VENV)/dev: $(VENV)/base
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[train,dev]'
+	touch $@
+
+# Independent programs that some tests hold our files against; those tests are skipped without them.
+system:
+	@if ! command -v ffprobe >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg >/dev/null || \
+		echo "ffmpeg could not be installed: the tests that need it are skipped"; \
+	fi
+
+clean:
+	rm -rf $(VENV) out

@@ -1,0 +1,216 @@
+"""The command line: words to jobs, errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engines.detector import Detector, load
+from pipeline import config as settings
+from pipeline.config import Config
+from pipeline.errors import BadInput, UserError
+from pipeline.leaks import LeakMeter, read_truth
+from pipeline.records import JsonlSink
+from pipeline.run import Job, Report, run
+from pipeline.uri import Kind, expand, parse, redact
+
+FLAGS = {
+    "model": "detector.model", "threshold": "detector.threshold", "size": "detector.size", "detect_every": "detector.every",
+    "lookahead": "tracker.lookahead", "hide": "cover.hide", "shape": "cover.shape", "scale": "cover.scale",
+    "codec": "encode.codec", "crf": "encode.crf", "preset": "encode.preset",
+}  # fmt: skip
+
+
+class Size(click.ParamType):
+    """960x544 -> (960, 544)"""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        try:
+            width, height = (int(v) for v in str(value).lower().split("x"))
+        except ValueError:
+            self.fail(f"{value!r} is not like 960x544", param, ctx)
+        return width, height
+
+
+def shared(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Flags of every command that detects. Their defaults are the configuration's."""
+    for option in (
+        click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml"),
+        click.option("--model", help="shipped model's name or .onnx file"),
+        click.option("--size", type=Size(), help="detector input, larger finds smaller faces"),
+        click.option("--threshold", type=float, help="score from which a box is a face"),
+        click.option("--detect-every", type=int, metavar="N", help="detect on every N-th frame"),
+        click.option("--lookahead", type=int, metavar="N", help="frames by which the output waits"),
+        click.option("--overwrite", is_flag=True, help="replace existing outputs"),
+        click.option("--quiet", is_flag=True, help="no progress bar and no summary"),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="facestream", message="facestream %(version)s")
+def app() -> None:
+    """Find, track and hide faces in video."""
+
+
+@app.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="file, or folder for several inputs")
+@click.option("--hide", help="solid, pixelate, blur or image:PATH")
+@click.option("--shape", help="ellipse or box")
+@click.option("--scale", type=float, help="the box is grown by this factor")
+@click.option("--codec", help="h264, hevc, vp9, av1 or source")
+@click.option("--crf", type=float, help="quality, lower is better")
+@click.option("--preset", help="speed against size, x264's names")
+@click.option("--records", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="write what was found")
+@shared
+def anonymize(inputs: tuple[str, ...], output: Path, records: Path | None, **flags: Any) -> int:
+    """Write videos and images again with every face covered."""
+    return _all(_jobs(inputs, output, flags["overwrite"]), records, flags)
+
+
+@app.command()
+@click.argument("input_", metavar="INPUT")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.jsonl", help="records")
+@shared
+def detect(input_: str, output: Path, **flags: Any) -> int:
+    """Write the faces of each frame as JSON Lines, and no video."""
+    jobs = [Job(str(file.path), None) for file in expand([input_])]
+    return _all(jobs, output, flags)
+
+
+@app.group()
+def evaluate() -> None:
+    """Measure against truth."""
+
+
+@evaluate.command()
+@click.argument("video")
+@click.argument("truth", type=click.Path(path_type=Path), metavar="TRUTH.txt")
+@click.option("--smallest", type=float, default=0.0, help="leave out faces with a shorter longer side, pixels")
+@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@shared
+def leaks(video: str, truth: Path, smallest: float, as_json: bool, **flags: Any) -> int:
+    """Share of true face-frames (MOT file) that would be left uncovered."""
+    config = _config(flags)
+    meter = LeakMeter(read_truth(truth), config.cover, smallest)
+    report = run(Job(video, None), config, load(config.detector.model, config.detector.options()), meter, not flags["quiet"])
+    if report.lost:
+        _say("warning", report.lost)
+    result = meter.result()
+    if as_json:
+        print(json.dumps(result.as_dict()))
+    else:
+        print(
+            f"{result.leaked} of {result.face_frames} face-frames leak ({result.leak_rate:.2%}; {result.leak_rate_tau50:.2%} "
+            f"by more than half), longest run {result.longest_exposed_run} frames, in {result.leaky_tracks} of "
+            f"{result.tracks} tracks; over-blur {result.overblur:.2f}"
+        )
+    return 1 if report.lost else 0
+
+
+def _config(flags: dict[str, Any]) -> Config:
+    return settings.read(flags["config_file"], {FLAGS[k]: v for k, v in flags.items() if k in FLAGS})
+
+
+def _jobs(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
+    """One job a file. A single file goes to the output itself, anything else into it as a folder."""
+    for text in inputs:
+        uri = parse(text)
+        if uri.kind not in (Kind.FILE, Kind.IMAGE, Kind.FOLDER):
+            raise BadInput("not a file or folder", uri.shown, "anonymize works on files")
+    files = expand(inputs, skip=output if output.is_dir() else None)
+    single = len(inputs) == 1 and files[0].path == Path(inputs[0])
+    if single and not output.is_dir():
+        return [Job(str(files[0].path), output, overwrite)]
+    if output.exists() and not output.is_dir():
+        raise BadInput("is a file, and several inputs need a folder", str(output))
+    jobs = [Job(str(file.path), output / file.relative, overwrite) for file in files]
+    try:
+        for folder in {job.output.parent for job in jobs if job.output}:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise BadInput(f"cannot make the folder ({e.strerror})", str(output)) from None
+    return jobs
+
+
+def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any]) -> int:
+    """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
+    config = _config(flags)
+    detector = load(config.detector.model, config.detector.options())
+    notes = JsonlSink(records, flags["overwrite"]) if records else None
+    worst = 0
+    done = 0
+    try:
+        for job in jobs:
+            code = _one(job, config, detector, notes, flags["quiet"], len(jobs) > 1)
+            done += code != 2
+            worst = max(worst, code)
+    except BaseException:
+        if notes:
+            notes.abort()
+        raise
+    if notes:
+        notes.close() if done else notes.abort()
+    if len(jobs) > 1 and not flags["quiet"]:
+        print(f"{done} of {len(jobs)} files done")
+    return worst
+
+
+def _one(job: Job, config: Config, detector: Detector, notes: JsonlSink | None, quiet: bool, many: bool) -> int:
+    try:
+        report = run(job, config, detector, notes, progress=not quiet)
+    except UserError as e:
+        if notes:
+            notes.rollback()
+        if not many:
+            raise
+        _say("error", e)
+        return e.exit_code
+    if notes:
+        notes.commit()
+    _tell(job, report, quiet)
+    return 1 if report.lost else 0
+
+
+def _tell(job: Job, report: Report, quiet: bool) -> None:
+    for warning in report.warnings:
+        _say("warning", f"{job.source}: {warning}")
+    if report.lost:
+        _say("warning", report.lost)
+    if not quiet:
+        arrow = f" -> {job.output}" if job.output else ""
+        print(f"{job.source}{arrow}: {report.line()}")
+
+
+def _say(kind: str, message: object) -> None:
+    print(f"facestream: {kind}: {redact(message)}", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code: 0 done, 2 bad input or usage, 1 failed while running, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return app.main(arguments, prog_name="facestream", standalone_mode=False) or 0
+    except click.ClickException as e:
+        _say("error", e.format_message())
+        return 2
+    except UserError as e:
+        _say("error", e)
+        return e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _say("error", "interrupted, nothing of the unfinished output is left")
+        return 130
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

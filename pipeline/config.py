@@ -1,0 +1,116 @@
+"""Settings: every default stands here once, config.toml shows them, a file and then flags change them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from engines.detector import DetectorOptions
+from pipeline.encode import EncodeOptions
+from pipeline.errors import BadConfig, BadInput
+
+HIDE = ("solid", "pixelate", "blur")
+
+
+def _hide(value: str) -> str:
+    if value not in HIDE and not value.startswith("image:"):
+        raise ValueError(f"must be {', '.join(HIDE)} or image:PATH")
+    return value
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DetectorConfig(Section):
+    model: str = "plainS"
+    size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
+    threshold: float = Field(0.3, gt=0, lt=1)
+    nms_iou: float = Field(0.3, gt=0, le=1)
+    threads: int = Field(1, ge=1, le=256)
+    every: int = Field(1, ge=1, le=100)
+
+    def options(self) -> DetectorOptions:
+        return DetectorOptions(self.threshold, self.nms_iou, self.threads)
+
+
+class TrackerConfig(Section):
+    high: float = Field(0.5, gt=0, lt=1)
+    match_iou: float = Field(0.15, gt=0, lt=1)
+    buffer: float = Field(0.4, ge=0, le=4)
+    coast_s: float = Field(0.7, ge=0, le=60)
+    lookahead: int = Field(15, ge=0, le=600)
+
+
+class CoverConfig(Section):
+    hide: Annotated[str, AfterValidator(_hide)] = "pixelate"
+    shape: Literal["ellipse", "box"] = "ellipse"
+    scale: float = Field(1.3, ge=1, le=5)
+    cells: int = Field(8, ge=1, le=8)
+
+
+class EncodeConfig(Section):
+    codec: Literal["source", "h264", "hevc", "vp9", "av1"] = "source"
+    crf: float = Field(20, ge=0, le=51)
+    preset: Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+    ] = "veryfast"
+    threads: int = Field(0, ge=0, le=64)
+
+    def options(self, overwrite: bool) -> EncodeOptions:
+        codec = None if self.codec == "source" else self.codec
+        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite)
+
+
+class RunConfig(Section):
+    ring: int = Field(8, ge=1, le=1000)
+    decode_threads: int = Field(0, ge=0, le=64)
+
+
+class Config(Section):
+    """The whole configuration; its sections are the tables of config.toml."""
+
+    detector: DetectorConfig = DetectorConfig()
+    tracker: TrackerConfig = TrackerConfig()
+    cover: CoverConfig = CoverConfig()
+    encode: EncodeConfig = EncodeConfig()
+    run: RunConfig = RunConfig()
+
+
+def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
+    """Defaults, then the file's values, then flags (`{"cover.hide": "solid"}`, None = not given).
+
+    BadInput when the file cannot be read, BadConfig for TOML errors, unknown keys and bad values;
+    each names the file or flag, the key, and what is allowed.
+    """
+    table: dict[str, Any] = {}
+    if path is not None:
+        try:
+            table = tomllib.loads(path.read_text())
+        except OSError as e:
+            raise BadInput(f"cannot read the configuration ({e.strerror})", str(path)) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+            raise BadConfig(f"not TOML: {e}", str(path)) from None
+        _check(table, str(path))
+    for key, value in (flags or {}).items():
+        if value is not None:
+            section, name = key.split(".")
+            table.setdefault(section, {})[name] = value
+    return _check(table, "flag")
+
+
+def _check(table: dict[str, Any], where: str) -> Config:
+    try:
+        return Config.model_validate(table)
+    except ValidationError as e:
+        error = e.errors()[0]
+        path = [str(p) for p in error["loc"]]
+        key = ".".join(path)
+        if error["type"] == "extra_forbidden":
+            section: Any = Config if len(path) == 1 else Config.model_fields[path[0]].annotation
+            raise BadConfig(f"unknown key {key!r}", where, "known: " + ", ".join(section.model_fields)) from None
+        message = error["msg"].removeprefix("Value error, ")
+        raise BadConfig(f"{key} is {error['input']!r}: {message}", where) from None

@@ -1,0 +1,158 @@
+"""Faces covered on the picture's own planes. The only maker of CoveredFrame for output without faces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from engines.boxes import Array, Bool, grow_xyxy
+from pipeline.config import CoverConfig
+from pipeline.errors import BadInput
+from pipeline.picture import convert
+from pipeline.planes import Plane, planes, to_stored
+from pipeline.types import CoveredFrame, TrackedFrame
+
+LEAST_CELL = 4  # pixels: faces of a few pixels become one or a few flat squares
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A rectangle of the stored picture to cover, and which of its pixels: all but `mask` stay.
+
+    x, y: left and top in picture pixels, even, so that chroma pixels are whole. mask: bool [h, w].
+    face: the longer side of the face itself (before growing), in pixels.
+    """
+
+    x: int
+    y: int
+    mask: Bool
+    face: float
+
+
+class Anonymizer:
+    """Covers every box of a tracked frame."""
+
+    def __init__(self, config: CoverConfig) -> None:
+        self.config = config
+        self.stamp = _read_stamp(config.hide.removeprefix("image:")) if config.hide.startswith("image:") else None
+
+    def cover(self, tracked: TrackedFrame) -> CoveredFrame:
+        """The frame with its boxes covered; the raw picture is overwritten, not copied, where that is safe."""
+        frame = tracked.frame
+        picture = frame.picture
+        if tracked.boxes:
+            picture.make_writable()  # the decoder may still predict from these planes
+            for patch in self._patches(tracked):
+                self._apply(picture, patch)
+        picture.pts, picture.time_base = frame.pts, frame.time_base
+        return CoveredFrame(picture, tracked)
+
+    def _patches(self, tracked: TrackedFrame) -> list[Patch]:
+        picture = tracked.frame.picture
+        xyxy = np.array([box.xyxy for box in tracked.boxes], np.float32)
+        stored = to_stored(xyxy, picture.width, picture.height, tracked.frame.rotation)
+        sides = (stored[:, 2:] - stored[:, :2]).max(1)
+        grown = grow_xyxy(stored, self.config.scale)
+        made = [self._patch(box, float(side), picture.width, picture.height) for box, side in zip(grown, sides, strict=True)]
+        return [patch for patch in made if patch is not None]
+
+    def _patch(self, xyxy: Array, side: float, width: int, height: int) -> Patch | None:
+        left, top = (int(v) // 2 * 2 for v in np.floor(np.clip(xyxy[:2], 0, None)))
+        right, bottom = min(width, int(np.ceil(xyxy[2]))), min(height, int(np.ceil(xyxy[3])))
+        right, bottom = min(width, -(-right // 2) * 2), min(height, -(-bottom // 2) * 2)
+        if right <= left or bottom <= top:
+            return None
+        if self.config.shape == "box":
+            return Patch(left, top, np.ones((bottom - top, right - left), bool), side)
+        centre, half = (xyxy[:2] + xyxy[2:]) / 2, np.maximum((xyxy[2:] - xyxy[:2]) / 2, 0.5)
+        x = (np.arange(left, right) + 0.5 - centre[0]) / half[0]
+        y = (np.arange(top, bottom) + 0.5 - centre[1]) / half[1]
+        return Patch(left, top, x[None] ** 2 + y[:, None] ** 2 <= 1, side)
+
+    def _apply(self, picture: av.VideoFrame, patch: Patch) -> None:
+        stamp = self._stamp_planes(picture, patch) if self.stamp is not None else None
+        for index, plane in enumerate(planes(picture)):
+            mask = _mask_of(plane, patch.mask)
+            h, w = mask.shape
+            y, x = patch.y // plane.down, patch.x // plane.across
+            area = plane.pixels[y : y + h, x : x + w]
+            if stamp is not None:
+                new = stamp[index].pixels[:h, :w]
+            elif self.config.hide == "solid":
+                new = _solid(picture, index, area)
+            elif self.config.hide == "blur":
+                new = _blur(area)
+            else:
+                new = self._pixelate(area, plane, patch)
+            np.copyto(area, new, where=mask if area.ndim == 2 else mask[..., None])
+
+    def _pixelate(self, area: Array, plane: Plane, patch: Patch) -> Array:
+        """Squares of one colour, their grid fixed to the picture.
+
+        Were the grid to move with the face, the frames of a video would sample it at many offsets,
+        from which a sharper face can be computed.
+        """
+        cell = max(LEAST_CELL, int(np.ceil(patch.face / self.config.cells)))
+        cell += cell % 2
+        columns = _grid(patch.x, patch.mask.shape[1], cell, plane.across, area.shape[1])
+        rows = _grid(patch.y, patch.mask.shape[0], cell, plane.down, area.shape[0])
+        sums = np.add.reduceat(np.add.reduceat(area, rows[:-1], axis=0, dtype=np.uint32), columns[:-1], axis=1)
+        high, wide = np.diff(rows), np.diff(columns)
+        count = high[:, None] * wide[None]
+        mean = sums // (count if area.ndim == 2 else count[..., None])
+        out: Array = mean.astype(area.dtype).repeat(high, axis=0).repeat(wide, axis=1)
+        return out
+
+    def _stamp_planes(self, picture: av.VideoFrame, patch: Patch) -> list[Plane]:
+        """The image over the patch, in the picture's own format."""
+        assert self.stamp is not None
+        h, w = patch.mask.shape
+        rgb = cv2.resize(self.stamp, (w, h), interpolation=cv2.INTER_AREA)
+        return planes(convert(av.VideoFrame.from_ndarray(rgb, format="rgb24"), picture.format.name))
+
+
+def _mask_of(plane: Plane, mask: Bool) -> Bool:
+    """A patch's mask at the plane's resolution; a chroma pixel is covered when any of its pixels is."""
+    for axis, step in ((0, plane.down), (1, plane.across)):
+        if step == 2:
+            if mask.shape[axis] % 2:
+                mask = np.pad(mask, [(0, 1) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+            mask = mask[::2] | mask[1::2] if axis == 0 else mask[:, ::2] | mask[:, 1::2]
+    return mask
+
+
+def _grid(start: int, length: int, cell: int, step: int, size: int) -> Array:
+    """Cell borders inside a plane's area, from 0 to `size`, where the picture-wide grid of `cell` pixels has them."""
+    first = -start % cell
+    borders = np.arange(first, length, cell) // step
+    return np.unique(np.concatenate([[0], borders[(borders > 0) & (borders < size)], [size]])).astype(np.intp)
+
+
+def _solid(picture: av.VideoFrame, index: int, area: Array) -> Array:
+    """Mid grey in the plane's own values: a face gone, without the flicker that black brings to an encoder."""
+    bits = picture.format.components[0].bits
+    return np.full((1, 1) if area.ndim == 2 else (1, 1, 2), 1 << (bits - 1), area.dtype)
+
+
+def _blur(area: Array) -> Array:
+    """Blur as strong as the area is large: shrunk to twelve pixels, smoothed, enlarged."""
+    h, w = area.shape[:2]
+    scale = min(1.0, 12 / max(h, w))
+    small = cv2.resize(area, (max(1, round(w * scale)), max(1, round(h * scale))), interpolation=cv2.INTER_AREA)
+    out = cv2.resize(cv2.GaussianBlur(small, (5, 5), 1.2), (w, h), interpolation=cv2.INTER_LINEAR)
+    return out
+
+
+def _read_stamp(path: str) -> Array:
+    try:
+        with Image.open(Path(path)) as image:
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise BadInput("the image to cover with does not exist", path) from None
+    except (OSError, UnidentifiedImageError):
+        raise BadInput("the image to cover with cannot be read", path) from None

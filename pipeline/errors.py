@@ -1,0 +1,19 @@
+"""Errors of the stream path; those of models are in engines.errors."""
+
+from __future__ import annotations
+
+from engines.errors import BadConfig, BadInput, EngineMismatch, UserError
+
+__all__ = ["BadConfig", "BadInput", "EngineMismatch", "SinkLost", "SourceLost", "UserError"]
+
+
+class SourceLost(UserError):
+    """A source that delivered frames and then broke: damaged data, a camera gone."""
+
+    exit_code = 1
+
+
+class SinkLost(UserError):
+    """A sink that accepted frames and then broke: disk full, server gone."""
+
+    exit_code = 1

@@ -1,0 +1,91 @@
+"""Picture formats: which ones the pipeline works on, how others get there, and which way up they are shown."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import av
+import av.video.plane
+import numpy as np
+import numpy.typing as npt
+from av.sidedata.sidedata import Type as SideDataType
+from av.video.format import VideoFormat
+from av.video.reformatter import ColorRange, Colorspace
+
+# What cover.py can work on as it is; anything else is converted once, see planar_format().
+# fmt: off
+PLANAR = frozenset((
+    "yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj422p", "yuvj444p", "nv12", "gray", "gbrp",
+    "yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p12le", "yuv422p12le", "yuv444p12le",
+))
+# fmt: on
+
+
+def planar_format(name: str) -> str:
+    """The format in PLANAR nearest to a pixel format: same chroma, at least its depth up to 12 bits, alpha dropped.
+
+    RGB of 8 bits becomes gbrp; deeper RGB becomes 4:4:4 YUV, since gbrp holds 8 bits only.
+    """
+    if name in PLANAR:
+        return name
+    kind = VideoFormat(name, 16, 16)
+    bits = max(component.bits for component in kind.components)
+    depth = "" if bits <= 8 else "10le" if bits <= 10 else "12le"
+    if kind.is_rgb or kind.has_palette or kind.is_bayer:
+        return f"yuv444p{depth}" if depth else "gbrp"
+    if len(kind.components) < 3:  # gray, gray with alpha, black and white
+        return f"yuv420p{depth}" if depth else "gray"
+    chroma = {(8, 8): "420", (8, 16): "422"}.get((kind.chroma_width(16), kind.chroma_height(16)), "444")
+    return f"yuv{chroma}p{depth}"
+
+
+def to_planar(picture: av.VideoFrame) -> av.VideoFrame:
+    """picture itself where its format is in PLANAR, else a converted copy with the same times and colour tags."""
+    return convert(picture, planar_format(picture.format.name))
+
+
+def convert(picture: av.VideoFrame, name: str) -> av.VideoFrame:
+    """picture in another pixel format; its range, its primaries and, where both are YUV, its matrix stay as they are.
+
+    From RGB to YUV the result is limited-range BT.709 and tagged so.
+    """
+    if picture.format.name == name:
+        return picture
+    from_rgb = picture.format.is_rgb or picture.format.has_palette or picture.format.is_bayer
+    to_rgb = VideoFormat(name, 16, 16).is_rgb
+    if from_rgb and not to_rgb:
+        return picture.reformat(format=name, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+    if from_rgb or to_rgb:
+        return picture.reformat(format=name)
+    full = picture.format.name.startswith("yuvj") or picture.color_range == ColorRange.JPEG
+    span = ColorRange.JPEG if full else ColorRange.MPEG
+    return picture.reformat(format=name, src_color_range=span, dst_color_range=span)
+
+
+def rotation_of(picture: av.VideoFrame) -> int:
+    """Degrees counter-clockwise by which a player turns the stored picture: 0, 90, 180 or 270."""
+    return round(picture.rotation / 90) * 90 % 360
+
+
+def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
+    """The nine numbers of the stored display matrix (it can mirror as well as turn), None where there is none."""
+    data: Any = picture.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
+    return None if data is None else struct.unpack("=9i", bytes(data)[:36])
+
+
+def duplicate(picture: av.VideoFrame) -> av.VideoFrame:
+    """A copy with planes of its own and the same times and colour tags."""
+    copy = av.VideoFrame(picture.width, picture.height, picture.format.name)
+    for source, target in zip(picture.planes, copy.planes, strict=True):
+        width = min(source.line_size, target.line_size)  # rows are padded, each copy to its own width
+        _rows(target)[: target.height, :width] = _rows(source)[: target.height, :width]
+    copy.pts, copy.time_base, copy.duration = picture.pts, picture.time_base, picture.duration
+    copy.color_range, copy.colorspace = picture.color_range, picture.colorspace
+    copy.color_primaries, copy.color_trc = picture.color_primaries, picture.color_trc
+    return copy
+
+
+def _rows(plane: av.video.plane.VideoPlane) -> npt.NDArray[np.uint8]:
+    view: Any = plane
+    return np.frombuffer(view, np.uint8).reshape(-1, plane.line_size)

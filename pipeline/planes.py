@@ -1,0 +1,102 @@
+"""A picture's planes as numpy arrays, what the detector sees of them, and how displayed boxes lie on them.
+
+Formats are those of picture.PLANAR. The displayed picture is the stored one turned counter-clockwise
+by `rotation`; boxes are xyxy in displayed pixels everywhere but in `to_stored`'s result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange
+from numpy.typing import NDArray
+
+from engines.boxes import F32, Array
+from engines.letterbox import ImageView, fit
+from pipeline.types import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """pixels: [h, w] or, for interleaved chroma, [h, w, 2]; uint8 or uint16, a view into the picture.
+
+    across, down: picture pixels for one of its pixels (1 or 2).
+    """
+
+    pixels: Array
+    across: int
+    down: int
+
+
+def planes(picture: av.VideoFrame) -> list[Plane]:
+    """Views of the planes of a picture, without padding; writing into them writes into the picture."""
+    out = []
+    wide = picture.format.components[0].bits > 8
+    for index, plane in enumerate(picture.planes):
+        buffer: Any = plane
+        rows = np.frombuffer(buffer, np.uint8).reshape(-1, plane.line_size)[: plane.height]
+        pixels: Array = rows.view(np.uint16) if wide else rows
+        pairs = picture.format.name == "nv12" and index == 1
+        pixels = pixels[:, : plane.width * (2 if pairs else 1)]
+        if pairs:
+            pixels = pixels.reshape(plane.height, plane.width, 2)
+        chroma = index > 0 and picture.format.name != "gbrp"
+        across = 2 if chroma and ("420" in picture.format.name or "422" in picture.format.name or pairs) else 1
+        down = 2 if chroma and ("420" in picture.format.name or pairs) else 1
+        out.append(Plane(pixels, across, down))
+    return out
+
+
+def rgb_view(frame: Frame, limit: tuple[int, int]) -> ImageView:
+    """The displayed picture, upright, in RGB inside `limit` (width, height): all that the detector sees.
+
+    The planes are shrunk first and only the small picture is converted.
+    """
+    picture = frame.picture
+    width, height = fit(picture.width, picture.height, *limit)
+    width, height = max(2, width // 2 * 2), max(2, height // 2 * 2)
+    small = _small_rgb(picture, width, height)
+    if frame.rotation:
+        small = np.ascontiguousarray(np.rot90(small, frame.rotation // 90))
+    return ImageView(small, *frame.size)
+
+
+def _small_rgb(picture: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+    parts = [_shrink(plane.pixels, width, height) for plane in planes(picture)]
+    name = picture.format.name
+    if name == "gray":
+        return cv2.merge([parts[0]] * 3)
+    if name == "gbrp":
+        return cv2.merge([parts[2], parts[0], parts[1]])
+    bits = picture.format.components[0].bits
+    parts = [part >> (bits - 8) for part in parts] if bits > 8 else parts
+    parts = [p.astype(np.uint8, copy=False) for p in parts]
+    if name.startswith("yuvj") or picture.color_range == ColorRange.JPEG:
+        # OpenCV takes 16..235 for black and white: bring full range there.
+        parts[0] = cv2.convertScaleAbs(parts[0], alpha=219 / 255, beta=16)
+    chroma = [cv2.resize(part, (width // 2, height // 2), interpolation=cv2.INTER_AREA) for part in parts[1:]]
+    stack = np.concatenate([parts[0].ravel(), *(part.ravel() for part in chroma)]).reshape(-1, width)
+    return cv2.cvtColor(stack, cv2.COLOR_YUV2RGB_NV12 if name == "nv12" else cv2.COLOR_YUV2RGB_I420)
+
+
+def _shrink(pixels: Array, width: int, height: int) -> Array:
+    h, w = pixels.shape[:2]
+    if (w, h) == (width, height):
+        return pixels
+    return cv2.resize(pixels, (min(w, width), min(h, height)), interpolation=cv2.INTER_AREA)
+
+
+def to_stored(xyxy: F32, width: int, height: int, rotation: int) -> F32:
+    """Boxes [N, 4] of the displayed picture on the stored picture of width x height pixels."""
+    x0, y0, x1, y1 = xyxy.T
+    if rotation == 90:
+        x0, y0, x1, y1 = width - y1, x0, width - y0, x1
+    elif rotation == 180:
+        x0, y0, x1, y1 = width - x1, height - y1, width - x0, height - y0
+    elif rotation == 270:
+        x0, y0, x1, y1 = y0, height - x1, y1, height - x0
+    return np.stack([x0, y0, x1, y1], 1)

@@ -1,0 +1,216 @@
+"""One source through the whole line. The only place where threads start, stop and fail.
+
+    decoder thread -> ring -> calling thread: detect, track, look ahead, cover -> ring -> encoder thread
+
+A failure anywhere cancels both rings, which wakes every thread; the calling thread then raises the
+first error, after the sink has removed what it had begun.
+"""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tqdm import tqdm
+
+from engines.detector import Detector
+from pipeline.config import Config
+from pipeline.cover import Anonymizer
+from pipeline.detect import Eye
+from pipeline.errors import SourceLost
+from pipeline.lookahead import Lookahead
+from pipeline.ring import Cancelled, Ring
+from pipeline.sink import Sink, check_output, open_sink
+from pipeline.source import Source, SourceOptions, open_source
+from pipeline.track import Tracker
+from pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """source: a path or URI. output: the covered video, None to only record. overwrite: it may exist."""
+
+    source: str
+    output: Path | None
+    overwrite: bool = False
+
+
+class Recorder(Protocol):
+    """Is told of every frame that leaves, with all its boxes."""
+
+    def write(self, tracked: TrackedFrame, source: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run did. cpu_s: of the whole process while it ran. lost: why the source ended early, if it did."""
+
+    frames: int = 0
+    face_boxes: int = 0
+    tracks: int = 0
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    peak_rss_mb: float = 0.0
+    warnings: tuple[str, ...] = ()
+    lost: SourceLost | None = None
+
+    def line(self) -> str:
+        frames = max(1, self.frames)
+        return (
+            f"{self.frames} frames, {self.face_boxes} boxes over {self.tracks} tracks in {self.seconds:.1f} s: "
+            f"{self.frames / max(self.seconds, 1e-9):.1f} frames/s, {self.cpu_s / frames:.4f} CPU s a frame, "
+            f"peak memory {self.peak_rss_mb:.0f} MB"
+        )
+
+
+class Worker(threading.Thread):
+    """A thread that keeps its error, and tells on the way out."""
+
+    def __init__(self, name: str, work: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work, self._failed = work, failed
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._work()
+        except Cancelled:
+            pass
+        except BaseException as e:
+            self.error = e
+            self._failed(e)
+
+
+class Line:
+    """The stages between the rings: a frame in, tracked frames out, when their look-ahead is over."""
+
+    def __init__(self, detector: Detector, config: Config) -> None:
+        self.eye = Eye(detector, config.detector)
+        self.tracker = Tracker(config.tracker)
+        self.lookahead = Lookahead(config.tracker.lookahead)
+
+    def push(self, frame: Frame) -> list[TrackedFrame]:
+        boxes = self.tracker.update(self.eye.look(frame), frame.time_s, frame.size)
+        return self.lookahead.push(TrackedFrame(frame, boxes))
+
+    def flush(self) -> list[TrackedFrame]:
+        return self.lookahead.flush()
+
+
+def run(job: Job, config: Config, detector: Detector, records: Recorder | None = None, progress: bool = True) -> Report:
+    """Do one job. Raises UserError, or KeyboardInterrupt as it comes; then nothing of the output is left.
+
+    A source that breaks after some frames is not an error: what came is covered and kept, and the
+    report says what was lost.
+    """
+    anonymizer = Anonymizer(config.cover)
+    if job.output is not None:
+        check_output(job.output, config.encode.options(job.overwrite), [job.source])
+    source = open_source(job.source, SourceOptions(threads=config.run.decode_threads))
+    decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.run.ring)
+    covered: Ring[CoveredFrame | SidePacket] = Ring(config.run.ring)
+    started, cpu = time.perf_counter(), _cpu_s()
+    report = Report()
+    sink: Sink | None = None
+    decoder = Worker("decoder", lambda: _decode(source, decoded), decoded.fail)
+    encoder: Worker | None = None
+    decoder.start()
+    try:
+        info = decoded.get()
+        assert isinstance(info, StreamInfo)
+        if job.output is not None:
+            sink = open_sink(job.output, info, config.encode.options(job.overwrite))
+            encoder = _start_encoder(sink, covered)
+        with tqdm(total=info.frames, unit="frame", disable=None if progress else True, dynamic_ncols=True) as bar:
+            _drive(decoded, covered, Line(detector, config), anonymizer, sink, records, info, report, bar)
+        covered.close()
+        if encoder is not None:
+            encoder.join()
+            if encoder.error is not None:
+                raise encoder.error
+    except BaseException as e:
+        decoded.cancel()
+        covered.cancel()
+        for worker in (decoder, encoder):
+            if worker is not None:
+                worker.join()
+        if sink is not None:
+            sink.abort()
+        if isinstance(e, Cancelled) and encoder is not None and encoder.error is not None:
+            raise encoder.error from None
+        raise
+    decoder.join()
+    report.seconds, report.cpu_s, report.peak_rss_mb = time.perf_counter() - started, _cpu_s() - cpu, peak_rss_mb()
+    report.warnings = tuple(sink.warnings) if sink is not None else ()
+    return report
+
+
+def _decode(source: Source, ring: Ring[StreamInfo | Frame | SidePacket]) -> None:
+    """Open, read and close on one thread: FFmpeg crashes when another one closes what is being read."""
+    try:
+        ring.put(source.open())
+        for item in source.items():
+            ring.put(item)
+    finally:
+        source.close()
+    ring.close()
+
+
+def _start_encoder(sink: Sink, ring: Ring[CoveredFrame | SidePacket]) -> Worker:
+    def work() -> None:
+        for item in ring:
+            if isinstance(item, CoveredFrame):
+                sink.write(item)
+            else:
+                sink.copy(item)
+        sink.close()
+
+    encoder = Worker("encoder", work, lambda _: ring.cancel())
+    encoder.start()
+    return encoder
+
+
+def _drive(
+    decoded: Ring[StreamInfo | Frame | SidePacket], covered: Ring[CoveredFrame | SidePacket], line: Line,
+    anonymizer: Anonymizer, sink: Sink | None, records: Recorder | None, info: StreamInfo, report: Report, bar: tqdm,
+) -> None:  # fmt: skip
+    """Take what is decoded through the line until it ends; a lost source ends it too."""
+    tracks: set[int] = set()
+
+    def leave(tracked: TrackedFrame) -> None:
+        if records is not None:
+            records.write(tracked, info.source)
+        report.frames += 1
+        report.face_boxes += len(tracked.boxes)
+        tracks.update(box.id for box in tracked.boxes if box.state is BoxState.OBSERVED)
+        if sink is not None:
+            covered.put(anonymizer.cover(tracked))
+        bar.update()
+
+    try:
+        for item in decoded:
+            if isinstance(item, Frame):
+                for tracked in line.push(item):
+                    leave(tracked)
+            elif isinstance(item, SidePacket) and sink is not None:
+                covered.put(item)
+    except SourceLost as e:
+        report.lost = e
+    for tracked in line.flush():
+        leave(tracked)
+    report.tracks = len(tracks)
+
+
+def _cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of the process so far, in MB (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

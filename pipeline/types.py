@@ -1,0 +1,122 @@
+"""What flows from stage to stage. Each stage takes the former's type and returns its own:
+
+Source -> Frame -> (detect, track) -> TrackedFrame -> (cover) -> CoveredFrame -> Sink
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+import av.stream
+
+if TYPE_CHECKING:
+    from pipeline.still import ImageSource
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What is known of a source once it is open.
+
+    width, height: the displayed picture, after rotation, in pixels.
+    rotation: degrees counter-clockwise (0, 90, 180, 270) by which players turn the stored picture.
+    rate: average frames/s, None when unknown. frames: expected count, None when unknown (live).
+    video, sides: the source's own streams, templates for a sink that keeps codec parameters;
+    `sides` are the audio and subtitle streams whose packets will come along as SidePacket. All are copies that
+    stay valid after the source is closed.
+    matrix: the stored display matrix, nine numbers, which can mirror as well as turn.
+    left_out: streams of the source that do not come along, in words. container: FFmpeg's names for its format.
+    still: the source, where it is a still image.
+    """
+
+    source: str
+    width: int
+    height: int
+    rotation: int
+    time_base: Fraction
+    rate: Fraction | None
+    frames: int | None
+    live: bool
+    video: av.VideoStream | None = None
+    sides: tuple[av.stream.Stream, ...] = ()
+    metadata: tuple[tuple[str, str], ...] = ()
+    matrix: tuple[int, ...] | None = None
+    left_out: tuple[str, ...] = ()
+    container: str = ""
+    still: ImageSource | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture, as stored (before rotation), untouched.
+
+    index counts from 0. pts is in units of time_base and may be None on a live stream's first frame.
+    """
+
+    index: int
+    pts: int | None
+    time_base: Fraction
+    picture: av.VideoFrame
+    rotation: int = 0
+
+    @property
+    def time_s(self) -> float | None:
+        return None if self.pts is None else float(self.pts * self.time_base)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height as displayed, in pixels."""
+        w, h = self.picture.width, self.picture.height
+        return (h, w) if self.rotation in (90, 270) else (w, h)
+
+
+@dataclass(frozen=True, slots=True)
+class SidePacket:
+    """An audio or subtitle packet that travels beside the frames; `packet.stream` is one of StreamInfo.sides."""
+
+    packet: av.Packet[av.stream.Stream]
+
+
+class BoxState(StrEnum):
+    """Why a face is covered in a frame."""
+
+    OBSERVED = "observed"  # the detector saw it in this frame
+    COASTED = "coasted"  # it was seen before and is predicted here
+    BACKFILLED = "backfilled"  # it was seen later and is inferred here
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A face in a frame: xyxy in pixels of the displayed picture, id stable over the track's life."""
+
+    id: int
+    xyxy: tuple[float, float, float, float]
+    score: float
+    state: BoxState
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedFrame:
+    """A frame with its faces: the only thing that can be covered."""
+
+    frame: Frame
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CoveredFrame:
+    """A picture that may leave. Only `cover.py` (and `draw.py`, on explicit `--hide none`) makes one.
+
+    picture: the finished picture (stored orientation), its pts and time_base set.
+    tracked: where it came from; sinks take boxes and times from here and never its raw picture.
+    """
+
+    picture: av.VideoFrame
+    tracked: TrackedFrame
+
+    @property
+    def index(self) -> int:
+        return self.tracked.frame.index

@@ -1,0 +1,237 @@
+"""What an input's name means, which files it stands for, how to show it without its password, why it does not open."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import av
+
+from pipeline.errors import BadInput, UserError
+
+# fmt: off
+VIDEO_SUFFIXES = frozenset((
+    ".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov",
+    ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+))
+# fmt: on
+IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+# The user part runs to the last @ of the authority, since people type passwords with a bare @ in them. The second form
+# is for passwords with a bare / ? or #: a colon there that is not followed by a port number starts a password.
+_USER_PART = re.compile(r"(?<=://)(?:[^\s/?#]*|[^\s/?#@:]*:(?!\d*[/?#])(?:(?!://)[^\s])*)@")
+_SECRET_FIELD = re.compile(
+    r"(?i)([?&;](?:user|usr|username|login|pass|passwd|password|pwd|token|access_token|auth|key|api_?key|secret|sig)=)"
+    r"[^\s&;#'\"]+"
+)
+
+
+class Kind(StrEnum):
+    """What a source is."""
+
+    FILE = "file"
+    IMAGE = "image"
+    FOLDER = "folder"
+    WEBCAM = "webcam"
+    RTSP = "rtsp"
+    HTTP = "http"
+    LAVFI = "lavfi"
+
+
+@dataclass(frozen=True, slots=True)
+class Uri:
+    """A source's name. text: what to open (a path, a device, a URL, a graph); shown: what may be printed."""
+
+    kind: Kind
+    text: str
+    shown: str
+
+    @property
+    def path(self) -> Path:
+        """The file, folder or device. Only for the kinds that have one."""
+        return Path(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFile:
+    """A file to work on; relative: where it belongs below an output folder."""
+
+    path: Path
+    relative: Path
+
+
+def redact(text: object) -> str:
+    """text with the user and password of every URL in it hidden, and secrets in query strings too."""
+    return _SECRET_FIELD.sub(r"\1***", _USER_PART.sub("***@", str(text)))
+
+
+def parse(text: str | os.PathLike[str]) -> Uri:
+    """Tell what a source's name means. Looks at the disk only to tell folders from files.
+
+    Raises BadInput for an empty name and for a scheme that cannot be read.
+    """
+    name = os.fspath(text)
+    if not name.strip():
+        raise BadInput("the input has no name")
+    if name.isascii() and name.isdigit():
+        return Uri(Kind.WEBCAM, f"/dev/video{int(name)}", f"/dev/video{int(name)}")
+    if re.fullmatch(r"/dev/video\d+", name):
+        return Uri(Kind.WEBCAM, name, name)
+    if name.startswith("lavfi:"):
+        return Uri(Kind.LAVFI, name.removeprefix("lavfi:"), redact(name))
+    if scheme := _SCHEME.match(name):
+        return _parse_url(name, scheme[1].lower())
+    return _parse_path(name)
+
+
+def _parse_url(name: str, scheme: str) -> Uri:
+    if scheme in ("rtsp", "rtsps"):
+        return Uri(Kind.RTSP, name, redact(name))
+    if scheme in ("http", "https"):
+        return Uri(Kind.HTTP, name, redact(name))
+    if scheme == "file":
+        return _parse_path(unquote(urlsplit(name).path))
+    raise BadInput(f"{scheme}:// cannot be read", redact(name), "use a file, rtsp://, rtsps://, http:// or https://")
+
+
+def _parse_path(name: str) -> Uri:
+    if os.path.isdir(name):
+        return Uri(Kind.FOLDER, name, name)
+    return Uri(Kind.IMAGE if Path(name).suffix.lower() in IMAGE_SUFFIXES else Kind.FILE, name, name)
+
+
+def expand(inputs: Sequence[str | os.PathLike[str]], skip: Path | None = None) -> list[MediaFile]:
+    """The media files that inputs stand for, sorted by where they belong below an output folder, none of them twice.
+
+    An input is a file, a folder (searched to the bottom) or a glob (`**` goes deep). Files named outright are taken as
+    they are; from folders and globs only those with a media suffix, hidden ones left out. skip: a folder to leave
+    out, usually the output folder, which may lie inside an input.
+
+    Raises BadInput for an input that stands for nothing, and for two files that belong in the same place.
+    """
+    found: dict[Path, MediaFile] = {}
+    for item in inputs:
+        files = [file for file in _expand_one(os.fspath(item)) if skip is None or not _inside(file.path, skip)]
+        if not files:
+            raise BadInput("there is no video or image in it", redact(os.fspath(item)))
+        for file in files:
+            found.setdefault(file.path.resolve(), file)
+    places: dict[Path, MediaFile] = {}
+    for file in found.values():
+        other = places.setdefault(file.relative, file)
+        if other is not file:
+            what = f"both this and {other.path} would be written as {file.relative}"
+            raise BadInput(what, str(file.path), "rename one")
+    return sorted(found.values(), key=lambda file: file.relative.parts)
+
+
+def _expand_one(name: str) -> Iterator[MediaFile]:
+    path = Path(name)
+    if path.is_dir():
+        yield from _media(path.rglob("*"), path)
+    elif path.exists():  # before the glob: names may hold [ and ]
+        yield MediaFile(path, Path(path.name))
+    elif glob.has_magic(name):
+        yield from _media(map(Path, glob.iglob(name, recursive=True)), _fixed_part(path))
+    else:
+        raise BadInput("no such file or folder", redact(name))
+
+
+def _media(paths: Iterable[Path], root: Path) -> Iterator[MediaFile]:
+    for path in paths:
+        relative = path.relative_to(root)
+        hidden = any(part.startswith(".") for part in relative.parts)
+        if not hidden and path.suffix.lower() in MEDIA_SUFFIXES and path.is_file():
+            yield MediaFile(path, relative)
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folders of a glob before its first wildcard, from where its structure is kept."""
+    fixed = Path()
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed /= part
+    return fixed
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def check_file(path: Path, shown: str) -> None:
+    """Raise BadInput for a file that cannot hold a picture, before FFmpeg says so in its own words."""
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise _explain_os(error, shown) from None
+    if empty:
+        raise BadInput("the file is empty", shown)
+
+
+def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
+    """What FFmpeg's exception means for this source, in one line and without its password.
+
+    opened: it had been reached before the exception came.
+    """
+    live = uri.kind in (Kind.RTSP, Kind.HTTP)
+    for kind, (what, do) in _ANSWERS.items():
+        if live and isinstance(error, kind):
+            return BadInput(what, uri.shown, do)
+    if uri.kind is Kind.WEBCAM and error.errno in _WEBCAM:
+        return BadInput(_WEBCAM[error.errno], uri.shown, "look for cameras with: ls /dev/video*")
+    if isinstance(error, av.error.InvalidDataError):
+        if live:
+            return BadInput("what it sent is no video", uri.shown, "check the address, the port and the path")
+        return BadInput("it is not a video, or damaged", uri.shown)
+    if uri.kind is Kind.LAVFI:
+        return BadInput("FFmpeg cannot build this graph", uri.shown)
+    if live and error.errno == 5:
+        if opened:
+            return BadInput("the connection broke off", uri.shown)
+        return BadInput("the host cannot be found or reached", uri.shown, "check the address and the network")
+    if isinstance(error, OSError):
+        return _explain_os(error, uri.shown)
+    return BadInput(redact(error.strerror or type(error).__name__), uri.shown)
+
+
+# In this order: FFmpeg's classes are not exclusive.
+_ANSWERS: dict[type[BaseException], tuple[str, str]] = {
+    ConnectionRefusedError: ("it refused the connection", "is it switched on, and the port right?"),
+    av.error.HTTPUnauthorizedError: (
+        "the user name or password is missing or wrong (401)",
+        "give user:password@",
+    ),
+    av.error.HTTPForbiddenError: ("access is forbidden (403)", "check the user's rights"),
+    av.error.HTTPNotFoundError: ("there is no such path on the server (404)", "check what follows the host"),
+    av.error.HTTPOtherClientError: ("the server rejected the request (4xx)", "check the address"),
+    av.error.HTTPServerError: ("the server failed (5xx)", "try again later"),
+    av.error.ExitError: ("it did not answer in time", "check the address and the network"),
+    TimeoutError: ("it did not answer in time", "check the address and the network"),
+}
+_WEBCAM = {
+    2: "there is no such camera",
+    13: "no permission to use the camera",
+    16: "another program is using the camera",
+    19: "the camera has been unplugged",
+    25: "it is not a camera",
+}
+
+
+def _explain_os(error: OSError, shown: str) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return BadInput("no such file", shown)
+    if isinstance(error, PermissionError):
+        return BadInput("no permission to read it", shown)
+    if isinstance(error, IsADirectoryError):
+        return BadInput("it is a folder, not a video", shown, "name one file in it")
+    return BadInput(redact(error.strerror or type(error).__name__), shown)

@@ -1,0 +1,50 @@
+"""The walls of the house: who imports whom, and who may make what leaves."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*ROOT.glob("engines/*.py"), *ROOT.glob("train/*.py"), *ROOT.glob("pipeline/*.py"), ROOT / "build_engine.py"])
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    forbidden = {"engines": {"train", "pipeline"}, "train": {"pipeline"}, "pipeline": {"train", "build_engine"}}
+    room = path.parent.name
+    assert not imports(path) & forbidden.get(room, {"pipeline"})
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_training_and_the_reference_engine_need_torch(path: Path) -> None:
+    if path.parent.name != "train" and path.name not in ("torch_engine.py", "build_engine.py"):
+        assert not imports(path) & {"torch", "onnx", "matplotlib", "safetensors"}
+
+
+def test_only_cover_makes_what_may_leave() -> None:
+    """A sink takes CoveredFrame alone; whoever makes one decides that a picture may be seen."""
+    makers = [
+        path.name
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and "CoveredFrame" in ast.unparse(node.func)
+    ]
+    assert makers == ["cover.py"]
+
+
+def test_no_file_outgrows_its_room() -> None:
+    long = {str(p.relative_to(ROOT)): n for p in SOURCES if (n := len(p.read_text().splitlines())) > 360}
+    assert not long

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, read
+from pipeline.errors import BadConfig, BadInput
+
+SHIPPED = Path(__file__).parent.parent / "config.toml"
+
+
+def test_the_shipped_file_holds_every_default() -> None:
+    table = tomllib.loads(SHIPPED.read_text())
+    assert table == Config().model_dump(mode="json")
+    assert read(SHIPPED) == Config()
+
+
+def test_every_key_of_the_shipped_file_has_a_comment() -> None:
+    for line in SHIPPED.read_text().splitlines():
+        assert "=" not in line.split("#")[0] or len(line.split("#", 1)[1]) > 10, line
+
+
+def test_flags_beat_the_file_and_the_file_beats_the_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[cover]\nhide = "solid"\nscale = 1.5\n')
+    config = read(file, {"cover.scale": 2.0, "cover.shape": None, "detector.size": (640, 384)})
+    assert (config.cover.hide, config.cover.scale, config.cover.shape) == ("solid", 2.0, "ellipse")
+    assert config.detector.size == (640, 384)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[cover]\nhid = 1", ["cover.hid", "unknown key", "hide"]),
+        ("[covers]\nhide = 1", ["covers", "unknown key", "cover"]),
+        ('[cover]\nhide = "mask"', ["cover.hide", "'mask'", "solid"]),
+        ("[cover]\nscale = 0.5", ["cover.scale", "0.5", "greater than or equal to 1"]),
+        ("[cover]\ncells = 30", ["cover.cells", "30"]),
+        ('[detector]\nthreshold = "high"', ["detector.threshold", "'high'"]),
+        ("[detector]\nsize = [960]", ["detector.size"]),
+        ("detector = 3", ["detector", "3"]),
+        ("[cover", ["not TOML", "Expected"]),
+    ],
+)
+def test_a_bad_file_is_one_line_with_file_key_and_what_is_allowed(tmp_path: Path, text: str, parts: list[str]) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(BadConfig) as caught:
+        read(file)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(part in message for part in [str(file), *parts]), message
+
+
+def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none\.toml"):
+        read(tmp_path / "none.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadConfig, match="not TOML"):
+        read(tmp_path / "bytes.toml")

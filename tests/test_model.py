@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the train extra")
+
+from torch import nn  # noqa: E402
+
+from train.anchors import decode, grid_anchors  # noqa: E402
+from train.backbones import RepConv, fuse  # noqa: E402
+from train.model import SPECS, SSH, STRIDES, Deploy, build  # noqa: E402
+
+
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """Batch norms with statistics as after training, so that folding them has something to get wrong."""
+    generator = torch.Generator().manual_seed(1)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.running_mean = torch.randn(layer.num_features, generator=generator) * 0.1
+            layer.running_var = torch.rand(layer.num_features, generator=generator) + 0.5
+            layer.weight.data = torch.rand(layer.num_features, generator=generator) + 0.5
+            layer.bias.data = torch.randn(layer.num_features, generator=generator) * 0.1
+    return model.eval()
+
+
+def test_vgg16_has_the_papers_parameters() -> None:
+    assert count(build("vgg16")) == pytest.approx(19.8e6, rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("plainXS16", 0.18), ("plainS", 0.79), ("plainM", 1.37)])
+def test_light_nets_have_their_size_when_fused(name: str, millions: float) -> None:
+    assert count(fuse(build(name))) == pytest.approx(millions * 1e6, rel=0.02)
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_every_model_gives_one_row_an_anchor(name: str) -> None:
+    model = build(name).eval()
+    with torch.no_grad():
+        outputs = model(torch.zeros(2, 3, 64, 96))
+    for (scores, boxes), stride, sizes in zip(outputs, STRIDES, model.spec.sizes, strict=True):
+        anchors = len(grid_anchors(64 // stride, 96 // stride, stride, sizes))
+        assert scores.shape == (2, anchors, 2)
+        assert boxes.shape == (2, anchors, 4)
+
+
+def test_paper_detection_module_widths() -> None:
+    model = build("vgg16")
+    assert [m.scores.in_channels for m in model.modules_] == [256, 512, 512]  # 2X for X = 128, 256, 256
+    assert [m.scores.out_channels for m in model.modules_] == [4, 4, 4]  # 2K
+    assert [m.boxes.out_channels for m in model.modules_] == [8, 8, 8]  # 4K
+    assert model.smooth.conv.out_channels == 128
+
+
+@pytest.mark.parametrize(("cin", "stride"), [(8, 1), (4, 1), (8, 2)])
+def test_a_block_with_side_branches_fuses_into_one_convolution(cin: int, stride: int) -> None:
+    block = settled(RepConv(cin, 8, 3, stride))
+    x = torch.randn(2, cin, 13, 17)
+    with torch.no_grad():
+        assert torch.allclose(block(x), block.fused()(x), atol=1e-5)
+    assert (block.skip_bn is not None) == (cin == 8 and stride == 1)
+
+
+def test_a_whole_model_fused_says_the_same() -> None:
+    model = settled(build("plainXS16"))
+    x = torch.rand(1, 3, 64, 64) * 255
+    with torch.no_grad():
+        for (a, b), (c, d) in zip(model(x), fuse(copy.deepcopy(model))(x), strict=True):
+            assert torch.allclose(a, c, atol=1e-3)
+            assert torch.allclose(b, d, atol=1e-3)
+
+
+def test_early_vgg_layers_can_be_fixed() -> None:
+    model = build("vgg16")
+    model.backbone.freeze_early()
+    frozen = [n for n, p in model.backbone.named_parameters() if not p.requires_grad and n.endswith("weight")]
+    assert frozen == [f"features.{i}.weight" for i in (0, 2, 5, 7, 10)]  # conv1_1 to conv3_1
+
+
+def test_deployed_boxes_are_the_decoded_anchors_best_first() -> None:
+    model = settled(SSH(replace(SPECS["plainXS16"], branches=False)))
+    images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        xyxy, scores = Deploy(model)(images)
+        raw = model(images.permute(0, 3, 1, 2).float())
+    assert xyxy.shape == (2, 3000, 4)
+    at = 0
+    for (s, b), stride, sizes in zip(raw, STRIDES, model.spec.sizes, strict=True):
+        expected = decode(grid_anchors(64 // stride, 96 // stride, stride, sizes), b)
+        face = s.softmax(-1)[..., 1]
+        n = min(1000, face.shape[1])
+        best, order = face.topk(n, dim=1)
+        assert torch.allclose(scores[:, at : at + n], best, atol=1e-5)
+        assert torch.allclose(xyxy[0, at : at + n], expected[0, order[0]], atol=1e-2)
+        assert (scores[:, at + n : at + 1000] == 0).all()  # padding
+        at += 1000

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.types import Detections
+from pipeline.config import TrackerConfig
+from pipeline.track import Tracker
+from pipeline.types import Box, BoxState
+
+SIZE = (640, 360)
+
+
+def found(*rows: tuple[float, float, float, float, float]) -> Detections:
+    table = np.array(rows, np.float32).reshape(-1, 5)
+    return Detections(table[:, :4], table[:, 4])
+
+
+def square(x: float, y: float, side: float = 40, score: float = 0.9) -> tuple[float, float, float, float, float]:
+    return (x, y, x + side, y + side, score)
+
+
+def states(boxes: tuple[Box, ...]) -> list[BoxState]:
+    return [b.state for b in boxes]
+
+
+def iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    inter = max(0.0, w) * max(0.0, h)
+    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
+
+
+def test_ids_follow_two_faces_that_pass_each_other() -> None:
+    tracker = Tracker(TrackerConfig())
+    for i in range(40):
+        boxes = tracker.update(found(square(100 + 8 * i, 100), square(420 - 8 * i, 160)), i / 30, SIZE)
+        assert {b.id: round(b.xyxy[1]) for b in boxes} == {1: 100, 2: 160}
+
+
+def test_every_detection_comes_back_once_as_it_is() -> None:
+    tracker = Tracker(TrackerConfig())
+    given_boxes = [square(10, 10), square(12, 12, score=0.31), square(300, 50, 8, 0.3)]
+    boxes = tracker.update(found(*given_boxes), 0.0, SIZE)
+    assert sorted(b.xyxy for b in boxes) == sorted(tuple(map(float, r[:4])) for r in given_boxes)
+    assert states(boxes) == [BoxState.OBSERVED] * 3
+    assert len({b.id for b in boxes}) == 3
+
+
+def test_a_missed_face_stays_covered_where_it_moves_to() -> None:
+    tracker = Tracker(TrackerConfig(coast_s=0.5))
+    for i in range(20):
+        tracker.update(found(square(100 + 5 * i, 100)), i / 30, SIZE)
+    for i in range(20, 34):
+        (box,) = tracker.update(found(), i / 30, SIZE)
+        assert box.state is BoxState.COASTED
+        assert box.id == 1
+        assert abs(sum(box.xyxy[::2]) / 2 - (120 + 5 * i)) < 3  # centre
+        assert 40 <= box.xyxy[2] - box.xyxy[0] <= 61
+    (box,) = tracker.update(found(square(100 + 5 * 34, 100)), 34 / 30, SIZE)
+    assert (box.id, box.state) == (1, BoxState.OBSERVED)
+
+
+def test_coasting_ends_and_grows_until_then() -> None:
+    tracker = Tracker(TrackerConfig(coast_s=0.5))
+    tracker.update(found(square(100, 100)), 0.0, SIZE)
+    tracker.update(found(square(100, 100)), 1 / 30, SIZE)
+    widths = []
+    for i in range(2, 30):
+        boxes = tracker.update(found(), i / 30, SIZE)
+        widths += [b.xyxy[2] - b.xyxy[0] for b in boxes]
+    assert 13 <= len(widths) <= 16  # half a second
+    assert widths == sorted(widths)
+    assert widths[-1] > widths[0]
+
+
+def test_ids_are_never_used_again() -> None:
+    tracker = Tracker(TrackerConfig(coast_s=0.1))
+    tracker.update(found(square(100, 100)), 0.0, SIZE)
+    for i in range(1, 30):
+        tracker.update(found(), i / 30, SIZE)
+    (box,) = tracker.update(found(square(100, 100)), 1.0, SIZE)
+    assert box.id == 2
+
+
+def test_a_single_doubtful_box_does_not_live_on_but_a_confirmed_one_does() -> None:
+    tracker = Tracker(TrackerConfig(high=0.5))
+    tracker.update(found(square(100, 100, score=0.35)), 0.0, SIZE)
+    assert tracker.update(found(), 1 / 30, SIZE) == ()
+    tracker.update(found(square(100, 100, score=0.35)), 2 / 30, SIZE)
+    tracker.update(found(square(100, 100, score=0.35)), 3 / 30, SIZE)
+    assert states(tracker.update(found(), 4 / 30, SIZE)) == [BoxState.COASTED]
+
+
+def test_a_doubtful_detection_continues_a_track() -> None:
+    tracker = Tracker(TrackerConfig(high=0.5))
+    tracker.update(found(square(100, 100)), 0.0, SIZE)
+    (box,) = tracker.update(found(square(102, 100, score=0.31)), 1 / 30, SIZE)
+    assert (box.id, box.state) == (1, BoxState.OBSERVED)
+
+
+def test_frames_that_are_not_looked_at_keep_their_faces() -> None:
+    tracker = Tracker(TrackerConfig())
+    for i in range(30):
+        boxes = tracker.update(found(square(50 + 6 * i, 100)) if i % 3 == 0 else None, i / 30, SIZE)
+        assert [b.id for b in boxes] == [1]
+        assert iou(boxes[0].xyxy, square(50 + 6 * i, 100)[:4]) > (0.4 if i > 6 else 0.2)
+
+
+def test_small_fast_faces_keep_their_id() -> None:
+    """10 px faces that move by their own width each frame do not overlap themselves."""
+    tracker = Tracker(TrackerConfig())
+    for i in range(20):
+        boxes = tracker.update(found(square(50 + 10 * i, 100, 10)), i / 30, SIZE)
+    assert [b.id for b in boxes] == [1]
+
+
+def test_a_track_that_leaves_the_picture_is_dropped() -> None:
+    tracker = Tracker(TrackerConfig(coast_s=5))
+    for i in range(10):
+        tracker.update(found(square(560 + 8 * i, 100)), i / 30, SIZE)
+    for i in range(10, 30):
+        boxes = tracker.update(found(), i / 30, SIZE)
+    assert boxes == ()
+
+
+def test_uneven_and_missing_times_are_taken_as_they_come() -> None:
+    tracker = Tracker(TrackerConfig())
+    times = [None, 0.0, 0.03, 0.3, 0.33, 0.32, None, 0.5]
+    for time in times:
+        (box,) = tracker.update(found(square(100, 100)), time, SIZE)
+        assert box.id == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000))
+def test_no_detection_is_ever_missing_and_no_id_comes_twice_in_a_frame(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tracker = Tracker(TrackerConfig())
+    time = 0.0
+    for _ in range(15):
+        count = int(rng.integers(0, 8))
+        corner = rng.uniform(-20, 600, (count, 2))
+        boxes = np.concatenate([corner, corner + rng.uniform(2, 120, (count, 2))], 1).astype(np.float32)
+        given_boxes = Detections(boxes, rng.uniform(0.01, 1, count).astype(np.float32))
+        out = tracker.update(given_boxes if rng.random() < 0.8 else None, time, SIZE)
+        looked = [b for b in out if b.state is BoxState.OBSERVED]
+        if looked:
+            assert sorted(b.xyxy for b in looked) == sorted(tuple(map(float, b)) for b in boxes)
+        assert len({b.id for b in out}) == len(out)
+        assert all(np.isfinite(b.xyxy).all() for b in out)
+        time += float(rng.uniform(0.001, 0.4))
+
+
+def test_covariance_stays_sane_over_ten_thousand_frames() -> None:
+    tracker = Tracker(TrackerConfig())
+    rng = np.random.default_rng(0)
+    for i in range(10_000):
+        jitter = rng.normal(0, 1, 2)
+        seen = rng.random() < 0.9
+        tracker.update(found(square(300 + jitter[0], 150 + jitter[1])) if seen else found(), i / 30, SIZE)
+    f = tracker.filters
+    assert len(tracker.ids) == 1
+    assert (f.pp > 0).all()
+    assert (f.pp * f.ss >= f.ps**2 - 1e-9).all()
+    assert np.abs(f.value[0, :2] - (320, 170)).max() < 5

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the train extra")
+
+from engines.errors import BadConfig, BadInput  # noqa: E402
+from tests.pack import make_pack  # noqa: E402
+from train.__main__ import settings  # noqa: E402
+from train.checkpoint import load_weights, save_weights  # noqa: E402
+from train.config import recipe  # noqa: E402
+from train.data import read_split  # noqa: E402
+from train.loop import NotFinite, Run, learning_rate  # noqa: E402
+from train.model import build  # noqa: E402
+
+TINY = {"batch": 2, "sizes": (64, 96), "warmup": 2}
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(row["step"], row["loss"]) for row in rows]
+
+
+def test_a_run_that_is_cut_and_resumed_ends_like_one_that_is_not(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    config = recipe("plainXS16", steps=6, **TINY)
+    Run(config, images, tmp_path / "whole", resume=False, workers=0).train(log_every=1)
+
+    cut = Run(config, images, tmp_path / "cut", resume=False, workers=0)
+    step = cut._step
+
+    def stop_at_four(*args: object) -> object:
+        if cut.step == 4:
+            raise KeyboardInterrupt
+        return step(*args)  # type: ignore[arg-type]
+
+    cut._step = stop_at_four  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        cut.train(log_every=1)
+    Run(config, images, tmp_path / "cut", resume=True, workers=0).train(log_every=1)
+
+    assert [s for s, _ in losses(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    a, b = (load_weights(tmp_path / name / "weights.safetensors")[0].state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_training_lowers_the_loss(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    config = recipe("plainXS16", steps=40, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4)
+    Run(config, images, tmp_path / "run", resume=False, workers=0).train(log_every=10)
+    values = [loss for _, loss in losses(tmp_path / "run")]
+    assert values[-1] < 0.8 * values[0]
+
+
+def test_the_command_trains_survives_a_kill_and_resumes(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path / "pack")
+    command = [
+        sys.executable, "-m", "train", "--data", str(pack), "--model", "plainXS16", "--out", str(tmp_path / "run"),
+        "--set", "batch=2", "--set", "sizes=[64]", "--steps", "100000", "--threads", "1", "--workers", "0",
+    ]  # fmt: skip
+    state = tmp_path / "run" / "state.pt"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 90
+        while not state.exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert state.exists()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    at = torch.load(state, weights_only=True)["step"]
+    assert at >= 500
+    resumed = subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (not log.exists() or losses(tmp_path / "run")[-1][0] <= at):
+        time.sleep(0.2)
+    resumed.send_signal(signal.SIGINT)
+    _, error = resumed.communicate(timeout=30)
+    assert resumed.returncode == 130
+    assert b"--resume" in error.splitlines()[-1]
+    steps = [s for s, _ in losses(tmp_path / "run")]
+    assert steps == sorted(set(steps))  # nothing logged twice
+    assert torch.load(state, weights_only=True)["step"] > at
+
+
+def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    Run(recipe("plainXS16", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0).train()
+    with pytest.raises(BadConfig, match="other settings"):
+        Run(recipe("plainXS16", steps=2, **TINY), images, tmp_path / "run", resume=True, workers=0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    run = Run(recipe("plainXS16", steps=2, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    torch.nn.init.constant_(run.model.modules_[0].scores.bias, float("nan"))
+    with pytest.raises(NotFinite, match="step 0"):
+        run.train()
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    c = recipe("plainS", steps=1000, warmup=100, lr=1.0)
+    rates = [learning_rate(s, c) for s in range(1000)]
+    assert rates[0] == pytest.approx(0.01)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.01, abs=1e-3)
+    paper = recipe("vgg16")
+    assert [learning_rate(s, paper) for s in (17_999, 18_000)] == pytest.approx([0.004, 0.0004])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"modle": 1}, "modle"), ({"lr": "fast"}, "lr"), ({"schedule": "never"}, "schedule")]
+)
+def test_bad_settings_are_named(changes: dict, named: str) -> None:
+    with pytest.raises(BadConfig, match=named):
+        recipe("plainS", **changes)
+
+
+def test_an_unknown_model_lists_the_known() -> None:
+    with pytest.raises(BadConfig, match="plainS"):
+        recipe("resnet")
+
+
+def test_settings_of_the_command_line() -> None:
+    assert settings(("lr=0.1", "branches=false", "sizes=[64, 96]", "schedule=step")) == {
+        "lr": 0.1, "branches": False, "sizes": [64, 96], "schedule": "step",
+    }  # fmt: skip
+    with pytest.raises(BadConfig):
+        settings(("lr",))
+
+
+def test_weights_keep_their_spec_and_note(tmp_path: Path) -> None:
+    model = build("plainXS16")
+    save_weights(tmp_path / "w.safetensors", model, {"step": 7})
+    loaded, note = load_weights(tmp_path / "w.safetensors")
+    assert loaded.spec == model.spec
+    assert note == {"step": 7}
+    x = torch.from_numpy(np.zeros((1, 3, 32, 32), np.float32))
+    assert torch.equal(model.eval()(x)[0][0], loaded(x)[0][0])
+
+
+def test_something_else_is_not_weights(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(os.urandom(100))
+    with pytest.raises(BadInput, match="not weights"):
+        load_weights(tmp_path / "w.safetensors")
+    with pytest.raises(BadInput, match="not found"):
+        load_weights(tmp_path / "none.safetensors")

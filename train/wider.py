@@ -1,0 +1,83 @@
+"""The WIDER FACE protocol: precision and recall over a set of images, and the average precision.
+
+As in the authors' evaluation code: scores are normalised over the whole set, a detection belongs to
+the face it overlaps most (IoU >= 0.5, sides counted with + 1 pixel), one on an ignored face counts for
+nothing, a second one on the same face counts as false, 1000 thresholds make the curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.boxes import F32, Array, Bool, iou_xyxy
+from engines.types import Detections
+
+THRESHOLDS = 1000
+PLUS_ONE = np.array([0, 0, 1, 1], np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Precision and recall at falling score thresholds, float64 [THRESHOLDS] each, and their AP."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    ap: float
+
+
+def match(found: Detections, truth: F32, ignore: Bool, iou: float = 0.5) -> tuple[NDArray[np.intp], Bool]:
+    """One image: faces recalled once the detections 0..i are in, int [N], and whether detection i counts, bool [N].
+
+    Detections must be sorted, best first. truth: xyxy [G, 4]; ignore: bool [G].
+    """
+    recalled = np.zeros(len(found), np.intp)
+    counts = np.ones(len(found), bool)
+    if not len(truth):
+        return recalled, counts
+    overlap = iou_xyxy(found.xyxy + PLUS_ONE, truth + PLUS_ONE)
+    taken = np.zeros(len(truth), bool)
+    for i, row in enumerate(overlap):
+        best = int(row.argmax())
+        if row[best] >= iou:
+            if ignore[best]:
+                counts[i] = False
+            else:
+                taken[best] = True
+        recalled[i] = taken.sum()
+    return recalled, counts
+
+
+def average_precision(precision: Array, recall: Array) -> float:
+    """Area under the curve with precision made falling (VOC 2010)."""
+    r = np.concatenate([[0.0], recall, [1.0]])
+    p = np.concatenate([[0.0], precision, [0.0]])
+    p = np.maximum.accumulate(p[::-1])[::-1]
+    steps = np.flatnonzero(r[1:] != r[:-1])
+    return float(((r[steps + 1] - r[steps]) * p[steps + 1]).sum())
+
+
+def evaluate(found: Sequence[Detections], truth: Sequence[F32], ignore: Sequence[Bool]) -> Curve:
+    """The curve of a set: detections, faces xyxy and their ignore flags, image by image."""
+    scores = np.concatenate([d.scores for d in found]) if found else np.zeros(0, np.float32)
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    levels = 1 - (np.arange(THRESHOLDS) + 1) / THRESHOLDS
+    proposals, recalls = np.zeros(THRESHOLDS), np.zeros(THRESHOLDS)
+    faces = 0
+    for detections, boxes, skip in zip(found, truth, ignore, strict=True):
+        faces += int((~skip).sum())
+        if not len(detections):
+            continue  # unlike the original, images without a face are not skipped: false alarms there count
+        order = np.argsort(-detections.scores, kind="stable")
+        ranked = Detections(detections.xyxy[order], detections.scores[order])
+        recalled, counts = match(ranked, boxes, skip)
+        normal = (ranked.scores - low) / max(high - low, 1e-12)
+        last = np.searchsorted(-normal, -levels, side="right")  # number of detections at or above each level
+        proposals += np.concatenate([[0], np.cumsum(counts)])[last]
+        recalls += np.concatenate([[0], recalled])[last]
+    precision = recalls / np.maximum(proposals, 1)
+    recall = recalls / max(1, faces)
+    return Curve(precision, recall, average_precision(precision, recall))
