@@ -1,6 +1,6 @@
 """Compile trained SSH weights into the graph that ships: weights -> fused plain net -> ONNX, checked against torch.
 
-    python build_engine.py runs/plainS/weights.safetensors -o engines/weights/plainS.onnx
+python build_engine.py runs/plainS/weights.safetensors -o engines/weights/plainS.onnx
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ def export_onnx(weights: Path, out: Path) -> dict[str, object]:
             )
         graph = onnx.load(part)
         onnx.checker.check_model(graph, full_check=True)
-        about = {"spec": model.spec.as_dict(), "trained": note, "parameters": sum(p.numel() for p in deploy.parameters())}
+        about = {
+            "spec": model.spec.as_dict(),
+            "trained": note,
+            "parameters": sum(p.numel() for p in deploy.parameters()),
+        }
         graph.metadata_props.add(key="facestream", value=json.dumps(about))
         onnx.save(graph, part)
         parity = compare(deploy, part)
@@ -98,7 +102,9 @@ def compare(module: object, path: Path) -> dict[str, float]:
 
 @click.command()
 @click.argument("weights", type=click.Path(path_type=Path), default=Path("runs/plainS/weights.safetensors"))
-@click.option("-o", "--output", "out", type=click.Path(path_type=Path), default=Path("engine.onnx"), help="file to write")
+@click.option(
+    "-o", "--output", "out", type=click.Path(path_type=Path), default=Path("engine.onnx"), help="file to write"
+)
 @click.option("--backend", type=click.Choice(["onnx"]), default="onnx", help="what to compile for")
 def build(weights: Path, out: Path, backend: str) -> None:
     """Compile weights, with a parity check against torch."""

@@ -14,7 +14,8 @@ Array = NDArray[Any]
 
 def area_xyxy(xyxy: Array) -> Array:
     """[..., 4] -> [...]; an inverted box has area 0."""
-    return np.clip(xyxy[..., 2] - xyxy[..., 0], 0, None) * np.clip(xyxy[..., 3] - xyxy[..., 1], 0, None)
+    area: Array = np.clip(xyxy[..., 2] - xyxy[..., 0], 0, None) * np.clip(xyxy[..., 3] - xyxy[..., 1], 0, None)
+    return area
 
 
 def intersection_xyxy(a: Array, b: Array) -> Array:
@@ -22,14 +23,16 @@ def intersection_xyxy(a: Array, b: Array) -> Array:
     left_top = np.maximum(a[:, None, :2], b[None, :, :2])
     right_bottom = np.minimum(a[:, None, 2:], b[None, :, 2:])
     side = np.clip(right_bottom - left_top, 0, None)
-    return side[..., 0] * side[..., 1]
+    area: Array = side[..., 0] * side[..., 1]
+    return area
 
 
 def iou_xyxy(a: Array, b: Array) -> Array:
     """Pairwise intersection over union of [N, 4] and [M, 4] -> [N, M]; two empty boxes give 0."""
     inter = intersection_xyxy(a, b)
     union = area_xyxy(a)[:, None] + area_xyxy(b)[None, :] - inter
-    return inter / np.maximum(union, 1e-9)
+    iou: Array = inter / np.maximum(union, 1e-9)
+    return iou
 
 
 def grow_xyxy(xyxy: Array, scale: float | Array) -> Array:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,8 +61,9 @@ class Detector(ABC):
         xyxy, scores = xyxy[sure], scores[sure]
         if not len(scores):
             return Detections.none()
-        xywh = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1).astype(np.float64)
-        keep = np.asarray(cv2.dnn.NMSBoxes(xywh, scores, 0.0, self.options.nms_iou), np.intp).reshape(-1)
+        xywh: Any = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1).astype(np.float64)
+        ranks: Any = scores
+        keep = np.asarray(cv2.dnn.NMSBoxes(xywh, ranks, 0.0, self.options.nms_iou), np.intp).reshape(-1)
         h, w = image.rgb.shape[:2]
         scale = np.array([image.width / w, image.height / h] * 2, np.float32)
         return Detections(xyxy[keep] * scale, scores[keep])
@@ -85,7 +87,9 @@ def load(name: str, options: DetectorOptions | None = None) -> Detector:
         path = WEIGHTS / f"{name}.onnx"
         if not path.is_file():
             known = ", ".join(shipped()) or "none"
-            raise BadConfig(f"unknown model {name!r}", "detector.model", f"shipped: {known}; or the path of an .onnx file")
+            raise BadConfig(
+                f"unknown model {name!r}", "detector.model", f"shipped: {known}; or the path of an .onnx file"
+            )
     if not path.is_file():
         raise BadInput("not found", str(path), "build it with: python build_engine.py")
     return OnnxDetector(path, options or DetectorOptions())

@@ -26,10 +26,14 @@ class OnnxDetector(Detector):
             self.session = ort.InferenceSession(str(path), session, providers=["CPUExecutionProvider"])
         except Exception as e:  # onnxruntime's own exceptions have no common base but Exception
             reason = str(e).splitlines()[0][:160]
-            raise EngineMismatch(f"ONNX Runtime cannot load it: {reason}", str(path), "rebuild it with build_engine.py") from None
+            raise EngineMismatch(
+                f"ONNX Runtime cannot load it: {reason}", str(path), "rebuild it with build_engine.py"
+            ) from None
         names = [i.name for i in self.session.get_inputs()], [o.name for o in self.session.get_outputs()]
         if names != (["images"], ["xyxy", "scores"]):
-            raise EngineMismatch(f"not a detector of this project: {names[0]} -> {names[1]}", str(path), "build it with build_engine.py")
+            raise EngineMismatch(
+                f"not a detector of this project: {names[0]} -> {names[1]}", str(path), "build it with build_engine.py"
+            )
 
     def infer(self, images: Array) -> tuple[F32, F32]:
         xyxy, scores = self.session.run(["xyxy", "scores"], {"images": images})

@@ -21,13 +21,21 @@ from pipeline.run import Job, Report, run
 from pipeline.uri import Kind, expand, parse, redact
 
 FLAGS = {
-    "model": "detector.model", "threshold": "detector.threshold", "size": "detector.size", "detect_every": "detector.every",
-    "lookahead": "tracker.lookahead", "hide": "cover.hide", "shape": "cover.shape", "scale": "cover.scale",
-    "codec": "encode.codec", "crf": "encode.crf", "preset": "encode.preset",
-}  # fmt: skip
+    "model": "detector.model",
+    "threshold": "detector.threshold",
+    "size": "detector.size",
+    "detect_every": "detector.every",
+    "lookahead": "tracker.lookahead",
+    "hide": "cover.hide",
+    "shape": "cover.shape",
+    "scale": "cover.scale",
+    "codec": "encode.codec",
+    "crf": "encode.crf",
+    "preset": "encode.preset",
+}
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[tuple[int, int]]):
     """960x544 -> (960, 544)"""
 
     name = "WxH"
@@ -64,7 +72,9 @@ def app() -> None:
 
 @app.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="file, or folder for several inputs")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="file, or folder for several inputs"
+)
 @click.option("--hide", help="solid, pixelate, blur or image:PATH")
 @click.option("--shape", help="ellipse or box")
 @click.option("--scale", type=float, help="the box is grown by this factor")
@@ -103,7 +113,9 @@ def leaks(video: str, truth: Path, smallest: float, as_json: bool, **flags: Any)
     """Share of true face-frames (MOT file) that would be left uncovered."""
     config = _config(flags)
     meter = LeakMeter(read_truth(truth), config.cover, smallest)
-    report = run(Job(video, None), config, load(config.detector.model, config.detector.options()), meter, not flags["quiet"])
+    report = run(
+        Job(video, None), config, load(config.detector.model, config.detector.options()), meter, not flags["quiet"]
+    )
     if report.lost:
         _say("warning", report.lost)
     result = meter.result()
@@ -111,9 +123,9 @@ def leaks(video: str, truth: Path, smallest: float, as_json: bool, **flags: Any)
         print(json.dumps(result.as_dict()))
     else:
         print(
-            f"{result.leaked} of {result.face_frames} face-frames leak ({result.leak_rate:.2%}; {result.leak_rate_tau50:.2%} "
-            f"by more than half), longest run {result.longest_exposed_run} frames, in {result.leaky_tracks} of "
-            f"{result.tracks} tracks; over-blur {result.overblur:.2f}"
+            f"{result.leaked} of {result.face_frames} face-frames leak ({result.leak_rate:.2%}; "
+            f"{result.leak_rate_tau50:.2%} by more than half), longest run {result.longest_exposed_run} frames, "
+            f"in {result.leaky_tracks} of {result.tracks} tracks; over-blur {result.overblur:.2f}"
         )
     return 1 if report.lost else 0
 

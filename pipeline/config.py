@@ -55,9 +55,9 @@ class CoverConfig(Section):
 class EncodeConfig(Section):
     codec: Literal["source", "h264", "hevc", "vp9", "av1"] = "source"
     crf: float = Field(20, ge=0, le=51)
-    preset: Literal[
-        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-    ] = "veryfast"
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
+        "veryfast"
+    )
     threads: int = Field(0, ge=0, le=64)
 
     def options(self, overwrite: bool) -> EncodeOptions:

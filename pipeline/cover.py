@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -58,7 +59,9 @@ class Anonymizer:
         stored = to_stored(xyxy, picture.width, picture.height, tracked.frame.rotation)
         sides = (stored[:, 2:] - stored[:, :2]).max(1)
         grown = grow_xyxy(stored, self.config.scale)
-        made = [self._patch(box, float(side), picture.width, picture.height) for box, side in zip(grown, sides, strict=True)]
+        made = [
+            self._patch(box, float(side), picture.width, picture.height) for box, side in zip(grown, sides, strict=True)
+        ]
         return [patch for patch in made if patch is not None]
 
     def _patch(self, xyxy: Array, side: float, width: int, height: int) -> Patch | None:
@@ -112,7 +115,7 @@ class Anonymizer:
         """The image over the patch, in the picture's own format."""
         assert self.stamp is not None
         h, w = patch.mask.shape
-        rgb = cv2.resize(self.stamp, (w, h), interpolation=cv2.INTER_AREA)
+        rgb: Any = cv2.resize(self.stamp, (w, h), interpolation=cv2.INTER_AREA)
         return planes(convert(av.VideoFrame.from_ndarray(rgb, format="rgb24"), picture.format.name))
 
 

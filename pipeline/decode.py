@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import av
 import av.container
@@ -140,7 +140,8 @@ class Seams:
 
     def __init__(self, container: av.container.InputContainer) -> None:
         self.found = False
-        self._possible = bool(container.format.flags & FormatFlags.ts_discont.value)
+        discontinuous: Any = FormatFlags.ts_discont.value
+        self._possible = bool(container.format.flags & discontinuous)
         self._ends: dict[int, Fraction] = {}  # seconds up to which each stream has come
         self._offsets = [Fraction(0)]  # of each part
         self._part: dict[int, int] = {}  # in which each stream is: they do not cross a seam together

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.types import Box, BoxState, TrackedFrame
+from pipeline.types import Box, BoxState, TrackedFrame, xyxy
 
 
 class Lookahead:
@@ -60,7 +60,7 @@ class Lookahead:
         for at in range(start + 1, last):
             share = (at - start) / (last - start)
             line = (1 - share) * np.array(old.xyxy) + share * np.array(box.xyxy)
-            self._add(at, replace(box, xyxy=tuple(map(float, line)), state=BoxState.BACKFILLED))
+            self._add(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
 
     def _add(self, at: int, box: Box) -> None:
         """Put a box into a waiting frame; a guess that is there already makes it larger, never smaller."""
@@ -68,8 +68,8 @@ class Lookahead:
         guess = next((b for b in tracked.boxes if b.id == box.id), None)
         if guess is not None:
             a, b = np.array(guess.xyxy), np.array(box.xyxy)
-            both = (*np.minimum(a[:2], b[:2]), *np.maximum(a[2:], b[2:]))
-            box = replace(box, xyxy=tuple(map(float, both)))  # type: ignore[arg-type]
+            both = np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
+            box = replace(box, xyxy=xyxy(both))
         self.waiting[at] = replace(tracked, boxes=(*(b for b in tracked.boxes if b.id != box.id), box))
 
 

@@ -13,7 +13,6 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange
-from numpy.typing import NDArray
 
 from engines.boxes import F32, Array
 from engines.letterbox import ImageView, fit
@@ -65,7 +64,7 @@ def rgb_view(frame: Frame, limit: tuple[int, int]) -> ImageView:
     return ImageView(small, *frame.size)
 
 
-def _small_rgb(picture: av.VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
+def _small_rgb(picture: av.VideoFrame, width: int, height: int) -> Array:
     parts = [_shrink(plane.pixels, width, height) for plane in planes(picture)]
     name = picture.format.name
     if name == "gray":

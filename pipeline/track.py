@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from engines.boxes import Array, Bool, grow_xyxy, iou_xyxy
+from engines.boxes import Array, Bool, area_xyxy, grow_xyxy, iou_xyxy
 from engines.types import Detections
 from pipeline.config import TrackerConfig
-from pipeline.types import Box, BoxState
+from pipeline.types import Box, BoxState, xyxy
 
 # Random walk of position and speed, in face sides a 1/30 s (ByteTrack's values); measurement noise as position.
 POSITION_NOISE, SPEED_NOISE = 1 / 20, 1 / 80
@@ -93,9 +93,7 @@ class Tracker:
         self.next_id = 1
         self.now: float | None = None
 
-    def update(
-        self, detections: Detections | None, time_s: float | None, size: tuple[int, int]
-    ) -> tuple[Box, ...]:
+    def update(self, detections: Detections | None, time_s: float | None, size: tuple[int, int]) -> tuple[Box, ...]:
         """All faces of the frame at time_s: every detection once, and the tracks that were not seen.
 
         detections: None when the detector did not look at this frame. time_s: seconds, None if
@@ -116,9 +114,10 @@ class Tracker:
 
     def _observe(self, found: Detections) -> tuple[list[Box], Bool]:
         """Give each detection a track, old or new."""
-        xyxy = found.xyxy.astype(np.float64)
-        cxcywh = np.concatenate([(xyxy[:, :2] + xyxy[:, 2:]) / 2, np.maximum(xyxy[:, 2:] - xyxy[:, :2], 1.0)], 1)
-        owner = self._associate(xyxy, found.scores)
+        corners = found.xyxy.astype(np.float64)
+        sides = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
+        cxcywh = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, sides], 1)
+        owner = self._associate(corners, found.scores)
         old = owner >= 0
         index = owner[old]
         self.filters.update(index, cxcywh[old])
@@ -135,18 +134,18 @@ class Tracker:
         observed = np.zeros(len(self.ids), bool)
         observed[owner] = True
         boxes = [
-            Box(int(self.ids[o]), tuple(map(float, box)), float(s), BoxState.OBSERVED)  # type: ignore[arg-type]
+            Box(int(self.ids[o]), xyxy(box), float(s), BoxState.OBSERVED)
             for o, box, s in zip(owner, found.xyxy, found.scores, strict=True)
         ]
         return boxes, observed
 
-    def _associate(self, xyxy: Array, scores: Array) -> NDArray[np.intp]:
+    def _associate(self, boxes: Array, scores: Array) -> NDArray[np.intp]:
         """The track of each detection, -1 for none. High scores choose before low ones."""
-        owner = np.full(len(xyxy), -1, np.intp)
+        owner = np.full(len(boxes), -1, np.intp)
         tracks = self.filters.xyxy()
-        if not len(tracks) or not len(xyxy):
+        if not len(tracks) or not len(boxes):
             return owner
-        iou = iou_xyxy(self._buffered(xyxy), self._buffered(tracks))
+        iou = iou_xyxy(self._buffered(boxes), self._buffered(tracks))
         free = np.ones(len(tracks), bool)
         high = scores >= self.config.high
         for group in (np.flatnonzero(high), np.flatnonzero(~high)):
@@ -157,11 +156,11 @@ class Tracker:
             free[left[columns[good]]] = False
         return owner
 
-    def _buffered(self, xyxy: Array) -> Array:
+    def _buffered(self, boxes: Array) -> Array:
         """Boxes grown for comparison, small ones more."""
-        side = np.sqrt(np.maximum((xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1]), 1.0))
+        side = np.sqrt(np.maximum(area_xyxy(boxes), 1.0))
         share = np.clip((LARGE - side) / (LARGE - SMALL), 0, 1) * self.config.buffer
-        return grow_xyxy(xyxy, 1 + 2 * share)
+        return grow_xyxy(boxes, 1 + 2 * share)
 
     def _coast(self, observed: Bool) -> list[Box]:
         """Tracks without a detection, where they should be, grown with their uncertainty (at most by half)."""
@@ -169,10 +168,10 @@ class Tracker:
         if not len(index):
             return []
         spread = np.sqrt(self.filters.pp[index, :2].max(1)) / np.maximum(self.filters.value[index, 2:].max(1), 1.0)
-        xyxy = grow_xyxy(self.filters.xyxy()[index], 1 + np.clip(spread, 0, 0.5))
+        grown = grow_xyxy(self.filters.xyxy()[index], 1 + np.clip(spread, 0, 0.5))
         return [
-            Box(int(self.ids[i]), tuple(map(float, box)), float(self.score[i]), BoxState.COASTED)  # type: ignore[arg-type]
-            for i, box in zip(index, xyxy, strict=True)
+            Box(int(self.ids[i]), xyxy(box), float(self.score[i]), BoxState.COASTED)
+            for i, box in zip(index, grown, strict=True)
         ]
 
     def _forget(self, size: tuple[int, int], looked: bool) -> None:

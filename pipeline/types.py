@@ -5,6 +5,7 @@ Source -> Frame -> (detect, track) -> TrackedFrame -> (cover) -> CoveredFrame ->
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -88,12 +89,21 @@ class BoxState(StrEnum):
     BACKFILLED = "backfilled"  # it was seen later and is inferred here
 
 
+XYXY = tuple[float, float, float, float]
+
+
+def xyxy(values: Iterable[float]) -> XYXY:
+    """Four numbers of any kind as a box's corners."""
+    left, top, right, bottom = (float(v) for v in values)
+    return left, top, right, bottom
+
+
 @dataclass(frozen=True, slots=True)
 class Box:
     """A face in a frame: xyxy in pixels of the displayed picture, id stable over the track's life."""
 
     id: int
-    xyxy: tuple[float, float, float, float]
+    xyxy: XYXY
     score: float
     state: BoxState
 

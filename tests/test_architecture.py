@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted([*ROOT.glob("engines/*.py"), *ROOT.glob("train/*.py"), *ROOT.glob("pipeline/*.py"), ROOT / "build_engine.py"])
+SOURCES = sorted(
+    [*ROOT.glob("engines/*.py"), *ROOT.glob("train/*.py"), *ROOT.glob("pipeline/*.py"), ROOT / "build_engine.py"]
+)
 
 
 def imports(path: Path) -> set[str]:

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from train.augment import AugmentRule, augment  # noqa: E402
+from train.augment import AugmentRule, augment
 
 PLAIN_DICT = {"mosaic": 0, "colour": 0, "blur": 0, "jpeg": 0, "noise": 0, "dark": 0}
 

@@ -58,8 +58,14 @@ def test_a_graph_that_differs_is_refused(weights: Path, tmp_path: Path) -> None:
 
 
 def test_missing_weights_and_folders_are_one_line(tmp_path: Path) -> None:
-    for arguments in ([str(tmp_path / "no.safetensors")], ["x", "-o", str(tmp_path / "no" / "x.onnx")], ["--backend", "no"]):
-        done = subprocess.run([sys.executable, "build_engine.py", *arguments], capture_output=True, text=True, check=False)
+    for arguments in (
+        [str(tmp_path / "no.safetensors")],
+        ["x", "-o", str(tmp_path / "no" / "x.onnx")],
+        ["--backend", "no"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "build_engine.py", *arguments], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())

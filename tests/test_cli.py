@@ -65,7 +65,10 @@ def test_a_folder_keeps_its_structure_and_one_bad_file_stops_nothing(tmp_path: P
     (source / "bad.mp4").write_bytes(b"no video")
     done = facestream("anonymize", source, "-o", tmp_path / "out", *FAST)
     assert_one_line(done, 2, "bad.mp4")
-    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == ["deep/a.mp4", "photo.jpg"]
+    assert sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")) == [
+        "deep/a.mp4",
+        "photo.jpg",
+    ]
     assert "2 of 3 files" in done.stdout
 
 
@@ -77,7 +80,9 @@ def test_a_photo_is_covered(tmp_path: Path) -> None:
     out = np.asarray(Image.open(tmp_path / "out.png").convert("RGB")).astype(int)
     truth = np.loadtxt(TRUTH, delimiter=",")
     for _, _, left, top, width, height, *_ in truth[truth[:, 0] == 71]:
-        middle = out[int(top + height / 3) : int(top + 2 * height / 3), int(left + width / 3) : int(left + 2 * width / 3)]
+        middle = out[
+            int(top + height / 3) : int(top + 2 * height / 3), int(left + width / 3) : int(left + 2 * width / 3)
+        ]
         assert np.ptp(middle, axis=(0, 1)).max() == 0
     assert np.abs(out - rgb).mean() < 20
 
@@ -97,7 +102,12 @@ def test_bad_inputs(tmp_path: Path, name: str, content: bytes | None, part: str)
 
 def test_bad_outputs(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "there.mp4").write_bytes(b"old")
-    for output, part in (("there.mp4", "--overwrite"), ("no/out.mp4", "does not exist"), ("out.xyz", ".xyz"), ("clip.mp4", "input")):
+    for output, part in (
+        ("there.mp4", "--overwrite"),
+        ("no/out.mp4", "does not exist"),
+        ("out.xyz", ".xyz"),
+        ("clip.mp4", "input"),
+    ):
         assert_one_line(facestream("anonymize", clip, "-o", tmp_path / output), 2, output, part)
     assert (tmp_path / "there.mp4").read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "there.mp4"]
@@ -106,7 +116,9 @@ def test_bad_outputs(clip: Path, tmp_path: Path) -> None:
     assert (tmp_path / "there.mp4").stat().st_size > 1000
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root writes everywhere, and there is no setpriv")
+@pytest.mark.skipif(
+    os.geteuid() == 0 and shutil.which("setpriv") is None, reason="root writes everywhere, and there is no setpriv"
+)
 def test_a_folder_without_permission(clip: Path, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
@@ -196,7 +208,8 @@ def test_leaks_are_measured(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
     assert set(result) == {
-        "face_frames", "leaked", "leak_rate", "leak_rate_tau50", "longest_exposed_run", "overblur", "tracks", "leaky_tracks",
+        "face_frames", "leaked", "leak_rate", "leak_rate_tau50", "longest_exposed_run", "overblur", "tracks",
+        "leaky_tracks",
     }  # fmt: skip
     assert result["face_frames"] == 367
     none = json.loads(facestream("evaluate", "leaks", DEMO, TRUTH, "--json", "--quiet", "--threshold", "0.999").stdout)

@@ -26,7 +26,9 @@ def noise(name: str = "yuv420p", width: int = 160, height: int = 120) -> av.Vide
     return made
 
 
-def cover(picture: av.VideoFrame, *xyxy: tuple[float, float, float, float], rotation: int = 0, **config: object) -> list[np.ndarray]:
+def cover(
+    picture: av.VideoFrame, *xyxy: tuple[float, float, float, float], rotation: int = 0, **config: object
+) -> list[np.ndarray]:
     boxes = tuple(Box(i + 1, box, 0.9, BoxState.OBSERVED) for i, box in enumerate(xyxy))
     frame = Frame(0, 5, Fraction(1, 30), picture, rotation)
     done = Anonymizer(CoverConfig.model_validate({"scale": 1.0, **config})).cover(TrackedFrame(frame, boxes))

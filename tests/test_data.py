@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.errors import BadInput  # noqa: E402
-from tests.pack import make_pack  # noqa: E402
-from train.augment import AugmentRule  # noqa: E402
-from train.data import Batches, Crops, loader, read_split  # noqa: E402
+from engines.errors import BadInput
+from tests.pack import make_pack
+from train.augment import AugmentRule
+from train.data import Batches, Crops, loader, read_split
 
 PACK = Path(os.environ.get("FACESTREAM_DATA", "../shared/data")) / "face-pack"
 
@@ -23,7 +23,8 @@ def listing(root: Path, text: str) -> Path:
 
 
 def test_boxes_become_corners_and_invalid_ones_are_ignored(tmp_path: Path) -> None:
-    text = "a/1.jpg\n3\n10 20 30 40 0 0 0 0 0 0\n1 2 3 4 0 0 0 1 0 0\n5 5 0 9 0 0 0 0 0 0\na/2.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n"
+    faces = "10 20 30 40 0 0 0 0 0 0\n1 2 3 4 0 0 0 1 0 0\n5 5 0 9 0 0 0 0 0 0\n"
+    text = f"a/1.jpg\n3\n{faces}a/2.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n"
     one, two = read_split(listing(tmp_path, text), "train")
     assert one.xyxy.tolist() == [[10, 20, 40, 60], [1, 2, 4, 6], [5, 5, 5, 14]]
     assert one.ignore.tolist() == [False, True, True]  # the last has no area

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -106,6 +105,8 @@ def test_files_that_are_no_detector_are_refused(tmp_path: Path) -> None:
         load(str(tmp_path / "junk.onnx"))
     io = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "other", io[:1], io[1:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), tmp_path / "other.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), tmp_path / "other.onnx"
+    )
     with pytest.raises(EngineMismatch, match="not a detector"):
         load(str(tmp_path / "other.onnx"))

@@ -72,7 +72,10 @@ def test_ignored_anchors_get_no_gradient() -> None:
 
 def test_a_batch_without_faces_is_finite() -> None:
     loss = multi_task(
-        [(torch.zeros(2, 5, 2), torch.zeros(2, 5, 4))], [torch.full((2, 5), BACKGROUND)], [torch.zeros(2, 5, 4)], MineRule()
+        [(torch.zeros(2, 5, 2), torch.zeros(2, 5, 4))],
+        [torch.full((2, 5), BACKGROUND)],
+        [torch.zeros(2, 5, 4)],
+        MineRule(),
     )
     assert math.isfinite(loss.total.item())
     assert loss.boxes == 0

@@ -99,7 +99,9 @@ def test_without_an_output_only_the_recorder_hears(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lag", [0, 1, 15, 100])
 def test_any_look_ahead_delivers_every_frame_once(tmp_path: Path, lag: int) -> None:
     source = render(tmp_path / "in.mp4", frames=20)
-    report = run(Job(str(source), tmp_path / "out.mp4"), read(None, {"tracker.lookahead": lag}), Everywhere(), progress=False)
+    report = run(
+        Job(str(source), tmp_path / "out.mp4"), read(None, {"tracker.lookahead": lag}), Everywhere(), progress=False
+    )
     assert report.frames == len(pictures(tmp_path / "out.mp4")) == 20
 
 

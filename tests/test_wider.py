@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.types import Detections  # noqa: E402
-from train.wider import average_precision, evaluate, match  # noqa: E402
+from engines.types import Detections
+from train.wider import average_precision, evaluate, match
 
 FACE = [0.0, 0.0, 10.0, 10.0]
 FAR = [100.0, 100.0, 110.0, 110.0]
@@ -14,7 +14,9 @@ NO = np.zeros(1, bool)
 
 
 def found(*rows: tuple[list[float], float]) -> Detections:
-    return Detections(np.array([r[0] for r in rows], np.float32).reshape(-1, 4), np.array([r[1] for r in rows], np.float32))
+    return Detections(
+        np.array([r[0] for r in rows], np.float32).reshape(-1, 4), np.array([r[1] for r in rows], np.float32)
+    )
 
 
 def truth(*rows: list[float]) -> np.ndarray:
@@ -59,4 +61,6 @@ def test_a_miss_limits_recall() -> None:
 
 def test_false_alarms_on_images_without_faces_count() -> None:
     empty = np.zeros(0, bool)
-    assert evaluate([found((FAR, 0.9)), found((FACE, 0.5))], [truth(), truth(FACE)], [empty, NO]).ap == pytest.approx(0.5)
+    assert evaluate([found((FAR, 0.9)), found((FACE, 0.5))], [truth(), truth(FACE)], [empty, NO]).ap == pytest.approx(
+        0.5
+    )

@@ -1,6 +1,6 @@
 """`make demo`: the main job on the bundled clip, and a picture of what it did.
 
-    python tools/demo.py [OUTPUT_FOLDER]
+python tools/demo.py [OUTPUT_FOLDER]
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def main() -> None:
     config = Config()
     started = time.perf_counter()
     meter = LeakMeter(read_truth(HERE / "demo.truth.txt"), config.cover)
-    report = run(Job(str(clip), result, overwrite=True), config, load(config.detector.model, config.detector.options()), meter)
+    report = run(
+        Job(str(clip), result, overwrite=True), config, load(config.detector.model, config.detector.options()), meter
+    )
     leaks = meter.result()
     contact_sheet(clip, result, sheet)
     print(f"facestream anonymize {clip.relative_to(HERE.parent)} -o {result}")

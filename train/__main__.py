@@ -32,7 +32,9 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_train/ and wider_face_split/")
+@click.option(
+    "--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_train/ and wider_face_split/"
+)
 @click.option("--model", default="plainS", show_default=True, help="vgg16, plainXS16, plainS or plainM")
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [default: runs/MODEL]")
 @click.option("--resume", is_flag=True, help="go on from the run folder's state")

@@ -62,9 +62,9 @@ def _crop(item: Source, size: int, rule: AugmentRule, rng: np.random.Generator) 
     usable = np.flatnonzero(~ignore)
     if len(usable):
         box = xyxy[rng.choice(usable)]
-        side = float(np.sqrt(max(1.0, area_xyxy(box))))
-        largest = min(rule.largest, 0.9 * size)
-        wanted = np.exp(rng.uniform(np.log(rule.smallest), np.log(largest)))
+        side = float(np.sqrt(np.maximum(1.0, area_xyxy(box))))
+        low, high = np.log(rule.smallest), np.log(min(rule.largest, 0.9 * size))
+        wanted = float(np.exp(rng.uniform(low, high)))
         least = rule.fill * size / max(w, h)
         scale = float(np.clip(wanted / side, least, max(least, rule.enlarge)))
         centre = (box[:2] + box[2:]) / 2 + rng.uniform(-0.5, 0.5, 2) * max(0.0, size / scale - side)
@@ -82,7 +82,14 @@ def _crop(item: Source, size: int, rule: AugmentRule, rng: np.random.Generator) 
 
 
 def _warp(
-    image: Array, xyxy: F32, ignore: Bool, size: int, scale: float, centre: Array, rule: AugmentRule, rng: np.random.Generator
+    image: Array,
+    xyxy: F32,
+    ignore: Bool,
+    size: int,
+    scale: float,
+    centre: Array,
+    rule: AugmentRule,
+    rng: np.random.Generator,
 ) -> Source:
     angle = np.deg2rad(rng.uniform(-rule.rotate, rule.rotate)) if rng.random() < 0.5 else 0.0
     flip = -1.0 if rng.random() < 0.5 else 1.0
@@ -126,7 +133,9 @@ def _clip(xyxy: F32, ignore: Bool, width: int, height: int, rule: AugmentRule) -
     return cut[keep].astype(np.float32), ignore[keep]
 
 
-def _mosaic(item: Source, another: Callable[[], Source], size: int, rule: AugmentRule, rng: np.random.Generator) -> Source:
+def _mosaic(
+    item: Source, another: Callable[[], Source], size: int, rule: AugmentRule, rng: np.random.Generator
+) -> Source:
     """2x2 or 3x3 crops side by side: small faces without padding, more backgrounds and borders an image."""
     n = int(rng.integers(2, 4))
     cuts = [[0, *(int(size * (i + rng.uniform(-0.25, 0.25)) / n) for i in range(1, n)), size] for _ in range(2)]
@@ -169,11 +178,12 @@ def _degrade(image: Array, rule: AugmentRule, rng: np.random.Generator) -> Array
             image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 1.8)))
         elif kind == 1:
             length = int(rng.integers(3, 9))
-            kernel = np.zeros((length, length), np.float32)
+            kernel: Array = np.zeros((length, length), np.float32)
             kernel[length // 2] = 1 / length
             turn = cv2.getRotationMatrix2D(((length - 1) / 2, (length - 1) / 2), float(rng.uniform(0, 180)), 1)
-            kernel = cv2.warpAffine(kernel, turn, (length, length))
-            image = cv2.filter2D(image, -1, kernel / max(1e-6, float(kernel.sum())))
+            kernel = cv2.warpAffine(kernel, turn, (length, length)).astype(np.float32)
+            kernel /= max(1e-6, float(kernel.sum()))
+            image = cv2.filter2D(image, -1, kernel)
         else:
             side = image.shape[0]
             less = int(side / rng.uniform(1.2, 2.2))
@@ -183,5 +193,7 @@ def _degrade(image: Array, rule: AugmentRule, rng: np.random.Generator) -> Array
         image = np.clip(image + noise, 0, 255).astype(np.uint8)
     if rng.random() < rule.jpeg:
         _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 85))])
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        image = decoded
     return image

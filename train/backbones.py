@@ -73,7 +73,8 @@ class RepConv(nn.Module):
 
 
 def _fold(weight: Tensor, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert bn.running_mean is not None and bn.running_var is not None
+    assert bn.running_mean is not None
+    assert bn.running_var is not None
     gain = bn.weight / torch.sqrt(bn.running_var + bn.eps)
     return weight * gain[:, None, None, None], bn.bias - bn.running_mean * gain
 
@@ -120,7 +121,7 @@ class VGG16(nn.Module):
 
     def freeze_early(self) -> None:
         """Fix the convolutions up to conv3_1 (paper section 4.1)."""
-        for layer in self.features[:11]:
+        for layer in list(self.features.children())[:11]:
             for p in layer.parameters():
                 p.requires_grad_(False)
 
@@ -136,14 +137,16 @@ class Plain(nn.Module):
         self.stages = nn.ModuleList()
         cin = 3
         for width, depth in zip(widths, depths, strict=True):
-            convs = [RepConv(cin if i == 0 else width, width, 3, 2 if i == 0 else 1, True, branches) for i in range(depth)]
+            convs = [
+                RepConv(cin if i == 0 else width, width, 3, 2 if i == 0 else 1, True, branches) for i in range(depth)
+            ]
             self.stages.append(nn.Sequential(*convs))
             cin = width
         self.channels = (widths[2], widths[3], widths[4] if len(widths) > 4 else None)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         maps = []
-        for stage in self.stages:
+        for stage in self.stages.children():
             x = stage(x)
             maps.append(x)
         return maps[2], maps[3], maps[4] if len(maps) > 4 else None

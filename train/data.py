@@ -93,7 +93,9 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
             item = self.labels[index]
             return self.pixels[index], item.xyxy, item.ignore
 
-        crop, faces, ignores = augment(source(chosen), lambda: source(int(rng.integers(len(self)))), size, self.rule, rng)
+        crop, faces, ignores = augment(
+            source(chosen), lambda: source(int(rng.integers(len(self)))), size, self.rule, rng
+        )
         return torch.from_numpy(crop).permute(2, 0, 1), faces, ignores
 
 
@@ -131,4 +133,3 @@ def loader(crops: Crops, start: int, steps: int, sizes: tuple[int, ...], workers
         collate_fn=collate,
         prefetch_factor=4 if workers else None,
     )
-

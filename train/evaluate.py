@@ -57,10 +57,15 @@ def misses(found: list[Detections], images: list[Labelled], threshold: float) ->
         missed.append(best < 0.5)
     size, miss = np.concatenate(sizes), np.concatenate(missed)
     bins = {f"{low}-{high:g}" if high < 1e9 else f"{low}+": (size >= low) & (size < high) for low, high in SIZES}
-    return {"all": round(float(miss.mean()), 4), **{k: round(float(miss[w].mean()), 4) for k, w in bins.items() if w.any()}}
+    return {
+        "all": round(float(miss.mean()), 4),
+        **{k: round(float(miss[w].mean()), 4) for k, w in bins.items() if w.any()},
+    }
 
 
-def measure(detector: Detector, images: list[Labelled], size: tuple[int, int] | None, threshold: float) -> dict[str, Any]:
+def measure(
+    detector: Detector, images: list[Labelled], size: tuple[int, int] | None, threshold: float
+) -> dict[str, Any]:
     """AP and miss rates over images that exist; those that are missing are left out and counted."""
     present = [item for item in images if item.path.is_file()]
     found = [
@@ -79,7 +84,9 @@ def measure(detector: Detector, images: list[Labelled], size: tuple[int, int] | 
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_val/ and wider_face_split/")
+@click.option(
+    "--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_val/ and wider_face_split/"
+)
 @click.option("--model", help="shipped model's name")
 @click.option("--weights", type=click.Path(path_type=Path), help="weights.safetensors of a training run")
 @click.option("--engine", type=click.Path(path_type=Path), help=".onnx file")

@@ -41,7 +41,9 @@ class Targets:
     def __call__(self, side: int, faces: list[F32], ignores: list[F32]) -> tuple[list[Tensor], list[Tensor]]:
         """Labels int64 [N, A] and encoded boxes [N, A, 4], a list over the modules."""
         if side not in self.grids:
-            self.grids[side] = [grid_anchors(side // s, side // s, s, k) for s, k in zip(STRIDES, self.sizes, strict=True)]
+            self.grids[side] = [
+                grid_anchors(side // s, side // s, s, k) for s, k in zip(STRIDES, self.sizes, strict=True)
+            ]
         grid = self.grids[side]
         anchors = torch.cat(grid)
         labels, targets = [], []
@@ -113,8 +115,9 @@ class Run:
 
     def save(self) -> None:
         config = _plain(self.config)
-        weights = self.average.module
-        save_weights(self.out / "weights.safetensors", weights, {"config": config, "step": self.step})
+        averaged = self.average.module
+        assert isinstance(averaged, SSH)
+        save_weights(self.out / "weights.safetensors", averaged, {"config": config, "step": self.step})
         save_state(
             self.out / "state.pt",
             {
@@ -173,6 +176,6 @@ class Run:
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
     """Settings as JSON-like values, so that a loaded state compares equal."""
-    plain: dict[str, Any] = json.loads(json.dumps({**config.model_dump(), "assign": asdict(config.assign),
-                                                   "mine": asdict(config.mine), "augment": asdict(config.augment)}))  # fmt: skip
+    rules = {"assign": asdict(config.assign), "mine": asdict(config.mine), "augment": asdict(config.augment)}
+    plain: dict[str, Any] = json.loads(json.dumps({**config.model_dump(), **rules}))
     return plain

@@ -118,6 +118,9 @@ class SSH(nn.Module):
     one (scores [N, A, 2], offsets [N, A, 4]) a module, in the order of `grid_anchors`;
     class 0 is background, class 1 face."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -167,14 +170,15 @@ class Deploy(nn.Module):
 
     def __init__(self, model: SSH, top_k: int = TOP_K) -> None:
         super().__init__()
-        self.model = fuse(copy.deepcopy(model))
+        self.model = copy.deepcopy(model)
+        fuse(self.model)
         self.top_k = top_k
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = images.permute(0, 3, 1, 2).float()
         out = [
             self._best(s, b, stride, sizes)
-            for (s, b), stride, sizes in zip(self.model.maps(x), STRIDES, self.model.spec.sizes, strict=True)  # type: ignore[operator, union-attr, arg-type]
+            for (s, b), stride, sizes in zip(self.model.maps(x), STRIDES, self.model.spec.sizes, strict=True)
         ]
         return torch.cat([xyxy for xyxy, _ in out], 1), torch.cat([score for _, score in out], 1)
 
