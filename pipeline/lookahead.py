@@ -22,18 +22,18 @@ class Lookahead:
     def __init__(self, lag: int) -> None:
         self.lag = lag
         self.waiting: deque[TrackedFrame] = deque()
-        self.known: set[int] = set()
+        self.newest = 0  # the largest id so far: ids rise, so a larger one is a birth
 
     def push(self, tracked: TrackedFrame) -> list[TrackedFrame]:
         """Take a frame in; returns the frames whose wait is over, in order (at most one)."""
         self.waiting.append(tracked)
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
-                if box.id in self.known:
-                    self._fill_gap(box)
-                else:
-                    self.known.add(box.id)
+                if box.id > self.newest:
                     self._backfill(box)
+                else:
+                    self._fill_gap(box)
+        self.newest = max([self.newest, *(box.id for box in tracked.boxes)])
         return [self.waiting.popleft()] if len(self.waiting) > self.lag else []
 
     def flush(self) -> list[TrackedFrame]:

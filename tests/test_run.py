@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,8 +22,9 @@ from pipeline.errors import SinkLost
 from pipeline.leaks import LeakMeter, read_truth
 from pipeline.run import Job, run
 from pipeline.types import CoveredFrame, TrackedFrame
+from tests.compare import looks, packets, times
 from tests.conftest import render
-from tests.pack import DEMO, TRUTH
+from tests.pack import DEMO, TRUTH, demo_frames, demo_truth
 
 FAST = {"encode.preset": "ultrafast", "detector.size": (640, 384)}
 
@@ -81,6 +85,47 @@ def test_covered_pixels_are_covered_in_the_file(tmp_path: Path) -> None:
     assert np.ptp(pictures(source)[5].astype(int)) > 100
     for picture in pictures(tmp_path / "out.mp4"):
         assert np.ptp(picture.astype(int)) <= 4  # one grey
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("sound.mp4", {}),
+        ("ntsc.mp4", {"rate": Fraction(30000, 1001)}),
+        ("turned.mp4", {"rotation": 90}),
+        ("varying.mkv", {"times": [0, 33, 80, 100, 200, 233, 500, 1100], "time_base": Fraction(1, 1000), "rate": 15}),
+        ("late.mp4", {"start": 45, "time_base": Fraction(1, 30)}),
+    ],
+)
+def test_times_sound_and_rotation_come_through_the_whole_line(tmp_path: Path, name: str, how: dict[str, Any]) -> None:
+    source, out = render(tmp_path / f"in-{name}", **how), tmp_path / name
+    run(Job(str(source), out), Config(), Everywhere(), progress=False)
+    assert times(out) == times(source)
+    assert packets(out, "audio") == packets(source, "audio") != [[]]
+    assert looks(out) == looks(source)
+    with av.open(str(source)) as one, av.open(str(out)) as two:
+        assert two.duration == pytest.approx(one.duration, abs=3000)  # microseconds
+
+
+def test_faces_of_a_turned_video_are_found_and_covered_upright(tmp_path: Path) -> None:
+    picked = list(range(60, 70))
+    source, out = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = 720, 1280, "yuv420p"
+        stream.set_display_rotation(90)
+        for rgb in demo_frames(picked):
+            lying = np.ascontiguousarray(np.rot90(rgb, -1))  # players turn it back by 90 degrees counter-clockwise
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(lying, format="rgb24")))
+        container.mux(stream.encode(None))
+    truth = {i: {k: box for k, box in enumerate(demo_truth()[60 + i])} for i in range(10)}
+    config = read(None, {"cover.hide": "solid"})
+    meter = LeakMeter(truth, config.cover)
+    run(Job(str(source), out), config, load("plainS"), meter, progress=False)
+    assert meter.result().leak_rate < 0.1
+    x0, y0, x1, y1 = truth[5][0].astype(int)
+    face = np.rot90(pictures(out)[5])[y0 + 10 : y1 - 10, x0 + 10 : x1 - 10]
+    assert np.ptp(face.astype(int)) < 12
 
 
 def test_without_an_output_only_the_recorder_hears(tmp_path: Path) -> None:
@@ -149,3 +194,18 @@ def test_detecting_every_third_frame_still_covers_the_demo(tmp_path: Path) -> No
     meter = LeakMeter(read_truth(TRUTH), config.cover)
     run(Job(str(DEMO), None), config, load("plainS"), meter, progress=False)
     assert meter.result().leak_rate < 0.06
+
+
+def test_memory_stays_flat_over_many_frames(tmp_path: Path) -> None:
+    """600 frames that were kept would be 200 MB."""
+    source = render(tmp_path / "in.mp4", frames=900, size=(640, 360))
+    seen: dict[int, int] = {}
+
+    class Scale:
+        def write(self, tracked: TrackedFrame, source: str) -> None:
+            if tracked.frame.index in (300, 899):
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                seen[tracked.frame.index] = pages * os.sysconf("SC_PAGE_SIZE")
+
+    run(Job(str(source), tmp_path / "out.mp4"), read(None, FAST), Everywhere(), Scale(), progress=False)
+    assert seen[899] - seen[300] < 40e6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,17 @@ def make_optimizer(model: nn.Module, c: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=c.lr)
 
 
+def warmed_ema(decay: float) -> Callable[[Any, Any, Any], None]:
+    """The exponential moving average of torch with a decay that starts low, so that the first weights, which know
+    nothing, are soon forgotten: min(decay, (1 + n) / (10 + n)) after n steps (TensorFlow's rule)."""
+
+    def update(averaged: Any, current: Any, n: Any) -> None:
+        n = int(n)
+        get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, n)
+
+    return update
+
+
 class Run:
     """A training run in a folder: log.jsonl, state.pt (to resume) and weights.safetensors (the average)."""
 
@@ -90,7 +102,7 @@ class Run:
         # Twice as fast on the CPU; with side branches torch 2.13 crashes in the backward pass there.
         self.layout = torch.contiguous_format if config.branches else torch.channels_last
         self.model = self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        self.average = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.ema), use_buffers=True)
         self.optimizer = make_optimizer(self.model, config)
         self.step = 0
         out.mkdir(parents=True, exist_ok=True)

@@ -47,7 +47,8 @@ def _hardest(loss: Tensor, among: Tensor, count: Tensor) -> Tensor:
         return torch.zeros_like(among)
     masked = torch.where(among, loss, torch.full_like(loss, -1.0))  # cross-entropy is never negative
     value, index = masked.topk(k, dim=1)
-    chosen = (torch.arange(k, device=loss.device)[None] < count[:, None]) & (value >= 0)
+    # Not `value >= 0`: a loss that is not a number must be chosen, so that the run stops instead of going on without.
+    chosen = (torch.arange(k, device=loss.device)[None] < count[:, None]) & ~(value < 0)
     return torch.zeros_like(among).scatter(1, index, chosen)
 
 
