@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
+from engines.detector import Detector, DetectorOptions
+from engines.letterbox import ImageView
 from engines.types import Detections
-from train.wider import average_precision, evaluate, match
+from tests.pack import make_pack
+from train.evaluate import detect_pyramid, measure
+from train.wider import average_precision, evaluate, match, published_curve, read_validation
 
 FACE = [0.0, 0.0, 10.0, 10.0]
 FAR = [100.0, 100.0, 110.0, 110.0]
@@ -64,3 +72,74 @@ def test_false_alarms_on_images_without_faces_count() -> None:
     assert evaluate([found((FAR, 0.9)), found((FACE, 0.5))], [truth(), truth(FACE)], [empty, NO]).ap == pytest.approx(
         0.5
     )
+
+
+WIDER = Path(os.environ.get("FACESTREAM_DATA", "../shared/data")) / "wider-eval"
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("difficulty", "ap"), [("easy", 0.919), ("medium", 0.907), ("hard", 0.814)])
+def test_the_published_curves_of_ssh_give_its_published_ap(difficulty: str, ap: float) -> None:
+    path = WIDER / f"wider_pr_info_SSH_{difficulty}_val.mat"
+    if not path.is_file():
+        pytest.skip(f"no published curves at {WIDER}")
+    assert published_curve(path).ap == pytest.approx(ap, abs=0.001)
+
+
+@pytest.mark.data
+def test_the_official_truth_has_its_faces(tmp_path: Path) -> None:
+    if not WIDER.is_dir():
+        pytest.skip(f"no official truth at {WIDER}")
+    (tmp_path / "wider_face_split").symlink_to(WIDER.resolve())
+    sets = read_validation(tmp_path)
+    assert [len(images) for images in sets.values()] == [3226] * 3
+    # The counts that the evaluation code of WIDER FACE prints.
+    assert [sum(int((~i.ignore).sum()) for i in images) for images in sets.values()] == [7211, 13319, 31958]
+    assert sets["hard"][0].path.name.endswith(".jpg")
+
+
+def test_a_folder_without_mat_files_is_read_as_one_set(tmp_path: Path) -> None:
+    sets = read_validation(make_pack(tmp_path))
+    assert list(sets) == ["all"]
+    assert len(sets["all"]) == 4
+
+
+class Truthful(Detector):
+    """Says what it is told, once for each image."""
+
+    def __init__(self, answers: list[Detections]) -> None:
+        super().__init__(DetectorOptions())
+        self.answers = answers
+
+    def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("not asked")
+
+    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+        return [self.answers.pop(0)]
+
+
+def test_missing_images_are_left_out_with_their_faces(tmp_path: Path) -> None:
+    sets = read_validation(make_pack(tmp_path))
+    sets["all"][1].path.unlink()
+    rest = [sets["all"][i] for i in (0, 2, 3)]
+    answers = [Detections(i.xyxy, np.full(len(i.xyxy), 0.9, np.float32)) for i in rest]
+    answers[2] = Detections.none()
+    result, _, _ = measure(Truthful(answers), sets, None, False, 0.5)
+    lost = len(rest[2].xyxy)
+    assert (result["images"], result["missing"]) == (3, 1)
+    assert result["faces"] == sum(len(i.xyxy) for i in rest)
+    assert result["ap"]["all"] == pytest.approx(1 - lost / result["faces"], abs=1e-4)
+    assert result["miss_rate"]["all"] == pytest.approx(lost / result["faces"], abs=1e-4)
+
+
+def test_the_pyramid_looks_at_each_size_once_and_merges() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    class Watching(Truthful):
+        def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+            shapes.append(images[0].rgb.shape)
+            return [found((FACE, 0.5 + 0.1 * len(shapes)))]
+
+    merged = detect_pyramid(Watching([]), np.zeros((300, 400, 3), np.uint8))
+    assert [min(s[:2]) for s in shapes] == [500, 800, 1200]  # 1600 would pass the longest side, like 1200
+    assert merged.scores.tolist() == pytest.approx([0.8])

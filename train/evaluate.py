@@ -8,24 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 import numpy as np
 from tqdm import tqdm
 
-from engines.boxes import area_xyxy, iou_xyxy
+from engines.boxes import Array, area_xyxy, iou_xyxy, nms_xyxy
 from engines.detector import Detector, DetectorOptions, load
-from engines.errors import BadConfig, UserError
-from engines.letterbox import view
+from engines.errors import BadConfig, BadInput, UserError
+from engines.letterbox import ImageView, view
 from engines.types import Detections
-from train.data import Labelled, read_image, read_split
-from train.wider import evaluate
+from train.data import Labelled, read_image
+from train.wider import Curve, evaluate, read_validation
 
 SIZES = ((0, 16), (16, 32), (32, 64), (64, 1e9))  # sqrt of a face's area, pixels
+PYRAMID = (500, 800, 1200, 1600)  # shortest sides (paper section 4.3)
+LONGEST = 1600
 
 
-def detector_for(model: str | None, weights: Path | None, engine: Path | None, options: DetectorOptions) -> Detector:
+def detector_for(
+    model: str | None, weights: Path | None, engine: Path | None, peer: str | None, options: DetectorOptions
+) -> Detector:
     """The one detector that the flags name; the shipped plainS when none does."""
-    if sum(x is not None for x in (model, weights, engine)) > 1:
-        raise BadConfig("give one of --model, --weights and --engine")
+    if sum(x is not None for x in (model, weights, engine, peer)) > 1:
+        raise BadConfig("give one of --model, --weights, --engine and --peer")
+    if peer is not None:
+        from train.peers import load_peer
+
+        return load_peer(peer, options)
     if weights is not None:
         from engines.torch_engine import TorchDetector
         from train.checkpoint import load_weights
@@ -46,6 +55,24 @@ def parse_size(text: str) -> tuple[int, int] | None:
     return width, height
 
 
+def scaled(rgb: Array, shortest: int, longest: int) -> ImageView:
+    """A view with its shorter side at `shortest`, larger or smaller, unless the longer one would pass `longest`."""
+    height, width = rgb.shape[:2]
+    scale = min(shortest / min(height, width), longest / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return ImageView(cv2.resize(rgb, size, interpolation=how), width, height)
+
+
+def detect_pyramid(detector: Detector, rgb: Array) -> Detections:
+    """Detections at the paper's four sizes, merged by NMS. Levels that come out alike are looked at once."""
+    views = {v.rgb.shape: v for v in (scaled(rgb, side, LONGEST) for side in PYRAMID)}
+    found = [detector.detect([v])[0] for v in views.values()]
+    xyxy, scores = np.concatenate([f.xyxy for f in found]), np.concatenate([f.scores for f in found])
+    keep = nms_xyxy(xyxy, scores, detector.options.nms_iou)
+    return Detections(xyxy[keep], scores[keep])
+
+
 def misses(found: list[Detections], images: list[Labelled], threshold: float) -> dict[str, float]:
     """Share of faces without a detection of at least `threshold` (IoU >= 0.5), by the face's size in pixels."""
     sizes, missed = [], []
@@ -56,53 +83,77 @@ def misses(found: list[Detections], images: list[Labelled], threshold: float) ->
         sizes.append(np.sqrt(area_xyxy(truth)))
         missed.append(best < 0.5)
     size, miss = np.concatenate(sizes), np.concatenate(missed)
-    bins = {f"{low}-{high:g}" if high < 1e9 else f"{low}+": (size >= low) & (size < high) for low, high in SIZES}
-    return {
-        "all": round(float(miss.mean()), 4),
-        **{k: round(float(miss[w].mean()), 4) for k, w in bins.items() if w.any()},
-    }
+    rates = {"all": round(float(miss.mean()), 4) if len(miss) else 0.0}
+    for low, high in SIZES:
+        among = (size >= low) & (size < high)
+        if among.any():
+            rates[f"{low}-{high:g}" if high < 1e9 else f"{low}+"] = round(float(miss[among].mean()), 4)
+    return rates
 
 
 def measure(
-    detector: Detector, images: list[Labelled], size: tuple[int, int] | None, threshold: float
-) -> dict[str, Any]:
-    """AP and miss rates over images that exist; those that are missing are left out and counted."""
-    present = [item for item in images if item.path.is_file()]
-    found = [
-        detector.detect([view(read_image(item.path), size)])[0]
-        for item in tqdm(present, unit="image", disable=None, dynamic_ncols=True)
-    ]
-    curve = evaluate(found, [i.xyxy for i in present], [i.ignore for i in present])
-    return {
-        "images": len(present),
-        "missing": len(images) - len(present),
-        "faces": int(sum((~i.ignore).sum() for i in present)),
-        "ap": {"all": round(curve.ap, 4)},
+    detector: Detector, sets: dict[str, list[Labelled]], size: tuple[int, int] | None, pyramid: bool, threshold: float
+) -> tuple[dict[str, Any], dict[str, Curve], list[Detections]]:
+    """The printed figures, the curves, and what was found in each image that exists.
+
+    sets: the same images with each difficulty's ignore flags. Images that are missing are left out and counted.
+    """
+    everything = next(iter(sets.values()))
+    there = [i for i, item in enumerate(everything) if item.path.is_file()]
+    if not there:
+        raise BadInput("none of the images is there", str(everything[0].path if everything else ""))
+    found = []
+    for i in tqdm(there, unit="image", disable=None, dynamic_ncols=True):
+        rgb = read_image(everything[i].path)
+        found.append(detect_pyramid(detector, rgb) if pyramid else detector.detect([view(rgb, size)])[0])
+    sets = {name: [items[i] for i in there] for name, items in sets.items()}
+    curves = {n: evaluate(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
+    widest = list(sets.values())[-1]
+    result = {
+        "images": len(there),
+        "missing": len(everything) - len(there),
+        "faces": int(sum((~i.ignore).sum() for i in widest)),
+        "ap": {name: round(curve.ap, 4) for name, curve in curves.items()},
         "threshold": threshold,
-        "miss_rate": misses(found, present, threshold),
+        "miss_rate": misses(found, widest, threshold),
     }
+    return result, curves, found
 
 
 @click.command()
 @click.option(
-    "--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_val/ and wider_face_split/"
+    "--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_val/, wider_face_split/"
 )
 @click.option("--model", help="shipped model's name")
 @click.option("--weights", type=click.Path(path_type=Path), help="weights.safetensors of a training run")
 @click.option("--engine", type=click.Path(path_type=Path), help=".onnx file")
+@click.option("--peer", help="yunet or centerface, through the same code")
 @click.option("--size", default="native", show_default=True, help="native, or WxH to shrink pictures into")
+@click.option("--pyramid", is_flag=True, help="the paper's four sizes, merged")
 @click.option("--threshold", default=0.3, show_default=True, help="score at which misses are counted")
+@click.option("--plots", type=click.Path(path_type=Path), help="folder for the curve and the hardest misses")
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 def command(
-    data: Path, model: str | None, weights: Path | None, engine: Path | None, size: str, threshold: float, as_json: bool
-) -> None:
+    data: Path, model: str | None, weights: Path | None, engine: Path | None, peer: str | None, size: str,
+    pyramid: bool, threshold: float, plots: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Average precision by the WIDER protocol, and the misses at a threshold by face size."""
-    detector = detector_for(model, weights, engine, DetectorOptions(threshold=0.01, nms_iou=0.3, threads=2))
-    result = measure(detector, read_split(data, "val"), parse_size(size), threshold)
+    limit = parse_size(size)
+    detector = detector_for(model, weights, engine, peer, DetectorOptions(threshold=0.01, nms_iou=0.3, threads=2))
+    sets = read_validation(data)
+    result, curves, found = measure(detector, sets, limit, pyramid, threshold)
+    if plots is not None:
+        from train.plots import hardest_misses, precision_recall
+
+        plots.mkdir(parents=True, exist_ok=True)
+        precision_recall(curves, plots / "pr.png")
+        items = [item for item in list(sets.values())[-1] if item.path.is_file()]
+        hardest_misses(items, found, threshold, plots / "misses.jpg")
     if as_json:
         print(json.dumps(result))
     else:
-        print(f"{result['images']} images, {result['faces']} faces: AP {result['ap']['all']:.4f}")
+        ap = ", ".join(f"{name} {value:.4f}" for name, value in result["ap"].items())
+        print(f"{result['images']} images, {result['faces']} faces: AP {ap}")
         print(f"missed at score {threshold}: {result['miss_rate']}")
 
 

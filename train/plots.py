@@ -1,13 +1,20 @@
-"""Pictures of a training run."""
+"""Pictures of training runs and of what a detector misses."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import cv2
 import matplotlib
+import numpy as np
 
-matplotlib.use("Agg")
+from engines.boxes import Array, area_xyxy, iou_xyxy
+from engines.types import Detections
+from train.data import Labelled, read_image
+from train.wider import Curve
+
+matplotlib.use("Agg")  # before pyplot: there may be no screen
 import matplotlib.pyplot as plt
 
 
@@ -26,3 +33,44 @@ def training_curve(log: Path, out: Path) -> None:
     axes.grid(alpha=0.3, which="both")
     fig.savefig(out, dpi=120)
     plt.close(fig)
+
+
+def precision_recall(curves: dict[str, Curve], out: Path) -> None:
+    """Precision against recall, a line for each difficulty, as a PNG (the paper's figure 5)."""
+    fig, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    for name, curve in curves.items():
+        axes.plot(curve.recall, curve.precision, label=f"{name}: {curve.ap:.3f}")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="lower left")
+    axes.grid(alpha=0.3)
+    fig.savefig(out, dpi=120)
+    plt.close(fig)
+
+
+def hardest_misses(
+    images: list[Labelled], found: list[Detections], threshold: float, out: Path, tiles: int = 48, side: int = 128
+) -> None:
+    """A sheet of the faces that were missed, the largest first, each in its surroundings with its box, as one picture."""
+    missed: list[tuple[float, Labelled, Array]] = []
+    for item, detections in zip(images, found, strict=True):
+        truth = item.xyxy[~item.ignore]
+        sure = detections.xyxy[detections.scores >= threshold]
+        best = iou_xyxy(truth, sure).max(1) if len(sure) and len(truth) else np.zeros(len(truth))
+        missed += [(float(area_xyxy(box)), item, box) for box in truth[best < 0.5]]
+    missed.sort(key=lambda row: -row[0])
+    columns = 8
+    sheet = np.full((-(-tiles // columns) * side, columns * side, 3), 40, np.uint8)
+    for n, (_, item, box) in enumerate(missed[:tiles]):
+        y, x = divmod(n, columns)
+        sheet[y * side : (y + 1) * side, x * side : (x + 1) * side] = _tile(read_image(item.path), box, side)
+    cv2.imwrite(str(out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+
+
+def _tile(rgb: Array, xyxy: Array, side: int) -> Array:
+    """A square around a box, three times its size, with the box drawn."""
+    centre, reach = (xyxy[:2] + xyxy[2:]) / 2, 1.5 * float((xyxy[2:] - xyxy[:2]).max())
+    scale = side / (2 * reach)
+    matrix = np.array([[scale, 0, side / 2 - scale * centre[0]], [0, scale, side / 2 - scale * centre[1]]])
+    tile = cv2.warpAffine(rgb, matrix, (side, side))
+    x0, y0, x1, y1 = (int(v) for v in (xyxy.reshape(2, 2) * scale + matrix[:, 2]).reshape(-1))
+    return cv2.rectangle(tile, (x0, y0), (x1, y1), (255, 60, 60), 1)

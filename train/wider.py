@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.io import loadmat
 
 from engines.boxes import F32, Array, Bool, iou_xyxy
+from engines.errors import BadInput
 from engines.types import Detections
+from train.data import Labelled, read_split
 
 THRESHOLDS = 1000
 PLUS_ONE = np.array([0, 0, 1, 1], np.float32)
@@ -80,4 +85,53 @@ def evaluate(found: Sequence[Detections], truth: Sequence[F32], ignore: Sequence
         recalls += np.concatenate([[0], recalled])[last]
     precision = recalls / np.maximum(proposals, 1)
     recall = recalls / max(1, faces)
+    return Curve(precision, recall, average_precision(precision, recall))
+
+
+DIFFICULTIES = ("easy", "medium", "hard")
+
+
+def read_mat(root: Path) -> dict[str, list[Labelled]]:
+    """WIDER's official truth, `wider_face_split/wider_{face,easy,medium,hard}_val.mat`, for each difficulty.
+
+    All faces of an image are there each time; those that do not belong to the difficulty are ignored.
+    """
+    folder = root / "wider_face_split"
+    truth = _load(folder / "wider_face_val.mat")
+    sets: dict[str, list[Labelled]] = {}
+    for difficulty in DIFFICULTIES:
+        chosen = _load(folder / f"wider_{difficulty}_val.mat")["gt_list"]
+        images = []
+        for e, event in enumerate(truth["event_list"][:, 0]):
+            for i, name in enumerate(truth["file_list"][e, 0][:, 0]):
+                xywh = np.asarray(truth["face_bbx_list"][e, 0][i, 0], np.float32).reshape(-1, 4)
+                ignore = np.ones(len(xywh), bool)
+                ignore[np.asarray(chosen[e, 0][i, 0], np.intp).reshape(-1) - 1] = False  # Matlab counts from 1
+                path = root / "WIDER_val" / "images" / str(event[0]) / f"{name[0]}.jpg"
+                images.append(Labelled(path, np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1), ignore))
+        sets[difficulty] = images
+    return sets
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        table: dict[str, Any] = loadmat(path)
+    except (OSError, ValueError, NotImplementedError) as e:
+        raise BadInput(f"cannot read the truth ({e})", str(path)) from None
+    return table
+
+
+def read_validation(root: Path) -> dict[str, list[Labelled]]:
+    """The validation truth of a WIDER-layout folder: easy, medium and hard from the .mat files, else all."""
+    if all((root / "wider_face_split" / f"wider_{name}_val.mat").is_file() for name in ("face", *DIFFICULTIES)):
+        return read_mat(root)
+    return {"all": read_split(root, "val")}
+
+
+def published_curve(path: Path) -> Curve:
+    """A curve as authors publish it, `wider_pr_info_*.mat` with precision and recall in `pr_cruve` (sic)."""
+    import h5py
+
+    with h5py.File(path) as file:
+        precision, recall = np.asarray(file["pr_cruve"], np.float64)
     return Curve(precision, recall, average_precision(precision, recall))
