@@ -7,22 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 
+from engines.boxes import Array, grow_xyxy
 from pipeline.types import Box, BoxState, TrackedFrame, xyxy
+
+YOUNG = 6  # sightings from which the motion before the first one is judged
+SPREAD = 0.04  # by which a box grows with each frame further back
 
 
 class Lookahead:
     """Holds the last `lag` frames back.
 
-    When a track is first seen, the frames that still wait get its first box, moved back along its
-    motion as far as that is known and growing: the face is covered before the detector first fired.
-    When a track is seen again after it was missing, the boxes that were guessed in between are
-    replaced by the straight line between the two sightings, united with the guess.
+    When a track is first seen, the frames that still wait get a box for it too, moved back along its
+    motion (judged anew with each of its first sightings) and growing: the face is covered before the
+    detector first fired. When a track is seen again after it was missing, the boxes that were guessed
+    in between are united with the straight line between the two sightings.
     """
 
     def __init__(self, lag: int) -> None:
         self.lag = lag
         self.waiting: deque[TrackedFrame] = deque()
         self.newest = 0  # the largest id so far: ids rise, so a larger one is a birth
+        self.young: dict[int, list[tuple[int, Array]]] = {}  # id -> frame and box of its first sightings
 
     def push(self, tracked: TrackedFrame) -> list[TrackedFrame]:
         """Take a frame in; returns the frames whose wait is over, in order (at most one)."""
@@ -30,10 +35,13 @@ class Lookahead:
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
                 if box.id > self.newest:
-                    self._backfill(box)
+                    self.young[box.id] = []
                 else:
                     self._fill_gap(box)
+                self._backfill(box, tracked.frame.index)
         self.newest = max([self.newest, *(box.id for box in tracked.boxes)])
+        first = self.waiting[0].frame.index
+        self.young = {track: seen for track, seen in self.young.items() if seen[0][0] > first}
         return [self.waiting.popleft()] if len(self.waiting) > self.lag else []
 
     def flush(self) -> list[TrackedFrame]:
@@ -42,17 +50,28 @@ class Lookahead:
         self.waiting.clear()
         return rest
 
-    def _backfill(self, box: Box) -> None:
-        """Cover the place of a face's first sighting in the frames before it, more widely the earlier."""
-        for back in range(2, len(self.waiting) + 1):
-            grow = 1 + 0.04 * (back - 1)
-            self._add(len(self.waiting) - back, replace(box, xyxy=_grown(box.xyxy, grow), state=BoxState.BACKFILLED))
+    def _backfill(self, box: Box, index: int) -> None:
+        """Cover a young track's place in the frames before its birth, more widely the earlier."""
+        seen = self.young.get(box.id)
+        if seen is None:
+            return
+        seen.append((index, np.array(box.xyxy)))
+        birth = seen[0][0]
+        if len(seen) == YOUNG:
+            del self.young[box.id]
+        speed = _speed(seen)
+        for at, tracked in enumerate(self.waiting):
+            back = birth - tracked.frame.index
+            if back <= 0:
+                break
+            moved = grow_xyxy(seen[0][1] - back * speed, 1 + SPREAD * back)
+            self._put(at, replace(box, xyxy=xyxy(moved), state=BoxState.BACKFILLED))
 
     def _fill_gap(self, box: Box) -> None:
-        """Replace the boxes guessed since the last sighting, when that still waits, by interpolation."""
+        """Cover the line between this sighting and the last one, when that still waits."""
         last = len(self.waiting) - 1
         for start in range(last - 1, -1, -1):
-            old = next((b for b in self.waiting[start].boxes if b.id == box.id), None)
+            old = self._find(start, box.id)
             if old is not None and old.state is BoxState.OBSERVED:
                 break
         else:
@@ -60,20 +79,27 @@ class Lookahead:
         for at in range(start + 1, last):
             share = (at - start) / (last - start)
             line = (1 - share) * np.array(old.xyxy) + share * np.array(box.xyxy)
-            self._add(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
+            guess = self._find(at, box.id)
+            if guess is not None:  # never smaller than what would have been covered without looking ahead
+                other = np.array(guess.xyxy)
+                line = np.concatenate([np.minimum(line[:2], other[:2]), np.maximum(line[2:], other[2:])])
+            self._put(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
 
-    def _add(self, at: int, box: Box) -> None:
-        """Put a box into a waiting frame; a guess that is there already makes it larger, never smaller."""
+    def _find(self, at: int, track: int) -> Box | None:
+        return next((b for b in self.waiting[at].boxes if b.id == track), None)
+
+    def _put(self, at: int, box: Box) -> None:
+        """Put a box into a waiting frame, in the place of an earlier guess of the same track."""
         tracked = self.waiting[at]
-        guess = next((b for b in tracked.boxes if b.id == box.id), None)
-        if guess is not None:
-            a, b = np.array(guess.xyxy), np.array(box.xyxy)
-            both = np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
-            box = replace(box, xyxy=xyxy(both))
         self.waiting[at] = replace(tracked, boxes=(*(b for b in tracked.boxes if b.id != box.id), box))
 
 
-def _grown(xyxy: tuple[float, float, float, float], scale: float) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = xyxy
-    dx, dy = (x1 - x0) / 2 * (scale - 1), (y1 - y0) / 2 * (scale - 1)
-    return x0 - dx, y0 - dy, x1 + dx, y1 + dy
+def _speed(seen: list[tuple[int, Array]]) -> Array:
+    """Pixels a frame by which a track's corners move, from its first sightings; its size stays."""
+    if len(seen) < 3:
+        return np.zeros(4)
+    frames = np.array([index for index, _ in seen], float)
+    centres = np.array([(box[:2] + box[2:]) / 2 for _, box in seen])
+    frames -= frames.mean()
+    slope: Array = (frames[:, None] * centres).sum(0) / (frames**2).sum()
+    return np.tile(slope, 2)

@@ -60,6 +60,14 @@ def test_a_crop_depends_on_seed_and_number_only(tmp_path: Path) -> None:
     assert not (a[0] == c[0]).all()
 
 
+def test_images_that_do_not_fit_the_cache_give_the_same_crops(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path), "train")
+    kept, read = Crops(images, AugmentRule(), 0, 2), Crops(images, AugmentRule(), 0, 2, cache_gb=0)
+    assert all(p is not None for p in kept.pixels)
+    assert all(p is None for p in read.pixels)
+    assert (kept[(1, 0, 96)][0] == read[(1, 0, 96)][0]).all()
+
+
 def test_workers_deliver_the_same_batches(tmp_path: Path) -> None:
     crops = Crops(read_split(make_pack(tmp_path), "train"), AugmentRule(), 0, 2)
     plain = [batch[0] for batch in loader(crops, 1, 3, (64,), 0)]

@@ -34,6 +34,15 @@ def test_a_face_is_covered_before_it_is_first_seen() -> None:
     assert widths == sorted(widths, reverse=True)  # the longer before, the wider
 
 
+def test_a_moving_face_is_followed_back_to_where_it_came_from() -> None:
+    seen = [tracked(i, box(100 + 8 * i)) for i in range(10, 16)]
+    out = through(Lookahead(12), [tracked(i) for i in range(10)] + seen)
+    for i in range(4, 10):
+        (made,) = out[i].boxes
+        assert made.state is BoxState.BACKFILLED
+        assert (made.xyxy[0] + made.xyxy[2]) / 2 == pytest.approx(105 + 8 * i)
+
+
 def test_a_gap_is_filled_along_the_line_and_never_made_smaller() -> None:
     guess = Box(1, (9.0, 8.0, 21.0, 22.0), 0.9, BoxState.COASTED)
     frames = [tracked(0, box(0)), tracked(1, guess), tracked(2, guess), tracked(3, box(30))]

@@ -38,6 +38,7 @@ class TrainConfig(BaseModel):
     clip: float = 10.0
     ema: float = 0.998
     seed: int = 0
+    cache_gb: float = 8.0
     assign: AssignRule = AssignRule(face=0.45, background=0.3, force_best=True)
     mine: MineRule = MineRule(ratio=3.0)
     augment: AugmentRule = AugmentRule()

@@ -69,14 +69,23 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
     """Crop number (step, slot) of the training run: (image uint8 [3, S, S], faces [G, 4], ignores [I, 4]).
 
     A crop depends on the seed and its number alone, never on workers or on earlier crops, so a run
-    that is resumed, or loaded by more threads, sees the same pictures.
+    that is resumed, or loaded by more threads, sees the same pictures. Images are kept decoded until
+    `cache_gb` is full; the rest is read from disk each time.
     """
 
-    def __init__(self, images: list[Labelled], rule: AugmentRule, seed: int, batch: int) -> None:
+    def __init__(self, images: list[Labelled], rule: AugmentRule, seed: int, batch: int, cache_gb: float = 8.0) -> None:
         self.labels, self.rule, self.seed, self.batch = images, rule, seed, batch
+        self.room = cache_gb * 1e9
         cv2.setNumThreads(0)  # OpenCV's own pool does not survive the fork of the loader's workers: they hang
         with ThreadPoolExecutor() as pool:
-            self.pixels = list(pool.map(lambda item: read_image(item.path), images))
+            self.pixels = list(pool.map(self._keep, images))
+
+    def _keep(self, item: Labelled) -> Array | None:
+        if self.room <= 0:
+            return None
+        pixels = read_image(item.path)
+        self.room -= pixels.nbytes
+        return pixels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,8 +99,8 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
         chosen = order[at]
 
         def source(index: int) -> tuple[Array, F32, Bool]:
-            item = self.labels[index]
-            return self.pixels[index], item.xyxy, item.ignore
+            item, kept = self.labels[index], self.pixels[index]
+            return read_image(item.path) if kept is None else kept, item.xyxy, item.ignore
 
         crop, faces, ignores = augment(
             source(chosen), lambda: source(int(rng.integers(len(self)))), size, self.rule, rng

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from engines.boxes import F32
-from engines.errors import BadConfig, UserError
+from engines.errors import BadConfig, BadInput, UserError
 from train.anchors import encode, grid_anchors
 from train.assign import assign
 from train.checkpoint import load_state, save_state, save_weights
@@ -110,10 +110,12 @@ class Run:
             self._resume()
         else:
             (out / "log.jsonl").unlink(missing_ok=True)
-        self.crops = Crops(images, config.augment, config.seed, config.batch)
+        self.crops = Crops(images, config.augment, config.seed, config.batch, config.cache_gb)
         self.targets = Targets(config)
 
     def _resume(self) -> None:
+        if not (self.out / "state.pt").is_file():
+            raise BadInput("there is nothing to resume", str(self.out / "state.pt"), "start without --resume")
         state = load_state(self.out / "state.pt")
         if state["config"] != _plain(self.config):
             raise BadConfig("the run was started with other settings", str(self.out / "state.pt"), "use the same ones")

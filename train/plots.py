@@ -50,7 +50,7 @@ def precision_recall(curves: dict[str, Curve], out: Path) -> None:
 def hardest_misses(
     images: list[Labelled], found: list[Detections], threshold: float, out: Path, tiles: int = 48, side: int = 128
 ) -> None:
-    """A sheet of the faces that were missed, the largest first, each in its surroundings with its box, as one picture."""
+    """A sheet of the faces that were missed, the largest first, each with its box and surroundings."""
     missed: list[tuple[float, Labelled, Array]] = []
     for item, detections in zip(images, found, strict=True):
         truth = item.xyxy[~item.ignore]
