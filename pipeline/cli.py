@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from engines.detector import Detector, load
+from pipeline import bench as benchmark
 from pipeline import config as settings
 from pipeline.config import Config
 from pipeline.errors import BadInput, UserError
@@ -128,6 +129,23 @@ def leaks(video: str, truth: Path, smallest: float, as_json: bool, **flags: Any)
             f"in {result.leaky_tracks} of {result.tracks} tracks; over-blur {result.overblur:.2f}"
         )
     return 1 if report.lost else 0
+
+
+@app.command()
+@click.option("--detector", "detectors", is_flag=True, required=True, help="time the detectors and their peers")
+@click.option("--rounds", default=15, show_default=True, help="measured rounds")
+@click.option("--threads", default=1, show_default=True, help="CPU threads of each")
+@click.option("--against", default="yunet", show_default=True, help="whom the ratios are to")
+@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+def bench(detectors: bool, rounds: int, threads: int, against: str, as_json: bool) -> int:
+    """Time the shipped detectors beside YuNet and CenterFace, in turn, under the same runtime."""
+    timings, absent = benchmark.time_detectors(rounds, threads, against, progress=True)
+    for line in absent:
+        _say("warning", line)
+    print(benchmark.table(timings, against if against in timings else next(iter(timings))))
+    if as_json:
+        print(json.dumps({"detectors": benchmark.as_json(timings)}))
+    return 0
 
 
 def _config(flags: dict[str, Any]) -> Config:

@@ -32,7 +32,7 @@ def detector_for(
     if sum(x is not None for x in (model, weights, engine, peer)) > 1:
         raise BadConfig("give one of --model, --weights, --engine and --peer")
     if peer is not None:
-        from train.peers import load_peer
+        from engines.peers import load_peer
 
         return load_peer(peer, options)
     if weights is not None:

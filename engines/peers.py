@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 
 from engines.boxes import F32, Array
@@ -75,6 +74,8 @@ def cleaned(data: bytes) -> bytes:
 
     CenterFace lists its weights as inputs, which alone makes it 2.5 times slower; YuNet is declared for 640x640.
     """
+    import onnx
+
     model = onnx.load_from_string(data)
     names = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in names]
