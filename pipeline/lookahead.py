@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
 from engines.boxes import Array, grow_xyxy
-from pipeline.types import Box, BoxState, TrackedFrame, xyxy
+from pipeline.types import XYXY, Box, BoxState, TrackedFrame, xyxy
 
 YOUNG = 6  # sightings from which the motion before the first one is judged
 SPREAD = 0.04  # by which a box grows with each frame further back
+REACH, SIGMA = 5, 2.5  # frames around one over which its boxes are smoothed, and the Gaussian's width
 
 
 class Lookahead:
@@ -20,12 +23,14 @@ class Lookahead:
     When a track is first seen, the frames that still wait get a box for it too, moved back along its
     motion (judged anew with each of its first sightings) and growing: the face is covered before the
     detector first fired. When a track is seen again after it was missing, the boxes that were guessed
-    in between are united with the straight line between the two sightings.
+    in between are united with the straight line between the two sightings. On the way out each box is
+    united with the smoothed path of its track, so that a box that jumps for a frame uncovers nothing.
     """
 
     def __init__(self, lag: int) -> None:
         self.lag = lag
         self.waiting: deque[TrackedFrame] = deque()
+        self.gone: deque[tuple[int, tuple[Box, ...]]] = deque(maxlen=REACH)  # frame numbers and boxes, not smoothed
         self.newest = 0  # the largest id so far: ids rise, so a larger one is a birth
         self.young: dict[int, list[tuple[int, Array]]] = {}  # id -> frame and box of its first sightings
 
@@ -42,13 +47,24 @@ class Lookahead:
         self.newest = max([self.newest, *(box.id for box in tracked.boxes)])
         first = self.waiting[0].frame.index
         self.young = {track: seen for track, seen in self.young.items() if seen[0][0] > first}
-        return [self.waiting.popleft()] if len(self.waiting) > self.lag else []
+        return [self._leave()] if len(self.waiting) > self.lag else []
 
     def flush(self) -> list[TrackedFrame]:
         """The frames that still wait, at the end."""
-        rest = list(self.waiting)
-        self.waiting.clear()
-        return rest
+        return [self._leave() for _ in range(len(self.waiting))]
+
+    def _leave(self) -> TrackedFrame:
+        """The oldest frame, its boxes united with the smoothed path of their tracks."""
+        tracked = self.waiting.popleft()
+        here = tracked.frame.index
+        coming = [(other.frame.index, other.boxes) for other in islice(self.waiting, REACH)]
+        paths: dict[int, list[tuple[float, XYXY]]] = {}
+        for index, boxes in [(here, tracked.boxes), *self.gone, *coming]:
+            weight = math.exp(-(((index - here) / SIGMA) ** 2) / 2)
+            for box in boxes:
+                paths.setdefault(box.id, []).append((weight, box.xyxy))
+        self.gone.append((here, tracked.boxes))
+        return replace(tracked, boxes=tuple(_united(box, paths[box.id]) for box in tracked.boxes))
 
     def _backfill(self, box: Box, index: int) -> None:
         """Cover a young track's place in the frames before its birth, more widely the earlier."""
@@ -92,6 +108,14 @@ class Lookahead:
         """Put a box into a waiting frame, in the place of an earlier guess of the same track."""
         tracked = self.waiting[at]
         self.waiting[at] = replace(tracked, boxes=(*(b for b in tracked.boxes if b.id != box.id), box))
+
+
+def _united(box: Box, path: list[tuple[float, XYXY]]) -> Box:
+    """A box grown over the weighted mean of its track's boxes around it."""
+    weights = np.array([weight for weight, _ in path])
+    mean = weights @ np.array([corners for _, corners in path]) / weights.sum()
+    raw = np.array(box.xyxy)
+    return replace(box, xyxy=xyxy([*np.minimum(raw[:2], mean[:2]), *np.maximum(raw[2:], mean[2:])]))
 
 
 def _speed(seen: list[tuple[int, Array]]) -> Array:

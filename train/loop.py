@@ -19,7 +19,7 @@ from engines.boxes import F32
 from engines.errors import BadConfig, BadInput, UserError
 from train.anchors import encode, grid_anchors
 from train.assign import assign
-from train.checkpoint import load_state, save_state, save_weights
+from train.checkpoint import load_state, load_weights, save_state, save_weights
 from train.config import TrainConfig
 from train.data import Crops, Labelled, loader
 from train.loss import Loss, multi_task
@@ -112,6 +112,14 @@ class Run:
             (out / "log.jsonl").unlink(missing_ok=True)
         self.crops = Crops(images, config.augment, config.seed, config.batch, config.cache_gb)
         self.targets = Targets(config)
+
+    def start_from(self, weights: Path) -> None:
+        """Take over the weights of an earlier run of the same network. BadConfig when it is another one."""
+        other, _ = load_weights(weights)
+        if other.spec != self.model.spec:
+            raise BadConfig(f"it holds another network ({other.spec.name})", str(weights), "same --model and branches")
+        self.model.load_state_dict(other.state_dict())
+        self.average.module.load_state_dict(other.state_dict())
 
     def _resume(self) -> None:
         if not (self.out / "state.pt").is_file():
