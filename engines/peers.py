@@ -88,7 +88,8 @@ def cleaned(data: bytes) -> bytes:
                 dims[axis].Clear()
         dims[0].Clear()
     del model.graph.value_info[:]
-    return model.SerializeToString()
+    out: bytes = model.SerializeToString()
+    return out
 
 
 class _OnnxPeer(Detector):

@@ -28,7 +28,7 @@ class Section(BaseModel):
 class DetectorConfig(Section):
     model: str = "plainS"
     size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
-    threshold: float = Field(0.3, gt=0, lt=1)
+    threshold: float = Field(0.25, gt=0, lt=1)
     nms_iou: float = Field(0.3, gt=0, le=1)
     threads: int = Field(1, ge=1, le=256)
     every: int = Field(1, ge=1, le=100)
@@ -48,7 +48,7 @@ class TrackerConfig(Section):
 class CoverConfig(Section):
     hide: Annotated[str, AfterValidator(_hide)] = "pixelate"
     shape: Literal["ellipse", "box"] = "ellipse"
-    scale: float = Field(1.3, ge=1, le=5)
+    scale: float = Field(1.4, ge=1, le=5)
     cells: int = Field(8, ge=1, le=8)
 
 

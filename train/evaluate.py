@@ -130,7 +130,7 @@ def measure(
 @click.option("--peer", help="yunet or centerface, through the same code")
 @click.option("--size", default="native", show_default=True, help="native, or WxH to shrink pictures into")
 @click.option("--pyramid", is_flag=True, help="the paper's four sizes, merged")
-@click.option("--threshold", default=0.3, show_default=True, help="score at which misses are counted")
+@click.option("--threshold", default=0.25, show_default=True, help="score at which misses are counted")
 @click.option("--plots", type=click.Path(path_type=Path), help="folder for the curve and the hardest misses")
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 def command(
