@@ -80,13 +80,12 @@ def cleaned(data: bytes) -> bytes:
     names = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in names]
     del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    for value, axes in [(i, (2, 3)) for i in inputs] + [(o, (1, 2, 3)) for o in model.graph.output]:
-        dims = value.type.tensor_type.shape.dim
-        for axis in axes:
-            if axis < len(dims) and (axis > 1 or value not in inputs):
-                dims[axis].Clear()
-        dims[0].Clear()
+    model.graph.input.extend(inputs)  # copies them
+    for value in model.graph.input:
+        for axis in (0, 2, 3):
+            value.type.tensor_type.shape.dim[axis].Clear()
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
     del model.graph.value_info[:]
     out: bytes = model.SerializeToString()
     return out

@@ -212,8 +212,9 @@ def test_leaks_are_measured(tmp_path: Path) -> None:
         "leaky_tracks",
     }  # fmt: skip
     assert result["face_frames"] == 367
-    none = json.loads(facestream("evaluate", "leaks", DEMO, TRUTH, "--json", "--quiet", "--threshold", "0.999").stdout)
-    assert none["leak_rate"] > 0.9
+    rarely = ["--detect-every", "100", "--lookahead", "0", "--size", "640x384"]
+    worse = json.loads(facestream("evaluate", "leaks", DEMO, TRUTH, "--json", "--quiet", *rarely).stdout)
+    assert worse["leak_rate"] > result["leak_rate"] + 0.3
 
 
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")

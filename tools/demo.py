@@ -20,7 +20,8 @@ from pipeline.leaks import LeakMeter, read_truth
 from pipeline.run import Job, run
 
 HERE = Path(__file__).parent
-PICTURES = 4
+INSTANTS = (0.08, 0.3, 0.75, 0.97)  # of the clip, shown in the contact sheet
+GAP = 6
 
 
 def contact_sheet(before: Path, after: Path, out: Path) -> None:
@@ -29,13 +30,13 @@ def contact_sheet(before: Path, after: Path, out: Path) -> None:
     for path in (before, after):
         with av.open(str(path)) as container:
             frames = [f.to_ndarray(format="bgr24") for f in container.decode(video=0)]
-        at = np.linspace(0.1, 0.95, PICTURES) * (len(frames) - 1)
-        rows.append(np.concatenate([_small(frames[int(i)]) for i in at], 1))
-    cv2.imwrite(str(out), np.concatenate(rows, 0))
+        rows.append(np.concatenate([_small(frames[int(at * (len(frames) - 1))]) for at in INSTANTS], 1))
+    cv2.imwrite(str(out), np.concatenate(rows, 0)[:-GAP, :-GAP])
 
 
 def _small(picture: Array) -> Array:
-    return cv2.resize(picture, (480, 270), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(picture, (480, 270), interpolation=cv2.INTER_AREA)
+    return cv2.copyMakeBorder(small, 0, GAP, 0, GAP, cv2.BORDER_CONSTANT, value=(255, 255, 255))
 
 
 def main() -> None:
