@@ -6,13 +6,13 @@ python build_engine.py runs/plainS/weights.safetensors -o engines/weights/plainS
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
 
 import click
 
-from engines.errors import BadInput, EngineMismatch, UserError
+from engines.command import finish
+from engines.errors import BadInput, EngineMismatch
 
 BOX_TOLERANCE = 0.05  # pixels of the input
 SCORE_TOLERANCE = 1e-3
@@ -113,19 +113,5 @@ def build(weights: Path, out: Path, backend: str) -> None:
     print(json.dumps(export_onnx(weights, out)))
 
 
-def main() -> None:
-    try:
-        build.main(prog_name="build_engine.py", standalone_mode=False)
-    except click.ClickException as e:
-        print(f"build_engine: error: {e.format_message()}", file=sys.stderr)
-        sys.exit(2)
-    except UserError as e:
-        print(f"build_engine: error: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
-    except ModuleNotFoundError as e:
-        print(f"build_engine: error: {e.name} is not installed (pip install 'facestream[train]')", file=sys.stderr)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    finish(build, "build_engine")

@@ -11,19 +11,24 @@ from engines.detector import Detector, DetectorOptions
 from engines.errors import EngineMismatch
 
 
+def open_session(model: str | bytes, threads: int) -> ort.InferenceSession:
+    """A model, by path or content, on the CPU."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A spinning thread pool takes the CPU from decoder and encoder while it waits for work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxDetector(Detector):
     """A graph exported by build_engine.py: `images` uint8 [N, H, W, 3] -> `xyxy` [N, K, 4], `scores` [N, K]."""
 
     def __init__(self, path: Path, options: DetectorOptions) -> None:
         super().__init__(options)
-        session = ort.SessionOptions()
-        session.intra_op_num_threads = options.threads
-        session.inter_op_num_threads = 1
-        # A spinning thread pool takes the CPU from decoder and encoder while it waits for work.
-        session.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session.log_severity_level = 3
         try:
-            self.session = ort.InferenceSession(str(path), session, providers=["CPUExecutionProvider"])
+            self.session = open_session(str(path), options.threads)
         except Exception as e:  # onnxruntime's own exceptions have no common base but Exception
             reason = str(e).splitlines()[0][:160]
             raise EngineMismatch(

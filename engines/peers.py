@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from engines.boxes import F32, Array
 from engines.detector import Detector, DetectorOptions
 from engines.errors import BadConfig, BadInput
+from engines.onnx_engine import open_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,7 @@ class _OnnxPeer(Detector):
 
     def __init__(self, data: bytes, options: DetectorOptions) -> None:
         super().__init__(options)
-        session = ort.SessionOptions()
-        session.intra_op_num_threads, session.inter_op_num_threads = options.threads, 1
-        session.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session.log_severity_level = 3
-        self.session = ort.InferenceSession(data, session, providers=["CPUExecutionProvider"])
+        self.session = open_session(data, options.threads)
         self.input = self.session.get_inputs()[0].name
         self.outputs = [output.name for output in self.session.get_outputs()]
 

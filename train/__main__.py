@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import click
 import torch
 
-from engines.errors import BadConfig, UserError
+from engines.command import finish
+from engines.errors import BadConfig
 from train.config import recipe
 from train.data import read_split
 from train.loop import Run
@@ -65,19 +65,5 @@ def train(
     print(f"wrote {folder / 'weights.safetensors'} and {folder / 'curve.png'}")
 
 
-def main() -> None:
-    try:
-        train.main(prog_name="python -m train", standalone_mode=False)
-    except click.ClickException as e:
-        print(f"train: error: {e.format_message()}", file=sys.stderr)
-        sys.exit(2)
-    except UserError as e:
-        print(f"train: error: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        print("train: interrupted; go on with --resume", file=sys.stderr)
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    finish(train, "train", "interrupted; go on with --resume")

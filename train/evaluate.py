@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from engines.boxes import Array, area_xyxy, iou_xyxy, nms_xyxy
+from engines.command import finish
 from engines.detector import Detector, DetectorOptions, load
-from engines.errors import BadConfig, BadInput, UserError
+from engines.errors import BadConfig, BadInput
 from engines.letterbox import ImageView, view
 from engines.types import Detections
 from train.data import Labelled, read_image
@@ -157,16 +157,5 @@ def command(
         print(f"missed at score {threshold}: {result['miss_rate']}")
 
 
-def main() -> None:
-    try:
-        command.main(prog_name="python -m train.evaluate", standalone_mode=False)
-    except click.ClickException as e:
-        print(f"evaluate: error: {e.format_message()}", file=sys.stderr)
-        sys.exit(2)
-    except UserError as e:
-        print(f"evaluate: error: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
-
-
 if __name__ == "__main__":
-    main()
+    finish(command, "evaluate")

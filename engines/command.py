@@ -1,0 +1,27 @@
+"""How the developer commands end: errors in one line, and the same exit codes everywhere."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from engines.errors import UserError
+
+
+def finish(command: click.Command, name: str, interrupted: str = "interrupted") -> None:
+    """Run a click command as the whole program. Exit codes: 0 done, 2 usage or input, 1 failed, 130 interrupted."""
+    try:
+        command.main(prog_name=name, standalone_mode=False)
+    except click.ClickException as e:
+        code, message = 2, f"error: {e.format_message()}"
+    except UserError as e:
+        code, message = e.exit_code, f"error: {e}"
+    except ModuleNotFoundError as e:
+        code, message = 2, f"error: {e.name} is not installed (pip install 'facestream[train]')"
+    except (KeyboardInterrupt, click.Abort):
+        code, message = 130, interrupted
+    else:
+        return
+    print(f"{name}: {message}", file=sys.stderr)
+    sys.exit(code)
