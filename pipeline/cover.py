@@ -66,8 +66,7 @@ class Anonymizer:
 
     def _patch(self, xyxy: Array, side: float, width: int, height: int) -> Patch | None:
         left, top = (int(v) // 2 * 2 for v in np.floor(np.clip(xyxy[:2], 0, None)))
-        right, bottom = min(width, int(np.ceil(xyxy[2]))), min(height, int(np.ceil(xyxy[3])))
-        right, bottom = min(width, -(-right // 2) * 2), min(height, -(-bottom // 2) * 2)
+        right, bottom = (min(end, int(np.ceil(v / 2)) * 2) for v, end in zip(xyxy[2:], (width, height), strict=True))
         if right <= left or bottom <= top:
             return None
         if self.config.shape == "box":

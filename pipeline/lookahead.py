@@ -97,8 +97,7 @@ class Lookahead:
             line = (1 - share) * np.array(old.xyxy) + share * np.array(box.xyxy)
             guess = self._find(at, box.id)
             if guess is not None:  # never smaller than what would have been covered without looking ahead
-                other = np.array(guess.xyxy)
-                line = np.concatenate([np.minimum(line[:2], other[:2]), np.maximum(line[2:], other[2:])])
+                line = _union(line, np.array(guess.xyxy))
             self._put(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
 
     def _find(self, at: int, track: int) -> Box | None:
@@ -114,8 +113,12 @@ def _united(box: Box, path: list[tuple[float, XYXY]]) -> Box:
     """A box grown over the weighted mean of its track's boxes around it."""
     weights = np.array([weight for weight, _ in path])
     mean = weights @ np.array([corners for _, corners in path]) / weights.sum()
-    raw = np.array(box.xyxy)
-    return replace(box, xyxy=xyxy([*np.minimum(raw[:2], mean[:2]), *np.maximum(raw[2:], mean[2:])]))
+    return replace(box, xyxy=xyxy(_union(np.array(box.xyxy), mean)))
+
+
+def _union(a: Array, b: Array) -> Array:
+    """The smallest box around two."""
+    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
 
 
 def _speed(seen: list[tuple[int, Array]]) -> Array:

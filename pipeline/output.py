@@ -13,6 +13,13 @@ from pipeline.errors import BadInput
 
 def check(path: Path, overwrite: bool, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
     """All that can be known of an output path before any work starts. Raises BadInput."""
+    try:
+        _check(path, overwrite, inputs)
+    except PermissionError:  # a folder further up is closed
+        raise BadInput("no permission to write into the output's folder", str(path)) from None
+
+
+def _check(path: Path, overwrite: bool, inputs: Iterable[str | os.PathLike[str]]) -> None:
     where = str(path)
     folder = path.absolute().parent
     if path.is_dir():

@@ -82,10 +82,7 @@ def check_output(
     target = Path(path)
     if not os.path.isdir(target) and target.suffix.lower() not in FORMATS:
         container_for(target)
-    try:
-        check(target, options.overwrite, inputs)
-    except PermissionError:  # a folder further up is closed
-        raise BadInput("no permission to write into the output's folder", str(target)) from None
+    check(target, options.overwrite, inputs)
     return target
 
 

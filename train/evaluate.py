@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from engines.boxes import Array, area_xyxy, iou_xyxy, nms_xyxy
+from engines.boxes import Array, area_xyxy, nms_xyxy
 from engines.command import finish
 from engines.detector import Detector, DetectorOptions, load
 from engines.errors import BadConfig, BadInput
 from engines.letterbox import ImageView, view
 from engines.types import Detections
 from train.data import Labelled, read_image
-from train.wider import Curve, evaluate, read_validation
+from train.wider import Curve, evaluate, missed, read_validation
 
 SIZES = ((0, 16), (16, 32), (32, 64), (64, 1e9))  # sqrt of a face's area, pixels
 PYRAMID = (500, 800, 1200, 1600)  # shortest sides (paper section 4.3)
@@ -75,14 +75,9 @@ def detect_pyramid(detector: Detector, rgb: Array) -> Detections:
 
 def misses(found: list[Detections], images: list[Labelled], threshold: float) -> dict[str, float]:
     """Share of faces without a detection of at least `threshold` (IoU >= 0.5), by the face's size in pixels."""
-    sizes, missed = [], []
-    for detections, item in zip(found, images, strict=True):
-        truth = item.xyxy[~item.ignore]
-        sure = detections.xyxy[detections.scores >= threshold]
-        best = iou_xyxy(truth, sure).max(1) if len(sure) and len(truth) else np.zeros(len(truth))
-        sizes.append(np.sqrt(area_xyxy(truth)))
-        missed.append(best < 0.5)
-    size, miss = np.concatenate(sizes), np.concatenate(missed)
+    rows = [missed(detections, item, threshold) for detections, item in zip(found, images, strict=True)]
+    size = np.concatenate([np.sqrt(area_xyxy(truth)) for truth, _ in rows])
+    miss = np.concatenate([flags for _, flags in rows])
     rates = {"all": round(float(miss.mean()), 4) if len(miss) else 0.0}
     for low, high in SIZES:
         among = (size >= low) & (size < high)

@@ -9,10 +9,10 @@ import cv2
 import matplotlib
 import numpy as np
 
-from engines.boxes import Array, area_xyxy, iou_xyxy
+from engines.boxes import Array, area_xyxy
 from engines.types import Detections
 from train.data import Labelled, read_image
-from train.wider import Curve
+from train.wider import Curve, missed
 
 matplotlib.use("Agg")  # before pyplot: there may be no screen
 import matplotlib.pyplot as plt
@@ -51,16 +51,14 @@ def hardest_misses(
     images: list[Labelled], found: list[Detections], threshold: float, out: Path, tiles: int = 48, side: int = 128
 ) -> None:
     """A sheet of the faces that were missed, the largest first, each with its box and surroundings."""
-    missed: list[tuple[float, Labelled, Array]] = []
+    hardest: list[tuple[float, Labelled, Array]] = []
     for item, detections in zip(images, found, strict=True):
-        truth = item.xyxy[~item.ignore]
-        sure = detections.xyxy[detections.scores >= threshold]
-        best = iou_xyxy(truth, sure).max(1) if len(sure) and len(truth) else np.zeros(len(truth))
-        missed += [(float(area_xyxy(box)), item, box) for box in truth[best < 0.5]]
-    missed.sort(key=lambda row: -row[0])
+        truth, flags = missed(detections, item, threshold)
+        hardest += [(float(area_xyxy(box)), item, box) for box in truth[flags]]
+    hardest.sort(key=lambda row: -row[0])
     columns = 8
     sheet = np.full((-(-tiles // columns) * side, columns * side, 3), 40, np.uint8)
-    for n, (_, item, box) in enumerate(missed[:tiles]):
+    for n, (_, item, box) in enumerate(hardest[:tiles]):
         y, x = divmod(n, columns)
         sheet[y * side : (y + 1) * side, x * side : (x + 1) * side] = _tile(read_image(item.path), box, side)
     cv2.imwrite(str(out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

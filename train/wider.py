@@ -56,6 +56,13 @@ def match(found: Detections, truth: F32, ignore: Bool, iou: float = 0.5) -> tupl
     return recalled, counts
 
 
+def missed(found: Detections, item: Labelled, threshold: float) -> tuple[F32, Bool]:
+    """The faces of an image, xyxy [G, 4], and which of them no detection of at least `threshold` meets (IoU 0.5)."""
+    truth, sure = item.xyxy[~item.ignore], found.xyxy[found.scores >= threshold]
+    best = iou_xyxy(truth, sure).max(1) if len(sure) and len(truth) else np.zeros(len(truth))
+    return truth, best < 0.5
+
+
 def average_precision(precision: Array, recall: Array) -> float:
     """Area under the curve with precision made falling (VOC 2010)."""
     r = np.concatenate([[0.0], recall, [1.0]])
