@@ -10,8 +10,8 @@ pytest.importorskip("torch", reason="training needs the train extra")
 
 from engines.errors import BadInput
 from tests.pack import make_pack
-from train.augment import AugmentRule
 from train.data import Batches, Crops, loader, read_split
+from train.plan import AugmentRule
 
 PACK = Path(os.environ.get("FACESTREAM_DATA", "../shared/data")) / "face-pack"
 
@@ -63,8 +63,8 @@ def test_a_crop_depends_on_seed_and_number_only(tmp_path: Path) -> None:
 def test_images_that_do_not_fit_the_cache_give_the_same_crops(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path), "train")
     kept, read = Crops(images, AugmentRule(), 0, 2), Crops(images, AugmentRule(), 0, 2, cache_gb=0)
-    assert all(p is not None for p in kept.pixels)
-    assert all(p is None for p in read.pixels)
+    assert all(p is not None for p in kept.pictures)
+    assert all(p is None for p in read.pictures)
     assert (kept[(1, 0, 96)][0] == read[(1, 0, 96)][0]).all()
 
 

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from train.assign import BACKGROUND, FACE, IGNORE  # noqa: E402
-from train.loss import MineRule, mine, multi_task  # noqa: E402
+from train.loss import MineRule, Truth, distance_iou, mine, mined_loss, quality_loss  # noqa: E402
 
 
 def test_mining_takes_the_hardest_of_each_kind() -> None:
@@ -45,37 +45,75 @@ def test_images_are_mined_apart() -> None:
     assert chosen.tolist() == [[True, True, False, False], [False, False, True, True]]
 
 
+def truth(labels: list[list[int]], xyxy: torch.Tensor | None = None) -> list[Truth]:
+    """One module whose anchors are 10 x 10 at the origin; faces are where the anchors are unless given."""
+    n, a = len(labels), len(labels[0])
+    anchors = torch.tensor([[0.0, 0, 10, 10]]).expand(a, -1)
+    return [Truth(anchors, torch.tensor(labels), anchors.expand(n, -1, -1) if xyxy is None else xyxy)]
+
+
 def test_loss_by_hand() -> None:
     """One module, one image: a face with even odds and offsets off by (1, 0, 0, 0), a background with even odds."""
     scores = torch.zeros(1, 2, 2)
     offsets = torch.zeros(1, 2, 4)
-    target = torch.zeros(1, 2, 4)
-    target[0, 0, 0] = 1.0
-    loss = multi_task([(scores, offsets)], [torch.tensor([[FACE, BACKGROUND]])], [target], MineRule())
-    assert loss.classes == pytest.approx(math.log(2))  # mean of two cross-entropies
-    assert loss.boxes == pytest.approx(1 - 0.5 / 9)  # smooth L1 with beta 1/9 of a difference of 1
-    assert loss.total.item() == pytest.approx(loss.classes + loss.boxes)
-    assert loss.faces == 1
+    xyxy = torch.tensor([[[10.0, 0, 20, 10], [0, 0, 0, 0]]])  # an anchor's width to the right
+    loss = mined_loss([(scores, offsets)], truth([[FACE, BACKGROUND]], xyxy), MineRule(), 2.0)
+    assert loss.classes.item() == pytest.approx(math.log(2))  # mean of two cross-entropies
+    assert loss.boxes.item() == pytest.approx(1 - 0.5 / 9)  # smooth L1 with beta 1/9 of a difference of 1
+    assert loss.total.item() == pytest.approx(loss.classes.item() + 2 * loss.boxes.item())
+
+
+def test_quality_loss_by_hand() -> None:
+    """A face whose box is its anchor's lower half (IoU 0.5), a sure background, an ignored anchor."""
+    scores = torch.tensor([[[0.0, 0.0], [2.0, -2.0], [0.0, 50.0]]])
+    xyxy = torch.tensor([[[0.0, 5, 10, 10], [0, 0, 0, 0], [0, 0, 0, 0]]])
+    loss = quality_loss([(scores, torch.zeros(1, 3, 4))], truth([[FACE, BACKGROUND, IGNORE]], xyxy), 2.0)
+    sure = 1 / (1 + math.exp(4))
+    at_half = 0.0  # the score of 0.5 is the box's IoU: nothing to learn
+    assert loss.classes.item() == pytest.approx(at_half + sure**2 * -math.log(1 - sure), rel=1e-4)
+    assert loss.boxes.item() == pytest.approx(1 - (0.5 - 2.5**2 / 200))  # centres 2.5 apart, hull 10 x 10
+    assert loss.total.item() == pytest.approx(loss.classes.item() + 2 * loss.boxes.item())
+
+
+def test_quality_loss_wants_the_score_that_the_box_deserves() -> None:
+    margin = torch.tensor([3.0, -3.0], requires_grad=True)
+    scores = torch.stack([-margin / 2, margin / 2], -1)[None]
+    xyxy = torch.tensor([[[0.0, 0, 10, 10], [0, 5, 10, 15.0]]])
+    quality_loss([(scores, torch.zeros(1, 2, 4))], truth([[FACE, FACE]], xyxy), 1.0).total.backward()
+    assert margin.grad is not None
+    assert margin.grad[0] < 0  # a perfect box: higher
+    assert margin.grad[1] < 0  # IoU 1/3 at a score of 0.05: higher
+    margin.grad = None
+    scores = torch.stack([-margin / 2, margin / 2], -1)[None].flip(1)
+    quality_loss([(scores, torch.zeros(1, 2, 4))], truth([[FACE, FACE]], xyxy), 1.0).total.backward()
+    assert margin.grad[0] > 0  # IoU 1/3 at a score of 0.95: lower
+
+
+def test_distance_iou_still_pulls_boxes_that_do_not_touch() -> None:
+    near, far, target = ([[x, 0.0, x + 10, 10]] for x in (20.0, 90.0, 0.0))
+    values = [float(distance_iou(torch.tensor(a), torch.tensor(target))[1]) for a in (near, far)]
+    assert 0 > values[0] > values[1]
 
 
 def test_ignored_anchors_get_no_gradient() -> None:
-    scores = torch.zeros(1, 3, 2, requires_grad=True)
-    offsets = torch.zeros(1, 3, 4, requires_grad=True)
-    labels = torch.tensor([[FACE, IGNORE, BACKGROUND]])
-    multi_task([(scores, offsets)], [labels], [torch.ones(1, 3, 4)], MineRule()).total.backward()
-    assert scores.grad is not None
-    assert offsets.grad is not None
-    assert scores.grad[0, 1].abs().sum() == 0
-    assert offsets.grad[0, 1:].abs().sum() == 0  # neither ignored nor background anchors learn boxes
-    assert scores.grad[0, 0].abs().sum() > 0
+    for loss in (lambda o, t: mined_loss(o, t, MineRule(), 1.0), lambda o, t: quality_loss(o, t, 1.0)):
+        scores = torch.zeros(1, 3, 2, requires_grad=True)
+        offsets = torch.zeros(1, 3, 4, requires_grad=True)
+        xyxy = torch.tensor([[0.0, 1, 10, 9]]).expand(1, 3, 4)
+        loss([(scores, offsets)], truth([[FACE, IGNORE, BACKGROUND]], xyxy)).total.backward()
+        assert scores.grad is not None
+        assert offsets.grad is not None
+        assert scores.grad[0, 1].abs().sum() == 0
+        assert offsets.grad[0, 1:].abs().sum() == 0  # neither ignored nor background anchors learn boxes
+        assert offsets.grad[0, 0].abs().sum() > 0
+        assert scores.grad[0, 0].abs().sum() > 0
 
 
 def test_a_batch_without_faces_is_finite() -> None:
-    loss = multi_task(
-        [(torch.zeros(2, 5, 2), torch.zeros(2, 5, 4))],
-        [torch.full((2, 5), BACKGROUND)],
-        [torch.zeros(2, 5, 4)],
-        MineRule(),
-    )
-    assert math.isfinite(loss.total.item())
-    assert loss.boxes == 0
+    outputs = [(torch.zeros(2, 5, 2), torch.zeros(2, 5, 4))]
+    for loss in (
+        mined_loss(outputs, truth([[BACKGROUND] * 5] * 2), MineRule(), 1.0),
+        quality_loss(outputs, truth([[BACKGROUND] * 5] * 2), 1.0),
+    ):
+        assert math.isfinite(loss.total.item())
+        assert loss.boxes == 0

@@ -21,6 +21,7 @@ from train.config import recipe  # noqa: E402
 from train.data import read_split  # noqa: E402
 from train.loop import NotFinite, Run, learning_rate  # noqa: E402
 from train.model import build  # noqa: E402
+from train.render_torch import Album  # noqa: E402
 
 torch.set_num_threads(1)  # crops of 64 pixels are not worth two
 
@@ -62,6 +63,33 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
     Run(config, images, tmp_path / "run", resume=False, workers=0).train(log_every=10)
     values = [loss for _, loss in losses(tmp_path / "run")]
     assert values[-1] < 0.8 * values[0]
+
+
+def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path) -> None:
+    """What a GPU does, on the CPU: plans from workers, pixels from the album, the network in bfloat16."""
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    config = recipe(
+        "plainXS16", steps=40, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, loss="quality"
+    )
+    run = Run(config, images, tmp_path / "run", resume=False, workers=1)
+    run.album = Album([run.crops.picture(i) for i in range(len(images))], torch.device("cpu"))
+    run.train(log_every=10)
+    values = [loss for _, loss in losses(tmp_path / "run")]
+    assert values[-1] < 0.8 * values[0]
+
+
+@pytest.mark.gpu
+def test_a_run_on_the_gpu_learns_and_its_weights_load_anywhere(tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    config = recipe("plainXS16", steps=60, lr=5e-3, batch=8, sizes=(128,), warmup=4, amp=True, loss="quality")
+    Run(config, images, tmp_path / "run", resume=False, workers=1, device="cuda").train(log_every=10)
+    values = [loss for _, loss in losses(tmp_path / "run")]
+    assert values[-1] < 0.8 * values[0]
+    model, _ = load_weights(tmp_path / "run" / "weights.safetensors")
+    assert next(model.parameters()).device.type == "cpu"
+    Run(config, images, tmp_path / "run", resume=True, workers=0, device="cpu")
 
 
 def test_the_command_trains_survives_a_kill_and_resumes(tmp_path: Path) -> None:

@@ -43,11 +43,12 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--seed", default=0, show_default=True, help="seed of weights, crops and order")
 @click.option("--workers", default=1, show_default=True, help="processes that make crops")
 @click.option("--threads", default=0, help="threads that train; 0 = all cores")
+@click.option("--device", default="auto", show_default=True, help="cpu or cuda; auto = cuda when there is one")
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
     data: Path, model: str, out: Path | None,
-    init: Path | None, resume: bool, steps: int | None, seed: int, workers: int, threads: int,
-    change: tuple[str, ...],
+    init: Path | None, resume: bool, steps: int | None, seed: int,
+    workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
     if threads:
@@ -57,7 +58,9 @@ def train(
     folder = out or Path("runs") / model
     images = read_split(data, "train")
     print(f"{model}: {config.steps} steps on {len(images)} images, into {folder}")
-    run = Run(config, images, folder, resume, workers)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    run = Run(config, images, folder, resume, workers, device)
     if init is not None and not resume:
         run.start_from(init)
     run.train()

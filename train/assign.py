@@ -18,48 +18,66 @@ class AssignRule:
     background, the rest learn nothing (paper: 0.5 and 0.3).
     ignored: anchors with an IoU above this to an ignore region, or with more than half of their
     own area inside one, learn nothing (unless they match a face).
-    force_best: a face that no anchor of any module matches gets its single best anchor. The paper
-    does without (section 3.3); the light nets use it so that faces near the smallest anchor, which
-    fall between grid cells, are not taught as background.
+    fewest, loose: a face that fewer anchors match gets its best ones, up to this many, as far as
+    their IoU is above `loose`; the very best one always. The paper does without (section 3.3); the
+    light nets use it so that faces near the smallest anchor, which fall between grid cells, are not
+    taught as background (S3FD's scale compensation, ICCV 2017, section 3.2).
     """
 
     face: float = 0.5
     background: float = 0.3
     ignored: float = 0.3
-    force_best: bool = False
+    fewest: int = 0
+    loose: float = 0.3
 
 
-def pairwise(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Overlap areas [N, M] of xyxy boxes [N, 4] and [M, 4], and the areas of each: [N], [M]."""
-    side = (torch.minimum(a[:, None, 2:], b[None, :, 2:]) - torch.maximum(a[:, None, :2], b[None, :, :2])).clamp(min=0)
-    area_a, area_b = ((x[:, 2:] - x[:, :2]).clamp(min=0).prod(1) for x in (a, b))
-    return side.prod(2), area_a, area_b
+def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Common areas [N, A, G] of xyxy boxes [A, 4] and [N, G, 4], and the areas of each: [A], [N, G]."""
+    b = b[:, None]
+    width = torch.minimum(a[:, None, 2], b[..., 2]).sub_(torch.maximum(a[:, None, 0], b[..., 0])).clamp_(min=0)
+    height = torch.minimum(a[:, None, 3], b[..., 3]).sub_(torch.maximum(a[:, None, 1], b[..., 1])).clamp_(min=0)
+    area_a, area_b = ((x[..., 2:] - x[..., :2]).clamp(min=0).prod(-1) for x in (a, b))
+    return width.mul_(height), area_a, area_b.squeeze(1)
 
 
 def assign(anchors: Tensor, faces: Tensor, ignores: Tensor, rule: AssignRule) -> tuple[Tensor, Tensor]:
-    """Labels of the anchors of all modules of one image.
+    """Labels of the anchors of all modules, for a batch of images.
 
-    anchors: [A, 4], faces: [G, 4], ignores: [I, 4], all xyxy in input pixels.
-    Returns labels int64 [A] (FACE, BACKGROUND, IGNORE) and the index of the matched face, int64 [A]
-    (meaningful where the label is FACE). An anchor takes the face with which its IoU is highest.
-    Because an anchor only matches faces of about its own size, handing all modules' anchors in at
-    once is the same as assigning module by module.
+    anchors: [A, 4], faces: [N, G, 4], ignores: [N, I, 4], all xyxy in input pixels; rows without area pad.
+    Returns labels int64 [N, A] (FACE, BACKGROUND, IGNORE) and the index of the matched face, int64
+    [N, A] (meaningful where the label is FACE). An anchor takes the face with which its IoU is
+    highest. Because an anchor only matches faces of about its own size, handing all modules'
+    anchors in at once is the same as assigning module by module.
     """
-    labels = torch.full((len(anchors),), BACKGROUND, dtype=torch.int64)
-    match = torch.zeros(len(anchors), dtype=torch.int64)
-    if len(ignores):
-        inter, area, other = pairwise(anchors, ignores)
-        near = inter / (area[:, None] + other[None] - inter).clamp(min=1e-6)
-        labels[((near > rule.ignored) | (inter / area[:, None] > 0.5)).any(1)] = IGNORE
-    if len(faces):
-        inter, area, other = pairwise(anchors, faces)
-        iou = inter / (area[:, None] + other[None] - inter).clamp(min=1e-6)
-        best, match = iou.max(1)
+    n, a = len(faces), len(anchors)
+    labels = torch.full((n, a), BACKGROUND, dtype=torch.int64, device=anchors.device)
+    match = torch.zeros_like(labels)
+    if ignores.shape[1]:
+        inter, area, other = overlap(anchors, ignores)
+        # IoU > t as a comparison of areas, and "more than half inside", in one pass
+        share = rule.ignored / (1 + rule.ignored)
+        needed = torch.minimum(share * (area[None, :, None] + other[:, None]), 0.5 * area[None, :, None])
+        labels[(inter > needed).any(2)] = IGNORE
+    if faces.shape[1]:
+        inter, area, other = overlap(anchors, faces)
+        iou = inter.div_((area[None, :, None] + other[:, None]).sub_(inter).clamp_(min=1e-6))
+        best, match = iou.max(2)
         labels[(best >= rule.background) & (best <= rule.face)] = IGNORE
         labels[best > rule.face] = FACE
-        if rule.force_best:
-            top, where = iou.max(0)
-            taken = labels[where] == FACE  # do not steal an anchor from a face that matched it properly
-            for g in torch.nonzero((top > 0) & (top <= rule.face) & ~taken).flatten().tolist():
-                labels[where[g]], match[where[g]] = FACE, g
+        if rule.fewest:
+            _compensate(iou, labels, match, rule)
     return labels, match
+
+
+def _compensate(iou: Tensor, labels: Tensor, match: Tensor, rule: AssignRule) -> None:
+    """Give each face its best `fewest` anchors [N, A], but none that another face matched properly."""
+    n, a, g = iou.shape
+    top, where = iou.topk(min(rule.fewest, a), dim=1)  # [N, fewest, G]
+    wanted = top > rule.loose
+    wanted[:, 0] = top[:, 0] > 0
+    value = torch.where(wanted & (labels.gather(1, where.flatten(1)).view_as(where) != FACE), top, 0.0).flatten(1)
+    where = where.flatten(1)
+    claim = iou.new_zeros(n, a).scatter_reduce(1, where, value, "amax")  # of two faces the nearer wins
+    rows, slots = torch.nonzero((value > 0) & (value == claim.gather(1, where)), as_tuple=True)
+    labels[rows, where[rows, slots]] = FACE
+    match[rows, where[rows, slots]] = slots % g

@@ -22,7 +22,7 @@ def save_weights(path: Path, model: SSH, note: dict[str, Any]) -> None:
     """Write the model's weights, its spec and a note (config, step, ...) to one .safetensors file."""
     meta = {"spec": json.dumps(model.spec.as_dict()), "note": json.dumps(note)}
     part = path.with_name(path.name + ".part")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part, meta)
+    save_file({k: v.cpu().contiguous() for k, v in model.state_dict().items()}, part, meta)
     os.replace(part, path)
 
 

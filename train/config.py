@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.errors import BadConfig
 from train.assign import AssignRule
-from train.augment import AugmentRule
 from train.loss import MineRule
 from train.model import SPECS
+from train.plan import AugmentRule
 
 
 class TrainConfig(BaseModel):
@@ -19,7 +19,8 @@ class TrainConfig(BaseModel):
     batch counts crops of the smallest size; batches of larger crops hold fewer, so that the pixels,
     and the cost, of a step stay the same. lr is the peak, reached after `warmup` steps; `schedule`
     cosine falls to 1 % of it, `step` divides it by 10 at 6/7 of the run. branches=False trains the
-    light nets without RepVGG's side branches: half the time a step, a little less accurate.
+    light nets without RepVGG's side branches: half the time a step, a little less accurate. amp: run the
+    network in bfloat16, its loss and its weights stay float32.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +40,10 @@ class TrainConfig(BaseModel):
     ema: float = 0.998
     seed: int = 0
     cache_gb: float = 8.0
-    assign: AssignRule = AssignRule(face=0.45, background=0.3, force_best=True)
+    amp: bool = False
+    loss: Literal["mined", "quality"] = "quality"
+    box_weight: float = 2.0
+    assign: AssignRule = AssignRule(face=0.45, background=0.3, fewest=4, loose=0.25)
     mine: MineRule = MineRule(ratio=3.0)
     augment: AugmentRule = AugmentRule()
 
@@ -47,7 +51,7 @@ class TrainConfig(BaseModel):
 RECIPES: dict[str, dict[str, Any]] = {
     "vgg16": {
         "optimizer": "sgd", "lr": 0.004, "weight_decay": 5e-4, "steps": 21_000, "schedule": "step", "batch": 4,
-        "sizes": (512,), "assign": AssignRule(), "mine": MineRule(),
+        "sizes": (512,), "loss": "mined", "box_weight": 1.0, "assign": AssignRule(), "mine": MineRule(),
     },
 }  # fmt: skip
 

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from engines.boxes import F32, Array, Bool
 from engines.errors import BadInput
-from train.augment import AugmentRule, augment
+from train.plan import AugmentRule, Plan, Subject, plan_crop
+from train.render import pyramid, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,11 @@ def read_image(path: Path) -> Array:
 
 
 class Crops(Dataset[tuple[Tensor, F32, F32]]):
-    """Crop number (step, slot) of the training run: (image uint8 [3, S, S], faces [G, 4], ignores [I, 4]).
+    """Crop number (step, slot) of the training run, as a plan and as pixels.
 
     A crop depends on the seed and its number alone, never on workers or on earlier crops, so a run
-    that is resumed, or loaded by more threads, sees the same pictures. Images are kept decoded until
-    `cache_gb` is full; the rest is read from disk each time.
+    that is resumed, or loaded by more threads, sees the same pictures. Pictures and their halves are
+    kept decoded until `cache_gb` is full; the rest is read from disk each time.
     """
 
     def __init__(self, images: list[Labelled], rule: AugmentRule, seed: int, batch: int, cache_gb: float = 8.0) -> None:
@@ -78,34 +79,47 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
         self.room = cache_gb * 1e9
         cv2.setNumThreads(0)  # OpenCV's own pool does not survive the fork of the loader's workers: they hang
         with ThreadPoolExecutor() as pool:
-            self.pixels = list(pool.map(self._keep, images))
+            kept = list(pool.map(self._read, images))
+        self.sizes = [size for size, _ in kept]
+        self.pictures = [picture for _, picture in kept]
 
-    def _keep(self, item: Labelled) -> Array | None:
+    def _read(self, item: Labelled) -> tuple[tuple[int, int], tuple[Array, ...] | None]:
+        picture = pyramid(read_image(item.path))
+        height, width = picture[0].shape[:2]
         if self.room <= 0:
-            return None
-        pixels = read_image(item.path)
-        self.room -= pixels.nbytes
-        return pixels
+            return (width, height), None
+        self.room -= sum(p.nbytes for p in picture)
+        return (width, height), picture
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, F32, F32]:
+    def plan(self, key: tuple[int, int, int]) -> Plan:
         step, slot, size = key
         rng = np.random.default_rng((self.seed, step, slot))
         draw = step * self.batch + slot  # every image comes once an epoch
         epoch, at = divmod(draw, len(self))
-        order = np.random.default_rng((self.seed, epoch)).permutation(len(self))
-        chosen = order[at]
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self))
+        return plan_crop(
+            self._subject(int(self._order[1][at])),
+            lambda: self._subject(int(rng.integers(len(self)))),
+            size, self.rule, rng,
+        )  # fmt: skip
 
-        def source(index: int) -> tuple[Array, F32, Bool]:
-            item, kept = self.labels[index], self.pixels[index]
-            return read_image(item.path) if kept is None else kept, item.xyxy, item.ignore
+    _order: tuple[int, Array] = (-1, np.zeros(0, np.intp))
 
-        crop, faces, ignores = augment(
-            source(chosen), lambda: source(int(rng.integers(len(self)))), size, self.rule, rng
-        )
-        return torch.from_numpy(crop).permute(2, 0, 1), faces, ignores
+    def _subject(self, index: int) -> Subject:
+        return Subject(index, *self.sizes[index], self.labels[index].xyxy, self.labels[index].ignore)
+
+    def picture(self, index: int) -> tuple[Array, ...]:
+        return self.pictures[index] or pyramid(read_image(self.labels[index].path))
+
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, F32, F32]:
+        """(image uint8 [3, S, S], faces [G, 4], ignores [I, 4])"""
+        plan = self.plan(key)
+        pixels = render(plan, {cell.image: self.picture(cell.image) for cell in plan.cells})
+        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1), plan.faces, plan.ignores
 
 
 class Batches(Sampler[list[tuple[int, int, int]]]):
@@ -130,6 +144,28 @@ Batch = tuple[Tensor, list[F32], list[F32]]
 def collate(items: list[tuple[Tensor, F32, F32]]) -> Batch:
     images, faces, ignores = zip(*items, strict=True)
     return torch.stack(images), list(faces), list(ignores)
+
+
+def planner(crops: Crops, start: int, steps: int, sizes: tuple[int, ...], workers: int) -> DataLoader[list[Plan]]:
+    """Like `loader`, but plans, whose pixels are made elsewhere."""
+    batches = Batches(start, steps, crops.batch, sizes, crops.seed)
+    return DataLoader(
+        Plans(crops),  # type: ignore[arg-type]
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=list,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+class Plans(Dataset[Plan]):
+    """The plans of crops."""
+
+    def __init__(self, crops: Crops) -> None:
+        self.crops = crops
+
+    def __getitem__(self, key: tuple[int, int, int]) -> Plan:
+        return self.crops.plan(key)
 
 
 def loader(crops: Crops, start: int, steps: int, sizes: tuple[int, ...], workers: int) -> DataLoader[Batch]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from tqdm import tqdm
 
 from engines.boxes import F32
 from engines.errors import BadConfig, BadInput, UserError
-from train.anchors import encode, grid_anchors
+from train.anchors import grid_anchors
 from train.assign import assign
 from train.checkpoint import load_state, load_weights, save_state, save_weights
 from train.config import TrainConfig
-from train.data import Crops, Labelled, loader
-from train.loss import Loss, multi_task
+from train.data import Batch, Crops, Labelled, loader, planner
+from train.loss import Loss, Truth, mined_loss, quality_loss
 from train.model import SPECS, SSH, STRIDES
+from train.render_torch import Album
 
 
 class NotFinite(UserError):
@@ -35,26 +36,37 @@ class NotFinite(UserError):
 class Targets:
     """What each anchor should say, for crops of any size; the anchors of a size are computed once."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config, self.sizes = config, SPECS[config.model].sizes
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self.config, self.device, self.sizes = config, device, SPECS[config.model].sizes
         self.grids: dict[int, list[Tensor]] = {}
 
-    def __call__(self, side: int, faces: list[F32], ignores: list[F32]) -> tuple[list[Tensor], list[Tensor]]:
-        """Labels int64 [N, A] and encoded boxes [N, A, 4], a list over the modules."""
+    def __call__(self, side: int, faces: list[F32], ignores: list[F32]) -> list[Truth]:
+        """The truth of each module, from the boxes of each crop of side x side: xyxy [G, 4], [I, 4]."""
         if side not in self.grids:
-            self.grids[side] = [
-                grid_anchors(side // s, side // s, s, k) for s, k in zip(STRIDES, self.sizes, strict=True)
-            ]
+            cells = [(side // stride, stride, sizes) for stride, sizes in zip(STRIDES, self.sizes, strict=True)]
+            self.grids[side] = [grid_anchors(n, n, stride, sizes).to(self.device) for n, stride, sizes in cells]
         grid = self.grids[side]
         anchors = torch.cat(grid)
-        labels, targets = [], []
-        for face, ignore in zip(faces, ignores, strict=True):
-            box = torch.from_numpy(face)
-            label, match = assign(anchors, box, torch.from_numpy(ignore), self.config.assign)
+        # A batch in one go spares launches on a GPU; on the CPU the padding would cost more than it saves.
+        n = 1 if self.device.type == "cpu" else len(faces)
+        labels, boxes = [], []
+        for i in range(0, len(faces), n):
+            face = padded(faces[i : i + n]).to(self.device)
+            label, match = assign(anchors, face, padded(ignores[i : i + n]).to(self.device), self.config.assign)
+            rows = torch.arange(len(match), device=self.device)[:, None]
             labels.append(label)
-            targets.append(encode(anchors, box[match]) if len(box) else torch.zeros_like(anchors))
+            boxes.append(face[rows, match] if face.shape[1] else anchors.expand(len(match), -1, -1))
         counts = [len(g) for g in grid]
-        return list(torch.stack(labels).split(counts, 1)), list(torch.stack(targets).split(counts, 1))
+        split = zip(grid, torch.cat(labels).split(counts, 1), torch.cat(boxes).split(counts, 1), strict=True)
+        return [Truth(*parts) for parts in split]
+
+
+def padded(boxes: list[F32]) -> Tensor:
+    """Boxes of several images as one float32 [N, G, 4], filled up with zeros."""
+    out = torch.zeros(len(boxes), max((len(b) for b in boxes), default=0), 4)
+    for row, b in zip(out, boxes, strict=True):
+        row[: len(b)] = torch.from_numpy(b)
+    return out
 
 
 def learning_rate(step: int, c: TrainConfig) -> float:
@@ -93,15 +105,21 @@ def warmed_ema(decay: float) -> Callable[[Any, Any, Any], None]:
 class Run:
     """A training run in a folder: log.jsonl, state.pt (to resume) and weights.safetensors (the average)."""
 
-    def __init__(self, config: TrainConfig, images: list[Labelled], out: Path, resume: bool, workers: int) -> None:
+    def __init__(
+        self, config: TrainConfig, images: list[Labelled], out: Path, resume: bool, workers: int, device: str = "cpu"
+    ) -> None:
         self.config, self.out, self.workers = config, out, workers
+        self.device = torch.device(device)
         torch.manual_seed(config.seed)
         self.model = SSH(replace(SPECS[config.model], branches=config.branches))
+        if config.loss == "quality":
+            self.model.expect_background()
         if config.model == "vgg16":
             self.model.backbone.freeze_early()  # type: ignore[operator, union-attr]
-        # Twice as fast on the CPU; with side branches torch 2.13 crashes in the backward pass there.
-        self.layout = torch.contiguous_format if config.branches else torch.channels_last
-        self.model = self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
+        # Twice as fast; on the CPU, with side branches, torch 2.13 crashes in its backward pass.
+        crashes = config.branches and self.device.type == "cpu"
+        self.layout = torch.contiguous_format if crashes else torch.channels_last
+        self.model = self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.average = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.ema), use_buffers=True)
         self.optimizer = make_optimizer(self.model, config)
         self.step = 0
@@ -111,7 +129,11 @@ class Run:
         else:
             (out / "log.jsonl").unlink(missing_ok=True)
         self.crops = Crops(images, config.augment, config.seed, config.batch, config.cache_gb)
-        self.targets = Targets(config)
+        self.targets = Targets(config, self.device)
+        # Pixels are made where they are used; a batch on the CPU is made by the workers, crop by crop.
+        self.album = None
+        if self.device.type != "cpu":
+            self.album = Album([self.crops.picture(i) for i in range(len(self.crops))], self.device)
 
     def start_from(self, weights: Path) -> None:
         """Take over the weights of an earlier run of the same network. BadConfig when it is another one."""
@@ -155,7 +177,7 @@ class Run:
         bar = tqdm(total=c.steps, initial=self.step, unit="step", dynamic_ncols=True)
         seen: list[Loss] = []
         try:
-            for images, faces, ignores in loader(self.crops, self.step, c.steps, c.sizes, self.workers):
+            for images, faces, ignores in self._batches():
                 seen.append(self._step(images, faces, ignores))
                 self.step += 1
                 bar.update()
@@ -168,12 +190,26 @@ class Run:
             bar.close()
             self.save()
 
+    def _batches(self) -> Iterator[Batch]:
+        c = self.config
+        if self.album is None:
+            yield from loader(self.crops, self.step, c.steps, c.sizes, self.workers)
+            return
+        for step, plans in enumerate(planner(self.crops, self.step, c.steps, c.sizes, self.workers), self.step):
+            pixels = self.album.render(plans, seed=hash((c.seed, step)))
+            yield pixels, [p.faces for p in plans], [p.ignores for p in plans]
+
     def _step(self, images: Tensor, faces: list[F32], ignores: list[F32]) -> Loss:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
-        labels, targets = self.targets(images.shape[-1], faces, ignores)
-        outputs = self.model(images.float().contiguous(memory_format=self.layout))
-        loss = multi_task(outputs, labels, targets, self.config.mine)
+        truth = self.targets(images.shape[-1], faces, ignores)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+            outputs = self.model(images.float().contiguous(memory_format=self.layout))
+        outputs = [(scores.float(), offsets.float()) for scores, offsets in outputs]
+        if self.config.loss == "mined":
+            loss = mined_loss(outputs, truth, self.config.mine, self.config.box_weight)
+        else:
+            loss = quality_loss(outputs, truth, self.config.box_weight)
         if not torch.isfinite(loss.total):
             raise NotFinite(f"the loss is {loss.total.item()} at step {self.step}", str(self.out), "lower lr")
         self.optimizer.zero_grad(set_to_none=True)
@@ -187,8 +223,8 @@ class Run:
         row = {
             "step": self.step,
             "loss": float(np.mean([x.total.item() for x in seen])),
-            "classes": float(np.mean([x.classes for x in seen])),
-            "boxes": float(np.mean([x.boxes for x in seen])),
+            "classes": float(np.mean([x.classes.item() for x in seen])),
+            "boxes": float(np.mean([x.boxes.item() for x in seen])),
             "lr": learning_rate(self.step - 1, self.config),
         }
         with (self.out / "log.jsonl").open("a") as f:

@@ -1,4 +1,4 @@
-"""The multi-task loss with per-module online hard mining (paper sections 3.4 and 3.5)."""
+"""The multi-task losses: SSH's, with per-module online hard mining (paper sections 3.4 and 3.5), and a newer one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from train.anchors import decode, encode
 from train.assign import BACKGROUND, FACE
 
 
@@ -53,39 +54,74 @@ def _hardest(loss: Tensor, among: Tensor, count: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Truth:
+    """What the anchors of one module should say: anchors [A, 4], labels int64 [N, A], the matched
+    faces xyxy [N, A, 4] (meaningful where the label is FACE)."""
+
+    anchors: Tensor
+    labels: Tensor
+    xyxy: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
-    """total = sum over modules of (classes + weight * boxes), each averaged over what learns (equation 1)."""
+    """total = classes + weight * boxes; all scalars on the batch's device."""
 
     total: Tensor
-    classes: float
-    boxes: float
-    faces: int
+    classes: Tensor
+    boxes: Tensor
 
 
-def multi_task(
-    outputs: list[tuple[Tensor, Tensor]],
-    labels: list[Tensor],
-    targets: list[Tensor],
-    rule: MineRule,
-    box_weight: float = 1.0,
-    beta: float = 1 / 9,
-) -> Loss:
-    """The loss of a batch.
+Outputs = list[tuple[Tensor, Tensor]]  # (scores [N, A, 2], offsets [N, A, 4]) a module
 
-    outputs: (scores [N, A, 2], offsets [N, A, 4]) a module; labels: int64 [N, A] a module;
-    targets: encoded boxes [N, A, 4] a module, used where the label is FACE.
-    Class loss is the softmax cross-entropy over mined anchors; box loss is smooth L1 (beta = 1/9,
-    Faster R-CNN's sigma = 3) over the mined face anchors.
+
+def mined_loss(outputs: Outputs, truth: list[Truth], rule: MineRule, box_weight: float, beta: float = 1 / 9) -> Loss:
+    """Equation 1: softmax cross-entropy over mined anchors plus smooth L1 over the mined faces among them.
+
+    Each is averaged over what learns, module by module. beta = 1/9 is Faster R-CNN's sigma = 3.
     """
-    total = outputs[0][0].new_zeros(())
-    classes = boxes = 0.0
-    faces = 0
-    for (scores, offsets), label, target in zip(outputs, labels, targets, strict=True):
-        entropy = F.cross_entropy(scores.flatten(0, 1), label.clamp(min=0).flatten(), reduction="none").view_as(label)
-        learns = mine(entropy.detach(), label, rule)
-        face = learns & (label == FACE)
-        class_loss = entropy[learns].sum() / max(1, int(learns.sum()))
-        box_loss = F.smooth_l1_loss(offsets[face], target[face], beta=beta, reduction="sum") / max(1, int(face.sum()))
-        total = total + class_loss + box_weight * box_loss
-        classes, boxes, faces = classes + class_loss.item(), boxes + box_loss.item(), faces + int(face.sum())
-    return Loss(total, classes, boxes, faces)
+    classes = boxes = outputs[0][0].new_zeros(())
+    for (scores, offsets), t in zip(outputs, truth, strict=True):
+        labels = t.labels.clamp(min=0)
+        entropy = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+        learns = mine(entropy.detach(), t.labels, rule)
+        face = learns & (t.labels == FACE)
+        classes = classes + entropy[learns].sum() / learns.sum().clamp(min=1)
+        wanted = encode(t.anchors.expand_as(t.xyxy)[face], t.xyxy[face])
+        boxes = boxes + F.smooth_l1_loss(offsets[face], wanted, beta=beta, reduction="sum") / face.sum().clamp(min=1)
+    return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
+
+
+def quality_loss(outputs: Outputs, truth: list[Truth], box_weight: float) -> Loss:
+    """Quality focal loss (Li et al., NeurIPS 2020, equation 3, beta = 2) plus distance-IoU loss (AAAI 2020, eq. 6).
+
+    The face score learns the IoU of its own box, so that of several boxes on a face the best one
+    ranks first; every background takes part, the more the surer it is of a face. Both are summed
+    over all modules and divided by the number of faces' anchors.
+    """
+    margin = torch.cat([scores[..., 1] - scores[..., 0] for scores, _ in outputs], 1)
+    labels = torch.cat([t.labels for t in truth], 1)
+    face = labels == FACE
+    anchors = torch.cat([t.anchors for t in truth]).expand(len(labels), -1, -1)[face]
+    found = decode(anchors, torch.cat([offsets for _, offsets in outputs], 1)[face])
+    iou, distance = distance_iou(found, torch.cat([t.xyxy for t in truth], 1)[face])
+    quality = torch.zeros_like(margin)
+    quality[face] = iou.detach().clamp(0, 1)
+    entropy = F.binary_cross_entropy_with_logits(margin, quality, reduction="none")
+    focus = (margin.detach().sigmoid() - quality).square()
+    count = face.sum().clamp(min=1)
+    classes = (focus * entropy)[labels != -1].sum() / count
+    # a hit's weight is its score's target in GFL; the plain mean lets faces that fit badly learn as fast
+    boxes = (1 - distance).sum() / count
+    return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
+
+
+def distance_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and distance-IoU of xyxy boxes row by row: [N, 4], [N, 4] -> [N], [N]."""
+    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
+    inter = (high - low).clamp(min=0).prod(1)
+    area_a, area_b = ((x[:, 2:] - x[:, :2]).clamp(min=0).prod(1) for x in (a, b))
+    iou = inter / (area_a + area_b - inter).clamp(min=1e-6)
+    apart = ((a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) / 2).square().sum(1)
+    hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).square().sum(1)
+    return iou, iou - apart / hull.clamp(min=1e-6)

@@ -8,6 +8,7 @@ convolution beside a context module of stacked 3x3 convolutions (figures 3 and 4
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -136,6 +137,15 @@ class SSH(nn.Module):
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(shape), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).reshape(shape), persistent=False)
+
+    def expect_background(self, face: float = 0.01) -> None:
+        """Let every anchor start with this face probability, so that the many backgrounds do not drown the
+        first steps of a loss that uses them all (Lin et al., ICCV 2017, section 3.3)."""
+        for module in self.modules_:
+            assert isinstance(module, Module)
+            assert module.scores.bias is not None
+            half = math.log(face / (1 - face)) / 2
+            module.scores.bias.data = torch.tensor([-half, half]).repeat(len(module.scores.bias) // 2)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs of M1, M2 and M3."""

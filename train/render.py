@@ -1,0 +1,77 @@
+"""The pixels of a planned crop, on the CPU. RGB uint8."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from engines.boxes import Array
+from train.plan import Cell, Look, Plan
+
+LEVELS = 4
+
+
+def pyramid(image: Array) -> tuple[Array, ...]:
+    """The picture and its halves, each the mean of the one before; the smallest is an eighth."""
+    out = [image]
+    while len(out) < LEVELS:
+        h, w = out[-1].shape[:2]
+        out.append(cv2.resize(out[-1], (max(1, w // 2), max(1, h // 2)), interpolation=cv2.INTER_AREA))
+    return tuple(out)
+
+
+def level(scale: float) -> int:
+    """Which of the halves to enlarge from: a bilinear warp skips pixels when it shrinks much."""
+    return sum(scale < 0.6 / 2**n for n in range(LEVELS - 1))
+
+
+def matrix_of(cell: Cell, whole: tuple[int, int], stored: tuple[int, int]) -> Array:
+    """The cell's map for a picture of `whole` = (width, height), from its half of `stored`, float64 [2, 3],
+    counted from pixels' centres on both sides, as OpenCV and sampling count."""
+    out = cell.matrix.copy()
+    out[:, :2] *= (whole[0] / stored[0], whole[1] / stored[1])
+    out[:, 2] += out[:, :2] @ (0.5, 0.5) - 0.5
+    return out
+
+
+def render(plan: Plan, levels: dict[int, tuple[Array, ...]]) -> Array:
+    """The crop, uint8 [size, size, 3]; levels: the `pyramid` of each picture that the plan names."""
+    crop = np.empty((plan.size, plan.size, 3), np.uint8)
+    for cell in plan.cells:
+        x0, y0, x1, y1 = cell.area
+        whole, source = levels[cell.image][0], levels[cell.image][level(cell.scale)]
+        matrix = matrix_of(cell, (whole.shape[1], whole.shape[0]), (source.shape[1], source.shape[0]))
+        matrix[:, 2] -= (x0, y0)
+        crop[y0:y1, x0:x1] = cv2.warpAffine(
+            source, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderValue=cell.fill
+        )
+    return _seen(crop, plan.look, plan.seed)
+
+
+def _seen(image: Array, look: Look, seed: int) -> Array:
+    for x0, y0, x1, y1, *colour in look.patches:
+        image[y0:y1, x0:x1] = colour
+    if look.mix is not None:
+        gain = look.mix.sum(1).mean()
+        offset = float(image.mean()) * (1 - gain) * look.keep + look.shift
+        image = cv2.transform(image, np.concatenate([look.mix, np.full((3, 1), offset)], 1))
+    if look.dark is not None:
+        gain, gamma = look.dark
+        image = cv2.LUT(image, (255 * gain * (np.arange(256) / 255) ** gamma).astype(np.uint8))
+    if look.kernel is not None:
+        image = cv2.filter2D(image, -1, look.kernel, borderType=cv2.BORDER_REPLICATE)
+    if look.less is not None:
+        side = image.shape[0]
+        few = int(side / look.less)
+        image = cv2.resize(cv2.resize(image, (few, few), interpolation=cv2.INTER_AREA), (side, side))
+    if look.noise is not None:
+        grain = np.empty(image.shape, np.int16)
+        cv2.setRNGSeed(seed)
+        cv2.randn(grain, np.zeros(3), np.full(3, look.noise))
+        image = cv2.add(image, grain, dtype=cv2.CV_8U)
+    if look.quality is not None:
+        _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, look.quality])
+        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        assert decoded is not None
+        image = decoded[..., ::-1]
+    return image
