@@ -75,21 +75,26 @@ def shipped() -> list[str]:
 
 
 def load(name: str, options: DetectorOptions | None = None) -> Detector:
-    """A detector by the name of a shipped model (`plainS`) or by the path of an .onnx file.
+    """A detector by the name of a shipped model (`plainS`) or by the path of an .onnx (ONNX Runtime)
+    or .xml (OpenVINO) file.
 
     BadConfig for a name that is not shipped, BadInput for a missing file, EngineMismatch for a
     file that is not a detector.
     """
-    from engines.onnx_engine import OnnxDetector
-
     path = Path(name)
-    if path.suffix != ".onnx":
+    if path.suffix not in (".onnx", ".xml"):
         path = WEIGHTS / f"{name}.onnx"
         if not path.is_file():
             known = ", ".join(shipped()) or "none"
             raise BadConfig(
-                f"unknown model {name!r}", "detector.model", f"shipped: {known}; or the path of an .onnx file"
+                f"unknown model {name!r}", "detector.model", f"shipped: {known}; or the path of an .onnx or .xml file"
             )
     if not path.is_file():
         raise BadInput("not found", str(path), "build it with: python build_engine.py")
+    if path.suffix == ".xml":
+        from engines.openvino_engine import OpenVinoDetector
+
+        return OpenVinoDetector(path, options or DetectorOptions())
+    from engines.onnx_engine import OnnxDetector
+
     return OnnxDetector(path, options or DetectorOptions())

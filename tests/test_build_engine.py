@@ -12,10 +12,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="compiling weights needs the train extra")
 
 import build_engine  # noqa: E402
-from engines.detector import DetectorOptions  # noqa: E402
+from engines.boxes import iou_xyxy  # noqa: E402
+from engines.detector import WEIGHTS, DetectorOptions, load  # noqa: E402
 from engines.errors import EngineMismatch  # noqa: E402
+from engines.letterbox import view  # noqa: E402
 from engines.onnx_engine import OnnxDetector  # noqa: E402
+from tests.pack import make_pack  # noqa: E402
 from train.checkpoint import save_weights  # noqa: E402
+from train.data import read_image  # noqa: E402
 from train.model import SPECS, SSH, Deploy, build  # noqa: E402
 
 
@@ -41,10 +45,10 @@ def test_the_command_writes_a_checked_graph_for_any_size(weights: Path, tmp_path
     assert result["boxes_compared"] > 100
     assert result["box_error_px"] < 0.05
     detector = OnnxDetector(out, DetectorOptions())
-    for n, h, w in ((1, 32, 32), (3, 96, 160), (1, 544, 960)):
+    for n, h, w, k in ((1, 32, 32, 3 * 21), (3, 96, 160, 720 + 180 + 45), (1, 544, 960, 3 * 1000)):
         xyxy, scores = detector.infer(np.zeros((n, h, w, 3), np.uint8))
-        assert xyxy.shape == (n, 3000, 4)
-        assert scores.shape == (n, 3000)
+        assert xyxy.shape == (n, k, 4)
+        assert scores.shape == (n, k)
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -57,11 +61,51 @@ def test_a_graph_that_differs_is_refused(weights: Path, tmp_path: Path) -> None:
         build_engine.compare(Deploy(other), out)
 
 
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo clip's pictures, as a folder to calibrate on."""
+    return make_pack(tmp_path_factory.mktemp("pack")) / "WIDER_train"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_openvino_finds_the_same_faces(precision: str, photographs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the openvino extra")
+    out = tmp_path / "net.xml"
+    command = [sys.executable, "build_engine.py", str(WEIGHTS / "plainS.onnx"), "--backend", "openvino"]
+    command += ["--precision", precision, "--calibrate", str(photographs), "-o", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["agreement"] >= 0.9
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.bin", "net.xml"]
+    shipped, built = (load(name, DetectorOptions(threshold=0.3)) for name in ("plainS", str(out)))
+    assert (out.read_text().count('type="FakeQuantize"') > 15) == (precision == "int8")
+    faces = 0
+    for path in sorted(photographs.rglob("*.png"))[:4]:
+        image = view(read_image(path), (640, 384))
+        a, b = shipped.detect([image])[0], built.detect([image])[0]
+        sure = a.xyxy[a.scores > 0.5]
+        assert (iou_xyxy(sure, b.xyxy).max(1) > 0.8).all()
+        faces += len(sure)
+    assert faces > 4
+
+
+def test_a_quantised_net_that_finds_less_is_refused(photographs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the openvino extra")
+    torch.manual_seed(5)
+    save_weights(tmp_path / "other.safetensors", build("plainXS16"), {})
+    build_engine.export_openvino(tmp_path / "other.safetensors", tmp_path / "other.xml", "fp32", None)
+    with pytest.raises(EngineMismatch, match="of the faces"):
+        build_engine.agreement(WEIGHTS / "plainS.onnx", tmp_path / "other.xml", build_engine.calibration(photographs))
+
+
 def test_missing_weights_and_folders_are_one_line(tmp_path: Path) -> None:
     for arguments in (
         [str(tmp_path / "no.safetensors")],
         ["x", "-o", str(tmp_path / "no" / "x.onnx")],
         ["--backend", "no"],
+        ["x", "--precision", "int8", "-o", str(tmp_path / "x.onnx")],
+        [str(WEIGHTS / "plainS.onnx"), "--backend", "openvino", "--precision", "int8", "-o", str(tmp_path / "x.xml")],
+        [str(WEIGHTS / "plainS.onnx"), "--backend", "openvino", "-o", str(tmp_path / "x.onnx")],
     ):
         done = subprocess.run(
             [sys.executable, "build_engine.py", *arguments], capture_output=True, text=True, check=False

@@ -41,7 +41,7 @@ class ModelSpec:
     widths: tuple[int, ...] = ()
     depths: tuple[int, ...] = ()
     branches: bool = True
-    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
     std: tuple[float, float, float] = (64.0, 64.0, 64.0)
 
     def as_dict(self) -> dict[str, Any]:
@@ -147,21 +147,21 @@ class SSH(nn.Module):
             half = math.log(face / (1 - face)) / 2
             module.scores.bias.data = torch.tensor([-half, half]).repeat(len(module.scores.bias) // 2)
 
-    def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs of M1, M2 and M3."""
-        c8, c16, c32 = self.backbone((images - self.mean) / self.std)
+    def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs of M1, M2 and M3, from normalised images."""
+        c8, c16, c32 = self.backbone(x)
         mode = "bilinear" if self.spec.backbone == "vgg16" else "nearest"
         up = F.interpolate(self.lateral16(c16), scale_factor=2, mode=mode)
         m1 = self.smooth(self.lateral8(c8) + up)
         return m1, c16, c32 if c32 is not None else F.max_pool2d(c16, 2)
 
-    def maps(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Raw output maps of the modules, channels first."""
-        features = self.features(images)
+    def maps(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Raw output maps of the modules, channels first, from normalised images."""
+        features = self.features(x)
         return [module(x) for module, x in zip(self.modules_, features, strict=True)]
 
     def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [(_rows(s, 2), _rows(b, 4)) for s, b in self.maps(images)]
+        return [(_rows(s, 2), _rows(b, 4)) for s, b in self.maps((images - self.mean) / self.std)]
 
 
 def _rows(x: Tensor, width: int) -> Tensor:
@@ -172,41 +172,74 @@ def _rows(x: Tensor, width: int) -> Tensor:
 class Deploy(nn.Module):
     """SSH as it ships: uint8 RGB images in, boxes out, all in one graph with dynamic N, H, W.
 
-    images: uint8 [N, H, W, 3], H and W multiples of 32. Returns xyxy float32 [N, 3000, 4] in input
-    pixels and scores float32 [N, 3000] (softmax face probability), the best 1000 of each module,
-    unsuppressed. A module with fewer anchors pads with score 0. Decoding happens after the top-k,
-    so its cost does not grow with the picture.
+    images: uint8 [N, H, W, 3], H and W multiples of 32. Returns xyxy float32 [N, K, 4] in input
+    pixels and scores float32 [N, K] (softmax face probability), the best 1000 of each module,
+    or all of a module that has fewer anchors, unsuppressed. Decoding happens after the top-k, so
+    its cost does not grow with the picture.
     """
 
     def __init__(self, model: SSH, top_k: int = TOP_K) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
         fuse(self.model)
+        for module in self.model.modules_:
+            assert isinstance(module, Module)
+            module.scores = _margin(module.scores)
         self.top_k = top_k
+        self.zero = tuple(round(m) for m in model.spec.mean)
+        first = next(layer for layer in self.model.backbone.modules() if isinstance(layer, nn.Conv2d))
+        assert first.bias is not None
+        # What rounding the mean took goes into the bias.
+        rest = (torch.tensor(self.zero).reshape(1, 3, 1, 1) - self.model.mean) / self.model.std
+        first.bias.data += (first.weight * rest).sum((1, 2, 3))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        x = images.permute(0, 3, 1, 2).float()
+        x = Normalise.apply(images.permute(0, 3, 1, 2), self.zero, self.model.spec.std)
         out = [
             self._best(s, b, stride, sizes)
             for (s, b), stride, sizes in zip(self.model.maps(x), STRIDES, self.model.spec.sizes, strict=True)
         ]
         return torch.cat([xyxy for xyxy, _ in out], 1), torch.cat([score for _, score in out], 1)
 
-    def _best(self, scores: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-        width, k = scores.shape[3], len(sizes)
-        offsets = _rows(boxes, 4)
-        rows = _rows(scores, 2)
-        margin = rows[..., 1] - rows[..., 0]  # its sigmoid is the two-class softmax
-        margin = torch.cat([margin, margin.new_full((1, self.top_k), -1e4).expand(margin.shape[0], -1)], 1)
-        best, index = torch.topk(margin, self.top_k, dim=1)
-        index = torch.minimum(index, torch.full_like(index, offsets.shape[1] - 1))
-        cell = torch.div(index, k, rounding_mode="floor")
-        y = torch.div(cell, width, rounding_mode="floor")
+    def _best(self, margin: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+        """margin [N, K, h, w], boxes [N, 4K, h, w] -> xyxy [N, top, 4], scores [N, top]"""
+        width, k = margin.shape[3], len(sizes)
+        margin, offsets = margin.permute(0, 2, 3, 1).flatten(1), _rows(boxes, 4)
+        top = torch.minimum(torch.tensor(self.top_k), torch.as_tensor(margin.shape[1]))  # a tensor: traced, not fixed
+        best, index = torch.topk(margin, top, dim=1)  # type: ignore[arg-type]
+        cell = torch.div(index, k, rounding_mode="trunc")  # "floor" is eight nodes of ONNX
+        y = torch.div(cell, width, rounding_mode="trunc")
         centre = (torch.stack([cell - y * width, y], -1).float() + 0.5) * stride
         half = torch.tensor(sizes, device=best.device)[index - cell * k].unsqueeze(-1) / 2
         anchors = torch.cat([centre - half, centre + half], -1)
         picked = torch.gather(offsets, 1, index.unsqueeze(-1).expand(-1, -1, 4))
         return decode(anchors, picked), torch.sigmoid(best)
+
+
+class Normalise(torch.autograd.Function):
+    """(x - zero) / std of uint8 [N, 3, H, W], whole numbers zero; one node in ONNX instead of three."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, zero: tuple[int, ...], std: tuple[float, ...]) -> Tensor:
+        shift, scale = torch.tensor(zero), torch.tensor(std)
+        return (x.float() - shift.to(x.device).reshape(-1, 1, 1)) / scale.to(x.device).reshape(-1, 1, 1)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, zero: tuple[int, ...], std: tuple[float, ...]) -> Any:
+        scale = g.op("Constant", value_t=1 / torch.tensor(std))
+        return g.op(
+            "DequantizeLinear", x, scale, g.op("Constant", value_t=torch.tensor(zero, dtype=torch.uint8)), axis_i=1
+        )
+
+
+def _margin(scores: nn.Conv2d) -> nn.Conv2d:
+    """The 1x1 convolution to face minus background; the sigmoid of that is the two-class softmax."""
+    out = nn.Conv2d(scores.in_channels, scores.out_channels // 2, 1)
+    assert scores.bias is not None
+    assert out.bias is not None
+    out.weight.data = scores.weight.data[1::2] - scores.weight.data[0::2]
+    out.bias.data = scores.bias.data[1::2] - scores.bias.data[0::2]
+    return out
 
 
 def build(name: str) -> SSH:
