@@ -39,6 +39,10 @@ def test_light_nets_have_their_size_when_fused(name: str, millions: float) -> No
     assert count(fuse(build(name))) == pytest.approx(millions * 1e6, rel=0.02)
 
 
+def test_mobilenet_has_its_size() -> None:
+    assert count(fuse(build("mobilenet25"))) == pytest.approx(0.74e6, rel=0.02)
+
+
 @pytest.mark.parametrize("name", sorted(SPECS))
 def test_every_model_gives_one_row_an_anchor(name: str) -> None:
     model = build(name).eval()

@@ -139,6 +139,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
         run.train()
 
 
+def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    run = Run(recipe("mobilenet25", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    other = build("mobilenet25").backbone.state_dict()
+    state = {"module." + k: v for k, v in other.items()} | {"module.fc.bias": torch.zeros(1000)}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "classifier.tar")
+    run.start_backbone(tmp_path / "classifier.tar")
+    for model in (run.model, run.average.module):
+        assert torch.equal(model.backbone.stage2[3][0].weight, other["stage2.3.0.weight"])
+    torch.save({k: v for k, v in state.items() if "stage3" not in k}, tmp_path / "half.pth")
+    with pytest.raises(BadConfig, match=r"lacks stage3"):
+        run.start_backbone(tmp_path / "half.pth")
+    (tmp_path / "noise.pth").write_bytes(b"noise")
+    with pytest.raises(BadInput, match="not a state dict"):
+        run.start_backbone(tmp_path / "noise.pth")
+
+
 def test_learning_rate_warms_up_and_falls() -> None:
     c = recipe("plainS", steps=1000, warmup=100, lr=1.0)
     rates = [learning_rate(s, c) for s in range(1000)]

@@ -38,6 +38,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--model", default="plainS", show_default=True, help="vgg16, plainXS16, plainS or plainM")
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [default: runs/MODEL]")
 @click.option("--init", type=click.Path(path_type=Path), help="start from the weights of an earlier run")
+@click.option("--backbone", type=click.Path(path_type=Path), help="start its backbone from a classifier's state dict")
 @click.option("--resume", is_flag=True, help="go on from the run folder's state")
 @click.option("--steps", type=int, help="number of steps")
 @click.option("--seed", default=0, show_default=True, help="seed of weights, crops and order")
@@ -47,7 +48,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
     data: Path, model: str, out: Path | None,
-    init: Path | None, resume: bool, steps: int | None, seed: int,
+    init: Path | None, backbone: Path | None, resume: bool, steps: int | None, seed: int,
     workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
@@ -63,6 +64,8 @@ def train(
     run = Run(config, images, folder, resume, workers, device)
     if init is not None and not resume:
         run.start_from(init)
+    if backbone is not None and not resume:
+        run.start_backbone(backbone)
     run.train()
     training_curve(folder / "log.jsonl", folder / "curve.png")
     print(f"wrote {folder / 'weights.safetensors'} and {folder / 'curve.png'}")

@@ -6,6 +6,8 @@ Each backbone is a module `[N, 3, H, W] -> (c8, c16, c32 | None)`: the feature m
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -124,6 +126,39 @@ class VGG16(nn.Module):
         for layer in list(self.features.children())[:11]:
             for p in layer.parameters():
                 p.requires_grad_(False)
+
+
+class MobileNet(nn.Module):
+    """MobileNetV1 of a quarter width (Howard et al., 2017) with leaky ReLUs, as RetinaFace's small net uses it.
+
+    Layer names count as in its ImageNet weights, so that those load by key.
+    """
+
+    channels = (64, 128, 256)
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = ((8, 1), (16, 1), (32, 2), (32, 1), (64, 2), (64, 1))
+        self.stage1 = nn.Sequential(_conv_norm(3, 8, 2), *self._steps(widths))
+        self.stage2 = nn.Sequential(*self._steps(((64, 1), (128, 2), *[(128, 1)] * 5)))
+        self.stage3 = nn.Sequential(*self._steps(((128, 1), (256, 2), (256, 1))))
+
+    @staticmethod
+    def _steps(widths: tuple[tuple[int, int], ...]) -> list[nn.Module]:
+        return [
+            nn.Sequential(*_conv_norm(a, a, stride, groups=a), *_conv_norm(a, b, size=1))
+            for (a, _), (b, stride) in pairwise(widths)
+        ]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        c8 = self.stage1(x)
+        c16 = self.stage2(c8)
+        return c8, c16, self.stage3(c16)
+
+
+def _conv_norm(cin: int, cout: int, stride: int = 1, size: int = 3, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(cin, cout, size, stride, size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.LeakyReLU(0.1, inplace=True))
 
 
 class Plain(nn.Module):

@@ -47,10 +47,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     os.replace(part, path)
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Read a state of `save_state`; tensors and plain values only."""
+def load_state(path: Path, what: str = "a training state") -> dict[str, Any]:
+    """Read a file of torch.save; tensors and plain values only."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
-        raise BadInput(f"not a training state ({type(e).__name__})", str(path), "start anew without --resume") from None
+        raise BadInput(f"not {what} ({type(e).__name__})", str(path)) from None
     return state

@@ -143,6 +143,23 @@ class Run:
         self.model.load_state_dict(other.state_dict())
         self.average.module.load_state_dict(other.state_dict())
 
+    def start_backbone(self, weights: Path) -> None:
+        """Take the backbone's weights from a classifier's state dict (a .tar or .pth of tensors), by name.
+
+        BadInput when it is none, BadConfig when it does not hold every convolution of the backbone.
+        """
+        state = load_state(weights, "a state dict")
+        state = {k.removeprefix("module."): v for k, v in state.get("state_dict", state).items()}
+        mine = self.model.backbone.state_dict()
+        there = {k: v for k, v in state.items() if k in mine and v.shape == mine[k].shape}
+        lacking = sorted(k for k in mine if k not in there and not k.endswith("num_batches_tracked"))
+        if lacking:
+            raise BadConfig(f"lacks {lacking[0]} and {len(lacking) - 1} more of the backbone", str(weights))
+        self.model.backbone.load_state_dict(there, strict=False)
+        averaged = self.average.module
+        assert isinstance(averaged, SSH)
+        averaged.backbone.load_state_dict(there, strict=False)
+
     def _resume(self) -> None:
         if not (self.out / "state.pt").is_file():
             raise BadInput("there is nothing to resume", str(self.out / "state.pt"), "start without --resume")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.anchors import decode
-from train.backbones import VGG16, ConvRelu, Plain, RepConv, fuse
+from train.backbones import VGG16, ConvRelu, MobileNet, Plain, RepConv, fuse
 
 STRIDES = (8, 16, 32)
 TOP_K = 1000  # boxes a module keeps before NMS (paper section 4.1)
@@ -62,12 +62,13 @@ def _tuples(value: Any) -> Any:
 _DENSE = ((10.0, 16.0, 26.0), (40.0, 64.0, 104.0), (168.0, 270.0, 432.0))
 _PAPER = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
 
+_IMAGENET_MEAN, _IMAGENET_STD = (123.68, 116.78, 103.94), (58.4, 57.1, 57.4)
+
 SPECS = {
     spec.name: spec
     for spec in (
-        ModelSpec(
-            "vgg16", "vgg16", _PAPER, (128, 256, 256), 128, mean=(123.68, 116.78, 103.94), std=(58.4, 57.1, 57.4)
-        ),
+        ModelSpec("vgg16", "vgg16", _PAPER, (128, 256, 256), 128, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+        ModelSpec("mobilenet25", "mobilenet", _DENSE, (64, 64, 64), 64, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
         ModelSpec("plainXS16", "plain", _DENSE, (32, 32, 32), 32, (16, 16, 32, 64), (1, 1, 2, 2)),
         ModelSpec("plainS", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
         ModelSpec("plainM", "plain", _DENSE, (64, 64, 64), 64, (16, 32, 64, 128, 128), (1, 2, 4, 4, 2)),
@@ -114,6 +115,12 @@ class Module(nn.Module):
         return self.scores(x), self.boxes(x)
 
 
+def _backbone(spec: ModelSpec) -> VGG16 | MobileNet | Plain:
+    if spec.backbone == "vgg16":
+        return VGG16()
+    return MobileNet() if spec.backbone == "mobilenet" else Plain(spec.widths, spec.depths, spec.branches)
+
+
 class SSH(nn.Module):
     """images, float RGB 0..255 [N, 3, H, W] with H and W multiples of 32 ->
     one (scores [N, A, 2], offsets [N, A, 4]) a module, in the order of `grid_anchors`;
@@ -125,7 +132,7 @@ class SSH(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.backbone = VGG16() if spec.backbone == "vgg16" else Plain(spec.widths, spec.depths, spec.branches)
+        self.backbone = _backbone(spec)
         c8, c16, c32 = self.backbone.channels
         self.lateral8 = conv(spec, c8, spec.fusion, 1)
         self.lateral16 = conv(spec, c16, spec.fusion, 1)
@@ -188,7 +195,8 @@ class Deploy(nn.Module):
         self.top_k = top_k
         self.zero = tuple(round(m) for m in model.spec.mean)
         first = next(layer for layer in self.model.backbone.modules() if isinstance(layer, nn.Conv2d))
-        assert first.bias is not None
+        if first.bias is None:
+            first.bias = nn.Parameter(first.weight.new_zeros(first.out_channels))
         # What rounding the mean took goes into the bias.
         rest = (torch.tensor(self.zero).reshape(1, 3, 1, 1) - self.model.mean) / self.model.std
         first.bias.data += (first.weight * rest).sum((1, 2, 3))
