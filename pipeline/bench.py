@@ -26,13 +26,16 @@ class Timing:
     ratio: dict[str, float]
 
 
-def time_detectors(rounds: int, threads: int, against: str, progress: bool) -> tuple[dict[str, Timing], list[str]]:
-    """Each shipped model and peer on the same noise pictures under one runtime: net and box decoding, no NMS.
+def time_detectors(
+    rounds: int, threads: int, against: str, engines: tuple[str, ...], progress: bool
+) -> tuple[dict[str, Timing], list[str]]:
+    """Each shipped model, each of `engines` (paths) and each peer on the same noise pictures, one runtime for all
+    .onnx files: net and box decoding, no NMS.
 
     Returns the timings, and a line for each peer that could not be had.
     """
     options = DetectorOptions(threads=threads)
-    detectors: dict[str, Detector] = {name: load(name, options) for name in shipped()}
+    detectors: dict[str, Detector] = {name: load(name, options) for name in (*shipped(), *engines)}
     absent = []
     for name in PEERS:
         try:
@@ -66,10 +69,11 @@ def _timing(times: dict[str, list[float]], against: dict[str, list[float]]) -> T
 def table(timings: dict[str, Timing], against: str) -> str:
     """The timings as text, a line a detector."""
     sizes = list(next(iter(timings.values())).ms)
-    lines = [f"{'ms of CPU':<12}" + "".join(f"{size:>12}" for size in sizes) + f"   x {against}"]
+    wide = max(12, *(len(name) + 1 for name in timings))
+    lines = [f"{'ms of CPU':<{wide}}" + "".join(f"{size:>12}" for size in sizes) + f"   x {against}"]
     for name, timing in timings.items():
         ms = "".join(f"{timing.ms[size]:>12.1f}" for size in sizes)
-        lines.append(f"{name:<12}{ms}   " + " / ".join(f"{timing.ratio[size]:.2f}" for size in sizes))
+        lines.append(f"{name:<{wide}}{ms}   " + " / ".join(f"{timing.ratio[size]:.2f}" for size in sizes))
     return "\n".join(lines)
 
 

@@ -135,11 +135,12 @@ def leaks(video: str, truth: Path, smallest: float, as_json: bool, **flags: Any)
 @click.option("--detector", "detectors", is_flag=True, required=True, help="time the detectors and their peers")
 @click.option("--rounds", default=15, show_default=True, help="measured rounds")
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each")
+@click.option("--engine", "engines", multiple=True, metavar="FILE", help="also time this .onnx or .xml file")
 @click.option("--against", default="yunet", show_default=True, help="whom the ratios are to")
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
-def bench(detectors: bool, rounds: int, threads: int, against: str, as_json: bool) -> int:
+def bench(detectors: bool, rounds: int, threads: int, engines: tuple[str, ...], against: str, as_json: bool) -> int:
     """Time the shipped detectors beside YuNet and CenterFace, in turn, under the same runtime."""
-    timings, absent = benchmark.time_detectors(rounds, threads, against, progress=True)
+    timings, absent = benchmark.time_detectors(rounds, threads, against, engines, progress=True)
     for line in absent:
         _say("warning", line)
     print(benchmark.table(timings, against if against in timings else next(iter(timings))))

@@ -13,7 +13,8 @@ from engines.detector import Detector, DetectorOptions
 from engines.letterbox import ImageView
 from engines.types import Detections
 from tests.pack import make_pack
-from train.evaluate import detect_pyramid, measure
+from train.data import Labelled
+from train.evaluate import Show, detect_pyramid, false_alarms, measure, misses
 from train.wider import average_precision, evaluate, match, published_curve, read_validation
 
 FACE = [0.0, 0.0, 10.0, 10.0]
@@ -124,12 +125,36 @@ def test_missing_images_are_left_out_with_their_faces(tmp_path: Path) -> None:
     rest = [sets["all"][i] for i in (0, 2, 3)]
     answers = [Detections(i.xyxy, np.full(len(i.xyxy), 0.9, np.float32)) for i in rest]
     answers[2] = Detections.none()
-    result, _, _ = measure(Truthful(answers), sets, None, False, 0.5)
+    result, _, _ = measure(Truthful(answers), sets, Show(), 0.5)
     lost = len(rest[2].xyxy)
     assert (result["images"], result["missing"]) == (3, 1)
     assert result["faces"] == sum(len(i.xyxy) for i in rest)
     assert result["ap"]["all"] == pytest.approx(1 - lost / result["faces"], abs=1e-4)
     assert result["miss_rate"]["all"] == pytest.approx(lost / result["faces"], abs=1e-4)
+
+
+def test_false_alarms_touch_neither_faces_nor_ignored_ones() -> None:
+    item = Labelled(Path("x"), np.array([FACE, FAR], np.float32), np.array([False, True]))
+    beside = (FACE[0] + 200.0, FACE[1] + 200.0, FACE[2] + 200.0, FACE[3] + 200.0)
+    detections = found((FACE, 0.9), (FAR, 0.8), (beside, 0.7), (beside, 0.1))
+    assert false_alarms([detections, Detections.none()], [item, item], 0.5) == 0.5
+
+
+def test_a_zoomed_picture_has_smaller_faces_and_boxes_in_its_own_pixels() -> None:
+    """`Eyes` sees the size of what it is shown and finds its left half."""
+
+    class Eyes(Detector):
+        def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            self.shown = images.shape[1:3]
+            return np.array([[[0, 0, 32, 32]]], np.float32), np.ones((1, 1), np.float32)
+
+    eyes = Eyes(DetectorOptions())
+    half = Show(zoom=0.5).detect(eyes, np.zeros((128, 192, 3), np.uint8))
+    assert eyes.shown == (64, 96)
+    assert half.xyxy.tolist() == [[0, 0, 64, 64]]
+    item = Labelled(Path("x"), np.array([[0, 0, 40, 40]], np.float32), np.array([False]))
+    assert misses([Detections.none()], [item], 0.5, 0.5) == {"all": 1.0, "16-32": 1.0, "10-32": 1.0}
+    assert misses([Detections.none()], [item], 0.5, 1.0) == {"all": 1.0, "32-64": 1.0}
 
 
 def test_the_pyramid_looks_at_each_size_once_and_merges() -> None:
