@@ -17,8 +17,9 @@ from pipeline import config as settings
 from pipeline.config import Config
 from pipeline.errors import BadInput, UserError
 from pipeline.leaks import LeakMeter, read_truth
-from pipeline.records import JsonlSink
-from pipeline.run import Job, Report, run
+from pipeline.records import RecordSink, read_records
+from pipeline.run import Job, Report, run, run_stages
+from pipeline.saved import Saved
 from pipeline.uri import Kind, expand, parse, redact
 
 FLAGS = {
@@ -56,10 +57,24 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--model", help="shipped model's name or .onnx file"),
         click.option("--size", type=Size(), help="detector input, larger finds smaller faces"),
         click.option("--threshold", type=float, help="score from which a box is a face"),
-        click.option("--detect-every", type=int, metavar="N", help="detect on every N-th frame"),
+        click.option("--detect-every", metavar="N|auto", help="detect on every N-th frame"),
         click.option("--lookahead", type=int, metavar="N", help="frames by which the output waits"),
         click.option("--overwrite", is_flag=True, help="replace existing outputs"),
         click.option("--quiet", is_flag=True, help="no progress bar and no summary"),
+    ):
+        command = option(command)
+    return command
+
+
+def covering(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Flags of every command that covers and encodes."""
+    for option in (
+        click.option("--hide", help="solid, pixelate, blur or image:PATH"),
+        click.option("--shape", help="ellipse or box"),
+        click.option("--scale", type=float, help="the box is grown by this factor"),
+        click.option("--codec", help="h264, hevc, vp9, av1 or source"),
+        click.option("--crf", type=float, help="quality, lower is better"),
+        click.option("--preset", help="speed against size, x264's names"),
     ):
         command = option(command)
     return command
@@ -76,13 +91,10 @@ def app() -> None:
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="file, or folder for several inputs"
 )
-@click.option("--hide", help="solid, pixelate, blur or image:PATH")
-@click.option("--shape", help="ellipse or box")
-@click.option("--scale", type=float, help="the box is grown by this factor")
-@click.option("--codec", help="h264, hevc, vp9, av1 or source")
-@click.option("--crf", type=float, help="quality, lower is better")
-@click.option("--preset", help="speed against size, x264's names")
-@click.option("--records", type=click.Path(path_type=Path), metavar="FILE.jsonl", help="write what was found")
+@covering
+@click.option(
+    "--records", type=click.Path(path_type=Path), metavar="FILE", help="write what was found: .jsonl, .csv or .mot"
+)
 @shared
 def anonymize(inputs: tuple[str, ...], output: Path, records: Path | None, **flags: Any) -> int:
     """Write videos and images again with every face covered."""
@@ -91,12 +103,31 @@ def anonymize(inputs: tuple[str, ...], output: Path, records: Path | None, **fla
 
 @app.command()
 @click.argument("input_", metavar="INPUT")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.jsonl", help="records")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="records: .jsonl, .csv, .mot"
+)
 @shared
 def detect(input_: str, output: Path, **flags: Any) -> int:
-    """Write the faces of each frame as JSON Lines, and no video."""
+    """Write the faces of each frame, and no video."""
     jobs = [Job(str(file.path), None) for file in expand([input_])]
     return _all(jobs, output, flags)
+
+
+@app.command()
+@click.argument("input_", metavar="INPUT")
+@click.argument("records", type=click.Path(path_type=Path), metavar="FILE.jsonl")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="file to write")
+@covering
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
+@click.option("--overwrite", is_flag=True, help="replace an existing output")
+@click.option("--quiet", is_flag=True, help="no progress bar and no summary")
+def apply(input_: str, records: Path, output: Path, **flags: Any) -> int:
+    """Cover the faces that records name: saved before, perhaps edited by hand (.jsonl, .csv or MOT)."""
+    config = _config(flags)
+    (job,) = _jobs((input_,), output, flags["overwrite"])
+    report = run_stages(job, config, Saved(read_records(records, job.source), records), progress=not flags["quiet"])
+    _tell(job, report, flags["quiet"])
+    return 1 if report.lost else 0
 
 
 @app.group()
@@ -178,7 +209,7 @@ def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any]) -> int:
     """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
     config = _config(flags)
     detector = load(config.detector.model, config.detector.options())
-    notes = JsonlSink(records, flags["overwrite"]) if records else None
+    notes = RecordSink(records, flags["overwrite"]) if records else None
     worst = 0
     done = 0
     try:
@@ -197,7 +228,7 @@ def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any]) -> int:
     return worst
 
 
-def _one(job: Job, config: Config, detector: Detector, notes: JsonlSink | None, quiet: bool, many: bool) -> int:
+def _one(job: Job, config: Config, detector: Detector, notes: RecordSink | None, quiet: bool, many: bool) -> int:
     try:
         report = run(job, config, detector, notes, progress=not quiet)
     except UserError as e:

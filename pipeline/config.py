@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from engines.detector import DetectorOptions
 from pipeline.encode import EncodeOptions
@@ -21,6 +21,18 @@ def _hide(value: str) -> str:
     return value
 
 
+def _every(value: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if isinstance(value, bool) or not 1 <= number <= 100:
+        raise ValueError("must be 1 to 100, or auto")
+    return number
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +43,7 @@ class DetectorConfig(Section):
     threshold: float = Field(0.25, gt=0, lt=1)
     nms_iou: float = Field(0.3, gt=0, le=1)
     threads: int = Field(1, ge=1, le=256)
-    every: int = Field(1, ge=1, le=100)
+    every: Annotated[int | str, PlainValidator(_every)] = 1
 
     def options(self) -> DetectorOptions:
         return DetectorOptions(self.threshold, self.nms_iou, self.threads)

@@ -4,49 +4,79 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
 from engines.boxes import Array, grow_xyxy
+from pipeline.follow import follow
 from pipeline.types import XYXY, Box, BoxState, TrackedFrame, xyxy
 
 YOUNG = 6  # sightings from which the motion before the first one is judged
 SPREAD = 0.04  # by which a box grows with each frame further back
+FOLLOWED = 0.015  # the same where its looks were followed
+ALIKE = 0.5  # correlation from which two pictures show the same face
+GRACE = 3  # frames further back that are covered after its looks were lost
 REACH, SIGMA = 5, 2.5  # frames around one over which its boxes are smoothed, and the Gaussian's width
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A frame that is held back. luma: the displayed picture's luma, uint8 [h, w], small, None when there is none.
+
+    scale: luma pixels for a pixel of the displayed picture. scene: frames of one scene have the same number.
+    """
+
+    tracked: TrackedFrame
+    luma: Array | None = None
+    scale: float = 1.0
+    scene: int = 0
+
+
+@dataclass(slots=True)
+class Young:
+    """A track's first sightings: frame and box; whether the frames before the first one have their covers."""
+
+    seen: list[tuple[int, Array]]
+    scene: int
+    followed: bool = False
 
 
 class Lookahead:
     """Holds the last `lag` frames back.
 
-    When a track is first seen, the frames that still wait get a box for it too, moved back along its
-    motion (judged anew with each of its first sightings) and growing: the face is covered before the
-    detector first fired. When a track is seen again after it was missing, the boxes that were guessed
-    in between are united with the straight line between the two sightings. On the way out each box is
-    united with the smoothed path of its track, so that a box that jumps for a frame uncovers nothing.
+    When a track is first seen (with a score of `sure`, or for the second time), the frames of its
+    scene that still wait get a box for it too: the face is followed back by its looks as far as it
+    is there; where it is too small for that it is moved back along its motion (judged anew with each
+    of its first sightings), growing. So it is covered before the detector first fired. When a track
+    is seen again after it was missing, the boxes that were guessed in between are united with the
+    straight line between the two sightings. On the way out each box is united with the smoothed path
+    of its track, so that a box that jumps for a frame uncovers nothing.
     """
 
-    def __init__(self, lag: int) -> None:
-        self.lag = lag
-        self.waiting: deque[TrackedFrame] = deque()
+    def __init__(self, lag: int, sure: float = 0.5) -> None:
+        self.lag, self.sure = lag, sure
+        self.waiting: deque[Waiting] = deque()
         self.gone: deque[tuple[int, tuple[Box, ...]]] = deque(maxlen=REACH)  # frame numbers and boxes, not smoothed
         self.newest = 0  # the largest id so far: ids rise, so a larger one is a birth
-        self.young: dict[int, list[tuple[int, Array]]] = {}  # id -> frame and box of its first sightings
+        self.young: dict[int, Young] = {}
 
-    def push(self, tracked: TrackedFrame) -> list[TrackedFrame]:
+    def push(
+        self, tracked: TrackedFrame, luma: Array | None = None, scale: float = 1.0, scene: int = 0
+    ) -> list[TrackedFrame]:
         """Take a frame in; returns the frames whose wait is over, in order (at most one)."""
-        self.waiting.append(tracked)
+        self.waiting.append(Waiting(tracked, luma, scale, scene))
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
                 if box.id > self.newest:
-                    self.young[box.id] = []
+                    self.young[box.id] = Young([], scene)
                 else:
                     self._fill_gap(box)
                 self._backfill(box, tracked.frame.index)
         self.newest = max([self.newest, *(box.id for box in tracked.boxes)])
-        first = self.waiting[0].frame.index
-        self.young = {track: seen for track, seen in self.young.items() if seen[0][0] > first}
+        first = self.waiting[0].tracked.frame.index
+        self.young = {track: young for track, young in self.young.items() if young.seen[0][0] > first}
         return [self._leave()] if len(self.waiting) > self.lag else []
 
     def flush(self) -> list[TrackedFrame]:
@@ -55,9 +85,9 @@ class Lookahead:
 
     def _leave(self) -> TrackedFrame:
         """The oldest frame, its boxes united with the smoothed path of their tracks."""
-        tracked = self.waiting.popleft()
+        tracked = self.waiting.popleft().tracked
         here = tracked.frame.index
-        coming = [(other.frame.index, other.boxes) for other in islice(self.waiting, REACH)]
+        coming = [(other.tracked.frame.index, other.tracked.boxes) for other in islice(self.waiting, REACH)]
         paths: dict[int, list[tuple[float, XYXY]]] = {}
         for index, boxes in [(here, tracked.boxes), *self.gone, *coming]:
             weight = math.exp(-(((index - here) / SIGMA) ** 2) / 2)
@@ -67,26 +97,61 @@ class Lookahead:
         return replace(tracked, boxes=tuple(_united(box, paths[box.id]) for box in tracked.boxes))
 
     def _backfill(self, box: Box, index: int) -> None:
-        """Cover a young track's place in the frames before its birth, more widely the earlier."""
-        seen = self.young.get(box.id)
-        if seen is None:
+        """Cover a young track's place in the frames of its scene before its birth."""
+        young = self.young.get(box.id)
+        if young is None:
             return
-        seen.append((index, np.array(box.xyxy)))
-        birth = seen[0][0]
-        if len(seen) == YOUNG:
+        young.seen.append((index, np.array(box.xyxy)))
+        if len(young.seen) == YOUNG:
             del self.young[box.id]
-        speed = _speed(seen)
-        for at, tracked in enumerate(self.waiting):
-            back = birth - tracked.frame.index
-            if back <= 0:
-                break
-            moved = grow_xyxy(seen[0][1] - back * speed, 1 + SPREAD * back)
-            self._put(at, replace(box, xyxy=xyxy(moved), state=BoxState.BACKFILLED))
+        if young.followed or (box.score < self.sure and len(young.seen) < 2):
+            return
+        birth = young.seen[0][0]
+        before = [at for at, w in enumerate(self.waiting) if w.tracked.frame.index < birth and w.scene == young.scene]
+        places = self._followed(young, before) if len(young.seen) <= 2 else None
+        young.followed = places is not None
+        if places is None:
+            speed = _speed(young.seen)
+            steps = [(at, birth - self.waiting[at].tracked.frame.index) for at in before]
+            places = [(at, grow_xyxy(young.seen[0][1] - n * speed, 1 + SPREAD * n)) for at, n in steps]
+        for at, place in places:
+            self._put(at, replace(box, xyxy=xyxy(place), state=BoxState.BACKFILLED))
+
+    def _followed(self, young: Young, before: list[int]) -> list[tuple[int, Array]] | None:
+        """Where the face was in the frames `before` its birth, as far as its looks are found there.
+
+        None when it has no looks to go by: no luma, or it is too small.
+        """
+        if not before or before[-1] + 1 >= len(self.waiting):
+            return None
+        last = self.waiting[before[-1] + 1]  # the frame of its birth
+        place, speed, lost = young.seen[0][1] * last.scale, np.zeros(4), 0
+        places = []
+        for step, at in enumerate(reversed(before), 1):
+            now = self.waiting[at]
+            if last.luma is None or now.luma is None or now.luma.shape != last.luma.shape:
+                return None
+            match = follow(last.luma, place, now.luma) if not lost else None
+            if match is None and not lost and step == 1:
+                return None
+            if match is not None and match.score >= ALIKE:
+                speed = 0.5 * speed + 0.5 * (match.xyxy - place)
+                place = match.xyxy
+            else:
+                lost += 1
+                place = place + speed
+                if lost > GRACE:
+                    break
+            places.append((at, grow_xyxy(place / now.scale, 1 + FOLLOWED * step + SPREAD * lost)))
+            last = now
+        return places
 
     def _fill_gap(self, box: Box) -> None:
         """Cover the line between this sighting and the last one, when that still waits."""
         last = len(self.waiting) - 1
         for start in range(last - 1, -1, -1):
+            if self.waiting[start].scene != self.waiting[last].scene:
+                continue  # a flash between two sightings; over a cut no track lives on
             old = self._find(start, box.id)
             if old is not None and old.state is BoxState.OBSERVED:
                 break
@@ -101,12 +166,13 @@ class Lookahead:
             self._put(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
 
     def _find(self, at: int, track: int) -> Box | None:
-        return next((b for b in self.waiting[at].boxes if b.id == track), None)
+        return next((b for b in self.waiting[at].tracked.boxes if b.id == track), None)
 
     def _put(self, at: int, box: Box) -> None:
         """Put a box into a waiting frame, in the place of an earlier guess of the same track."""
-        tracked = self.waiting[at]
-        self.waiting[at] = replace(tracked, boxes=(*(b for b in tracked.boxes if b.id != box.id), box))
+        held = self.waiting[at]
+        rest = (b for b in held.tracked.boxes if b.id != box.id)
+        self.waiting[at] = replace(held, tracked=replace(held.tracked, boxes=(*rest, box)))
 
 
 def _united(box: Box, path: list[tuple[float, XYXY]]) -> Box:

@@ -64,6 +64,23 @@ def rgb_view(frame: Frame, limit: tuple[int, int]) -> ImageView:
     return ImageView(small, *frame.size)
 
 
+def luma_view(frame: Frame, longest: int) -> tuple[Array, float]:
+    """The displayed picture's brightness, upright, uint8 [h, w], its longer side at most `longest`; and its
+    pixels for one of the picture's. RGB lends its green, deeper pictures their upper eight bits."""
+    picture = frame.picture
+    plane = planes(picture)[0].pixels
+    scale = min(1.0, longest / max(plane.shape))
+    small = plane
+    if scale < 1:
+        size = round(plane.shape[1] * scale), round(plane.shape[0] * scale)
+        small = cv2.resize(plane, (max(1, size[0]), max(1, size[1])), interpolation=cv2.INTER_AREA)
+    bits = picture.format.components[0].bits
+    luma = (small >> (bits - 8)).astype(np.uint8) if bits > 8 else small
+    luma = np.rot90(luma, frame.rotation // 90)
+    # A copy in any case: the picture's own memory is covered and given back while this is still looked at.
+    return np.array(luma), luma.shape[1] / frame.size[0]
+
+
 def _small_rgb(picture: av.VideoFrame, width: int, height: int) -> Array:
     parts = [_shrink(plane.pixels, width, height) for plane in planes(picture)]
     name = picture.format.name

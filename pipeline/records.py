@@ -1,18 +1,61 @@
-"""What was found, written beside the video: JSON Lines, one object a frame."""
+"""What was found, written beside the video and read again: JSON Lines, CSV or MOT by the file's ending."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pipeline.errors import SinkLost
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from engines.errors import BadConfig
+from pipeline.errors import BadInput, SinkLost
 from pipeline.output import Temporary, check
-from pipeline.types import TrackedFrame
+from pipeline.types import XYXY, Box, BoxState, TrackedFrame
+
+ENDINGS = (".jsonl", ".csv", ".mot", ".txt")
+COLUMNS = ("source", "frame", "pts", "time_s", "width", "height", "id", "x1", "y1", "x2", "y2", "score", "state")
+
+
+def _corners(value: XYXY) -> XYXY:
+    if value[2] <= value[0] or value[3] <= value[1]:
+        raise ValueError("x1, y1 must lie left of and above x2, y2")
+    return value
+
+
+class Face(BaseModel):
+    """A box in a record. score and state may be left out of one that was added by hand."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    id: int
+    xyxy: Annotated[XYXY, AfterValidator(_corners)]
+    score: float = Field(1.0, ge=0, le=1)
+    state: BoxState = BoxState.OBSERVED
+
+    def box(self) -> Box:
+        return Box(self.id, self.xyxy, self.score, self.state)
+
+
+class Record(BaseModel):
+    """A frame's faces; xyxy in pixels of the displayed frame, time in seconds, pts in the source's time base."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    source: str = ""
+    frame: int = Field(ge=0)
+    pts: int | None = None
+    time_s: float | None = None
+    width: int | None = Field(None, gt=0)
+    height: int | None = Field(None, gt=0)
+    faces: tuple[Face, ...] = ()
 
 
 def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
-    """A frame's record; boxes in pixels of the displayed source frame, time in seconds."""
+    """A frame's record as JSON values."""
     frame = tracked.frame
     width, height = frame.size
     time_s = frame.time_s
@@ -30,18 +73,41 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
     }
 
 
-class JsonlSink:
-    """Records of one or more sources in one file."""
+def lines(row: dict[str, Any], ending: str) -> str:
+    """The text of a record in a format of ENDINGS. A CSV frame without faces is a row without a face."""
+    if ending == ".jsonl":
+        return json.dumps(row, ensure_ascii=False) + "\n"
+    if ending == ".csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        head = [row[k] for k in COLUMNS[:6]]
+        faces = [(f["id"], *f["xyxy"], f["score"], f["state"]) for f in row["faces"]]
+        writer.writerows([*head, *face] for face in faces or [("",) * 7])
+        return text.getvalue()
+    out = ""
+    for f in row["faces"]:
+        x0, y0, x1, y1 = f["xyxy"]
+        out += f"{row['frame'] + 1},{f['id']},{x0},{y0},{x1 - x0:.2f},{y1 - y0:.2f},{f['score']},-1,-1,-1\n"
+    return out
+
+
+class RecordSink:
+    """Records of one or more sources in one file; its ending says the format."""
 
     def __init__(self, path: Path, overwrite: bool) -> None:
+        self.ending = path.suffix.lower()
+        if self.ending not in ENDINGS:
+            raise BadConfig("records end in .jsonl, .csv or .mot", str(path))
         check(path, overwrite)
         self.temporary = Temporary(path)
-        self.file = self.temporary.path.open("w", encoding="utf-8")
-        self.mark = 0
+        self.file = self.temporary.path.open("w", encoding="utf-8", newline="")
+        if self.ending == ".csv":
+            self.file.write(",".join(COLUMNS) + "\n")
+        self.mark = self.file.tell()
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
         try:
-            self.file.write(json.dumps(record(tracked, source), ensure_ascii=False) + "\n")
+            self.file.write(lines(record(tracked, source), self.ending))
         except OSError as e:
             raise self._lost(e) from None
 
@@ -68,3 +134,84 @@ class JsonlSink:
 
     def _lost(self, error: OSError) -> SinkLost:
         return SinkLost(f"cannot write the records ({error.strerror})", str(self.temporary.target))
+
+
+def read_records(path: Path, source: str | None = None) -> dict[int, Record]:
+    """frame -> record. BadInput names file and line of what is malformed, double or out of place.
+
+    source: the video they are wanted for; a file with records of several sources must hold its name.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise BadInput(f"cannot read the records ({e})", str(path)) from None
+    parse = {".jsonl": _json_rows, ".csv": _csv_rows}.get(path.suffix.lower(), _mot_rows)
+    rows = list(parse(text, path))
+    sources = {row.source for _, row in rows}
+    if len(sources) > 1:
+        named = {s for s in sources if s == source} or {s for s in sources if Path(s).name == Path(source or "").name}
+        if len(named) != 1:
+            raise BadInput(f"holds {len(sources)} sources, none of them is {source}", str(path))
+        rows = [(line, row) for line, row in rows if row.source in named]
+    out: dict[int, Record] = {}
+    for line, row in rows:
+        if row.frame in out:
+            raise BadInput(f"frame {row.frame} comes twice", f"{path}:{line}")
+        ids = [face.id for face in row.faces]
+        if len(set(ids)) != len(ids):
+            raise BadInput(f"frame {row.frame} has an id twice", f"{path}:{line}", "each face its own")
+        out[row.frame] = row
+    return out
+
+
+def _validated(line: int, path: Path, value: Any) -> tuple[int, Record]:
+    try:
+        return line, Record.model_validate(value)
+    except ValidationError as e:
+        error = e.errors()[0]
+        key = ".".join(str(p) for p in error["loc"])
+        raise BadInput(f"{key}: {error['msg'].removeprefix('Value error, ')}", f"{path}:{line}") from None
+
+
+def _json_rows(text: str, path: Path) -> Iterable[tuple[int, Record]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as e:
+                raise BadInput(f"not JSON ({e.msg}, column {e.colno})", f"{path}:{number}") from None
+            yield _validated(number, path, value)
+
+
+def _csv_rows(text: str, path: Path) -> Iterable[tuple[int, Record]]:
+    reader = csv.DictReader(io.StringIO(text))
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        raise BadInput("the first line must be " + ",".join(COLUMNS), f"{path}:1")
+    frames: dict[tuple[str, str], tuple[int, dict[str, Any]]] = {}
+    for row in reader:
+        head = {k: row[k] or None for k in COLUMNS[1:6]} | {"source": row["source"] or ""}
+        line, value = frames.setdefault((head["source"] or "", row["frame"] or ""), (reader.line_num, head))
+        faces = value.setdefault("faces", [])
+        if row["id"]:
+            face = {"id": row["id"], "xyxy": [row[k] for k in ("x1", "y1", "x2", "y2")]}
+            faces.append(face | {k: row[k] for k in ("score", "state") if row[k]})
+            _validated(reader.line_num, path, value | {"faces": faces[-1:]})
+    for line, value in frames.values():
+        yield _validated(line, path, value)
+
+
+def _mot_rows(text: str, path: Path) -> Iterable[tuple[int, Record]]:
+    frames: dict[int, tuple[int, list[Any]]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            values = [float(v) for v in line.split(",")[:7]]
+            frame, track, left, top, width, height, score = values if len(values) > 6 else [*values, 1.0]
+        except ValueError:
+            raise BadInput("not frame,id,left,top,width,height,score,...", f"{path}:{number}") from None
+        face = {"id": int(track), "xyxy": [left, top, left + width, top + height], "score": min(max(score, 0), 1)}
+        _validated(number, path, {"frame": int(frame) - 1, "faces": [face]})
+        frames.setdefault(int(frame) - 1, (number, []))[1].append(face)
+    for index, (number, faces) in frames.items():
+        yield _validated(number, path, {"frame": index, "faces": faces})

@@ -21,13 +21,11 @@ from tqdm import tqdm
 from engines.detector import Detector
 from pipeline.config import Config
 from pipeline.cover import Anonymizer
-from pipeline.detect import Eye
 from pipeline.errors import SourceLost
-from pipeline.lookahead import Lookahead
+from pipeline.line import Line
 from pipeline.ring import Cancelled, Ring
 from pipeline.sink import Sink, check_output, open_sink
 from pipeline.source import Source, SourceOptions, open_source
-from pipeline.track import Tracker
 from pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
 
 
@@ -86,23 +84,25 @@ class Worker(threading.Thread):
             self._failed(e)
 
 
-class Line:
-    """The stages between the rings: a frame in, tracked frames out, when their look-ahead is over."""
+class Stages(Protocol):
+    """What gives frames their faces: `Line`, which looks for them, or `Saved`, which knows them.
 
-    def __init__(self, detector: Detector, config: Config) -> None:
-        self.eye = Eye(detector, config.detector)
-        self.tracker = Tracker(config.tracker)
-        self.lookahead = Lookahead(config.tracker.lookahead)
+    push takes a frame and returns those that are done, in order; flush the rest.
+    """
 
-    def push(self, frame: Frame) -> list[TrackedFrame]:
-        boxes = self.tracker.update(self.eye.look(frame), frame.time_s, frame.size)
-        return self.lookahead.push(TrackedFrame(frame, boxes))
+    def push(self, frame: Frame) -> list[TrackedFrame]: ...
 
-    def flush(self) -> list[TrackedFrame]:
-        return self.lookahead.flush()
+    def flush(self) -> list[TrackedFrame]: ...
 
 
 def run(job: Job, config: Config, detector: Detector, records: Recorder | None = None, progress: bool = True) -> Report:
+    """Do one job with the faces that the detector finds; see `run_stages`."""
+    return run_stages(job, config, Line(detector, config), records, progress)
+
+
+def run_stages(
+    job: Job, config: Config, stages: Stages, records: Recorder | None = None, progress: bool = True
+) -> Report:
     """Do one job. Raises UserError, or KeyboardInterrupt as it comes; then nothing of the output is left.
 
     A source that breaks after some frames is not an error: what came is covered and kept, and the
@@ -127,7 +127,7 @@ def run(job: Job, config: Config, detector: Detector, records: Recorder | None =
             sink = open_sink(job.output, info, config.encode.options(job.overwrite))
             encoder = _start_encoder(sink, covered)
         with tqdm(total=info.frames, unit="frame", disable=None if progress else True, dynamic_ncols=True) as bar:
-            _drive(decoded, covered, Line(detector, config), anonymizer, sink, records, info, report, bar)
+            _drive(decoded, covered, stages, anonymizer, sink, records, info, report, bar)
         covered.close()
         if encoder is not None:
             encoder.join()
@@ -176,7 +176,7 @@ def _start_encoder(sink: Sink, ring: Ring[CoveredFrame | SidePacket]) -> Worker:
 
 
 def _drive(
-    decoded: Ring[StreamInfo | Frame | SidePacket], covered: Ring[CoveredFrame | SidePacket], line: Line,
+    decoded: Ring[StreamInfo | Frame | SidePacket], covered: Ring[CoveredFrame | SidePacket], stages: Stages,
     anonymizer: Anonymizer, sink: Sink | None, records: Recorder | None, info: StreamInfo, report: Report, bar: tqdm,
 ) -> None:  # fmt: skip
     """Take what is decoded through the line until it ends; a lost source ends it too."""
@@ -195,13 +195,13 @@ def _drive(
     try:
         for item in decoded:
             if isinstance(item, Frame):
-                for tracked in line.push(item):
+                for tracked in stages.push(item):
                     leave(tracked)
             elif isinstance(item, SidePacket) and sink is not None:
                 covered.put(item)
     except SourceLost as e:
         report.lost = e
-    for tracked in line.flush():
+    for tracked in stages.flush():
         leave(tracked)
     report.tracks = len(tracks)
 

@@ -1,0 +1,71 @@
+"""Scene cuts: where a picture has nothing to do with the one before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from engines.boxes import Array
+
+SIZE = (64, 36)
+BINS = 32
+# A picture is new when its pixels and its histogram both differ (a pan changes the first, a lamp the second
+# alone); mean absolute difference of luma, and share of the histogram that moved.
+PIXELS, HISTOGRAM = 12.0, 0.15
+# Or when hardly a pixel stays: two scenes of the same brightness.
+ALL_PIXELS = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A picture at 64x36, smoothed, and its histogram's cumulated shares."""
+
+    small: Array
+    shares: Array
+
+
+def glance(luma: Array) -> Glance:
+    """luma: uint8 [h, w], any size."""
+    small = cv2.GaussianBlur(cv2.resize(luma, SIZE, interpolation=cv2.INTER_AREA), (5, 5), 0).astype(np.float32)
+    counts = np.histogram(small, bins=BINS, range=(0, 256))[0]
+    return Glance(small, counts / counts.sum())
+
+
+def differs(a: Glance, b: Glance) -> bool:
+    pixels = float(np.abs(a.small - b.small).mean())
+    moved = float(np.abs(a.shares - b.shares).sum() / 2)
+    return (pixels > PIXELS and moved > HISTOGRAM) or pixels > ALL_PIXELS
+
+
+class Cuts:
+    """Numbers the scenes of a video, frame by frame.
+
+    A flash is one picture that differs from its neighbours while these are alike. When the
+    differing picture comes, that cannot be known yet: it gets a scene number of its own, and the
+    picture after it either goes on with that scene (it was a cut) or with the one before (it was a
+    flash).
+    """
+
+    def __init__(self) -> None:
+        self.scene = 0
+        self.highest = 0
+        self.last: Glance | None = None
+        self.before: tuple[int, Glance] | None = None  # the scene and picture before a suspected cut
+
+    def look(self, luma: Array) -> int:
+        """The number of the scene that this frame belongs to."""
+        now = glance(luma)
+        if self.last is not None and differs(self.last, now):
+            if self.before is not None and not differs(self.before[1], now):
+                self.scene = self.before[0]
+                self.before = None
+            else:
+                self.before = (self.scene, self.last)
+                self.highest += 1
+                self.scene = self.highest
+        else:
+            self.before = None
+        self.last = now
+        return self.scene

@@ -1,0 +1,49 @@
+"""Following a face from one picture to the next by its looks, where no detector fired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from engines.boxes import Array
+
+SIDE = 32  # pixels to which a face is shrunk before it is compared
+SMALLEST = 6  # sides in luma pixels under which a face has no looks of its own
+REACH = 0.6  # how far it may have moved between two pictures, in its own sides
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """xyxy: where the face is, float64 [4], in the pixels of the luma view. score: correlation, -1..1."""
+
+    xyxy: Array
+    score: float
+
+
+def follow(before: Array, xyxy: Array, after: Array) -> Match | None:
+    """Where what lies in the box `xyxy` of the picture `before` lies in `after`: luma uint8 [h, w] of one size.
+
+    Normalised correlation, so brightness and contrast may change; the size stays. None when the box is too
+    small, or outside. The box is found as near as half a pixel of the (shrunk) view.
+    """
+    height, width = before.shape
+    x0, y0 = np.maximum(np.floor(xyxy[:2]), 0).astype(int)
+    x1, y1 = np.minimum(np.ceil(xyxy[2:]), (width, height)).astype(int)
+    w, h = x1 - x0, y1 - y0
+    if min(w, h) < SMALLEST:
+        return None
+    far = int(np.ceil(REACH * max(w, h)))
+    left, top = max(0, x0 - far), max(0, y0 - far)
+    window = after[top : min(height, y1 + far), left : min(width, x1 + far)]
+    patch = before[y0:y1, x0:x1]
+    scale = min(1.0, SIDE / max(w, h))
+    if scale < 1:
+        patch, window = (cv2.resize(p, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for p in (patch, window))
+    if patch.std() < 2 or window.shape[0] < patch.shape[0] or window.shape[1] < patch.shape[1]:
+        return None  # nothing to go by
+    table = cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED)
+    _, score, _, (column, row) = cv2.minMaxLoc(table)
+    moved = np.array([left + column / scale - x0, top + row / scale - y0])
+    return Match(xyxy + np.tile(moved, 2), float(score))
