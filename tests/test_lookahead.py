@@ -3,11 +3,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 import av
+import cv2
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.lookahead import Lookahead
+from pipeline.lookahead import GRACE, Lookahead
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
 
 PICTURE = av.VideoFrame(32, 32, "yuv420p")
@@ -92,6 +94,72 @@ def test_a_steady_motion_is_not_smeared_when_both_sides_are_known() -> None:
     out = through(Lookahead(12), [tracked(i, box(3 * i)) for i in range(20)])
     for i in range(6, 14):
         assert out[i].boxes[0].xyxy == pytest.approx(box(3 * i).xyxy, abs=0.01)
+
+
+def texture() -> np.ndarray:
+    rough = np.random.default_rng(2).integers(0, 256, (12, 12)).astype(np.uint8)
+    return cv2.resize(rough, (24, 24), interpolation=cv2.INTER_CUBIC)
+
+
+def scenery(x: float | None) -> np.ndarray:
+    """Luma of 160x60 with a face of 24 pixels at x, 20, if any."""
+    out = np.full((60, 160), 90, np.uint8) + np.random.default_rng(1).integers(0, 12, (60, 160)).astype(np.uint8)
+    if x is not None:
+        out[20:44, round(x) : round(x) + 24] = texture()
+    return out
+
+
+def seen(x: float, score: float = 0.9, track: int = 1) -> Box:
+    return Box(track, (x, 20.0, x + 24, 44.0), score, BoxState.OBSERVED)
+
+
+def looked(line: Lookahead, frames: list[tuple[TrackedFrame, np.ndarray, int]]) -> list[TrackedFrame]:
+    out = [done for frame, luma, scene in frames for done in line.push(frame, luma, 1.0, scene)]
+    return out + line.flush()
+
+
+def test_a_face_is_followed_back_by_its_looks_at_its_very_first_sighting() -> None:
+    """It turns round, so no motion before its birth can be told from what follows."""
+    path = [40 + 3 * abs(i - 6) for i in range(11)]
+    frames = [(tracked(i), scenery(path[i]), 0) for i in range(10)]
+    frames.append((tracked(10, seen(path[10])), scenery(path[10]), 0))
+    out = looked(Lookahead(12), frames)
+    for i in range(10):
+        (made,) = out[i].boxes
+        assert made.state is BoxState.BACKFILLED
+        assert (made.xyxy[0] + made.xyxy[2]) / 2 == pytest.approx(path[i] + 12, abs=3)  # smoothing widens
+        assert contains(made, (path[i], 20, path[i] + 24, 44))
+
+
+def test_following_stops_soon_after_the_face_is_gone() -> None:
+    frames = [(tracked(i), scenery(60 if i >= 8 else None), 0) for i in range(12)]
+    frames.append((tracked(12, seen(60)), scenery(60), 0))
+    out = looked(Lookahead(15), frames)
+    assert [len(t.boxes) for t in out] == [0] * (8 - GRACE) + [1] * (13 - 8 + GRACE)
+
+
+def test_nothing_is_covered_over_a_cut() -> None:
+    frames = [(tracked(i), scenery(60), int(i >= 5)) for i in range(8)] + [(tracked(8, seen(60)), scenery(60), 1)]
+    assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [0] * 5 + [1] * 4
+    bare = [(tracked(i), np.zeros((0, 0), np.uint8), int(i >= 5)) for i in range(8)] + [(tracked(8, box(50)), None, 1)]
+    assert [len(t.boxes) for t in looked(Lookahead(15), bare)] == [0] * 5 + [1] * 4  # type: ignore[arg-type]
+
+
+def test_a_gap_across_a_flash_is_filled() -> None:
+    frames = [
+        (tracked(0, seen(60)), scenery(60), 0),
+        (tracked(1), scenery(None), 1),
+        (tracked(2, seen(60)), scenery(60), 0),
+    ]
+    out = looked(Lookahead(5), frames)
+    assert [b.state for b in out[1].boxes] == [BoxState.BACKFILLED]
+
+
+def test_a_doubtful_box_is_not_followed_back_until_it_comes_again() -> None:
+    frames = [(tracked(i), scenery(60), 0) for i in range(4)] + [(tracked(4, seen(60, 0.3)), scenery(60), 0)]
+    assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [0] * 4 + [1]
+    frames.append((tracked(5, seen(60, 0.3)), scenery(60), 0))
+    assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [1] * 6
 
 
 @given(st.integers(0, 20), st.integers(0, 40))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.picture import PLANAR
-from pipeline.planes import planes, rgb_view, to_stored
+from pipeline.planes import luma_view, planes, rgb_view, to_stored
 from pipeline.types import Frame
 
 
@@ -74,3 +74,26 @@ def test_displayed_boxes_find_their_stored_pixels(rotation: int) -> None:
     y, x = np.nonzero(shown)
     box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], np.float32)
     assert to_stored(box, 128, 72, rotation).tolist() == [[100, 10, 120, 20]]
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_the_luma_view_is_small_upright_and_a_copy(rotation: int) -> None:
+    rgb = np.zeros((120, 320, 3), np.uint8)
+    rgb[20:60, 40:80] = 255
+    picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+    luma, scale = luma_view(Frame(0, 0, Fraction(1, 30), picture, rotation), 160)
+    assert max(luma.shape) == 160
+    assert scale == 0.5
+    shown = np.rot90(rgb[..., 0], rotation // 90)
+    assert np.abs(luma.astype(int) - np.where(shown[::2, ::2], 235, 16)).mean() < 3
+    planes(picture)[0].pixels[:] = 77
+    assert (luma != 77).all()
+
+
+def test_the_luma_view_of_deep_and_rgb_pictures() -> None:
+    rgb = np.full((32, 48, 3), 200, np.uint8)
+    for name in ("yuv420p10le", "gbrp", "gray"):
+        picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=name)
+        luma, scale = luma_view(Frame(0, 0, Fraction(1, 30), picture), 640)
+        assert (luma.dtype, luma.shape, scale) == (np.uint8, (32, 48), 1.0)
+        assert 150 < luma.mean() < 220
