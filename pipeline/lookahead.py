@@ -85,7 +85,9 @@ class Lookahead:
 
     def _leave(self) -> TrackedFrame:
         """The oldest frame, its boxes united with the smoothed path of their tracks."""
-        tracked = self.waiting.popleft().tracked
+        held = self.waiting.popleft()
+        self._extend(held)
+        tracked = held.tracked
         here = tracked.frame.index
         coming = [(other.tracked.frame.index, other.tracked.boxes) for other in islice(self.waiting, REACH)]
         paths: dict[int, list[tuple[float, XYXY]]] = {}
@@ -108,43 +110,31 @@ class Lookahead:
             return
         birth = young.seen[0][0]
         before = [at for at, w in enumerate(self.waiting) if w.tracked.frame.index < birth and w.scene == young.scene]
-        places = self._followed(young, before) if len(young.seen) <= 2 else None
-        young.followed = places is not None
+        places = None
+        if before and len(young.seen) <= 2:
+            chain = [self.waiting[at] for at in (before[-1] + 1, *reversed(before))]
+            places = trace(chain, young.seen[0][1])
+            young.followed = places is not None
         if places is None:
             speed = _speed(young.seen)
-            steps = [(at, birth - self.waiting[at].tracked.frame.index) for at in before]
-            places = [(at, grow_xyxy(young.seen[0][1] - n * speed, 1 + SPREAD * n)) for at, n in steps]
-        for at, place in places:
+            steps = (birth - self.waiting[at].tracked.frame.index for at in reversed(before))
+            places = [grow_xyxy(young.seen[0][1] - n * speed, 1 + SPREAD * n) for n in steps]
+        for at, place in zip(reversed(before), places, strict=False):
             self._put(at, replace(box, xyxy=xyxy(place), state=BoxState.BACKFILLED))
 
-    def _followed(self, young: Young, before: list[int]) -> list[tuple[int, Array]] | None:
-        """Where the face was in the frames `before` its birth, as far as its looks are found there.
+    def _extend(self, held: Waiting) -> None:
+        """Follow the faces of a leaving frame that are not seen again in the frames that wait.
 
-        None when it has no looks to go by: no luma, or it is too small.
+        There the tracker's guesses, made without looking, give way to where the looks are found.
         """
-        if not before or before[-1] + 1 >= len(self.waiting):
-            return None
-        last = self.waiting[before[-1] + 1]  # the frame of its birth
-        place, speed, lost = young.seen[0][1] * last.scale, np.zeros(4), 0
-        places = []
-        for step, at in enumerate(reversed(before), 1):
-            now = self.waiting[at]
-            if last.luma is None or now.luma is None or now.luma.shape != last.luma.shape:
-                return None
-            match = follow(last.luma, place, now.luma) if not lost else None
-            if match is None and not lost and step == 1:
-                return None
-            if match is not None and match.score >= ALIKE:
-                speed = 0.5 * speed + 0.5 * (match.xyxy - place)
-                place = match.xyxy
-            else:
-                lost += 1
-                place = place + speed
-                if lost > GRACE:
-                    break
-            places.append((at, grow_xyxy(place / now.scale, 1 + FOLLOWED * step + SPREAD * lost)))
-            last = now
-        return places
+        after = [at for at, w in enumerate(self.waiting) if w.scene == held.scene]
+        for box in held.tracked.boxes:
+            guess = self._find(after[0], box.id) if after else None
+            if box.state is not BoxState.OBSERVED or guess is None or guess.state is not BoxState.COASTED:
+                continue
+            places = trace([held, *(self.waiting[at] for at in after)], np.array(box.xyxy), lost=0)
+            for at, place in zip(after, places or (), strict=False):
+                self._put(at, replace(guess, xyxy=xyxy(place)))
 
     def _fill_gap(self, box: Box) -> None:
         """Cover the line between this sighting and the last one, when that still waits."""
@@ -173,6 +163,34 @@ class Lookahead:
         held = self.waiting[at]
         rest = (b for b in held.tracked.boxes if b.id != box.id)
         self.waiting[at] = replace(held, tracked=replace(held.tracked, boxes=(*rest, box)))
+
+
+def trace(chain: list[Waiting], box: Array, lost: int = GRACE) -> list[Array] | None:
+    """Where the face `box` (xyxy, displayed pixels) of the first frame of a chain is in the others, one after the
+    other, growing a little with each step: as far as its looks are found, and `lost` steps further.
+
+    None when it has no looks to go by: no luma, or it is too small.
+    """
+    last = chain[0]
+    place, speed, missed = box * last.scale, np.zeros(4), 0
+    places = []
+    for step, now in enumerate(chain[1:], 1):
+        if last.luma is None or now.luma is None or now.luma.shape != last.luma.shape:
+            return None
+        match = follow(last.luma, place, now.luma) if not missed else None
+        if match is None and step == 1:
+            return None
+        if match is not None and match.score >= ALIKE:
+            speed = 0.5 * speed + 0.5 * (match.xyxy - place)
+            place = match.xyxy
+        else:
+            missed += 1
+            place = place + speed
+            if missed > lost:
+                break
+        places.append(grow_xyxy(place / now.scale, 1 + FOLLOWED * step + SPREAD * missed))
+        last = now
+    return places
 
 
 def _united(box: Box, path: list[tuple[float, XYXY]]) -> Box:
