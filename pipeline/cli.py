@@ -18,9 +18,12 @@ from pipeline.config import Config
 from pipeline.errors import BadInput, UserError
 from pipeline.leaks import LeakMeter, read_truth
 from pipeline.records import RecordSink, read_records
-from pipeline.run import Job, Report, run, run_stages
+from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
+from pipeline.twopass import run_twice
 from pipeline.uri import Kind, expand, parse, redact
+
+Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
 FLAGS = {
     "model": "detector.model",
@@ -92,13 +95,14 @@ def app() -> None:
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="file, or folder for several inputs"
 )
 @covering
+@click.option("--two-pass", is_flag=True, help="go through each video twice: later frames tell what earlier ones hid")
 @click.option(
     "--records", type=click.Path(path_type=Path), metavar="FILE", help="write what was found: .jsonl, .csv or .mot"
 )
 @shared
-def anonymize(inputs: tuple[str, ...], output: Path, records: Path | None, **flags: Any) -> int:
+def anonymize(inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, **flags: Any) -> int:
     """Write videos and images again with every face covered."""
-    return _all(_jobs(inputs, output, flags["overwrite"]), records, flags)
+    return _all(_jobs(inputs, output, flags["overwrite"]), records, flags, run_twice if two_pass else run)
 
 
 @app.command()
@@ -138,16 +142,16 @@ def evaluate() -> None:
 @evaluate.command()
 @click.argument("video")
 @click.argument("truth", type=click.Path(path_type=Path), metavar="TRUTH.txt")
+@click.option("--two-pass", is_flag=True, help="as anonymize --two-pass would cover")
 @click.option("--smallest", type=float, default=0.0, help="leave out faces with a shorter longer side, pixels")
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 @shared
-def leaks(video: str, truth: Path, smallest: float, as_json: bool, **flags: Any) -> int:
+def leaks(video: str, truth: Path, two_pass: bool, smallest: float, as_json: bool, **flags: Any) -> int:
     """Share of true face-frames (MOT file) that would be left uncovered."""
     config = _config(flags)
     meter = LeakMeter(read_truth(truth), config.cover, smallest)
-    report = run(
-        Job(video, None), config, load(config.detector.model, config.detector.options()), meter, not flags["quiet"]
-    )
+    detector = load(config.detector.model, config.detector.options())
+    report = (run_twice if two_pass else run)(Job(video, None), config, detector, meter, not flags["quiet"])
     if report.lost:
         _say("warning", report.lost)
     result = meter.result()
@@ -205,16 +209,26 @@ def _jobs(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
     return jobs
 
 
-def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any]) -> int:
+def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run = run) -> int:
     """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
     config = _config(flags)
     detector = load(config.detector.model, config.detector.options())
     notes = RecordSink(records, flags["overwrite"]) if records else None
     worst = 0
     done = 0
+
+    def work(job: Job) -> Report:
+        return do(job, config, detector, notes, not flags["quiet"])
+
     try:
         for job in jobs:
-            code = _one(job, config, detector, notes, flags["quiet"], len(jobs) > 1)
+            code = _one(
+                lambda job: do(job, config, detector, notes, not flags["quiet"]),
+                job,
+                notes,
+                flags["quiet"],
+                len(jobs) > 1,
+            )
             done += code != 2
             worst = max(worst, code)
     except BaseException:
@@ -228,9 +242,9 @@ def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any]) -> int:
     return worst
 
 
-def _one(job: Job, config: Config, detector: Detector, notes: RecordSink | None, quiet: bool, many: bool) -> int:
+def _one(do: Callable[[Job], Report], job: Job, notes: RecordSink | None, quiet: bool, many: bool) -> int:
     try:
-        report = run(job, config, detector, notes, progress=not quiet)
+        report = do(job)
     except UserError as e:
         if notes:
             notes.rollback()

@@ -17,21 +17,28 @@ LUMA = 640  # the longer side of the brightness by which cuts are found and face
 
 
 class Line:
-    """Detect, track, look ahead."""
+    """Detect, track, look ahead.
 
-    def __init__(self, detector: Detector, config: Config) -> None:
+    guess_s: seconds for which a face stays covered after it was seen last, where the tracker remembers it longer.
+    """
+
+    def __init__(self, detector: Detector, config: Config, guess_s: float | None = None) -> None:
         self.eye = Eye(detector, config.detector)
         self.tracker = Tracker(config.tracker)
         self.cuts = Cuts()
         self.scene = 0
-        self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.high)
+        self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.high, guess_s)
 
     def push(self, frame: Frame) -> list[TrackedFrame]:
         luma, scale = luma_view(frame, LUMA)
         scene = self.cuts.look(luma)
         cut, self.scene = scene != self.scene, scene
         boxes = self.tracker.update(self.eye.look(frame, cut), frame.time_s, frame.size)
-        return [settled(t) for t in self.lookahead.push(TrackedFrame(frame, boxes), luma, scale, scene)]
+        return [settled(t) for t in self.lookahead.push(TrackedFrame(self._held(frame), boxes), luma, scale, scene)]
+
+    def _held(self, frame: Frame) -> Frame:
+        """The frame as it waits."""
+        return frame
 
     def flush(self) -> list[TrackedFrame]:
         return [settled(t) for t in self.lookahead.flush()]

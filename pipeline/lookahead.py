@@ -53,10 +53,14 @@ class Lookahead:
     is seen again after it was missing, the boxes that were guessed in between are united with the
     straight line between the two sightings. On the way out each box is united with the smoothed path
     of its track, so that a box that jumps for a frame uncovers nothing.
+
+    sure: a score. guess_s: mere guesses later than this many seconds after a track was last known are
+    dropped (None: the tracker decides).
     """
 
-    def __init__(self, lag: int, sure: float = 0.5) -> None:
-        self.lag, self.sure = lag, sure
+    def __init__(self, lag: int, sure: float = 0.5, guess_s: float | None = None) -> None:
+        self.lag, self.sure, self.guess_s = lag, sure, guess_s
+        self.seen_s: dict[int, float] = {}  # when each track was last known, in frames that left
         self.waiting: deque[Waiting] = deque()
         self.gone: deque[tuple[int, tuple[Box, ...]]] = deque(maxlen=REACH)  # frame numbers and boxes, not smoothed
         self.newest = 0  # the largest id so far: ids rise, so a larger one is a birth
@@ -87,7 +91,7 @@ class Lookahead:
         """The oldest frame, its boxes united with the smoothed path of their tracks."""
         held = self.waiting.popleft()
         self._extend(held)
-        tracked = held.tracked
+        tracked = self._without_old_guesses(held.tracked)
         here = tracked.frame.index
         coming = [(other.tracked.frame.index, other.tracked.boxes) for other in islice(self.waiting, REACH)]
         paths: dict[int, list[tuple[float, XYXY]]] = {}
@@ -97,6 +101,15 @@ class Lookahead:
                 paths.setdefault(box.id, []).append((weight, box.xyxy))
         self.gone.append((here, tracked.boxes))
         return replace(tracked, boxes=tuple(_united(box, paths[box.id]) for box in tracked.boxes))
+
+    def _without_old_guesses(self, tracked: TrackedFrame) -> TrackedFrame:
+        now = tracked.frame.time_s
+        if self.guess_s is None or now is None:
+            return tracked
+        known = (box.id for box in tracked.boxes if box.state is not BoxState.COASTED)
+        self.seen_s |= {track: max(now, self.seen_s.get(track, now)) for track in known}
+        old = {box.id for box in tracked.boxes if now - self.seen_s.get(box.id, now) > self.guess_s}
+        return replace(tracked, boxes=tuple(box for box in tracked.boxes if box.id not in old))
 
     def _backfill(self, box: Box, index: int) -> None:
         """Cover a young track's place in the frames of its scene before its birth."""
@@ -135,6 +148,7 @@ class Lookahead:
             places = trace([held, *(self.waiting[at] for at in after)], np.array(box.xyxy), lost=0)
             for at, place in zip(after, places or (), strict=False):
                 self._put(at, replace(guess, xyxy=xyxy(place)))
+                self.seen_s[box.id] = self.waiting[at].tracked.frame.time_s or 0.0
 
     def _fill_gap(self, box: Box) -> None:
         """Cover the line between this sighting and the last one, when that still waits."""

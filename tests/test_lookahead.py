@@ -155,6 +155,15 @@ def test_a_gap_across_a_flash_is_filled() -> None:
     assert [b.state for b in out[1].boxes] == [BoxState.BACKFILLED]
 
 
+def test_guesses_end_when_nothing_is_known_for_too_long() -> None:
+    guess = box(0, BoxState.COASTED)
+    frames = [tracked(0, box(0)), *(tracked(i, guess) for i in range(1, 20))]
+    assert [len(t.boxes) for t in through(Lookahead(30, guess_s=0.31), frames)] == [1] * 10 + [0] * 10
+    assert [len(t.boxes) for t in through(Lookahead(30), frames)] == [1] * 20
+    frames[15] = tracked(15, box(0))  # seen again: all of the gap is covered
+    assert [len(t.boxes) for t in through(Lookahead(30, guess_s=0.31), frames)] == [1] * 20
+
+
 def test_a_doubtful_box_is_not_followed_back_until_it_comes_again() -> None:
     frames = [(tracked(i), scenery(60), 0) for i in range(4)] + [(tracked(4, seen(60, 0.3)), scenery(60), 0)]
     assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [0] * 4 + [1]
