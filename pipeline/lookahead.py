@@ -17,6 +17,7 @@ YOUNG = 6  # sightings from which the motion before the first one is judged
 SPREAD = 0.04  # by which a box grows with each frame further back
 FOLLOWED = 0.015  # the same where its looks were followed
 ALIKE = 0.5  # correlation from which two pictures show the same face
+BACK, ON = 60, 15  # frames for which looks are followed at most, before the first sighting and after the last one
 GRACE = 3  # frames further back that are covered after its looks were lost
 REACH, SIGMA = 5, 2.5  # frames around one over which its boxes are smoothed, and the Gaussian's width
 
@@ -125,11 +126,12 @@ class Lookahead:
         before = [at for at, w in enumerate(self.waiting) if w.tracked.frame.index < birth and w.scene == young.scene]
         places = None
         if before and len(young.seen) <= 2:
+            before = before[-BACK:]
             chain = [self.waiting[at] for at in (before[-1] + 1, *reversed(before))]
             places = trace(chain, young.seen[0][1])
             young.followed = places is not None
         if places is None:
-            speed = _speed(young.seen)
+            before, speed = before[-ON:], _speed(young.seen)
             steps = (birth - self.waiting[at].tracked.frame.index for at in reversed(before))
             places = [grow_xyxy(young.seen[0][1] - n * speed, 1 + SPREAD * n) for n in steps]
         for at, place in zip(reversed(before), places, strict=False):
@@ -140,7 +142,7 @@ class Lookahead:
 
         There the tracker's guesses, made without looking, give way to where the looks are found.
         """
-        after = [at for at, w in enumerate(self.waiting) if w.scene == held.scene]
+        after = [at for at, w in enumerate(islice(self.waiting, ON)) if w.scene == held.scene]
         for box in held.tracked.boxes:
             guess = self._find(after[0], box.id) if after else None
             if box.state is not BoxState.OBSERVED or guess is None or guess.state is not BoxState.COASTED:
