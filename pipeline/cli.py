@@ -15,8 +15,9 @@ from engines.detector import Detector, load
 from pipeline import bench as benchmark
 from pipeline import config as settings
 from pipeline.config import Config
-from pipeline.errors import BadInput, UserError
+from pipeline.errors import BadConfig, BadInput, UserError
 from pipeline.leaks import LeakMeter, read_truth
+from pipeline.pixels import measure
 from pipeline.records import RecordSink, read_records
 from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
@@ -143,18 +144,38 @@ def evaluate() -> None:
 @click.argument("video")
 @click.argument("truth", type=click.Path(path_type=Path), metavar="TRUTH.txt")
 @click.option("--two-pass", is_flag=True, help="as anonymize --two-pass would cover")
+@click.option("--records", type=click.Path(path_type=Path), help="as these records cover, instead of detecting")
+@click.option("--pixels", type=click.Path(path_type=Path), metavar="OUTPUT", help="as this covered video shows")
 @click.option("--smallest", type=float, default=0.0, help="leave out faces with a shorter longer side, pixels")
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 @shared
-def leaks(video: str, truth: Path, two_pass: bool, smallest: float, as_json: bool, **flags: Any) -> int:
-    """Share of true face-frames (MOT file) that would be left uncovered."""
+def leaks(
+    video: str, truth: Path, two_pass: bool, records: Path | None, pixels: Path | None,
+    smallest: float, as_json: bool, **flags: Any,
+) -> int:  # fmt: skip
+    """Share of true face-frames (MOT file) that would be left uncovered.
+
+    By default the video is gone through and nothing is written. --pixels judges a covered video, by any tool,
+    against its source by what is left of each face's detail: a solid cover or a blur shows best.
+    """
+    if sum((two_pass, records is not None, pixels is not None)) > 1:
+        raise BadConfig("give one of --two-pass, --records and --pixels")
     config = _config(flags)
-    meter = LeakMeter(read_truth(truth), config.cover, smallest)
-    detector = load(config.detector.model, config.detector.options())
-    report = (run_twice if two_pass else run)(Job(video, None), config, detector, meter, not flags["quiet"])
-    if report.lost:
-        _say("warning", report.lost)
-    result = meter.result()
+    faces = read_truth(truth)
+    lost = False
+    if pixels is not None:
+        result = measure(Path(video), pixels, faces, smallest)
+    else:
+        meter = LeakMeter(faces, config.cover, smallest)
+        job = Job(video, None)
+        if records is not None:
+            report = run_stages(job, config, Saved(read_records(records, video), records), meter, not flags["quiet"])
+        else:
+            detector = load(config.detector.model, config.detector.options())
+            report = (run_twice if two_pass else run)(job, config, detector, meter, not flags["quiet"])
+        if report.lost:
+            _say("warning", report.lost)
+        lost, result = report.lost is not None, meter.result()
     if as_json:
         print(json.dumps(result.as_dict()))
     else:
@@ -163,7 +184,7 @@ def leaks(video: str, truth: Path, two_pass: bool, smallest: float, as_json: boo
             f"{result.leak_rate_tau50:.2%} by more than half), longest run {result.longest_exposed_run} frames, "
             f"in {result.leaky_tracks} of {result.tracks} tracks; over-blur {result.overblur:.2f}"
         )
-    return 1 if report.lost else 0
+    return 1 if lost else 0
 
 
 @app.command()

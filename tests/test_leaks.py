@@ -83,3 +83,18 @@ def test_bad_truth_names_the_line(tmp_path: Path) -> None:
         read_truth(tmp_path / "t.txt")
     with pytest.raises(BadInput, match="cannot read"):
         read_truth(tmp_path / "none.txt")
+
+
+def test_runs_are_timed_and_identities_counted() -> None:
+    """Ten frames a second; track 1 leaks in frames 2-6, track 2 in frame 9 alone."""
+    faces = {1: np.array(FACE), 2: np.array([120.0, 20, 160, 70])}
+    m = LeakMeter({i: faces for i in range(12)}, CoverConfig(scale=1.0))
+    for i in range(12):
+        boxes = [f for t, f in faces.items() if (t == 1 and i not in range(2, 7)) or (t == 2 and i != 9)]
+        covers = tuple(Box(n, tuple(b), 0.9, BoxState.OBSERVED) for n, b in enumerate(boxes))  # type: ignore[arg-type]
+        m.write(TrackedFrame(Frame(i, i, Fraction(1, 10), PICTURE), covers), "x")
+    r = m.result()
+    assert (r.longest_exposed_run, r.leaky_tracks, r.exposed_5) == (5, 2, 1)
+    assert r.longest_exposed_ms == pytest.approx(500)
+    assert r.exposed == {1: [2, 3, 4, 5, 6], 2: [9]}
+    assert r.leaked_area == pytest.approx(6 / 24)
