@@ -23,12 +23,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The demo clip covered from its truth: solid, blurred, not at all, and without one face for ten frames."""
     folder = tmp_path_factory.mktemp("covered")
     made = {}
-    for name, hide, scale in (
-        ("solid", "solid", 1.2),
-        ("blur", "blur", 1.2),
-        ("none", "solid", 1.2),
-        ("gap", "solid", 1.2),
-    ):
+    for name, hide in (("solid", "solid"), ("blur", "blur"), ("none", "solid"), ("gap", "solid")):
         rows = {i: Record(frame=i) for i in range(FRAMES)}
         for i, boxes in demo_truth().items():
             faces = [Face(id=n, xyxy=tuple(b)) for n, b in enumerate(boxes)]
