@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,81 +12,26 @@ import click
 
 from engines.detector import Detector, load
 from pipeline import bench as benchmark
-from pipeline import config as settings
 from pipeline.config import Config
-from pipeline.errors import BadConfig, BadInput, UserError
-from pipeline.leaks import LeakMeter, read_truth
-from pipeline.pixels import measure
+from pipeline.errors import BadInput, UserError
+from pipeline.evaluate import evaluate
+from pipeline.flags import config_of, covering, say, shared
 from pipeline.records import RecordSink, read_records
 from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
 from pipeline.twopass import run_twice
-from pipeline.uri import Kind, expand, parse, redact
+from pipeline.uri import Kind, expand, parse
 
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
-
-FLAGS = {
-    "model": "detector.model",
-    "threshold": "detector.threshold",
-    "size": "detector.size",
-    "detect_every": "detector.every",
-    "lookahead": "tracker.lookahead",
-    "hide": "cover.hide",
-    "shape": "cover.shape",
-    "scale": "cover.scale",
-    "codec": "encode.codec",
-    "crf": "encode.crf",
-    "preset": "encode.preset",
-}
-
-
-class Size(click.ParamType[tuple[int, int]]):
-    """960x544 -> (960, 544)"""
-
-    name = "WxH"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        try:
-            width, height = (int(v) for v in str(value).lower().split("x"))
-        except ValueError:
-            self.fail(f"{value!r} is not like 960x544", param, ctx)
-        return width, height
-
-
-def shared(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Flags of every command that detects. Their defaults are the configuration's."""
-    for option in (
-        click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml"),
-        click.option("--model", help="shipped model's name or .onnx file"),
-        click.option("--size", type=Size(), help="detector input, larger finds smaller faces"),
-        click.option("--threshold", type=float, help="score from which a box is a face"),
-        click.option("--detect-every", metavar="N|auto", help="detect on every N-th frame"),
-        click.option("--lookahead", type=int, metavar="N", help="frames by which the output waits"),
-        click.option("--overwrite", is_flag=True, help="replace existing outputs"),
-        click.option("--quiet", is_flag=True, help="no progress bar and no summary"),
-    ):
-        command = option(command)
-    return command
-
-
-def covering(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Flags of every command that covers and encodes."""
-    for option in (
-        click.option("--hide", help="solid, pixelate, blur or image:PATH"),
-        click.option("--shape", help="ellipse or box"),
-        click.option("--scale", type=float, help="the box is grown by this factor"),
-        click.option("--codec", help="h264, hevc, vp9, av1 or source"),
-        click.option("--crf", type=float, help="quality, lower is better"),
-        click.option("--preset", help="speed against size, x264's names"),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="facestream", message="facestream %(version)s")
 def app() -> None:
     """Find, track and hide faces in video."""
+
+
+app.add_command(evaluate)
 
 
 @app.command()
@@ -128,63 +72,11 @@ def detect(input_: str, output: Path, **flags: Any) -> int:
 @click.option("--quiet", is_flag=True, help="no progress bar and no summary")
 def apply(input_: str, records: Path, output: Path, **flags: Any) -> int:
     """Cover the faces that records name: saved before, perhaps edited by hand (.jsonl, .csv or MOT)."""
-    config = _config(flags)
+    config = config_of(flags)
     (job,) = _jobs((input_,), output, flags["overwrite"])
     report = run_stages(job, config, Saved(read_records(records, job.source), records), progress=not flags["quiet"])
     _tell(job, report, flags["quiet"])
     return 1 if report.lost else 0
-
-
-@app.group()
-def evaluate() -> None:
-    """Measure against truth."""
-
-
-@evaluate.command()
-@click.argument("video")
-@click.argument("truth", type=click.Path(path_type=Path), metavar="TRUTH.txt")
-@click.option("--two-pass", is_flag=True, help="as anonymize --two-pass would cover")
-@click.option("--records", type=click.Path(path_type=Path), help="as these records cover, instead of detecting")
-@click.option("--pixels", type=click.Path(path_type=Path), metavar="OUTPUT", help="as this covered video shows")
-@click.option("--smallest", type=float, default=0.0, help="leave out faces with a shorter longer side, pixels")
-@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
-@shared
-def leaks(
-    video: str, truth: Path, two_pass: bool, records: Path | None, pixels: Path | None,
-    smallest: float, as_json: bool, **flags: Any,
-) -> int:  # fmt: skip
-    """Share of true face-frames (MOT file) that would be left uncovered.
-
-    By default the video is gone through and nothing is written. --pixels judges a covered video, by any tool,
-    against its source by what is left of each face's detail: a solid cover or a blur shows best.
-    """
-    if sum((two_pass, records is not None, pixels is not None)) > 1:
-        raise BadConfig("give one of --two-pass, --records and --pixels")
-    config = _config(flags)
-    faces = read_truth(truth)
-    lost = False
-    if pixels is not None:
-        result = measure(Path(video), pixels, faces, smallest)
-    else:
-        meter = LeakMeter(faces, config.cover, smallest)
-        job = Job(video, None)
-        if records is not None:
-            report = run_stages(job, config, Saved(read_records(records, video), records), meter, not flags["quiet"])
-        else:
-            detector = load(config.detector.model, config.detector.options())
-            report = (run_twice if two_pass else run)(job, config, detector, meter, not flags["quiet"])
-        if report.lost:
-            _say("warning", report.lost)
-        lost, result = report.lost is not None, meter.result()
-    if as_json:
-        print(json.dumps(result.as_dict()))
-    else:
-        print(
-            f"{result.leaked} of {result.face_frames} face-frames leak ({result.leak_rate:.2%}; "
-            f"{result.leak_rate_tau50:.2%} by more than half), longest run {result.longest_exposed_run} frames, "
-            f"in {result.leaky_tracks} of {result.tracks} tracks; over-blur {result.overblur:.2f}"
-        )
-    return 1 if lost else 0
 
 
 @app.command()
@@ -198,15 +90,11 @@ def bench(detectors: bool, rounds: int, threads: int, engines: tuple[str, ...], 
     """Time the shipped detectors beside YuNet and CenterFace, in turn, under the same runtime."""
     timings, absent = benchmark.time_detectors(rounds, threads, against, engines, progress=True)
     for line in absent:
-        _say("warning", line)
+        say("warning", line)
     print(benchmark.table(timings, against if against in timings else next(iter(timings))))
     if as_json:
         print(json.dumps({"detectors": benchmark.as_json(timings)}))
     return 0
-
-
-def _config(flags: dict[str, Any]) -> Config:
-    return settings.read(flags["config_file"], {FLAGS[k]: v for k, v in flags.items() if k in FLAGS})
 
 
 def _jobs(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
@@ -232,7 +120,7 @@ def _jobs(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
 
 def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run = run) -> int:
     """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
-    config = _config(flags)
+    config = config_of(flags)
     detector = load(config.detector.model, config.detector.options())
     notes = RecordSink(records, flags["overwrite"]) if records else None
     worst = 0
@@ -271,7 +159,7 @@ def _one(do: Callable[[Job], Report], job: Job, notes: RecordSink | None, quiet:
             notes.rollback()
         if not many:
             raise
-        _say("error", e)
+        say("error", e)
         return e.exit_code
     if notes:
         notes.commit()
@@ -281,16 +169,12 @@ def _one(do: Callable[[Job], Report], job: Job, notes: RecordSink | None, quiet:
 
 def _tell(job: Job, report: Report, quiet: bool) -> None:
     for warning in report.warnings:
-        _say("warning", f"{job.source}: {warning}")
+        say("warning", f"{job.source}: {warning}")
     if report.lost:
-        _say("warning", report.lost)
+        say("warning", report.lost)
     if not quiet:
         arrow = f" -> {job.output}" if job.output else ""
         print(f"{job.source}{arrow}: {report.line()}")
-
-
-def _say(kind: str, message: object) -> None:
-    print(f"facestream: {kind}: {redact(message)}", file=sys.stderr)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -299,13 +183,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return app.main(arguments, prog_name="facestream", standalone_mode=False) or 0
     except click.ClickException as e:
-        _say("error", e.format_message())
+        say("error", e.format_message())
         return 2
     except UserError as e:
-        _say("error", e)
+        say("error", e)
         return e.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _say("error", "interrupted, nothing of the unfinished output is left")
+        say("error", "interrupted, nothing of the unfinished output is left")
         return 130
 
 

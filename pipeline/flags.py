@@ -1,0 +1,79 @@
+"""Flags that commands share, and how they become a configuration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline import config as settings
+from pipeline.config import Config
+from pipeline.uri import redact
+
+FLAGS = {
+    "model": "detector.model",
+    "threshold": "detector.threshold",
+    "size": "detector.size",
+    "detect_every": "detector.every",
+    "lookahead": "tracker.lookahead",
+    "hide": "cover.hide",
+    "shape": "cover.shape",
+    "scale": "cover.scale",
+    "codec": "encode.codec",
+    "crf": "encode.crf",
+    "preset": "encode.preset",
+}
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """960x544 -> (960, 544)"""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        try:
+            width, height = (int(v) for v in str(value).lower().split("x"))
+        except ValueError:
+            self.fail(f"{value!r} is not like 960x544", param, ctx)
+        return width, height
+
+
+def shared(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Flags of every command that detects. Their defaults are the configuration's."""
+    for option in (
+        click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml"),
+        click.option("--model", help="shipped model's name or .onnx file"),
+        click.option("--size", type=Size(), help="detector input, larger finds smaller faces"),
+        click.option("--threshold", type=float, help="score from which a box is a face"),
+        click.option("--detect-every", metavar="N|auto", help="detect on every N-th frame"),
+        click.option("--lookahead", type=int, metavar="N", help="frames by which the output waits"),
+        click.option("--overwrite", is_flag=True, help="replace existing outputs"),
+        click.option("--quiet", is_flag=True, help="no progress bar and no summary"),
+    ):
+        command = option(command)
+    return command
+
+
+def covering(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Flags of every command that covers and encodes."""
+    for option in (
+        click.option("--hide", help="solid, pixelate, blur or image:PATH"),
+        click.option("--shape", help="ellipse or box"),
+        click.option("--scale", type=float, help="the box is grown by this factor"),
+        click.option("--codec", help="h264, hevc, vp9, av1 or source"),
+        click.option("--crf", type=float, help="quality, lower is better"),
+        click.option("--preset", help="speed against size, x264's names"),
+    ):
+        command = option(command)
+    return command
+
+
+def config_of(flags: dict[str, Any]) -> Config:
+    return settings.read(flags["config_file"], {FLAGS[k]: v for k, v in flags.items() if k in FLAGS})
+
+
+def say(kind: str, message: object) -> None:
+    print(f"facestream: {kind}: {redact(message)}", file=sys.stderr)
