@@ -55,6 +55,7 @@ class TrackerConfig(Section):
     buffer: float = Field(0.4, ge=0, le=4)
     coast_s: float = Field(0.7, ge=0, le=60)
     lookahead: int = Field(15, ge=0, le=600)
+    blind: Literal["hold", "cover-all", "continue"] = "hold"
 
 
 class CoverConfig(Section):

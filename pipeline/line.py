@@ -11,7 +11,8 @@ from pipeline.detect import Eye
 from pipeline.lookahead import Lookahead
 from pipeline.planes import luma_view
 from pipeline.track import Tracker
-from pipeline.types import Box, Frame, TrackedFrame, xyxy
+from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
+from pipeline.watch import Watch
 
 LUMA = 640  # the longer side of the brightness by which cuts are found and faces followed
 
@@ -26,15 +27,33 @@ class Line:
         self.eye = Eye(detector, config.detector)
         self.tracker = Tracker(config.tracker)
         self.cuts = Cuts()
+        self.watch = Watch()
+        self.config = config.tracker
         self.scene = 0
+        self.held_s = 0.0  # how long the tracker's clock stood still
+        self.last_s: float | None = None
         self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.high, guess_s)
 
     def push(self, frame: Frame) -> list[TrackedFrame]:
         luma, scale = luma_view(frame, LUMA)
         scene = self.cuts.look(luma)
         cut, self.scene = scene != self.scene, scene
-        boxes = self.tracker.update(self.eye.look(frame, cut), frame.time_s, frame.size)
+        found = self.eye.look(frame, cut)
+        blind = self.watch.blind(luma, found, self.config.high)
+        boxes = self.tracker.update(found, self._clock(frame.time_s, blind), frame.size)
+        if blind and self.config.blind == "cover-all":
+            boxes = (*boxes, everything(frame))
         return [settled(t) for t in self.lookahead.push(TrackedFrame(self._held(frame), boxes), luma, scale, scene)]
+
+    def _clock(self, time_s: float | None, blind: bool) -> float | None:
+        """The tracker's time. It stands still while the detector is blind and faces are to be held, so that they
+        neither move on nor are forgotten."""
+        if time_s is None:
+            return None
+        if blind and self.config.blind == "hold" and self.last_s is not None:
+            self.held_s += max(0.0, time_s - self.last_s)
+        self.last_s = time_s
+        return time_s - self.held_s
 
     def _held(self, frame: Frame) -> Frame:
         """The frame as it waits."""
@@ -42,6 +61,12 @@ class Line:
 
     def flush(self) -> list[TrackedFrame]:
         return [settled(t) for t in self.lookahead.flush()]
+
+
+def everything(frame: Frame) -> Box:
+    """A box whose cover, of any shape, hides the whole frame."""
+    width, height = frame.size
+    return Box(0, (-width / 2, -height / 2, 1.5 * width, 1.5 * height), 0.0, BoxState.COASTED)
 
 
 def settled(tracked: TrackedFrame) -> TrackedFrame:
