@@ -18,6 +18,7 @@ SPREAD = 0.04  # by which a box grows with each frame further back
 FOLLOWED = 0.015  # the same where its looks were followed
 ALIKE = 0.5  # correlation from which two pictures show the same face
 BACK, ON = 60, 15  # frames for which looks are followed at most, before the first sighting and after the last one
+WEAK_S, WEAK_BACK = 0.2, 3  # the same for tracks that never had a sure score: seconds after, frames before
 GRACE = 3  # frames further back that are covered after its looks were lost
 REACH, SIGMA = 5, 2.5  # frames around one over which its boxes are smoothed, and the Gaussian's width
 
@@ -56,12 +57,13 @@ class Lookahead:
     of its track, so that a box that jumps for a frame uncovers nothing.
 
     sure: a score. guess_s: mere guesses later than this many seconds after a track was last known are
-    dropped (None: the tracker decides).
+    dropped (None: the tracker decides). A track without a single sure score is guessed on for a few frames only.
     """
 
     def __init__(self, lag: int, sure: float = 0.5, guess_s: float | None = None) -> None:
         self.lag, self.sure, self.guess_s = lag, sure, guess_s
         self.seen_s: dict[int, float] = {}  # when each track was last known, in frames that left
+        self.best: dict[int, float] = {}  # the best score of each track so far
         self.waiting: deque[Waiting] = deque()
         self.gone: deque[tuple[int, tuple[Box, ...]]] = deque(maxlen=REACH)  # frame numbers and boxes, not smoothed
         self.newest = 0  # the largest id so far: ids rise, so a larger one is a birth
@@ -74,6 +76,7 @@ class Lookahead:
         self.waiting.append(Waiting(tracked, luma, scale, scene))
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
+                self.best[box.id] = max(box.score, self.best.get(box.id, 0.0))
                 if box.id > self.newest:
                     self.young[box.id] = Young([], scene)
                 else:
@@ -105,12 +108,17 @@ class Lookahead:
 
     def _without_old_guesses(self, tracked: TrackedFrame) -> TrackedFrame:
         now = tracked.frame.time_s
-        if self.guess_s is None or now is None:
+        if now is None:
             return tracked
         known = (box.id for box in tracked.boxes if box.state is not BoxState.COASTED)
         self.seen_s |= {track: max(now, self.seen_s.get(track, now)) for track in known}
-        old = {box.id for box in tracked.boxes if now - self.seen_s.get(box.id, now) > self.guess_s}
-        return replace(tracked, boxes=tuple(box for box in tracked.boxes if box.id not in old))
+        kept = (box for box in tracked.boxes if now - self.seen_s.get(box.id, now) <= self._patience(box.id))
+        return replace(tracked, boxes=tuple(kept))
+
+    def _patience(self, track: int) -> float:
+        """Seconds for which a track is guessed on. One that was never sure may be no face at all."""
+        longest = math.inf if self.guess_s is None else self.guess_s
+        return longest if self.best.get(track, 1.0) >= self.sure else min(longest, WEAK_S)
 
     def _backfill(self, box: Box, index: int) -> None:
         """Cover a young track's place in the frames of its scene before its birth."""
@@ -123,15 +131,16 @@ class Lookahead:
         if young.followed or (box.score < self.sure and len(young.seen) < 2):
             return
         birth = young.seen[0][0]
+        weak = self.best[box.id] < self.sure
         before = [at for at, w in enumerate(self.waiting) if w.tracked.frame.index < birth and w.scene == young.scene]
         places = None
-        if before and len(young.seen) <= 2:
-            before = before[-BACK:]
+        if before and (len(young.seen) <= 2 or not weak):
+            before = before[-(WEAK_BACK if weak else BACK) :]
             chain = [self.waiting[at] for at in (before[-1] + 1, *reversed(before))]
             places = trace(chain, young.seen[0][1])
-            young.followed = places is not None
+            young.followed = places is not None and not weak
         if places is None:
-            before, speed = before[-ON:], _speed(young.seen)
+            before, speed = before[-(WEAK_BACK if weak else ON) :], _speed(young.seen)
             steps = (birth - self.waiting[at].tracked.frame.index for at in reversed(before))
             places = [grow_xyxy(young.seen[0][1] - n * speed, 1 + SPREAD * n) for n in steps]
         for at, place in zip(reversed(before), places, strict=False):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.lookahead import GRACE, Lookahead
+from pipeline.lookahead import GRACE, WEAK_BACK, Lookahead
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
 
 PICTURE = av.VideoFrame(32, 32, "yuv420p")
@@ -164,11 +164,21 @@ def test_guesses_end_when_nothing_is_known_for_too_long() -> None:
     assert [len(t.boxes) for t in through(Lookahead(30, guess_s=0.31), frames)] == [1] * 20
 
 
-def test_a_doubtful_box_is_not_followed_back_until_it_comes_again() -> None:
-    frames = [(tracked(i), scenery(60), 0) for i in range(4)] + [(tracked(4, seen(60, 0.3)), scenery(60), 0)]
-    assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [0] * 4 + [1]
-    frames.append((tracked(5, seen(60, 0.3)), scenery(60), 0))
-    assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [1] * 6
+def test_a_doubtful_box_is_followed_back_a_little_when_it_comes_again_and_all_the_way_when_it_is_sure() -> None:
+    frames = [(tracked(i), scenery(60), 0) for i in range(8)] + [(tracked(8, seen(60, 0.3)), scenery(60), 0)]
+    assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [0] * 8 + [1]
+    frames.append((tracked(9, seen(60, 0.3)), scenery(60), 0))
+    assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [0] * (8 - WEAK_BACK) + [1] * (2 + WEAK_BACK)
+    frames.append((tracked(10, seen(60, 0.9)), scenery(60), 0))
+    assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [1] * 11
+
+
+def test_a_track_that_was_never_sure_is_not_guessed_on_for_long() -> None:
+    for score, guesses in ((0.3, 6), (0.6, 20)):
+        guess = Box(1, (0.0, 10.0, 10.0, 20.0), score, BoxState.COASTED)
+        first = Box(1, (0.0, 10.0, 10.0, 20.0), score, BoxState.OBSERVED)
+        out = through(Lookahead(0), [tracked(0, first), *(tracked(i, guess) for i in range(1, 21))])
+        assert [len(t.boxes) for t in out] == [1] * (1 + guesses) + [0] * (20 - guesses)
 
 
 @given(st.integers(0, 20), st.integers(0, 40))
