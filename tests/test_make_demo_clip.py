@@ -1,7 +1,7 @@
 """The committed demo clip is what its script renders, and its truth describes it."""
 
-import importlib.util
-import sys
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,15 +15,11 @@ CLIP, TRUTH = TOOLS / "demo.mp4", TOOLS / "demo.truth.txt"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script() -> Iterator[ModuleType]:
     pytest.importorskip("skimage", reason="the portrait comes with scikit-image")
-    spec = importlib.util.spec_from_file_location("make_demo_clip", TOOLS / "make_demo_clip.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclass looks its module up
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOOLS)
+        yield importlib.import_module("make_demo_clip")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from scene import add_video, extent, of_centres, video_frame
 from skimage.data import astronaut
 
 WIDTH, HEIGHT, FPS, FRAMES, AUDIO_RATE = 1280, 720, 30, 148, 48_000
@@ -126,6 +126,12 @@ def sprite(walker: Walker) -> np.ndarray:
     return np.ascontiguousarray(person[:, ::-1]) if walker.mirror else person
 
 
+def face(walker: Walker) -> np.ndarray:
+    """FACE on the walker's sprite, mirrored or not: xyxy [4]."""
+    (x0, y0), (x1, y1) = FACE
+    return np.array([SPRITE_W - x1, y0, SPRITE_W - x0, y1] if walker.mirror else [x0, y0, x1, y1])
+
+
 @cache
 def background() -> np.ndarray:
     """The empty hall, out of focus: float32 RGB in 0..1, the frame and MARGIN pixels more on each side."""
@@ -164,9 +170,7 @@ def paint(walker: Walker, matrix: np.ndarray) -> np.ndarray:
     shrink = min(1.0, 1.5 * float(np.hypot(matrix[0, 0], matrix[1, 0])))
     size = round(SPRITE_W * shrink), round(SPRITE_H * shrink)
     picture = cv2.resize(sprite(walker), size, interpolation=cv2.INTER_AREA)
-    # The matrix speaks of pixel corners, warpAffine of pixel centres: half a pixel off on both sides.
-    moved = matrix * [SPRITE_W / size[0], SPRITE_H / size[1], 1]
-    moved[:, 2] += moved[:, :2] @ [0.5, 0.5] - 0.5
+    moved = of_centres(matrix, (SPRITE_W, SPRITE_H), size)
     return np.clip(cv2.warpAffine(picture, moved, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC), 0, 1)
 
 
@@ -176,11 +180,9 @@ def truth_lines(index: int, walker: Walker, matrix: np.ndarray, uncovered: np.nd
     Frames and ids count from 1. The box, in frame pixels and cut at the frame's edge, holds the ellipse that fills
     FACE. The visibility is the part of the whole box that is in the frame and not covered by a nearer walker.
     """
-    x, y = FACE.mean(axis=0)
-    middle = matrix @ (SPRITE_W - x if walker.mirror else x, y, 1)
-    half = np.hypot(*(matrix[:, :2] * (FACE[1] - FACE[0]) / 2).T)
-    low, high = np.clip([middle - half, middle + half], 0, (WIDTH, HEIGHT))
-    inside = np.prod(high - low) / np.prod(2 * half)
+    whole = extent(matrix, face(walker)).reshape(2, 2)
+    low, high = np.clip(whole, 0, (WIDTH, HEIGHT))
+    inside = np.prod(high - low) / np.prod(whole[1] - whole[0])
     if inside < 0.5:
         return []
     (left, top), (right, bottom) = np.int32(low), np.int32(np.ceil(high))
@@ -225,19 +227,13 @@ def write_clip(path: Path) -> list[str]:
     """Render and encode the clip; returns the lines of the truth."""
     truth = []
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        # One thread: with more, the bytes would depend on the number of cores.
-        video = container.add_stream("libx264", rate=FPS, options={"crf": "21", "preset": "slow", "threads": "1"})
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        context = video.codec_context
-        context.colorspace = context.color_primaries = context.color_trc = int(Colorspace.ITU709)
-        context.color_range = int(ColorRange.MPEG)
+        video = add_video(container, (WIDTH, HEIGHT), FPS, 21, "slow")
         audio = container.add_stream("aac", rate=AUDIO_RATE, layout="mono")
         audio.bit_rate = 64_000
         for index in range(FRAMES):
             picture, lines = render(index)
             truth += lines
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+            frame = video_frame(picture)
             frame.pts = index
             container.mux(video.encode(frame))
         sound = av.AudioFrame.from_ndarray(music()[None], format="fltp", layout="mono")
