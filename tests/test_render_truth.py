@@ -236,6 +236,14 @@ def test_the_same_seed_gives_the_same_bytes(tools: SimpleNamespace, tmp_path: Pa
     assert made[0][0] != made[2][0], "the seed makes the noise"
 
 
+def test_a_run_cut_short_leaves_no_clip(tools: SimpleNamespace, tmp_path: Path) -> None:
+    clip, face = two_shots(tools), marked(tools)
+    gap = tools.scene.Shot(2, (tools.scene.Layer(face, tools.motion.placed((0, 0), (0, 3, 0, 1))),))
+    with pytest.raises(ValueError, match="empty"):
+        tools.scene.write(tools.scene.Clip("two", "", SIZE, 30, (*clip.shots * 6, gap)), tmp_path, 0)
+    assert not list(tmp_path.glob("*.mp4"))
+
+
 def test_uneven_times_are_in_the_file_and_in_the_motion(tools: SimpleNamespace, tmp_path: Path) -> None:
     times = tuple(np.cumsum([0, 0.03, 0.07, 0.03, 0.09, 0.03, 0.03, 0.06, 0.03, 0.05, 0.03, 0.08]).round(3).tolist())
     clip = two_shots(tools, times)

@@ -10,6 +10,7 @@ beyond the frame's edge or behind a nearer layer, has no box. One that is more t
 visible part. Every other face has its whole box, cut at the frame's edge.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -246,7 +247,9 @@ def write(clip: Clip, folder: Path, seed: int | tuple[int, int]) -> dict[str, ob
     """Render NAME.mp4 and NAME.truth.txt into the folder; returns the clip's entry of the index."""
     truth: list[str] = []
     unit = Fraction(1, 1000) if clip.times else Fraction(1, clip.fps)
-    with av.open(str(folder / f"{clip.name}.mp4"), "w") as container:
+    film, boxes = folder / f"{clip.name}.mp4", folder / f"{clip.name}.truth.txt"
+    part = film.with_name(film.name + ".part")
+    with av.open(str(part), "w", format="mp4") as container:
         video = add_video(container, clip.size, clip.fps, clip.crf, "medium")
         video.codec_context.time_base = video.time_base = unit
         for index, (rgb, lines) in enumerate(frames(clip, np.random.default_rng(seed))):
@@ -255,7 +258,8 @@ def write(clip: Clip, folder: Path, seed: int | tuple[int, int]) -> dict[str, ob
             frame.pts, frame.time_base = round(clip.time(index) / unit), unit
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
-    (folder / f"{clip.name}.truth.txt").write_text("\n".join(truth) + "\n")
+    boxes.write_text("\n".join(truth) + "\n")
+    os.replace(part, film)  # only now: a run cut short leaves no clip that looks whole
     tracks = len({line.split(",")[1] for line in truth})
     entry = {"name": clip.name, "shows": clip.shows, "frames": clip.frames, "fps": clip.fps, "size": clip.size}
     return {**entry, "tracks": tracks, "cuts": clip.cuts}
