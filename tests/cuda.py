@@ -1,0 +1,98 @@
+"""The CUDA sources built for the CPU behind cuda_shim.cpp, and launched on numpy's memory."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.boxes import Array
+from engines.kernels import FOLDER, KERNELS, Dim3, nms, nms_workspace, source
+
+SHIM = Path(__file__).parent / "cuda_shim.cpp"
+FLAGS = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="running the kernels on the CPU needs g++")
+
+
+@cache
+def folder() -> Path:
+    made = tempfile.TemporaryDirectory(prefix="facestream-kernels-")
+    _kept.append(made)
+    return Path(made.name)
+
+
+_kept: list[Any] = []
+
+
+def build(text: str, names: Sequence[str], *flags: str) -> Path:
+    """A shared library of a CUDA source's kernels."""
+    key = hashlib.sha256((text + repr((names, flags))).encode()).hexdigest()[:16]
+    code, library = folder() / f"{key}.cu", folder() / f"{key}.so"
+    if not library.is_file():
+        code.write_text(text)
+        words = [f'-DSOURCE="{code}"', "-DKERNELS=" + " ".join(f"K({name})" for name in names), *flags]
+        subprocess.run(["g++", *FLAGS, *words, str(SHIM), "-o", str(library)], check=True)
+    return library
+
+
+class Cpu:
+    """A `kernels.Launch` on the CPU. AssertionError when a kernel breaks a rule of CUDA."""
+
+    def __init__(self, text: str, names: Sequence[str], seed: int = 0) -> None:
+        self.launch = ctypes.CDLL(str(build(text, names))).launch
+        self.launch.restype = ctypes.c_char_p
+        self.seed = seed
+
+    def __call__(self, name: str, grid: Dim3, block: Dim3, arguments: Sequence[Any]) -> None:
+        self.seed += 1
+        sizes = (ctypes.c_uint * 5)(*grid, *block[:2])
+        pointers = (ctypes.c_void_p * len(arguments))(*(ctypes.addressof(a) for a in arguments))
+        problem = self.launch(name.encode(), sizes, ctypes.c_uint64(self.seed), pointers)
+        assert problem is None, f"{name}: {problem.decode()}"
+
+
+def cpu(file: str, text: str | None = None, seed: int = 0) -> Cpu:
+    return Cpu(source(file) if text is None else text, KERNELS[file], seed)
+
+
+def assemble(*files: str) -> Cpu:
+    """The kernels of several files behind one launcher."""
+    return Cpu("".join(f'#include "{FOLDER / file}"\n' for file in files), [n for f in files for n in KERNELS[f]])
+
+
+def survives(work: Callable[[], object]) -> bool:
+    """Whether work ends well in a process of its own: broken kernels may crash it or never end."""
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        signal.alarm(20)
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def run_nms(launch: Cpu, xyxy: Array, scores: Array, threshold: float, iou: float) -> list[tuple[Array, Array]]:
+    """What `kernels.nms` leaves of each image: boxes [n, 4] and scores [n]. All memory starts as noise."""
+    images, boxes = scores.shape
+    rng = np.random.default_rng(1)
+    sizes = nms_workspace(images), 4 * images, images * boxes * 20
+    workspace, counts, faces = (np.frombuffer(rng.bytes(size), np.uint8).copy() for size in sizes)
+    nms(launch, images, boxes, threshold, iou, *(a.ctypes.data for a in (xyxy, scores, workspace, counts, faces)))
+    found, n = faces.view(np.float32).reshape(images, boxes, 5), counts.view(np.int32)
+    assert all(not found[i, n[i] :].any() for i in range(images)), "rows behind the kept boxes are not zero"
+    return [(found[i, : n[i], :4], found[i, : n[i], 4]) for i in range(images)]

@@ -1,0 +1,48 @@
+"""Every kernel file compiles for every card that is supported, with NVRTC and nvcc; neither needs a card."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from engines import kernels
+from engines.errors import EngineMismatch
+from engines.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("file", sorted(KERNELS))
+def test_nvrtc_compiles_the_kernels(file: str, architecture: int) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="compiling needs the rtx or gpu extra")
+    cubin = compile_kernels(file, architecture)
+    assert cubin.startswith(b"\x7fELF")
+    assert all(name.encode() in cubin for name in KERNELS[file])
+
+
+@pytest.mark.parametrize("file", sorted(KERNELS))
+def test_nvcc_compiles_the_kernels(file: str, tmp_path: Path) -> None:
+    if shutil.which("nvcc") is None:
+        pytest.skip("no nvcc here")
+    targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in (75, 120)]
+    out = tmp_path / "kernels.fatbin"
+    subprocess.run(["nvcc", "-fatbin", *targets, "-Werror=all-warnings", "-o", out, FOLDER / file], check=True)
+    assert out.stat().st_size > 1000
+
+
+def test_an_error_in_a_kernel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="compiling needs the rtx or gpu extra")
+    monkeypatch.setattr(kernels, "source", lambda file: "__global__ void broken() { nothing(); }")
+    with pytest.raises(EngineMismatch, match="nothing") as caught:
+        compile_kernels.__wrapped__("nms.cu", 90)
+    assert "\n" not in str(caught.value)
+
+
+def test_kernel_files_stand_alone_and_ship() -> None:
+    assert sorted(p.name for p in FOLDER.glob("*.cu")) == sorted(KERNELS)
+    for file, names in KERNELS.items():
+        text = (FOLDER / file).read_text()
+        assert "#include" not in text
+        assert text.count("__global__") == len(names)
