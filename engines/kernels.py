@@ -20,7 +20,9 @@ Launch = Callable[[str, Dim3, Dim3, Sequence[Any]], None]  # kernel, grid, block
 
 FOLDER = Path(__file__).parent
 KERNELS = {
+    "cover.cu": ("cover",),
     "nms.cu": ("nms_sort", "nms_mask", "nms_scan"),
+    "preprocess.cu": ("preprocess",),
 }
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)  # Turing to Blackwell
 MAX_BOXES = 3072  # of an image, see nms.cu

@@ -16,6 +16,7 @@
 #else
 #define __shared__ static __attribute__((section("block_shared")))
 extern char __start_block_shared[], __stop_block_shared[];
+static char no_shared_memory __attribute__((section("block_shared"), used));  // a kernel may have none
 #endif
 #define __global__
 #define __device__ static inline
@@ -27,7 +28,7 @@ struct Dim {
 };
 static Dim blockIdx, blockDim, gridDim, threadIdx;
 
-static void barrier(int line);
+__attribute__((unused)) static void barrier(int line);
 static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
 static inline float __fmul_rn(float a, float b) { return a * b; }  // x86-64 and -ffp-contract=off: never fused
 static inline double __dmul_rn(double a, double b) { return a * b; }
