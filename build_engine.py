@@ -2,12 +2,16 @@
 
 python build_engine.py runs/plainS/weights.safetensors -o engines/weights/plainS.onnx
 python build_engine.py engines/weights/plainS.onnx --backend openvino --precision int8 --calibrate PHOTOS -o plainS.xml
+python build_engine.py engines/weights/plainS.onnx --backend rtx -o plainS.plan
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,7 @@ import click
 
 from engines.command import finish
 from engines.errors import BadConfig, BadInput, EngineMismatch
+from engines.tensorrt_build import PROFILES, PlanOptions, profiles_of
 
 BOX_TOLERANCE = 0.05  # pixels of the input
 SCORE_TOLERANCE = 1e-3
@@ -66,39 +71,18 @@ def export_onnx(weights: Path, out: Path) -> dict[str, object]:
 
 
 def compare(module: object, path: Path) -> dict[str, float]:
-    """Largest box (pixels) and score differences between a torch module and an ONNX file.
-
-    Pictures: random patches, batches of one and two, three shapes. Every torch box with a score of
-    at least 0.02 must have its like. EngineMismatch above BOX_TOLERANCE or SCORE_TOLERANCE.
-    """
-    import numpy as np
+    """`differences` of a torch module and an ONNX file. EngineMismatch above BOX_TOLERANCE or SCORE_TOLERANCE."""
     from torch import nn
 
     from engines.detector import DetectorOptions
     from engines.onnx_engine import OnnxDetector
+    from engines.parity import differences
     from engines.torch_engine import TorchDetector
 
     assert isinstance(module, nn.Module)
     options = DetectorOptions()
-    pair = TorchDetector(module, options), OnnxDetector(path, options)
-    rng = np.random.default_rng(0)
-    box_worst = score_worst = 0.0
-    compared = 0
-    for n, h, w in ((1, 32, 32), (1, 192, 320), (2, 384, 640)):
-        coarse = rng.integers(0, 256, (n, h // 8, w // 8, 3), dtype=np.uint8)
-        images = coarse.repeat(8, axis=1).repeat(8, axis=2)
-        (boxes_a, scores_a), (boxes_b, scores_b) = (engine.infer(images) for engine in pair)
-        for i in range(n):
-            order = np.argsort(-scores_a[i], kind="stable")[:300]
-            order = order[scores_a[i, order] >= min(0.02, scores_a[i].max() / 2)]
-            distance = np.abs(boxes_a[i, order, None] - boxes_b[i][None]).max(-1)
-            distance = distance + 1e3 * np.abs(scores_a[i, order, None] - scores_b[i][None])
-            like = distance.argmin(1)
-            box_worst = max(box_worst, float(np.abs(boxes_a[i, order] - boxes_b[i, like]).max()))
-            score_worst = max(score_worst, float(np.abs(scores_a[i, order] - scores_b[i, like]).max()))
-            compared += len(order)
-    result = {"boxes_compared": compared, "box_error_px": box_worst, "score_error": score_worst}
-    if box_worst > BOX_TOLERANCE or score_worst > SCORE_TOLERANCE:
+    result = differences(TorchDetector(module, options), OnnxDetector(path, options))
+    if result["box_error_px"] > BOX_TOLERANCE or result["score_error"] > SCORE_TOLERANCE:
         raise EngineMismatch(f"differs from torch: {result}", str(path), "do not ship it")
     return result
 
@@ -113,8 +97,6 @@ def export_openvino(model: Path, out: Path, precision: str, calibrate: Path | No
     fp16 halves the file (the CPU computes in float32 all the same), int8 quantises the convolutions by
     what the pictures in `calibrate` show them; both outputs stay float32.
     """
-    import tempfile
-
     import openvino
 
     with tempfile.TemporaryDirectory() as folder:
@@ -198,7 +180,7 @@ def agreement(source: Path, built: Path, pictures: list[Any] | None) -> dict[str
     import numpy as np
 
     from engines.boxes import iou_xyxy
-    from engines.detector import Detector, DetectorOptions, load
+    from engines.detector import DetectorOptions, load
     from engines.letterbox import ImageView
 
     options = DetectorOptions(threshold=0.3 if pictures else 0.02)
@@ -207,10 +189,11 @@ def agreement(source: Path, built: Path, pictures: list[Any] | None) -> dict[str
         pictures = [c[None].repeat(8, axis=1).repeat(8, axis=2) for c in coarse]
     views = [ImageView(p[0], p.shape[2], p.shape[1]) for p in pictures]
 
-    def found(detector: Detector) -> list[Any]:
+    def found(name: str) -> list[Any]:
+        detector = load(name, options)
         return [detector.detect([v])[0].xyxy for v in views]
 
-    both = zip(found(load(str(source), options)), found(load(str(built), options)), strict=True)
+    both = zip(found(str(source)), found(str(built)), strict=True)
     best = np.concatenate([iou_xyxy(a, b).max(1) if len(a) and len(b) else np.zeros(len(a)) for a, b in both])
     share = float((best >= 0.5).mean()) if len(best) else 1.0
     if share < AGREEMENT:
@@ -218,28 +201,72 @@ def agreement(source: Path, built: Path, pictures: list[Any] | None) -> dict[str
     return {"faces_compared": len(best), "agreement": round(share, 4)}
 
 
+def export_plan(
+    model: Path, out: Path, backend: str, options: PlanOptions, calibrate: Path | None, verify: bool
+) -> dict[str, Any]:
+    """Write OUT.plan and OUT.plan.json for a card from an .onnx or .safetensors file, in half precision.
+
+    The photographs in `calibrate` measure the net's range and are compared on, besides random patches. verify: run the
+    plan on this machine's card and hold the faces that it finds against the float32 graph's.
+    """
+    from engines.cuda_driver import current_device
+    from engines.tensorrt_build import compile_plan
+
+    if verify:
+        current_device()  # says so now, not after minutes, when there is none
+    pictures = calibration(calibrate) if calibrate is not None else None
+    with tempfile.TemporaryDirectory() as folder:
+        source = model
+        if model.suffix != ".onnx":
+            source = Path(folder) / "model.onnx"
+            export_onnx(model, source)
+        command = shlex.join(["python", "build_engine.py", *sys.argv[1:]])
+        built = compile_plan(backend, source, out, options, pictures, command)
+        if verify:
+            built |= {f"card_{key}": value for key, value in agreement(source, out, pictures).items()}
+    return built
+
+
+SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".plan", "rtx": ".plan"}
+
+
 @click.command()
 @click.argument("weights", type=click.Path(path_type=Path), default=Path("runs/plainS/weights.safetensors"))
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="file to write [default: engine.*]")
-@click.option("--backend", type=click.Choice(["onnx", "openvino"]), default="onnx", help="what to compile for")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
-@click.option("--calibrate", type=click.Path(path_type=Path), help="folder of photographs, for int8")
-def build(weights: Path, out: Path | None, backend: str, precision: str, calibrate: Path | None) -> None:
-    """Compile weights (.safetensors; for openvino also .onnx), with a parity check."""
-    suffix = {"onnx": ".onnx", "openvino": ".xml"}[backend]
+@click.option("--backend", type=click.Choice(list(SUFFIX)), default="onnx", help="what to compile for")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="default fp32, for a card fp16")
+@click.option("--calibrate", type=click.Path(path_type=Path), help="folder of photographs, for int8 and for comparing")
+@click.option("--profile", "shapes", multiple=True, help="card: least,best,most input, each NxWIDTHxHEIGHT; repeatable")
+@click.option("--portable", is_flag=True, help="tensorrt: for newer versions and all cards from Ampere on")
+@click.option("--nms-iou", type=float, default=0.3, show_default=True, help="tensorrt: of the NMS inside the plan")
+@click.option("--timing-cache", type=click.Path(path_type=Path), help="tensorrt: what was measured, for the next build")
+@click.option("--verify", is_flag=True, help="run the plan on this machine's card and compare what it finds")
+def build(
+    weights: Path, out: Path | None, backend: str, precision: str | None, calibrate: Path | None,
+    shapes: tuple[str, ...], portable: bool, nms_iou: float, timing_cache: Path | None, verify: bool,
+) -> None:  # fmt: skip
+    """Compile weights (.safetensors; for openvino and cards also .onnx), with a parity check."""
+    suffix = SUFFIX[backend]
     out = out or Path("engine" + suffix)
     if not out.parent.is_dir():
         raise BadInput("the folder does not exist", str(out.parent))
     if out.suffix != suffix:
         raise BadConfig(f"must end in {suffix} for {backend}", f"-o {out}")
     if backend == "onnx":
-        if precision != "fp32":
+        if precision not in (None, "fp32"):
             raise BadConfig(f"{precision} is not faster there", "--backend onnx", "use --backend openvino")
         print(json.dumps(export_onnx(weights, out)))
-    else:
-        if not weights.is_file():
-            raise BadInput("not found", str(weights))
-        print(json.dumps(export_openvino(weights, out, precision, calibrate)))
+        return
+    if not weights.is_file():
+        raise BadInput("not found", str(weights))
+    if backend == "openvino":
+        print(json.dumps(export_openvino(weights, out, precision or "fp32", calibrate)))
+        return
+    if precision not in (None, "fp16"):
+        raise BadConfig(f"{precision} is not built for cards", f"--backend {backend}", "leave it at fp16")
+    profiles = profiles_of(shapes) or PROFILES
+    options = PlanOptions(profiles, portable, nms_iou, timing_cache=timing_cache)
+    print(json.dumps(export_plan(weights, out, backend, options, calibrate, verify)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ def finish(command: click.Command, name: str, interrupted: str = "interrupted") 
     except UserError as e:
         code, message = e.exit_code, f"error: {e}"
     except ModuleNotFoundError as e:
-        extra = {"openvino": "openvino", "nncf": "openvino"}.get(e.name or "", "train")
+        extra = {"openvino": "openvino", "nncf": "openvino", "cuda": "gpu"}.get(e.name or "", "train")
         code, message = 2, f"error: {e.name} is not installed (pip install 'facestream[{extra}]')"
     except (KeyboardInterrupt, click.Abort):
         code, message = 130, interrupted

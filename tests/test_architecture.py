@@ -32,7 +32,12 @@ def test_imports_point_one_way(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_only_training_and_the_reference_engine_need_torch(path: Path) -> None:
-    if path.parent.name != "train" and path.name not in ("torch_engine.py", "build_engine.py", "peers.py"):
+    if path.parent.name != "train" and path.name not in (
+        "torch_engine.py",
+        "build_engine.py",
+        "peers.py",
+        "half.py",
+    ):
         assert not imports(path) & {"torch", "onnx", "matplotlib", "safetensors"}
 
 

@@ -1,0 +1,44 @@
+"""How far two detectors are apart, box by box."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engines.boxes import Array
+from engines.detector import Detector
+
+
+def differences(reference: Detector, other: Detector, pictures: list[Array] | None = None) -> dict[str, float]:
+    """Largest differences of the boxes (pixels, and as a share of their longer side) and scores of two detectors.
+
+    Pictures: uint8 [N, H, W, 3], else random patches, batches of one and two, three shapes. Each of the reference's
+    300 best boxes with a score of at least 0.02 must have its like.
+    """
+    worst = {"boxes_compared": 0, "box_error_px": 0.0, "box_error_share": 0.0, "score_error": 0.0}
+    for images in pictures or patches():
+        (boxes_a, scores_a), (boxes_b, scores_b) = reference.infer(images), other.infer(images)
+        for i in range(len(images)):
+            order = np.argsort(-scores_a[i], kind="stable")[:300]
+            order = order[scores_a[i, order] >= min(0.02, scores_a[i].max() / 2)]
+            distance = np.abs(boxes_a[i, order, None] - boxes_b[i][None]).max(-1)
+            like = (distance + 1e3 * np.abs(scores_a[i, order, None] - scores_b[i][None])).argmin(1)
+            off = np.abs(boxes_a[i, order] - boxes_b[i, like]).max(1)
+            side = np.maximum((boxes_a[i, order, 2:] - boxes_a[i, order, :2]).max(1), 1)
+            found = {
+                "box_error_px": off.max(),
+                "box_error_share": (off / side).max(),
+                "score_error": np.abs(scores_a[i, order] - scores_b[i, like]).max(),
+            }
+            worst = {key: max(value, float(found.get(key, 0))) for key, value in worst.items()} | {
+                "boxes_compared": worst["boxes_compared"] + len(order)
+            }
+    return worst
+
+
+def patches() -> list[Array]:
+    """Random pictures, uint8 [N, H, W, 3]."""
+    rng, made = np.random.default_rng(0), []
+    for n, h, w in ((1, 32, 32), (1, 192, 320), (2, 384, 640)):
+        coarse = rng.integers(0, 256, (n, h // 8, w // 8, 3), dtype=np.uint8)
+        made.append(coarse.repeat(8, axis=1).repeat(8, axis=2))
+    return made
