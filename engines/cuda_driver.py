@@ -7,6 +7,7 @@ disorderly as a card may.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Protocol
@@ -24,11 +25,13 @@ class Device(Protocol):
     `wait` return before the work is done; work of one stream is done in order."""
 
     def alloc(self, size: int) -> int:
-        """Device memory of `size` bytes, a multiple of 256 as an address; lives as long as the device."""
+        """Device memory of `size` bytes, a multiple of 256 as an address."""
         ...
 
+    def free(self, address: int) -> None: ...
+
     def pinned(self, size: int) -> Array:
-        """uint8 [size] of page-locked host memory."""
+        """uint8 [size] of page-locked host memory, given back with the array."""
         ...
 
     def stream(self) -> Any: ...
@@ -114,9 +117,14 @@ class CudaDevice:
     def alloc(self, size: int) -> int:
         return int(_call(self.driver.cuMemAlloc, max(size, 1)))
 
+    def free(self, address: int) -> None:
+        _call(self.driver.cuMemFree, address)
+
     def pinned(self, size: int) -> Array:
         address = int(_call(self.driver.cuMemHostAlloc, max(size, 1), 0))
-        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+        memory = (ctypes.c_uint8 * size).from_address(address)
+        weakref.finalize(memory, self.driver.cuMemFreeHost, address).atexit = False  # the arrays refer to it
+        return np.ctypeslib.as_array(memory)
 
     def stream(self) -> Any:
         return _call(self.driver.cuStreamCreate, self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING)

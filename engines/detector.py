@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -16,6 +16,9 @@ from engines.boxes import F32, Array
 from engines.errors import BadConfig, BadInput
 from engines.letterbox import ImageView, pad
 from engines.types import Detections
+
+if TYPE_CHECKING:
+    from engines.card_loop import HostPicture
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -69,32 +72,43 @@ class Detector(ABC):
         return Detections(xyxy[keep] * scale, scores[keep])
 
 
+class PlanesDetector(Detector):
+    """A detector that takes pictures as they are stored, and shrinks, turns and converts them itself."""
+
+    @abstractmethod
+    def detect_planes(self, pictures: Sequence[HostPicture]) -> list[Detections]:
+        """Faces of each picture, best first, in the pixels that it asks for."""
+
+
 def shipped() -> list[str]:
     """Names of the models that come with the package."""
     return sorted(path.stem for path in WEIGHTS.glob("*.onnx"))
 
 
 def load(name: str, options: DetectorOptions | None = None) -> Detector:
-    """A detector by the name of a shipped model (`plainS`) or by the path of an .onnx (ONNX Runtime)
-    or .xml (OpenVINO) file.
+    """A detector by the name of a shipped model (`plainS`) or by the path of an .onnx (ONNX Runtime),
+    .xml (OpenVINO) or .plan (TensorRT, TensorRT-RTX) file.
 
     BadConfig for a name that is not shipped, BadInput for a missing file, EngineMismatch for a
     file that is not a detector.
     """
     path = Path(name)
-    if path.suffix not in (".onnx", ".xml"):
+    if path.suffix not in (".onnx", ".xml", ".plan"):
         path = WEIGHTS / f"{name}.onnx"
         if not path.is_file():
             known = ", ".join(shipped()) or "none"
-            raise BadConfig(
-                f"unknown model {name!r}", "detector.model", f"shipped: {known}; or the path of an .onnx or .xml file"
-            )
+            do = f"shipped: {known}; or the path of an .onnx, .xml or .plan file"
+            raise BadConfig(f"unknown model {name!r}", "detector.model", do)
     if not path.is_file():
         raise BadInput("not found", str(path), "build it with: python build_engine.py")
     if path.suffix == ".xml":
         from engines.openvino_engine import OpenVinoDetector
 
         return OpenVinoDetector(path, options or DetectorOptions())
+    if path.suffix == ".plan":
+        from engines.tensorrt_engine import TensorRTDetector
+
+        return TensorRTDetector(path, options or DetectorOptions())
     from engines.onnx_engine import OnnxDetector
 
     return OnnxDetector(path, options or DetectorOptions())

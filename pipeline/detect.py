@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from engines.detector import Detector
+from engines.detector import Detector, PlanesDetector
 from engines.types import Detections
 from pipeline.config import DetectorConfig
-from pipeline.planes import rgb_view
+from pipeline.planes import host_picture, rgb_view
 from pipeline.types import Frame
 
 EAGER = 5  # frames after a cut that are all looked at: every face there is new
@@ -30,6 +30,10 @@ class Eye:
         if self.last is not None and frame.index - self.last < self.every and frame.index >= self.eager:
             return None
         self.last = frame.index
+        if isinstance(self.detector, PlanesDetector):
+            picture = host_picture(frame, self.size)
+            if picture is not None:
+                return self.detector.detect_planes([picture])[0]
         return self.detector.detect([rgb_view(frame, self.size)])[0]
 
     def pace(self, motion: float, lag: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from av.video.reformatter import ColorRange
 
 from engines.boxes import F32, Array
+from engines.card_loop import HostPicture
 from engines.letterbox import ImageView, fit
 from pipeline.types import Frame
 
@@ -62,6 +63,18 @@ def rgb_view(frame: Frame, limit: tuple[int, int]) -> ImageView:
     if frame.rotation:
         small = np.ascontiguousarray(np.rot90(small, frame.rotation // 90))
     return ImageView(small, *frame.size)
+
+
+def host_picture(frame: Frame, limit: tuple[int, int]) -> HostPicture | None:
+    """A frame's planes for a detector that fits them inside `limit` (width, height) itself; None for formats other
+    than 8-bit 4:2:0."""
+    picture = frame.picture
+    layout = picture.format.name.replace("yuvj", "yuv")
+    if layout not in ("nv12", "yuv420p"):
+        return None
+    full_range = picture.format.name.startswith("yuvj") or picture.color_range == ColorRange.JPEG
+    arrays = tuple(plane.pixels for plane in planes(picture))
+    return HostPicture(layout, arrays, fit(*frame.size, *limit), *frame.size, frame.rotation, full_range)
 
 
 def luma_view(frame: Frame, longest: int) -> tuple[Array, float]:

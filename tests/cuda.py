@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from engines.boxes import Array
-from engines.kernels import FOLDER, KERNELS, Dim3, nms, nms_workspace, source
+from engines.kernels import KERNELS, Dim3, Launch, nms, nms_workspace, source
 
 SHIM = Path(__file__).parent / "cuda_shim.cpp"
 FLAGS = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
@@ -67,9 +67,14 @@ def cpu(file: str, text: str | None = None, seed: int = 0) -> Cpu:
     return Cpu(source(file) if text is None else text, KERNELS[file], seed)
 
 
-def assemble(*files: str) -> Cpu:
-    """The kernels of several files behind one launcher."""
-    return Cpu("".join(f'#include "{FOLDER / file}"\n' for file in files), [n for f in files for n in KERNELS[f]])
+def every_kernel() -> Launch:
+    """All kernels behind one launcher."""
+    files = {name: cpu(file) for file, names in KERNELS.items() for name in names}
+
+    def launch(name: str, grid: Dim3, block: Dim3, arguments: Sequence[Any]) -> None:
+        files[name](name, grid, block, arguments)
+
+    return launch
 
 
 def survives(work: Callable[[], object]) -> bool:

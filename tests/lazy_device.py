@@ -1,0 +1,161 @@
+"""A stand-in for a card that is as late and as disorderly as one may be: nothing runs before somebody waits, and then
+the streams' work is mixed at random. Kernels are the real ones, on the CPU; the net is the real graph on ONNX Runtime.
+
+What it cannot show: that the driver and TensorRT take our calls, and how fast anything is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engines.boxes import Array
+from engines.half import HalfDetector
+from engines.kernels import Dim3, Launch, nms, nms_workspace
+from engines.sidecar import Card, Profile
+from engines.tensorrt_engine import canvas_of
+from tests.cuda import every_kernel
+
+
+@dataclass(eq=False)
+class Stream:
+    work: deque[Callable[[], None]] = field(default_factory=deque)
+    recording: list[Callable[[], None]] | None = None
+
+    def put(self, step: Callable[[], None]) -> None:
+        (self.work if self.recording is None else self.recording).append(step)
+
+
+@dataclass(eq=False)
+class Event:
+    recorded: int = 0
+    reached: int = 0
+
+
+class LazyDevice:
+    """`cuda_driver.Device` on the CPU. AssertionError for what a card would not forgive."""
+
+    card = Card("stand-in", 90, 13000)
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = random.Random(seed)
+        self.streams: list[Stream] = []
+        self.memory: dict[int, Array] = {}
+        self.host: list[Array] = []
+        self.freed: list[Array] = []
+        self.kernels = every_kernel()
+        self.replayed = self.copied_down = 0
+
+    def alloc(self, size: int) -> int:
+        room = np.frombuffer(self.random.randbytes(size + 256), np.uint8).copy()
+        address = -(-room.ctypes.data // 256) * 256
+        self.memory[address] = room
+        return address
+
+    def free(self, address: int) -> None:
+        room = self.memory.pop(address)
+        room[:] = 0xFF  # whoever still uses it finds nothing
+        self.freed.append(room)
+
+    def pinned(self, size: int) -> Array:
+        self.host.append(np.full(size, 0xCD, np.uint8))
+        return self.host[-1]
+
+    def stream(self) -> Stream:
+        self.streams.append(Stream())
+        return self.streams[-1]
+
+    def event(self) -> Event:
+        return Event()
+
+    def record(self, event: Event, stream: Stream) -> None:
+        event.recorded += 1
+        number = event.recorded
+
+        def reach() -> None:
+            event.reached = number
+
+        stream.put(reach)
+
+    def wait(self, event: Event) -> None:
+        while event.reached < event.recorded:
+            busy = [stream for stream in self.streams if stream.work]
+            self.random.choice(busy).work.popleft()()
+
+    def _inside(self, address: int, size: int) -> None:
+        assert any(a <= address and address + size <= a + len(m) - 255 for a, m in self.memory.items()), (
+            "outside memory"
+        )
+
+    def upload(self, address: int, host: Array, stream: Stream) -> None:
+        self._inside(address, host.nbytes)
+        stream.put(lambda: ctypes.memmove(address, host.ctypes.data, host.nbytes) and None)
+
+    def download(self, host: Array, address: int, stream: Stream) -> None:
+        self._inside(address, host.nbytes)
+        assert any(np.shares_memory(host, known) for known in self.host), "not page-locked: the copy would wait"
+        self.copied_down += host.nbytes
+        stream.put(lambda: ctypes.memmove(host.ctypes.data, address, host.nbytes) and None)
+
+    def launcher(self, stream: Stream) -> Launch:
+        def launch(name: str, grid: Dim3, block: Dim3, arguments: Sequence[Any]) -> None:
+            stream.put(lambda: self.kernels(name, grid, block, arguments))
+
+        return launch
+
+    def capture(self, stream: Stream, work: Callable[[], None]) -> list[Callable[[], None]]:
+        stream.recording = []
+        work()
+        graph, stream.recording = stream.recording, None
+        return graph
+
+    def replay(self, graph: list[Callable[[], None]], stream: Stream) -> None:
+        self.replayed += 1
+        for step in graph:
+            stream.put(step)
+
+
+class CpuNet:
+    """`card_loop.Net` on ONNX Runtime; with `nms_inside` it suppresses as a plan with the plugin does."""
+
+    def __init__(
+        self, device: LazyDevice, half: HalfDetector, profiles: tuple[Profile, ...], nms_inside: bool, iou: float = 0.3
+    ) -> None:
+        self.device, self.half, self.profiles, self.nms_inside, self.iou = device, half, profiles, nms_inside, iou
+        self.shapes: dict[int, tuple[int, int, int]] = {}
+
+    def canvas(self, pictures: int, width: int, height: int) -> tuple[int, int]:
+        return canvas_of(self.profiles, pictures, width, height)
+
+    def prepare(self, slot: int, pictures: int, width: int, height: int, stream: Stream) -> int:
+        self.shapes[slot] = pictures, width, height
+        return sum(min(1000, 3 * (width // s) * (height // s)) for s in (8, 16, 32))
+
+    def enqueue(self, slot: int, images: int, first: int, second: int, stream: Stream) -> None:
+        n, width, height = self.shapes[slot]
+
+        def run() -> None:
+            x = view(images, np.float16, (n, 3, height, width))
+            xyxy, scores = (np.ascontiguousarray(a) for a in self.half.run(x))
+            if not self.nms_inside:
+                ctypes.memmove(first, xyxy.ctypes.data, xyxy.nbytes)
+                ctypes.memmove(second, scores.ctypes.data, scores.nbytes)
+                return
+            workspace, boxes = np.zeros(nms_workspace(n), np.uint8), (xyxy.ctypes.data, scores.ctypes.data)
+            nms(self.device.kernels, n, scores.shape[1], 0.02, self.iou, *boxes, workspace.ctypes.data, first, second)
+
+        stream.put(run)
+
+    def capturable(self, slot: int, stream: Stream) -> bool:
+        return True
+
+
+def view(address: int, dtype: Any, shape: tuple[int, ...]) -> Array:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(dtype).reshape(shape)
