@@ -133,6 +133,8 @@ def _to_half(model: Any, body: list[Any], start: str, heads: list[Any], scale: f
     for tensor in graph.initializer:
         if tensor.name in inputs and tensor.data_type == TensorProto.FLOAT:
             values = numpy_helper.to_array(tensor) * np.float32(scale if tensor.name in biases else 1)
+            if np.abs(values).max(initial=0) > LARGEST:
+                raise EngineMismatch(f"{tensor.name} is larger than half precision holds", "weights", "use float32")
             tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
     removed = [n for n in graph.node if start in n.output or (n.op_type == "Transpose" and "images" in n.input)]
     for node in graph.node:
