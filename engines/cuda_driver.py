@@ -138,6 +138,10 @@ class CudaDevice:
     def wait(self, event: Any) -> None:
         _call(self.driver.cuEventSynchronize, event)
 
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        """Between two events that have been waited for."""
+        return float(_call(self.driver.cuEventElapsedTime, start, end))
+
     def upload(self, address: int, host: Array, stream: Any) -> None:
         _call(self.driver.cuMemcpyHtoDAsync, address, host.ctypes.data, host.nbytes, stream)
 

@@ -10,7 +10,7 @@ import pytest
 
 from engines.boxes import Array
 from engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, packed_bytes, preprocess
-from engines.kernels import pointer, source
+from engines.kernels import Launch, pointer, source
 from engines.letterbox import fit, pad
 from pipeline.config import CoverConfig
 from pipeline.cover import Anonymizer
@@ -159,7 +159,9 @@ def noise(size: tuple[int, int]) -> av.VideoFrame:
     return picture
 
 
-def covered_both_ways(launch: Cpu, size: tuple[int, int], hide: str, shape: str, scale: float) -> tuple[Array, Array]:
+def covered_both_ways(
+    launch: Launch, size: tuple[int, int], hide: str, shape: str, scale: float
+) -> tuple[Array, Array]:
     picture = noise(size)
     data = bytes_of(picture)
     on_device = DevicePicture.packed("nv12", *size, data.ctypes.data)
