@@ -7,6 +7,7 @@ disorderly as a card may.
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -180,6 +181,10 @@ class CudaDevice:
 
 
 @cache
-def current_device(index: int = 0) -> CudaDevice:
-    """One for the whole process, so that kernels are compiled and loaded once."""
-    return CudaDevice(index)
+def current_device() -> CudaDevice:
+    """One for the whole process, so that kernels are compiled and loaded once; with PyCUDA where that is installed."""
+    if find_card() is not None and importlib.util.find_spec("pycuda") is not None:
+        from engines.pycuda_device import PycudaDevice
+
+        return PycudaDevice()
+    return CudaDevice()

@@ -92,12 +92,11 @@ class Sidecar:
             found.append("the file is not the one that was built")
         if not self._library_fits(library):
             found.append(f"built with {self.backend} {self.library}, here is {library}")
-        if self.card is not None and not self.portable and self.backend == "tensorrt":
-            if card.capability != self.card.capability or card.name != self.card.name:
+        if self.backend == "tensorrt" and not self.portable:
+            if self.card is None or (card.capability, card.name) != (self.card.capability, self.card.name):
                 found.append(f"built for {_words(self.card)}, here is {_words(card)}")
-        elif card.capability < (80 if self.portable else 75):
-            found.append(f"here is {_words(card)}, it needs compute capability 8.0" if self.portable else
-                         f"here is {_words(card)}, older than what is supported")  # fmt: skip
+        elif card.capability < 80:
+            found.append(f"here is {_words(card)}, it needs compute capability 8.0 (Ampere)")
         if self.nms_iou is not None and self.hashes.get("kernels") != source_hash():
             found.append("the NMS inside it is of another version")
         if found:
@@ -118,5 +117,5 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _words(card: Card) -> str:
-    return f"{card.name} ({card.capability // 10}.{card.capability % 10})"
+def _words(card: Card | None) -> str:
+    return "no card" if card is None else f"{card.name} ({card.capability // 10}.{card.capability % 10})"

@@ -93,6 +93,15 @@ def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
         check_half(SHIPPED, model.SerializeToString(), normalisation, None)
 
 
+def test_weights_too_large_for_half_precision_are_refused(tmp_path: Path) -> None:
+    model = onnx.load(SHIPPED)
+    first = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("conv.weight"))
+    first.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(first) * np.float32(1e6), first.name))
+    onnx.save(model, tmp_path / "huge.onnx")
+    with pytest.raises(EngineMismatch, match="larger than half"):
+        halve(tmp_path / "huge.onnx")
+
+
 def test_nets_that_cannot_be_scaled_are_named(tmp_path: Path) -> None:
     model = onnx.load(SHIPPED)
     first = next(node for node in model.graph.node if node.op_type == "Relu")

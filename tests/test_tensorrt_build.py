@@ -136,6 +136,7 @@ OTHER = Card("Other Card", 90, 13000)
     (sidecar(hashes=sidecar().hashes | {"kernels": "other"}), b"plan", "10.9.0", HERE, "NMS"),
     (sidecar(backend="rtx", library="1.7", card=None, nms_iou=None), b"plan", "1.7", OTHER, None),
     (sidecar(backend="rtx", library="1.7", card=None, nms_iou=None), b"plan", "1.8", OTHER, "built with"),
+    (sidecar(backend="rtx", library="1.7", card=None, nms_iou=None), b"plan", "1.7", Card("Old", 75, 1), "Ampere"),
 ])  # fmt: skip
 def test_a_plan_is_loaded_only_where_it_fits(
     made: Sidecar, data: bytes, version: str, card: Card, words: str | None

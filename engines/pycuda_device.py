@@ -1,0 +1,59 @@
+"""Context, memory, streams and events by PyCUDA, where it is installed; kernels and graphs stay with cuda-bindings,
+since PyCUDA has no graphs and cannot launch on a stream that is not its own. Both work in the one primary context."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engines.boxes import Array
+from engines.cuda_driver import CudaDevice
+
+
+class PycudaDevice(CudaDevice):
+    """ImportError without PyCUDA, and whatever PyCUDA raises without a driver or a card."""
+
+    def __init__(self) -> None:
+        import pycuda.autoprimaryctx  # card 0's; autoinit would make a second context beside TensorRT's
+        import pycuda.driver
+
+        super().__init__()
+        self.cuda = pycuda.driver
+        self._held: dict[int, Any] = {}
+        self._streams: dict[int, Any] = {}
+
+    def alloc(self, size: int) -> int:
+        memory = self.cuda.mem_alloc(max(size, 1))
+        self._held[int(memory)] = memory
+        return int(memory)
+
+    def free(self, address: int) -> None:
+        self._held.pop(address).free()
+
+    def pinned(self, size: int) -> Array:
+        memory: Array = self.cuda.pagelocked_empty(size, np.uint8)
+        return memory
+
+    def stream(self) -> Any:
+        made = self.cuda.Stream()
+        self._streams[made.handle] = made
+        return self.driver.CUstream(made.handle)
+
+    def event(self) -> Any:
+        return self.cuda.Event(self.cuda.event_flags.BLOCKING_SYNC)
+
+    def record(self, event: Any, stream: Any) -> None:
+        event.record(self._streams[int(stream)])
+
+    def wait(self, event: Any) -> None:
+        event.synchronize()
+
+    def elapsed_ms(self, start: Any, end: Any) -> float:
+        return float(start.time_till(end))
+
+    def upload(self, address: int, host: Array, stream: Any) -> None:
+        self.cuda.memcpy_htod_async(address, host, self._streams[int(stream)])
+
+    def download(self, host: Array, address: int, stream: Any) -> None:
+        self.cuda.memcpy_dtoh_async(host, address, self._streams[int(stream)])
