@@ -153,6 +153,16 @@ template <class... A> struct Call {
 };
 template <class... A> static void call(void (*kernel)(A...)) { Call<A...>::all(kernel); }
 
+template <class... A> static int count(void (*)(A...)) { return (int)sizeof...(A); }
+
+// How many arguments a kernel takes, -1 for none of that name.
+extern "C" int argument_count(const char* name) {
+#define K(kernel) if (!strcmp(name, #kernel)) return count(kernel);
+    KERNELS
+#undef K
+    return -1;
+}
+
 // sizes: grid x, y, z, block x, y. Returns null, or what is wrong with the kernel.
 extern "C" const char* launch(const char* name, const unsigned* sizes, uint64_t seed, void* const* pointers) {
     gridDim = {sizes[0], sizes[1], sizes[2]}, blockDim = {sizes[3], sizes[4], 1};
