@@ -110,7 +110,15 @@ def test_a_moving_face_is_smeared(tools: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize(
     ("cover", "expected"),
-    [(0.0, (110, 150)), (0.02, (110, 150)), (0.4, (126, 150)), (0.6, (134, 150)), (0.68, (137, 150)), (0.85, None), (1.1, None)],
+    [
+        (0.0, (110, 150)),
+        (0.02, (110, 150)),
+        (0.4, (126, 150)),
+        (0.6, (134, 150)),
+        (0.68, (137, 150)),
+        (0.85, None),
+        (1.1, None),
+    ],
 )
 def test_a_hidden_face_has_the_box_of_what_is_seen(
     tools: SimpleNamespace, cover: float, expected: tuple[float, float] | None

@@ -158,6 +158,18 @@ def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
         run.start_backbone(tmp_path / "noise.pth")
 
 
+def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
+    small = build("plainS")
+    save_weights(tmp_path / "small.safetensors", small, {})
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    run = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    run.start_backbone(tmp_path / "small.safetensors")
+    assert torch.equal(run.model.backbone.stage3[1][3].weight, small.backbone.stage3[1][3].weight)
+    dense = Run(recipe("dense", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
+    with pytest.raises(BadConfig, match="lacks"):
+        dense.start_backbone(tmp_path / "small.safetensors")
+
+
 def test_learning_rate_warms_up_and_falls() -> None:
     c = recipe("plainS", steps=1000, warmup=100, lr=1.0)
     rates = [learning_rate(s, c) for s in range(1000)]
