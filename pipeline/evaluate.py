@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from engines.detector import load
+from pipeline import mot
 from pipeline.errors import BadConfig
 from pipeline.flags import config_of, say, shared
 from pipeline.leaks import LeakMeter, read_truth
@@ -69,3 +71,34 @@ def leaks(
             f"in {result.leaky_tracks} of {result.tracks} tracks; over-blur {result.overblur:.2f}"
         )
     return 1 if lost else 0
+
+
+@evaluate.command()
+@click.argument("detections", type=click.Path(path_type=Path))
+@click.argument("truth", type=click.Path(path_type=Path))
+@click.option("--cmc", is_flag=True, help="give the tracker the camera's motion from SEQ/gmc.txt")
+@click.option("--interpolate", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="fill gaps up to this")
+@click.option("--sure", type=click.FloatRange(0, 1), default=mot.SURE, help="tracks count from their first such score on")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
+@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+def tracks(
+    detections: Path, truth: Path, cmc: bool, interpolate: float, sure: float, as_json: bool, **flags: Any
+) -> int:
+    """HOTA, MOTA, IDF1 and id switches of the tracker on given detections.
+
+    DETECTIONS holds SEQ/det/det.txt, TRUTH SEQ/gt/gt.txt and SEQ/seqinfo.ini, as MOT17 does; it may be one
+    folder. Only boxes that were detected are scored (and those between, with --interpolate), not those that
+    the tracker guesses. Detections with a score under 0.1 are left out.
+    """
+    config = config_of(flags)
+    sequences, left_out = mot.read_sequences(detections, truth, cmc)
+    if left_out:
+        say("warning", f"without detections or without truth, left out: {', '.join(left_out)}")
+    scores = mot.evaluate(sequences, truth, config.tracker, interpolate, sure)
+    wide = max(map(len, scores))
+    print(f"{'':{wide}}   HOTA   MOTA   IDF1   IDSW")
+    for name, score in scores.items():
+        print(f"{name:{wide}} {score.HOTA:6.2f} {score.MOTA:6.2f} {score.IDF1:6.2f} {score.IDSW:6d}")
+    if as_json:
+        print(json.dumps(asdict(scores["all"])))
+    return 0
