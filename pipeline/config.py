@@ -50,8 +50,8 @@ class DetectorConfig(Section):
 
 
 class TrackerConfig(Section):
-    high: float = Field(0.6, gt=0, lt=1)
-    birth: float = Field(0.7, gt=0, lt=1)
+    high: float = Field(0.5, gt=0, lt=1)
+    birth: float = Field(0.5, gt=0, lt=1)
     sure: float = Field(0.5, gt=0, lt=1)
     match_iou: float = Field(0.1, gt=0, lt=1)
     low_iou: float = Field(0.5, gt=0, lt=1)

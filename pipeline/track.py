@@ -14,6 +14,8 @@ not known yet.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -21,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 from engines.boxes import Array, Bool, area_xyxy, grow_xyxy, iou_xyxy
 from engines.types import Detections
 from pipeline.config import TrackerConfig
-from pipeline.types import Box, BoxState, xyxy
+from pipeline.types import Box, BoxState, Sight, xyxy
 
 # Random walk of position and speed, in sides of the box a tick; measurement noise as position (ByteTrack's values).
 POSITION_NOISE, SPEED_NOISE = 1 / 20, 1 / 160
@@ -29,6 +31,13 @@ TICK_S = 1 / 30
 LONGEST_S = 1.0  # a longer time between two frames is taken as this one: a prediction over more is worth nothing
 SMALL, LARGE = 20.0, 80.0  # sides in pixels between which the buffer falls from full to none
 TOUCH = 0.01  # IoU from which two detections touch
+EAGER_S = 0.25  # seconds after a cut in which a face is believed at first sight: all are new there
+# A track. seen_s: when it was last detected, by the tracker's clock; look: in which look of the detector that was;
+# score: of that detection; best: the highest so far; hits: how often it was detected; eager: born after a cut.
+TRACK = np.dtype(
+    [("id", np.int64), ("scene", np.int64), ("seen_s", float), ("look", np.int64), ("score", float), ("best", float),
+     ("hits", np.int64), ("eager", bool)]
+)  # fmt: skip
 
 
 class Kalman:
@@ -107,16 +116,13 @@ class Tracker:
     def __init__(self, config: TrackerConfig) -> None:
         self.config = config
         self.filters = Kalman()
-        self.ids = np.zeros(0, np.int64)
-        self.seen_s = np.zeros(0)  # when each was last detected, by `clock`
-        self.seen = np.zeros(0, np.int64)  # in which look that was
-        self.score = np.zeros(0)  # of its last detection
-        self.best = np.zeros(0)  # its highest score so far
-        self.hits = np.zeros(0, np.int64)  # how often it was detected
+        self.tracks = np.zeros(0, TRACK)  # one for each filter
         self.next_id = 1
         self.clock = 0.0  # seconds of video so far, which never run backwards
         self.time_s: float | None = None  # of the last frame, as given
         self.looks = 0  # how often the detector has looked
+        self.scene = 0
+        self.eager_s = -math.inf  # until when a face is believed at first sight
 
     def update(
         self,
@@ -124,26 +130,34 @@ class Tracker:
         time_s: float | None,
         size: tuple[int, int],
         affine: Array | None = None,
-        cut: bool = False,
+        scene: int = 0,
     ) -> tuple[Box, ...]:
         """All faces of the frame at time_s: first every detection, in order, then the tracks that were not seen.
 
         detections: in pixels of the displayed picture, finite; None when the detector did not look at
         this frame. time_s: seconds, None if unknown (one tick after the last). size: width and height of
         the picture. affine: the camera's motion from the frame before, [2, 3] in pixels (see Motion).
-        cut: the frame has nothing to do with the one before, so every track has ended.
+
+        scene: a cut is where this number changes (see Cuts). No track goes on over it, and for EAGER_S
+        a face is believed at first sight. A cut may still turn out to be a flash, so in its first frame
+        the faces of the scene before are covered once more; if the next frame is of that scene, they go on.
         """
         step = self._advance(time_s)
-        if cut:
-            self._keep(np.zeros(len(self.ids), bool))
-        self.filters.predict(min(step, LONGEST_S), self.seen < self.looks)
+        self._enter(scene)
+        self.filters.predict(min(step, LONGEST_S), self.tracks["look"] < self.looks)
         if affine is not None:
             self.filters.warp(affine)
         boxes = [] if detections is None else self._observe(detections)
-        observed = (self.seen == self.looks) & (detections is not None)
+        observed = (self.tracks["look"] == self.looks) & (detections is not None)
         boxes += self._coast(step, size, observed)
         self._forget(observed, looked=detections is not None)
         return tuple(boxes)
+
+    def pace(self) -> float:
+        """The largest speed of a face that the detector saw when it looked last, in its own sides a second."""
+        seen = self.tracks["look"] == self.looks
+        value, speed = self.filters.table[:2, seen]
+        return float((np.hypot(*speed[:, :2].T) / value[:, 2:].max(1)).max(initial=0.0))
 
     def _advance(self, time_s: float | None) -> float:
         """Seconds since the last frame. A time that is missing or jumps back counts as a tick."""
@@ -154,6 +168,15 @@ class Tracker:
         self.time_s = time_s
         self.clock += step
         return step
+
+    def _enter(self, scene: int) -> None:
+        """Let go of the tracks of other scenes; of the one before only when this one is not new."""
+        keep = self.tracks["scene"] == scene
+        if scene > self.scene:
+            keep |= self.tracks["scene"] == self.scene
+            self.eager_s = self.clock + EAGER_S
+        self.scene = scene
+        self._keep(keep)
 
     def _observe(self, found: Detections) -> list[Box]:
         """Give each detection a track, old or new."""
@@ -166,40 +189,43 @@ class Tracker:
         self.filters.update(owner[old], cxcywh[old])
         fresh = np.flatnonzero(~old)
         if len(fresh):
-            owner[fresh] = len(self.ids) + np.arange(len(fresh))
+            owner[fresh] = len(self.tracks) + np.arange(len(fresh))
             self._begin(cxcywh[fresh])
-        self.seen_s[owner], self.seen[owner], self.score[owner] = self.clock, self.looks, found.scores
-        self.best[owner] = np.maximum(self.best[owner], found.scores)
-        self.hits[owner] += 1
-        rows = zip(self.ids[owner].tolist(), found.xyxy.tolist(), found.scores.tolist(), strict=True)
-        return [Box(track, xyxy(box), score, BoxState.OBSERVED) for track, box, score in rows]
+        tracks = self.tracks
+        tracks["seen_s"][owner], tracks["look"][owner], tracks["score"][owner] = self.clock, self.looks, found.scores
+        tracks["best"][owner] = np.maximum(tracks["best"][owner], found.scores)
+        tracks["hits"][owner] += 1
+        known, high = self._known()[owner], found.scores >= self.config.high
+        sights = np.where(known, np.where(high, Sight.HIGH, Sight.LOW), Sight.TENTATIVE).tolist()
+        rows = zip(tracks["id"][owner].tolist(), found.xyxy.tolist(), found.scores.tolist(), sights, strict=True)
+        return [Box(track, xyxy(box), score, BoxState.OBSERVED, Sight(sight)) for track, box, score, sight in rows]
 
     def _begin(self, cxcywh: Array) -> None:
-        """New tracks at the end of all lists."""
-        n = len(cxcywh)
+        """New tracks at the end of the list."""
+        new = np.zeros(len(cxcywh), TRACK)
+        new["id"] = self.next_id + np.arange(len(new))
+        new["scene"], new["eager"] = self.scene, self.clock <= self.eager_s
+        self.next_id += len(new)
         self.filters.add(cxcywh)
-        self.ids = np.concatenate([self.ids, self.next_id + np.arange(n)])
-        self.next_id += n
-        zeros, none = np.zeros(n), np.zeros(n, np.int64)
-        self.seen_s, self.score, self.best = (np.concatenate([x, zeros]) for x in (self.seen_s, self.score, self.best))
-        self.seen, self.hits = (np.concatenate([x, none]) for x in (self.seen, self.hits))
+        self.tracks = np.concatenate([self.tracks, new])
 
     def _associate(self, boxes: Array, scores: Array) -> NDArray[np.intp]:
         """The track of each detection, -1 for none."""
         owner = np.full(len(boxes), -1, np.intp)
-        if not len(self.ids) or not len(boxes):
+        if not len(self.tracks) or not len(boxes):
             return owner
         config, tracks = self.config, self.filters.xyxy()
-        high, known = scores >= config.high, self.best >= config.birth
+        here, known, high = self.tracks["scene"] == self.scene, self._known(), scores >= config.high
+        known &= here
         iou = iou_xyxy(boxes, tracks)
         _assign(owner, high, known, iou * scores[:, None], config.match_iou)
-        _assign(owner, ~high, known & (self.seen == self.looks), iou, config.low_iou)
+        _assign(owner, ~high, known & (self.tracks["look"] == self.looks), iou, config.low_iou)
         if (owner < 0).any():
             near = iou_xyxy(self._buffered(boxes), self._buffered(tracks))
             better = scores > scores[:, None]
             alone = ~((iou_xyxy(boxes, boxes) > TOUCH) & better).any(1)
             _assign(owner, alone, known, near, config.match_iou)
-            _assign(owner, np.ones(len(boxes), bool), ~known, near, config.match_iou)
+            _assign(owner, np.ones(len(boxes), bool), here & ~known, near, config.match_iou)
         return owner
 
     def _buffered(self, boxes: Array) -> Array:
@@ -208,9 +234,15 @@ class Tracker:
         share = np.clip((LARGE - side) / (LARGE - SMALL), 0, 1) * self.config.buffer
         return grow_xyxy(boxes, 1 + 2 * share)
 
+    def _known(self) -> Bool:
+        """Which tracks have been seen beyond doubt; after a cut less is asked."""
+        best, eager = self.tracks["best"], self.tracks["eager"]
+        known: Bool = best >= np.where(eager, self.config.sure, self.config.birth)
+        return known
+
     def _sure(self) -> Bool:
-        """Which tracks are faces and no slips of the detector: those once seen well, or twice."""
-        sure: Bool = (self.best >= self.config.sure) | (self.hits > 1)
+        """Which tracks are faces and no slips of the detector: those once seen well, or twice, or after a cut."""
+        sure: Bool = (self.tracks["best"] >= self.config.sure) | (self.tracks["hits"] > 1) | self.tracks["eager"]
         return sure
 
     def _coast(self, step: float, size: tuple[int, int], observed: Bool) -> list[Box]:
@@ -219,7 +251,7 @@ class Tracker:
         Those that were missing for at most coast_s when the last frame came, so one frame is covered at any
         frame rate; and whose centre has not left the picture.
         """
-        unseen, centre = self.clock - self.seen_s, self.filters.table[0, :, :2]
+        unseen, centre = self.clock - self.tracks["seen_s"], self.filters.table[0, :, :2]
         inside = ((centre >= 0) & (centre <= size)).all(1)
         index = np.flatnonzero(~observed & (unseen - step <= self.config.coast_s) & inside & self._sure())
         if not len(index):
@@ -227,7 +259,8 @@ class Tracker:
         value, _, pp, _, _ = self.filters.table[:, index]
         spread = 2 * np.sqrt(pp[:, :2].max(1)) / value[:, 2:].max(1)
         grown = grow_xyxy(self.filters.xyxy()[index], 1 + np.clip(spread, 0, 0.5))
-        rows = zip(self.ids[index].tolist(), grown.tolist(), self.score[index].tolist(), strict=True)
+        left = self.tracks[index]
+        rows = zip(left["id"].tolist(), grown.tolist(), left["score"].tolist(), strict=True)
         return [Box(track, xyxy(box), score, BoxState.COASTED) for track, box, score in rows]
 
     def _forget(self, observed: Bool, looked: bool) -> None:
@@ -236,15 +269,14 @@ class Tracker:
         Known ones are remembered for longer than they are returned, even outside the picture: when they come
         back, or the camera does, they are the same.
         """
-        unseen, known = self.clock - self.seen_s, self.best >= self.config.birth
-        longest = np.where(known, max(self.config.remember_s, self.config.coast_s), self.config.coast_s)
+        config, unseen = self.config, self.clock - self.tracks["seen_s"]
+        longest = np.where(self._known(), max(config.remember_s, config.coast_s), config.coast_s)
         self._keep(observed | (unseen <= longest) & (self._sure() | (not looked)))
 
     def _keep(self, which: Bool) -> None:
         if not which.all():
             self.filters.keep(which)
-            self.ids, self.seen_s, self.seen = self.ids[which], self.seen_s[which], self.seen[which]
-            self.score, self.best, self.hits = self.score[which], self.best[which], self.hits[which]
+            self.tracks = self.tracks[which]
 
 
 def _assign(owner: NDArray[np.intp], rows: Bool, columns: Bool, likeness: Array, least: float) -> None:

@@ -35,10 +35,20 @@ def pyx_ocsort(rate: float) -> Update:
 
 def roboflow_bytetrack(rate: float) -> Update:
     """trackers' ByteTrack as it comes."""
-    import supervision
     from trackers import ByteTrackTracker
 
-    tracker = ByteTrackTracker(frame_rate=rate)
+    return _roboflow(ByteTrackTracker(frame_rate=rate))
+
+
+def roboflow_ocsort(rate: float) -> Update:
+    """trackers' OC-SORT as it comes."""
+    from trackers import OCSORTTracker
+
+    return _roboflow(OCSORTTracker(frame_rate=rate))
+
+
+def _roboflow(tracker: Any) -> Update:
+    import supervision
 
     def update(found: Any) -> Any:
         boxes = supervision.Detections(
@@ -57,6 +67,7 @@ PEERS = {
     "pyxtrackers ByteTrack": pyx_bytetrack,
     "pyxtrackers OC-SORT": pyx_ocsort,
     "trackers ByteTrack": roboflow_bytetrack,
+    "trackers OC-SORT": roboflow_ocsort,
 }
 
 
