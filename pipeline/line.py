@@ -47,8 +47,13 @@ class Line:
         blind = self.watch.blind(luma, found, self.config.sure)
         affine = self.motion.look(luma, frame.size) if self.motion is not None else None
         boxes = self.tracker.update(
-            found, self._clock(frame.time_s, blind), frame.size, None if cut else affine, self._tracked_scene(cut, blind)
+            found,
+            self._clock(frame.time_s, blind),
+            frame.size,
+            None if cut else affine,
+            self._tracked_scene(cut, blind),
         )
+        self.eye.pace(self.tracker.pace, self.config.lookahead)
         if blind and self.config.blind == "cover-all":
             boxes = (*boxes, everything(frame))
         return [settled(t) for t in self.lookahead.push(TrackedFrame(self._held(frame), boxes), luma, scale, scene)]

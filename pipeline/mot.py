@@ -10,9 +10,9 @@ Our tracker hands on every detection, which a benchmark of tracking punishes as 
 these boxes are scored, in the manner of ByteTrack's published setting (Zhang et al., ECCV 2022):
 
 - detections with a score under FLOOR are not given to the tracker;
-- of its boxes only observed ones count, no coasted ones, and of a track those from its first
-  observation with a score of `sure` on (ByteTrack begins tracks at 0.7 and shows what continues
-  them at any score);
+- of its boxes only observed ones count, no coasted ones, and no tentative ones: of a track those from
+  its first observation with a score of `birth` on (ByteTrack begins tracks at 0.7 and shows what
+  continues them at any score);
 - with `interpolate_s`, gaps of a track of up to so many seconds are filled on a straight line.
 """
 
@@ -34,10 +34,13 @@ from engines.types import Detections
 from pipeline.config import TrackerConfig
 from pipeline.errors import BadInput
 from pipeline.track import Tracker
-from pipeline.types import BoxState
+from pipeline.types import Sight
 
 FLOOR = 0.1
-SURE = 0.7
+HIGH, BIRTH = (
+    0.6,
+    0.7,
+)  # ByteTrack's on MOT17: they belong to the detector, and the tracker's defaults to the shipped one
 CLASSES = range(1, 14)  # MOT17's, 1 is a pedestrian
 
 
@@ -82,7 +85,7 @@ def read_sequences(detections: Path, truth: Path, cmc: bool = False) -> tuple[li
         raise BadInput("no SEQ/det/det.txt that has a SEQ/gt/gt.txt", f"{detections}, {truth}")
     sequences = []
     for name in sorted(given & known):
-        frames, rate, size = _read_info(_either(f"{name}/seqinfo.ini", truth, detections))
+        frames, rate, size = read_info(_either(f"{name}/seqinfo.ini", truth, detections))
         found = _read_found(detections / name / "det/det.txt", frames)
         affines = _read_affines(_either(f"{name}/gmc.txt", detections, truth), frames) if cmc else None
         _check_truth(truth / name / "gt/gt.txt", frames)
@@ -91,7 +94,8 @@ def read_sequences(detections: Path, truth: Path, cmc: bool = False) -> tuple[li
 
 
 def track(sequence: Sequence, config: TrackerConfig) -> Array:
-    """Every observed box: float64 [N, 7], frame (from 0), id, left, top, right, bottom, score; by frame."""
+    """Every observed box that is not tentative: float64 [N, 7], frame (from 0), id, left, top, right, bottom, score;
+    by frame."""
     tracker = Tracker(config)
     found = sequence.found[sequence.found[:, 5] >= FLOOR]
     starts = np.searchsorted(found[:, 0], np.arange(sequence.frames + 1))
@@ -101,19 +105,8 @@ def track(sequence: Sequence, config: TrackerConfig) -> Array:
         affine = None if sequence.affines is None else sequence.affines[frame]
         detections = Detections(here[:, 1:5].astype(np.float32), here[:, 5].astype(np.float32))
         boxes = tracker.update(detections, frame / sequence.rate, sequence.size, affine)
-        rows += [(frame, b.id, *b.xyxy, b.score) for b in boxes if b.state is BoxState.OBSERVED]
+        rows += [(frame, b.id, *b.xyxy, b.score) for b in boxes if b.sight not in (None, Sight.TENTATIVE)]
     return np.array(rows, float).reshape(-1, 7)
-
-
-def scored(rows: Array, sure: float = SURE) -> Array:
-    """Of the rows of `track` those from the first one of their id with a score of `sure` on."""
-    begun: set[float] = set()
-    keep = []
-    for _, track, *_, score in rows.tolist():
-        if score >= sure:
-            begun.add(track)
-        keep.append(track in begun)
-    return rows[np.array(keep, bool)]
 
 
 def interpolated(rows: Array, longest: int) -> Array:
@@ -130,14 +123,15 @@ def interpolated(rows: Array, longest: int) -> Array:
 
 
 def evaluate(
-    sequences: list[Sequence], truth: Path, config: TrackerConfig, interpolate_s: float = 0.0, sure: float = SURE
+    sequences: list[Sequence], truth: Path, config: TrackerConfig, interpolate_s: float = 0.0
 ) -> dict[str, Score]:
     """Track and score: a Score for each sequence, and for all of them together under `all`."""
-    tracks = {}
-    for sequence in sequences:
-        rows = scored(track(sequence, config), sure)
-        tracks[sequence.name] = interpolated(rows, math.floor(interpolate_s * sequence.rate + 1e-6))
+    tracks = {s.name: interpolated(track(s, config), frames_in(interpolate_s, s.rate)) for s in sequences}
     return score(tracks, {s.name: s.frames for s in sequences}, truth)
+
+
+def frames_in(seconds: float, rate: float) -> int:
+    return math.floor(seconds * rate + 1e-6)
 
 
 def score(tracks: dict[str, Array], frames: dict[str, int], truth: Path) -> dict[str, Score]:
@@ -190,7 +184,7 @@ def _either(name: str, *folders: Path) -> Path:
     return next((f / name for f in folders if (f / name).exists()), folders[0] / name)
 
 
-def _read_info(path: Path) -> tuple[int, float, tuple[int, int]]:
+def read_info(path: Path) -> tuple[int, float, tuple[int, int]]:
     """Frames, frames/s, and the picture's width and height."""
     parser = configparser.ConfigParser()
     try:

@@ -123,6 +123,9 @@ class Tracker:
         self.looks = 0  # how often the detector has looked
         self.scene = 0
         self.eager_s = -math.inf  # until when a face is believed at first sight
+        self.pace = (
+            0.0  # the largest motion of a face that was just seen, in its own sides, from the last frame to this
+        )
 
     def update(
         self,
@@ -144,20 +147,12 @@ class Tracker:
         """
         step = self._advance(time_s)
         self._enter(scene)
-        self.filters.predict(min(step, LONGEST_S), self.tracks["look"] < self.looks)
-        if affine is not None:
-            self.filters.warp(affine)
+        self._move(step, affine)
         boxes = [] if detections is None else self._observe(detections)
         observed = (self.tracks["look"] == self.looks) & (detections is not None)
         boxes += self._coast(step, size, observed)
         self._forget(observed, looked=detections is not None)
         return tuple(boxes)
-
-    def pace(self) -> float:
-        """The largest speed of a face that the detector saw when it looked last, in its own sides a second."""
-        seen = self.tracks["look"] == self.looks
-        value, speed = self.filters.table[:2, seen]
-        return float((np.hypot(*speed[:, :2].T) / value[:, 2:].max(1)).max(initial=0.0))
 
     def _advance(self, time_s: float | None) -> float:
         """Seconds since the last frame. A time that is missing or jumps back counts as a tick."""
@@ -177,6 +172,15 @@ class Tracker:
             self.eager_s = self.clock + EAGER_S
         self.scene = scene
         self._keep(keep)
+
+    def _move(self, step: float, affine: Array | None) -> None:
+        """To where the tracks should be in this frame."""
+        seen, before = self.tracks["look"] == self.looks, self.filters.table[0].copy()
+        self.filters.predict(min(step, LONGEST_S), ~seen)
+        if affine is not None:
+            self.filters.warp(affine)
+        moved = np.abs(self.filters.table[0, :, :2] - before[:, :2]).max(1) / before[:, 2:].max(1)
+        self.pace = float(moved[seen].max(initial=0.0))
 
     def _observe(self, found: Detections) -> list[Box]:
         """Give each detection a track, old or new."""
@@ -235,9 +239,8 @@ class Tracker:
         return grow_xyxy(boxes, 1 + 2 * share)
 
     def _known(self) -> Bool:
-        """Which tracks have been seen beyond doubt; after a cut less is asked."""
-        best, eager = self.tracks["best"], self.tracks["eager"]
-        known: Bool = best >= np.where(eager, self.config.sure, self.config.birth)
+        """Which tracks have been seen beyond doubt; after a cut that is not asked."""
+        known: Bool = (self.tracks["best"] >= self.config.birth) | self.tracks["eager"]
         return known
 
     def _sure(self) -> Bool:
