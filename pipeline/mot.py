@@ -190,15 +190,15 @@ def read_info(path: Path) -> tuple[int, float, tuple[int, int]]:
     try:
         parser.read_string(path.read_text(), str(path))
         info = parser["Sequence"]
-        frames, rate = info.getint("seqLength"), info.getfloat("frameRate")
-        size = info.getint("imWidth"), info.getint("imHeight")
+        frames, rate = int(info["seqLength"]), float(info["frameRate"])
+        size = int(info["imWidth"]), int(info["imHeight"])
         if not (frames > 0 and rate > 0 and min(size) > 0):
             raise ValueError("seqLength, frameRate, imWidth and imHeight must be positive")
     except OSError as e:
         raise BadInput(f"cannot read it ({e.strerror})", str(path)) from None
     except configparser.Error as e:
         raise BadInput(" ".join(str(e).split()), str(path)) from None
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, ValueError) as e:
         raise BadInput(f"needs [Sequence] with seqLength, frameRate, imWidth and imHeight ({e})", str(path)) from None
     return frames, rate, size
 

@@ -61,7 +61,7 @@ def _flow(before: Array, after: Array) -> tuple[Array, Array]:
     corners = _corners(before)
     if not len(corners):
         return corners, corners
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, winSize=(15, 15), maxLevel=3)
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, corners.copy(), winSize=(15, 15), maxLevel=3)
     good = found.ravel() > 0
     return corners[good].astype(np.float64), moved[good].astype(np.float64)
 

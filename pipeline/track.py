@@ -120,6 +120,7 @@ class Tracker:
         self.next_id = 1
         self.clock = 0.0  # seconds of video so far, which never run backwards
         self.time_s: float | None = None  # of the last frame, as given
+        self.first = True  # has no frame come so far
         self.looks = 0  # how often the detector has looked
         self.scene = 0
         self.eager_s = -math.inf  # until when a face is believed at first sight
@@ -156,10 +157,11 @@ class Tracker:
 
     def _advance(self, time_s: float | None) -> float:
         """Seconds since the last frame. A time that is missing or jumps back counts as a tick."""
-        step = 0.0
-        if self.clock or self.time_s is not None:
-            known = time_s is not None and self.time_s is not None and time_s >= self.time_s
-            step = time_s - self.time_s if known else TICK_S
+        last, step = self.time_s, TICK_S
+        if self.first:
+            self.first, step = False, 0.0
+        elif time_s is not None and last is not None and time_s >= last:
+            step = time_s - last
         self.time_s = time_s
         self.clock += step
         return step
@@ -219,11 +221,11 @@ class Tracker:
         if not len(self.tracks) or not len(boxes):
             return owner
         config, tracks = self.config, self.filters.xyxy()
-        here, known, high = self.tracks["scene"] == self.scene, self._known(), scores >= config.high
-        known &= here
+        here, high = self.tracks["scene"] == self.scene, scores >= config.high
+        known, fresh = here & self._known(), self.tracks["look"] == self.looks
         iou = iou_xyxy(boxes, tracks)
         _assign(owner, high, known, iou * scores[:, None], config.match_iou)
-        _assign(owner, ~high, known & (self.tracks["look"] == self.looks), iou, config.low_iou)
+        _assign(owner, ~high, known & fresh, iou, config.low_iou)
         if (owner < 0).any():
             near = iou_xyxy(self._buffered(boxes), self._buffered(tracks))
             better = scores > scores[:, None]

@@ -233,7 +233,7 @@ def test_no_detection_is_ever_missing_and_no_id_comes_twice_in_a_frame_or_in_two
         boxes = np.concatenate([corner, corner + rng.uniform(2, 120, (count, 2))], 1).astype(np.float32)
         scores = rng.uniform(0.01, 1, count).astype(np.float32)
         scene += rng.random() < 0.1
-        affine = np.array([[1, 0, 0], [0, 1, 0]]) + rng.normal(0, (0.02, 0.02, 20), (2, 3)) if rng.random() < 0.5 else None
+        affine = np.eye(2, 3) + rng.normal(0, (0.02, 0.02, 20), (2, 3)) if rng.random() < 0.5 else None
         looks = rng.random() < 0.8
         out = tracker.update(Detections(boxes, scores) if looks else None, time, SIZE, affine, scene)
         seen = [b for b in out if b.state is BoxState.OBSERVED]

@@ -3,11 +3,11 @@
     python -m venv /tmp/peers && /tmp/peers/bin/pip install pyxtrackers==2026.3.3 trackers==2.6.1
     python tools/compare_trackers.py ../shared/data/mot --peers /tmp/peers/bin/python
 
-DATA is a folder like that of `facestream evaluate tracks`: SEQ/det/det.txt, SEQ/gt/gt.txt, SEQ/seqinfo.ini, and for the
-rows with camera motion SEQ/gmc.txt. The peers run in an environment of their own (see peer_trackers.py), since they want
-another OpenCV; without --peers only ours run. Every tracker gets the detections with a score of 0.1 or more, and scores
-are trackeval's. What of ours is scored: see pipeline/mot.py. "filled": gaps of up to a second are interpolated, the
-peers' too.
+DATA is a folder like that of `facestream evaluate tracks`: SEQ/det/det.txt, SEQ/gt/gt.txt, SEQ/seqinfo.ini, and for
+the rows with camera motion SEQ/gmc.txt. The peers run in an environment of their own (see peer_trackers.py), since they
+want another OpenCV; without --peers only ours run. Every tracker gets the detections with a score of 0.1 or more, and
+scores are trackeval's. What of ours is scored: see pipeline/mot.py. "filled": gaps of up to a second are interpolated,
+the peers' too.
 
 Sequences with truth but no detections are tracked by us alone, with the truth's boxes as detections: on every frame and
 on every fifth, and with a camera that shakes (a seeded random walk); its motion is told to the tracker with the error
@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def timed(scene: Array, config: TrackerConfig) -> Array:
     """Milliseconds of each of our updates."""
     tracker, ms = Tracker(config), []
     starts = np.searchsorted(scene[:, 0], np.arange(scene[-1, 0] + 2))
-    for frame, (start, end) in enumerate(zip(starts, starts[1:], strict=False)):
+    for frame, (start, end) in enumerate(pairwise(starts)):
         rows = scene[start:end].astype(np.float32)
         began = time.perf_counter()
         tracker.update(Detections(rows[:, 1:5], rows[:, 5]), frame / 30, (1920, 1080))
