@@ -221,15 +221,16 @@ class Tracker:
         if not len(self.tracks) or not len(boxes):
             return owner
         config, tracks = self.config, self.filters.xyxy()
-        here, high = self.tracks["scene"] == self.scene, scores >= config.high
-        known, fresh = here & self._known(), self.tracks["look"] == self.looks
+        here: Bool = self.tracks["scene"] == self.scene
+        high = scores >= config.high
+        known, fresh = here & self._known(), here & (self.tracks["look"] == self.looks)
         iou = iou_xyxy(boxes, tracks)
         _assign(owner, high, known, iou * scores[:, None], config.match_iou)
         _assign(owner, ~high, known & fresh, iou, config.low_iou)
         if (owner < 0).any():
             near = iou_xyxy(self._buffered(boxes), self._buffered(tracks))
             better = scores > scores[:, None]
-            alone = ~((iou_xyxy(boxes, boxes) > TOUCH) & better).any(1)
+            alone: Bool = ~((iou_xyxy(boxes, boxes) > TOUCH) & better).any(1)
             _assign(owner, alone, known, near, config.match_iou)
             _assign(owner, np.ones(len(boxes), bool), here & ~known, near, config.match_iou)
         return owner

@@ -152,13 +152,13 @@ def test_a_cut_ends_the_tracks() -> None:
 
 @pytest.mark.parametrize("follows", [True, False])
 def test_the_camera_is_followed_when_that_is_asked_for(follows: bool) -> None:
-    """Faces of 16 px in a picture that jumps by up to 40."""
+    """Faces of 12 px in a picture that jumps by up to 24."""
     detector, rng = Told(), np.random.default_rng(0)
     line = Line(detector, read(None, {"tracker.lookahead": 0, "tracker.motion": follows}))
     ids: set[int] = set()
     for i in range(20):
-        shift = int(rng.integers(-20, 21)) if i else 0
-        detector.now = np.array([[x - shift, y, x - shift + 16, y + 16] for x, y in ((100, 60), (124, 80), (160, 70))])
+        shift = int(rng.integers(-12, 13)) if i else 0
+        detector.now = np.array([[x - shift, y, x - shift + 12, y + 12] for x, y in ((100, 60), (124, 80), (160, 70))])
         (done,) = line.push(Frame(i, i, Fraction(1, 30), still(1, shift)))
         ids |= {b.id for b in done.boxes if b.state is BoxState.OBSERVED}
     assert (ids == {1, 2, 3}) == follows
