@@ -230,7 +230,7 @@ class Tracker:
         if (owner < 0).any():
             near = iou_xyxy(self._buffered(boxes), self._buffered(tracks))
             better = scores > scores[:, None]
-            alone: Bool = ~((iou_xyxy(boxes, boxes) > TOUCH) & better).any(1)
+            alone: Bool = ((iou_xyxy(boxes, boxes) > TOUCH) & better).sum(1) == 0
             _assign(owner, alone, known, near, config.match_iou)
             _assign(owner, np.ones(len(boxes), bool), here & ~known, near, config.match_iou)
         return owner
