@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from engines.detector import DetectorOptions, load
 from engines.peers import load_peer
+from pipeline import mot
 from pipeline.against import TOOLS, cover_with
 from pipeline.config import Config
 from pipeline.errors import BadConfig
@@ -115,3 +117,36 @@ def _in_words(result: Leaks) -> str:
         f"{result.leak_rate_tau50:.2%} by more than half), longest run {result.longest_exposed_run} frames, "
         f"in {result.leaky_tracks} of {result.tracks} tracks; over-blur {result.overblur:.2f}{again}"
     )
+
+
+@evaluate.command()
+@click.argument("detections", type=click.Path(path_type=Path))
+@click.argument("truth", type=click.Path(path_type=Path))
+@click.option("--cmc", is_flag=True, help="give the tracker the camera's motion from SEQ/gmc.txt")
+@click.option("--interpolate", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="fill gaps up to this")
+@click.option("--high", type=click.FloatRange(0, 1), default=mot.HIGH, show_default=True, help="as [tracker] high")
+@click.option("--birth", type=click.FloatRange(0, 1), default=mot.BIRTH, show_default=True, help="as [tracker] birth")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
+@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+def tracks(
+    detections: Path, truth: Path, cmc: bool, interpolate: float, high: float, birth: float, as_json: bool, **flags: Any
+) -> int:
+    """HOTA, MOTA, IDF1 and id switches of the tracker on given detections.
+
+    DETECTIONS holds SEQ/det/det.txt, TRUTH SEQ/gt/gt.txt and SEQ/seqinfo.ini, as MOT17 does; it may be one
+    folder. Only boxes that were detected are scored (and those between, with --interpolate), not those that
+    the tracker guesses. Detections with a score under 0.1 are left out. --high and --birth fit the detector that made
+    det.txt, and stand in the place of the configuration's, which fit the shipped one.
+    """
+    config = config_of(flags).tracker.model_copy(update={"high": high, "birth": birth})
+    sequences, left_out = mot.read_sequences(detections, truth, cmc)
+    if left_out:
+        say("warning", f"without detections or without truth, left out: {', '.join(left_out)}")
+    scores = mot.evaluate(sequences, truth, config, interpolate)
+    wide = max(map(len, scores))
+    print(f"{'':{wide}}   HOTA   MOTA   IDF1   IDSW")
+    for name, score in scores.items():
+        print(f"{name:{wide}} {score.HOTA:6.2f} {score.MOTA:6.2f} {score.IDF1:6.2f} {score.IDSW:6d}")
+    if as_json:
+        print(json.dumps(asdict(scores["all"])))
+    return 0
