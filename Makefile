@@ -22,9 +22,12 @@ $(VENV)/base: pyproject.toml
 	touch $@
 
 # torch first and by its exact version, so that a CPU build which is at hand is taken instead of the newest CUDA build.
+# trackeval brings opencv-python, whose cv2 lands on the headless one's and needs libGL.so.1: it goes, the other comes back.
 $(VENV)/dev: $(VENV)/base
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[train,openvino,dev]'
+	$(PIP) -e '.[train,openvino,evaluate,dev]'
+	$(VENV)/bin/python -m pip uninstall --quiet --yes opencv-python
+	$(PIP) --force-reinstall --no-deps opencv-python-headless
 	@# Builds real plans for NVIDIA cards, and needs none itself; those tests are skipped without it.
 	$(PIP) -e '.[rtx]' || echo "TensorRT-RTX could not be installed: the tests that need it are skipped"
 	touch $@

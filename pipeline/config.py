@@ -51,9 +51,14 @@ class DetectorConfig(Section):
 
 class TrackerConfig(Section):
     high: float = Field(0.5, gt=0, lt=1)
-    match_iou: float = Field(0.15, gt=0, lt=1)
-    buffer: float = Field(0.4, ge=0, le=4)
+    birth: float = Field(0.5, gt=0, lt=1)
+    sure: float = Field(0.5, gt=0, lt=1)
+    match_iou: float = Field(0.1, gt=0, lt=1)
+    low_iou: float = Field(0.5, gt=0, lt=1)
+    buffer: float = Field(0.5, ge=0, le=4)
     coast_s: float = Field(0.7, ge=0, le=60)
+    remember_s: float = Field(1.5, ge=0, le=60)
+    motion: bool = True
     lookahead: int = Field(15, ge=0, le=600)
     blind: Literal["hold", "cover-all", "continue"] = "hold"
 

@@ -9,6 +9,7 @@ from pipeline.config import Config
 from pipeline.cuts import Cuts
 from pipeline.detect import Eye
 from pipeline.lookahead import Lookahead
+from pipeline.motion import Motion
 from pipeline.planes import luma_view
 from pipeline.track import Tracker
 from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
@@ -28,19 +29,31 @@ class Line:
         self.tracker = Tracker(config.tracker)
         self.cuts = Cuts()
         self.watch = Watch()
+        self.motion = Motion() if config.tracker.motion else None
         self.config = config.tracker
         self.scene = 0
+        self.tracked_scene = 0  # the same as the tracker knows it
+        self.same: dict[int, int] = {}  # scenes that go on with an earlier one of the tracker's
+        self.was_held = False  # was the last frame one in which faces are held
         self.held_s = 0.0  # how long the tracker's clock stood still
         self.last_s: float | None = None
-        self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.high, guess_s)
+        self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.sure, guess_s)
 
     def push(self, frame: Frame) -> list[TrackedFrame]:
         luma, scale = luma_view(frame, LUMA)
         scene = self.cuts.look(luma)
         cut, self.scene = scene != self.scene, scene
         found = self.eye.look(frame, cut)
-        blind = self.watch.blind(luma, found, self.config.high)
-        boxes = self.tracker.update(found, self._clock(frame.time_s, blind), frame.size)
+        blind = self.watch.blind(luma, found, self.config.sure)
+        affine = self.motion.look(luma, frame.size) if self.motion is not None else None
+        boxes = self.tracker.update(
+            found,
+            self._clock(frame.time_s, blind),
+            frame.size,
+            None if cut else affine,
+            self._tracked_scene(cut, blind),
+        )
+        self.eye.pace(self.tracker.pace, self.config.lookahead)
         if blind and self.config.blind == "cover-all":
             boxes = (*boxes, everything(frame))
         return [settled(t) for t in self.lookahead.push(TrackedFrame(self._held(frame), boxes), luma, scale, scene)]
@@ -54,6 +67,15 @@ class Line:
             self.held_s += max(0.0, time_s - self.last_s)
         self.last_s = time_s
         return time_s - self.held_s
+
+    def _tracked_scene(self, cut: bool, blind: bool) -> int:
+        """The scene's number for the tracker, to which the light going out or on again is no cut: held faces stay."""
+        held = blind and self.config.blind == "hold"
+        if cut and (held or self.was_held):
+            self.same[self.scene] = self.tracked_scene
+        self.was_held = held
+        self.tracked_scene = self.same.get(self.scene, self.scene)
+        return self.tracked_scene
 
     def _held(self, frame: Frame) -> Frame:
         """The frame as it waits."""

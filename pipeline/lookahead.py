@@ -67,6 +67,7 @@ class Lookahead:
         self.waiting: deque[Waiting] = deque()
         self.gone: deque[tuple[int, tuple[Box, ...]]] = deque(maxlen=REACH)  # frame numbers and boxes, not smoothed
         self.newest = 0  # the largest id so far: ids rise, so a larger one is a birth
+        self.scene = 0  # the largest number of a scene that left
         self.young: dict[int, Young] = {}
 
     def push(
@@ -95,7 +96,7 @@ class Lookahead:
         """The oldest frame, its boxes united with the smoothed path of their tracks."""
         held = self.waiting.popleft()
         self._extend(held)
-        tracked = self._without_old_guesses(held.tracked)
+        tracked = self._without_old_guesses(self._without_last_scene(held))
         here = tracked.frame.index
         coming = [(other.tracked.frame.index, other.tracked.boxes) for other in islice(self.waiting, REACH)]
         paths: dict[int, list[tuple[float, XYXY]]] = {}
@@ -105,6 +106,18 @@ class Lookahead:
                 paths.setdefault(box.id, []).append((weight, box.xyxy))
         self.gone.append((here, tracked.boxes))
         return replace(tracked, boxes=tuple(_united(box, paths[box.id]) for box in tracked.boxes))
+
+    def _without_last_scene(self, held: Waiting) -> TrackedFrame:
+        """The tracker guesses on over a cut for one frame, since it may be a flash. When the next frame says that it
+        was none, these guesses go; those that it goes on with (and a cover of everything, id 0) stay."""
+        tracked, new = held.tracked, held.scene > self.scene
+        self.scene = max(self.scene, held.scene)
+        if not new or not self.waiting or self.waiting[0].scene != held.scene:
+            return tracked
+        stay = {0, *(box.id for box in self.waiting[0].tracked.boxes)}
+        return replace(
+            tracked, boxes=tuple(b for b in tracked.boxes if b.state is not BoxState.COASTED or b.id in stay)
+        )
 
     def _without_old_guesses(self, tracked: TrackedFrame) -> TrackedFrame:
         now = tracked.frame.time_s

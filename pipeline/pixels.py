@@ -9,11 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from engines.boxes import Array
+from engines.boxes import Array, iou_xyxy
+from engines.detector import Detector
 from pipeline.errors import BadInput
-from pipeline.leaks import Leaks, Sight, Tally, drawn, ellipse_of
-from pipeline.planes import luma_view
+from pipeline.exposed import Filmstrip
+from pipeline.leaks import drawn, ellipse_of
+from pipeline.planes import luma_view, rgb_view
 from pipeline.source import SourceOptions, open_source
+from pipeline.tally import Sight, Tally
 from pipeline.types import Frame
 
 DETAIL = 1 / 16  # what is finer than this share of a face is its detail
@@ -47,8 +50,18 @@ def _detail(luma: Array, sigma: float) -> Array:
     return luma - cv2.GaussianBlur(luma, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
 
 
-def measure(source: Path, output: Path, truth: dict[int, dict[int, Array]], smallest: float = 0.0) -> Leaks:
-    """Both videos frame by frame. BadInput when they differ in size or number of frames."""
+def measure(
+    source: Path,
+    output: Path,
+    truth: dict[int, dict[int, Array]],
+    smallest: float = 0.0,
+    again: Detector | None = None,
+    strip: Filmstrip | None = None,
+) -> Tally:
+    """Both videos frame by frame. BadInput when they differ in size or number of frames.
+
+    again: a detector that looks at the output; a face it still finds where the truth has one counts as redetected.
+    """
     tally = Tally()
     for frame, other in _pairs(source, output):
         if frame.size != other.size:
@@ -58,13 +71,26 @@ def measure(source: Path, output: Path, truth: dict[int, dict[int, Array]], smal
         real = drawn(np.array(list(faces.values())).reshape(-1, 4), *frame.size, "ellipse")
         tally.outside += int((_changed(a, b) & ~real).sum())
         tally.inside += int(real.sum())
+        judged = {}
         for track, xyxy in faces.items():
-            if max(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]) < smallest:
-                continue
             found = covered_share(a, b, xyxy)
-            if found is not None:
-                tally.sights[track].append(Sight(frame.index, *found, frame.time_s or 0.0))
-    return tally.result()
+            if max(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]) < smallest or found is None:
+                continue
+            judged[track] = xyxy
+            tally.sights[track].append(Sight(frame.index, *found, frame.time_s or 0.0))
+            if strip is not None:
+                strip.add(other, track, xyxy, np.zeros((0, 4)), found[0])
+        if again is not None:
+            tally.seen_again = (tally.seen_again or 0) + _seen(again, other, list(judged.values()))
+    return tally
+
+
+def _seen(detector: Detector, frame: Frame, faces: list[Array]) -> int:
+    """How many of the faces [4] the detector finds, with an IoU of at least 0.3."""
+    if not faces:
+        return 0
+    found = detector.detect([rgb_view(frame, (1280, 1280))])[0]
+    return int((iou_xyxy(np.array(faces, np.float32), found.xyxy) >= 0.3).any(1).sum())
 
 
 def _changed(a: Array, b: Array) -> Array:

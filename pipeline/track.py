@@ -2,11 +2,19 @@
 
 A tracker for counting hides what it is not sure of; this one hides faces, so it is the other way
 round: every detection is returned in its own frame, and a face once found stays until it has been
-missing for `coast_s`. Association follows ByteTrack (Zhang et al., ECCV 2022): sure detections
-choose first, doubtful ones may continue what is left.
+missing for `coast_s`.
+
+Association begins like ByteTrack's (Zhang et al., ECCV 2022): high scores choose first among the
+known tracks (those that once had a score of `birth`), low ones may go on with a known track that
+was there a moment ago. Then what touches no better detection may have any known track in its
+reach, boxes grown as in C-BIoU (Yang et al., WACV 2023): a face alone at its place is most likely
+the one that was there, while in a crowd that guess is mostly wrong. Last come the tracks that are
+not known yet.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,170 +23,277 @@ from scipy.optimize import linear_sum_assignment
 from engines.boxes import Array, Bool, area_xyxy, grow_xyxy, iou_xyxy
 from engines.types import Detections
 from pipeline.config import TrackerConfig
-from pipeline.types import Box, BoxState, xyxy
+from pipeline.types import Box, BoxState, Sight, xyxy
 
-# Random walk of position and speed, in face sides a 1/30 s (ByteTrack's values); measurement noise as position.
-POSITION_NOISE, SPEED_NOISE = 1 / 20, 1 / 80
+# Random walk of position and speed, in sides of the box a tick; measurement noise as position (ByteTrack's values).
+POSITION_NOISE, SPEED_NOISE = 1 / 20, 1 / 160
 TICK_S = 1 / 30
-SMALL, LARGE = 24.0, 96.0  # sides in pixels between which the buffer falls from full to none
+LONGEST_S = 1.0  # a longer time between two frames is taken as this one: a prediction over more is worth nothing
+SMALL, LARGE = 20.0, 80.0  # sides in pixels between which the buffer falls from full to none
+TOUCH = 0.01  # IoU from which two detections touch
+EAGER_S = 0.25  # seconds after a cut in which a face is believed at first sight: all are new there
+# A track. seen_s: when it was last detected, by the tracker's clock; look: in which look of the detector that was;
+# score: of that detection; best: the highest so far; hits: how often it was detected; eager: born after a cut.
+TRACK = np.dtype(
+    [("id", np.int64), ("scene", np.int64), ("seen_s", float), ("look", np.int64), ("score", float), ("best", float),
+     ("hits", np.int64), ("eager", bool)]
+)  # fmt: skip
 
 
 class Kalman:
     """Constant-velocity filters for N boxes: centre x, centre y, width, height, each on its own.
 
     With diagonal noise the usual 8-dimensional filter falls apart into four of position and speed,
-    so everything is elementwise. value, speed: [N, 4], pixels and pixels/s; pp, ps, ss: the entries
-    of each 2x2 covariance, [N, 4].
+    so everything is elementwise. table: float64 [5, N, 4], which holds the values (pixels), the
+    speeds (pixels/s), and of each 2x2 covariance the entries position-position, position-speed
+    and speed-speed.
     """
 
     def __init__(self) -> None:
-        self.value, self.speed, self.pp, self.ps, self.ss = (np.zeros((0, 4)) for _ in range(5))
-
-    def _noise(self) -> tuple[Array, Array]:
-        side = np.sqrt(np.maximum(self.value[:, 2] * self.value[:, 3], 4.0))[:, None]
-        return (POSITION_NOISE * side) ** 2, (SPEED_NOISE * side / TICK_S) ** 2
+        self.table = np.zeros((5, 0, 4))
 
     def add(self, cxcywh: Array) -> None:
-        self.value = np.concatenate([self.value, cxcywh])
-        position, speed = self._noise()
-        new = len(self.value) - len(cxcywh)
-        self.speed = np.concatenate([self.speed, np.zeros_like(cxcywh)])
-        self.pp = np.concatenate([self.pp, np.broadcast_to(4 * position[new:], cxcywh.shape)])
-        self.ps = np.concatenate([self.ps, np.zeros_like(cxcywh)])
-        self.ss = np.concatenate([self.ss, np.broadcast_to(100 * speed[new:], cxcywh.shape)])
+        """Begin filters at the boxes [N, 4], at rest."""
+        sides = _sides(cxcywh)
+        new = np.zeros((5, *cxcywh.shape))
+        new[0] = cxcywh
+        new[2] = (2 * POSITION_NOISE * sides) ** 2
+        new[4] = (10 * SPEED_NOISE / TICK_S * sides) ** 2
+        self.table = np.concatenate([self.table, new], 1)
 
     def keep(self, which: Bool) -> None:
-        self.value, self.speed, self.pp, self.ps, self.ss = (
-            x[which] for x in (self.value, self.speed, self.pp, self.ps, self.ss)
-        )
+        self.table = self.table[:, which]
 
     def predict(self, seconds: float, missing: Bool) -> None:
         """Move on. Sizes of boxes that were not seen last time stay, so that they neither explode nor vanish."""
-        self.speed[missing, 2:] = 0
-        position, speed = self._noise()
-        ticks = seconds / TICK_S
-        self.value = self.value + self.speed * seconds
-        self.value[:, 2:] = np.maximum(self.value[:, 2:], 1.0)
-        self.pp = self.pp + 2 * seconds * self.ps + seconds**2 * self.ss + position * ticks
-        self.ps = self.ps + seconds * self.ss
-        self.ss = self.ss + speed * ticks
+        value, speed, pp, ps, ss = self.table
+        speed[missing, 2:] = 0
+        sides, ticks = _sides(value), seconds / TICK_S
+        value += speed * seconds
+        np.maximum(value[:, 2:], 1.0, out=value[:, 2:])
+        pp += 2 * seconds * ps + seconds**2 * ss + ticks * (POSITION_NOISE * sides) ** 2
+        ps += seconds * ss
+        ss += ticks * (SPEED_NOISE / TICK_S * sides) ** 2
+
+    def warp(self, affine: Array) -> None:
+        """Move with the camera: affine float64 [2, 3] takes a point of the frame before to its place in this one.
+
+        A box keeps its upright shape and grows by the zoom alone; so its covariances stay four blocks.
+        """
+        linear = affine[:, :2]
+        zoom = np.sqrt(abs(np.linalg.det(linear)))
+        self.table[:2, :, :2] @= linear.T
+        self.table[2:, :, :2] @= (linear**2).T
+        self.table[0, :, :2] += affine[:, 2]
+        self.table[:2, :, 2:] *= zoom
+        self.table[2:, :, 2:] *= zoom**2
 
     def update(self, index: NDArray[np.intp], cxcywh: Array) -> None:
         """Correct the filters `index` with what was seen."""
-        position, _ = self._noise()
-        total = self.pp[index] + position[index]
-        gain_p, gain_s = self.pp[index] / total, self.ps[index] / total
-        error = cxcywh - self.value[index]
-        self.value[index] += gain_p * error
-        self.speed[index] += gain_s * error
-        self.ss[index] -= gain_s * self.ps[index]
-        self.ps[index] *= 1 - gain_p
-        self.pp[index] *= 1 - gain_p
+        value, speed, pp, ps, ss = self.table[:, index]
+        total = pp + (POSITION_NOISE * _sides(value)) ** 2
+        gain_p, gain_s = pp / total, ps / total
+        error = cxcywh - value
+        self.table[:, index] = (
+            value + gain_p * error, speed + gain_s * error, pp * (1 - gain_p), ps * (1 - gain_p), ss - gain_s * ps
+        )  # fmt: skip
 
     def xyxy(self) -> Array:
-        half = self.value[:, 2:] / 2
-        return np.concatenate([self.value[:, :2] - half, self.value[:, :2] + half], 1)
+        """The boxes, [N, 4]."""
+        value = self.table[0]
+        half = value[:, 2:] / 2
+        return np.concatenate([value[:, :2] - half, value[:, :2] + half], 1)
+
+
+def _sides(cxcywh: Array) -> Array:
+    """The side that each number scales with: width, height, width, height."""
+    return np.concatenate([cxcywh[:, 2:], cxcywh[:, 2:]], 1)
 
 
 class Tracker:
-    """Feed it frame by frame, in order."""
+    """Feed it frame by frame, in order. Ids count from 1 and are never used again."""
 
     def __init__(self, config: TrackerConfig) -> None:
         self.config = config
         self.filters = Kalman()
-        self.ids = np.zeros(0, np.int64)
-        self.seen_s = np.zeros(0)  # when each was last detected
-        self.score = np.zeros(0)  # of its last detection
-        self.sure = np.zeros(0, bool)  # has it had a high score, or two detections in a row: only then it coasts
+        self.tracks = np.zeros(0, TRACK)  # one for each filter
         self.next_id = 1
-        self.now: float | None = None
+        self.clock = 0.0  # seconds of video so far, which never run backwards
+        self.time_s: float | None = None  # of the last frame, as given
+        self.first = True  # has no frame come so far
+        self.looks = 0  # how often the detector has looked
+        self.scene = 0
+        self.eager_s = -math.inf  # until when a face is believed at first sight
+        self.pace = (
+            0.0  # the largest motion of a face that was just seen, in its own sides, from the last frame to this
+        )
 
-    def update(self, detections: Detections | None, time_s: float | None, size: tuple[int, int]) -> tuple[Box, ...]:
-        """All faces of the frame at time_s: every detection once, and the tracks that were not seen.
+    def update(
+        self,
+        detections: Detections | None,
+        time_s: float | None,
+        size: tuple[int, int],
+        affine: Array | None = None,
+        scene: int = 0,
+    ) -> tuple[Box, ...]:
+        """All faces of the frame at time_s: first every detection, in order, then the tracks that were not seen.
 
-        detections: None when the detector did not look at this frame. time_s: seconds, None if
-        unknown (one tick after the last). size: width and height of the picture.
+        detections: in pixels of the displayed picture, finite; None when the detector did not look at
+        this frame. time_s: seconds, None if unknown (one tick after the last). size: width and height of
+        the picture. affine: the camera's motion from the frame before, [2, 3] in pixels (see Motion).
+
+        scene: a cut is where this number changes (see Cuts). No track goes on over it, and for EAGER_S
+        a face is believed at first sight. A cut may still turn out to be a flash, so in its first frame
+        the faces of the scene before are covered once more; if the next frame is of that scene, they go on.
         """
-        if time_s is None:
-            time_s = 0.0 if self.now is None else self.now + TICK_S
-        step = 0.0 if self.now is None else min(max(time_s - self.now, 0.0), 1.0)
-        self.filters.predict(step, self.seen_s < (self.now or 0.0))
-        self.now = time_s
-        boxes: list[Box] = []
-        observed = np.zeros(len(self.ids), bool)
-        if detections is not None:
-            boxes, observed = self._observe(detections)
-        boxes += self._coast(observed)
-        self._forget(size, looked=detections is not None)
+        step = self._advance(time_s)
+        self._enter(scene)
+        self._move(step, affine)
+        boxes = [] if detections is None else self._observe(detections)
+        observed = (self.tracks["look"] == self.looks) & (detections is not None)
+        boxes += self._coast(step, size, observed)
+        self._forget(observed, looked=detections is not None)
         return tuple(boxes)
 
-    def _observe(self, found: Detections) -> tuple[list[Box], Bool]:
+    def _advance(self, time_s: float | None) -> float:
+        """Seconds since the last frame. A time that is missing or jumps back counts as a tick."""
+        last, step = self.time_s, TICK_S
+        if self.first:
+            self.first, step = False, 0.0
+        elif time_s is not None and last is not None and time_s >= last:
+            step = time_s - last
+        self.time_s = time_s
+        self.clock += step
+        return step
+
+    def _enter(self, scene: int) -> None:
+        """Let go of the tracks of other scenes; of the one before only when this one is not new."""
+        keep = self.tracks["scene"] == scene
+        if scene > self.scene:
+            keep |= self.tracks["scene"] == self.scene
+            self.eager_s = self.clock + EAGER_S
+        self.scene = scene
+        self._keep(keep)
+
+    def _move(self, step: float, affine: Array | None) -> None:
+        """To where the tracks should be in this frame."""
+        seen, before = self.tracks["look"] == self.looks, self.filters.table[0].copy()
+        self.filters.predict(min(step, LONGEST_S), ~seen)
+        if affine is not None:
+            self.filters.warp(affine)
+        moved = np.abs(self.filters.table[0, :, :2] - before[:, :2]).max(1) / before[:, 2:].max(1)
+        self.pace = float(moved[seen].max(initial=0.0))
+
+    def _observe(self, found: Detections) -> list[Box]:
         """Give each detection a track, old or new."""
         corners = found.xyxy.astype(np.float64)
         sides = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
         cxcywh = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, sides], 1)
         owner = self._associate(corners, found.scores)
+        self.looks += 1
         old = owner >= 0
-        index = owner[old]
-        self.filters.update(index, cxcywh[old])
-        self.sure[index] = True
+        self.filters.update(owner[old], cxcywh[old])
         fresh = np.flatnonzero(~old)
-        owner[fresh] = len(self.ids) + np.arange(len(fresh))
-        self.filters.add(cxcywh[fresh])
-        self.ids = np.concatenate([self.ids, self.next_id + np.arange(len(fresh))])
-        self.next_id += len(fresh)
-        self.sure = np.concatenate([self.sure, found.scores[fresh] >= self.config.high])
-        pad = np.zeros(len(fresh))
-        self.seen_s, self.score = np.concatenate([self.seen_s, pad]), np.concatenate([self.score, pad])
-        self.seen_s[owner], self.score[owner] = self.now or 0.0, found.scores
-        observed = np.zeros(len(self.ids), bool)
-        observed[owner] = True
-        boxes = [
-            Box(int(self.ids[o]), xyxy(box), float(s), BoxState.OBSERVED)
-            for o, box, s in zip(owner, found.xyxy, found.scores, strict=True)
-        ]
-        return boxes, observed
+        if len(fresh):
+            owner[fresh] = len(self.tracks) + np.arange(len(fresh))
+            self._begin(cxcywh[fresh])
+        tracks = self.tracks
+        tracks["seen_s"][owner], tracks["look"][owner], tracks["score"][owner] = self.clock, self.looks, found.scores
+        tracks["best"][owner] = np.maximum(tracks["best"][owner], found.scores)
+        tracks["hits"][owner] += 1
+        known, high = self._known()[owner], found.scores >= self.config.high
+        sights = np.where(known, np.where(high, Sight.HIGH, Sight.LOW), Sight.TENTATIVE).tolist()
+        rows = zip(tracks["id"][owner].tolist(), found.xyxy.tolist(), found.scores.tolist(), sights, strict=True)
+        return [Box(track, xyxy(box), score, BoxState.OBSERVED, Sight(sight)) for track, box, score, sight in rows]
+
+    def _begin(self, cxcywh: Array) -> None:
+        """New tracks at the end of the list."""
+        new = np.zeros(len(cxcywh), TRACK)
+        new["id"] = self.next_id + np.arange(len(new))
+        new["scene"], new["eager"] = self.scene, self.clock <= self.eager_s
+        self.next_id += len(new)
+        self.filters.add(cxcywh)
+        self.tracks = np.concatenate([self.tracks, new])
 
     def _associate(self, boxes: Array, scores: Array) -> NDArray[np.intp]:
-        """The track of each detection, -1 for none. High scores choose before low ones."""
+        """The track of each detection, -1 for none."""
         owner = np.full(len(boxes), -1, np.intp)
-        tracks = self.filters.xyxy()
-        if not len(tracks) or not len(boxes):
+        if not len(self.tracks) or not len(boxes):
             return owner
-        iou = iou_xyxy(self._buffered(boxes), self._buffered(tracks))
-        free = np.ones(len(tracks), bool)
-        high = scores >= self.config.high
-        for group in (np.flatnonzero(high), np.flatnonzero(~high)):
-            left = np.flatnonzero(free)
-            rows, columns = linear_sum_assignment(-iou[np.ix_(group, left)])
-            good = iou[group[rows], left[columns]] >= self.config.match_iou
-            owner[group[rows[good]]] = left[columns[good]]
-            free[left[columns[good]]] = False
+        config, tracks = self.config, self.filters.xyxy()
+        here: Bool = self.tracks["scene"] == self.scene
+        high = scores >= config.high
+        known, fresh = here & self._known(), here & (self.tracks["look"] == self.looks)
+        iou = iou_xyxy(boxes, tracks)
+        _assign(owner, high, known, iou * scores[:, None], config.match_iou)
+        _assign(owner, ~high, known & fresh, iou, config.low_iou)
+        if (owner < 0).any():
+            near = iou_xyxy(self._buffered(boxes), self._buffered(tracks))
+            better = scores > scores[:, None]
+            alone: Bool = ((iou_xyxy(boxes, boxes) > TOUCH) & better).sum(1) == 0
+            _assign(owner, alone, known, near, config.match_iou)
+            _assign(owner, np.ones(len(boxes), bool), here & ~known, near, config.match_iou)
         return owner
 
     def _buffered(self, boxes: Array) -> Array:
-        """Boxes grown for comparison, small ones more."""
+        """Boxes grown for comparison, small ones more: they move by more of their size, and are seen less exactly."""
         side = np.sqrt(np.maximum(area_xyxy(boxes), 1.0))
         share = np.clip((LARGE - side) / (LARGE - SMALL), 0, 1) * self.config.buffer
         return grow_xyxy(boxes, 1 + 2 * share)
 
-    def _coast(self, observed: Bool) -> list[Box]:
-        """Tracks without a detection, where they should be, grown with their uncertainty (at most by half)."""
-        index = np.flatnonzero(~observed & self.sure)
+    def _known(self) -> Bool:
+        """Which tracks have been seen beyond doubt; after a cut that is not asked."""
+        known: Bool = (self.tracks["best"] >= self.config.birth) | self.tracks["eager"]
+        return known
+
+    def _sure(self) -> Bool:
+        """Which tracks are faces and no slips of the detector: those once seen well, or twice, or after a cut."""
+        sure: Bool = (self.tracks["best"] >= self.config.sure) | (self.tracks["hits"] > 1) | self.tracks["eager"]
+        return sure
+
+    def _coast(self, step: float, size: tuple[int, int], observed: Bool) -> list[Box]:
+        """Tracks without a detection, where they should be, grown with their uncertainty (at most by half).
+
+        Those that were missing for at most coast_s when the last frame came, so one frame is covered at any
+        frame rate; and whose centre has not left the picture.
+        """
+        unseen, centre = self.clock - self.tracks["seen_s"], self.filters.table[0, :, :2]
+        inside = ((centre >= 0) & (centre <= size)).all(1)
+        index = np.flatnonzero(~observed & (unseen - step <= self.config.coast_s) & inside & self._sure())
         if not len(index):
             return []
-        spread = np.sqrt(self.filters.pp[index, :2].max(1)) / np.maximum(self.filters.value[index, 2:].max(1), 1.0)
+        value, _, pp, _, _ = self.filters.table[:, index]
+        spread = 2 * np.sqrt(pp[:, :2].max(1)) / value[:, 2:].max(1)
         grown = grow_xyxy(self.filters.xyxy()[index], 1 + np.clip(spread, 0, 0.5))
-        return [
-            Box(int(self.ids[i]), xyxy(box), float(self.score[i]), BoxState.COASTED)
-            for i, box in zip(index, grown, strict=True)
-        ]
+        left = self.tracks[index]
+        rows = zip(left["id"].tolist(), grown.tolist(), left["score"].tolist(), strict=True)
+        return [Box(track, xyxy(box), score, BoxState.COASTED) for track, box, score in rows]
 
-    def _forget(self, size: tuple[int, int], looked: bool) -> None:
-        """Drop tracks that were missing too long, were never sure and are gone, or have left the picture."""
-        centre = self.filters.value[:, :2]
-        inside = ((centre >= 0) & (centre <= np.array(size))).all(1)
-        unseen = (self.now or 0.0) - self.seen_s
-        keep = (unseen <= self.config.coast_s) & (inside | (unseen == 0)) & (self.sure | (unseen == 0) | (not looked))
-        self.filters.keep(keep)
-        self.ids, self.seen_s, self.score, self.sure = (x[keep] for x in (self.ids, self.seen_s, self.score, self.sure))
+    def _forget(self, observed: Bool, looked: bool) -> None:
+        """Drop tracks that were missing too long, or were never sure and are gone.
+
+        Known ones are remembered for longer than they are returned, even outside the picture: when they come
+        back, or the camera does, they are the same.
+        """
+        config, unseen = self.config, self.clock - self.tracks["seen_s"]
+        longest = np.where(self._known(), max(config.remember_s, config.coast_s), config.coast_s)
+        self._keep(observed | (unseen <= longest) & (self._sure() | (not looked)))
+
+    def _keep(self, which: Bool) -> None:
+        if not which.all():
+            self.filters.keep(which)
+            self.tracks = self.tracks[which]
+
+
+def _assign(owner: NDArray[np.intp], rows: Bool, columns: Bool, likeness: Array, least: float) -> None:
+    """Give detections `rows` that have no owner yet tracks `columns` that own nothing, with the greatest sum of
+    likeness [N, M]; pairs with less than `least` are none."""
+    free = columns.copy()
+    free[owner[owner >= 0]] = False
+    index, left = np.flatnonzero(rows & (owner < 0)), np.flatnonzero(free)
+    if len(index) and len(left):
+        table = likeness[np.ix_(index, left)]
+        table[table < least] = 0
+        row, column = linear_sum_assignment(table, maximize=True)
+        good = table[row, column] > 0
+        owner[index[row[good]]] = left[column[good]]

@@ -89,6 +89,14 @@ class BoxState(StrEnum):
     BACKFILLED = "backfilled"  # it was seen later and is inferred here
 
 
+class Sight(StrEnum):
+    """What the tracker makes of a detection."""
+
+    HIGH = "high"  # a high score, of a face that is known
+    LOW = "low"  # a low score that goes on with a face that is known
+    TENTATIVE = "tentative"  # of a face that was never seen beyond doubt so far
+
+
 XYXY = tuple[float, float, float, float]
 
 
@@ -100,12 +108,16 @@ def xyxy(values: Iterable[float]) -> XYXY:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A face in a frame: xyxy in pixels of the displayed picture, id stable over the track's life."""
+    """A face in a frame: xyxy in pixels of the displayed picture, id stable over the track's life.
+
+    sight: the tracker's opinion of it, where it was observed.
+    """
 
     id: int
     xyxy: XYXY
     score: float
     state: BoxState
+    sight: Sight | None = None
 
 
 @dataclass(frozen=True, slots=True)

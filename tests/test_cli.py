@@ -16,15 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import render
+from tests.conftest import facestream, render
 from tests.pack import DEMO, TRUTH, demo_frames
 
 FAST = ["--preset", "ultrafast", "--size", "320x192"]
-
-
-def facestream(*arguments: str | Path, **more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **more)  # type: ignore[call-overload]
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:

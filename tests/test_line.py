@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -83,3 +84,81 @@ def test_people_who_leave_one_by_one_are_not_held(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(line.eye.detector, "detect", alone)
     out = [d for i in range(140) for d in line.push(Frame(i, i, Fraction(1, 30), picture(False)))]
     assert not out[130].boxes
+
+
+class Random(Sees):
+    """Other boxes each time, with any score."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.random = np.random.default_rng(seed)
+        self.said: list[np.ndarray] = []
+
+    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+        count = int(self.random.integers(0, 6))
+        corner = self.random.uniform(-10, 140, (count, 2))
+        boxes = np.concatenate([corner, corner + self.random.uniform(3, 60, (count, 2))], 1).astype(np.float32)
+        self.said.append(boxes)
+        return [Detections(boxes, self.random.uniform(0.25, 1, count).astype(np.float32))]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("lag", [0, 4])
+def test_nothing_that_the_detector_says_is_left_uncovered(seed: int, lag: int) -> None:
+    """Through pans, cuts and darkness."""
+    detector = Random(seed)
+    line = Line(detector, read(None, {"tracker.lookahead": lag}))
+    rng = np.random.default_rng(seed)
+    scene, out = rng.integers(0, 255, (40, 200)), []
+    for i in range(60):
+        if rng.random() < 0.1:
+            scene = rng.integers(0, 255, (40, 200)) * rng.integers(0, 2)
+        luma = np.repeat(np.repeat(np.roll(scene, 2 * i, 1)[:30, :40], 4, 0), 4, 1).astype(np.uint8)
+        shown = av.VideoFrame.from_ndarray(luma, format="gray").reformat(format="yuv420p")
+        out += line.push(Frame(i, i, Fraction(1, 30), shown))
+    out += line.flush()
+    assert len(out) == len(detector.said) == 60
+    for tracked, said in zip(out, detector.said, strict=True):
+        covers = np.array([b.xyxy for b in tracked.boxes]).reshape(-1, 4)
+        for box in said:
+            inside = (covers[:, :2] <= box[:2] + 0.01).all(1) & (covers[:, 2:] >= box[2:] - 0.01).all(1)
+            assert inside.any()
+
+
+def still(seed: int, shift: int = 0) -> av.VideoFrame:
+    """A textured picture, seen `shift` pixels further to the right."""
+    rough = np.random.default_rng(seed).integers(20, 230, (15, 60)).astype(np.uint8)
+    wide = cv2.resize(rough, (1200, 300), interpolation=cv2.INTER_CUBIC)
+    rgb = np.repeat(wide[:240, 300 + shift : 620 + shift, None], 3, 2)
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(format="yuv420p")
+
+
+class Told(Sees):
+    """What is put into `now`."""
+
+    now: np.ndarray
+
+    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+        return [Detections(self.now.astype(np.float32), np.full(len(self.now), 0.9, np.float32))]
+
+
+def test_a_cut_ends_the_tracks() -> None:
+    detector = Told()
+    detector.now = np.array([[100, 60, 140, 110]])
+    line = Line(detector, read(None, {"tracker.lookahead": 2}))
+    out = [t for i in range(20) for t in line.push(Frame(i, i, Fraction(1, 30), still(int(i >= 10))))] + line.flush()
+    assert [[b.id for b in t.boxes] for t in out] == [[1]] * 10 + [[2]] * 10
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_the_camera_is_followed_when_that_is_asked_for(follows: bool) -> None:
+    """Faces of 12 px in a picture that jumps by up to 24."""
+    detector, rng = Told(), np.random.default_rng(0)
+    line = Line(detector, read(None, {"tracker.lookahead": 0, "tracker.motion": follows}))
+    ids: set[int] = set()
+    for i in range(20):
+        shift = int(rng.integers(-12, 13)) if i else 0
+        detector.now = np.array([[x - shift, y, x - shift + 12, y + 12] for x, y in ((100, 60), (124, 80), (160, 70))])
+        (done,) = line.push(Frame(i, i, Fraction(1, 30), still(1, shift)))
+        ids |= {b.id for b in done.boxes if b.state is BoxState.OBSERVED}
+    assert (ids == {1, 2, 3}) == follows

@@ -145,6 +145,16 @@ def test_nothing_is_covered_over_a_cut() -> None:
     assert [len(t.boxes) for t in looked(Lookahead(15), bare)] == [0] * 5 + [1] * 4  # type: ignore[arg-type]
 
 
+def test_guesses_over_a_cut_go_when_it_was_no_flash() -> None:
+    guess = Box(2, (10.0, 10, 40, 40), 0.9, BoxState.COASTED)
+    held = Box(3, (50.0, 50, 60, 60), 0.9, BoxState.COASTED)
+    cut = [(tracked(0, held), None, 0), (tracked(1, guess, held), None, 1), (tracked(2, held), None, 1)]
+    assert [[b.id for b in t.boxes] for t in looked(Lookahead(2), cut)] == [[3], [3], [3]]
+    assert [[b.id for b in t.boxes] for t in looked(Lookahead(0), cut)] == [[3], [2, 3], [3]]
+    flash = [*cut[:2], (tracked(2, held), None, 0)]
+    assert [[b.id for b in t.boxes] for t in looked(Lookahead(2), flash)] == [[3], [2, 3], [3]]
+
+
 def test_a_gap_across_a_flash_is_filled() -> None:
     frames = [
         (tracked(0, seen(60)), scenery(60), 0),

@@ -38,20 +38,20 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", ["solid", "blur"])
 def test_a_covered_video_leaks_nothing(outputs: dict[str, Path], name: str) -> None:
-    result = measure(DEMO, outputs[name], read_truth(TRUTH))
+    result = measure(DEMO, outputs[name], read_truth(TRUTH)).result()
     assert result.face_frames == 367
     assert result.leak_rate < 0.02
     assert result.overblur < 1
 
 
 def test_a_video_that_was_only_encoded_leaks_everything(outputs: dict[str, Path]) -> None:
-    result = measure(DEMO, outputs["none"], read_truth(TRUTH))
+    result = measure(DEMO, outputs["none"], read_truth(TRUTH)).result()
     assert result.leak_rate_tau50 > 0.98
     assert result.overblur < 0.05
 
 
 def test_a_face_that_was_left_out_for_ten_frames_is_found(outputs: dict[str, Path]) -> None:
-    result = measure(DEMO, outputs["gap"], read_truth(TRUTH))
+    result = measure(DEMO, outputs["gap"], read_truth(TRUTH)).result()
     runs = [frames for frames in result.exposed.values() if len(frames) >= 8]
     assert len(runs) == 1
     assert set(runs[0]) >= set(range(60, 70))

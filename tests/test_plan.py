@@ -10,7 +10,7 @@ from train.plan import AugmentRule, Look, Plan, Subject, plan_crop  # noqa: E402
 from train.render import pyramid, render  # noqa: E402
 from train.render_torch import Album  # noqa: E402
 
-PLAIN_DICT = {"mosaic": 0, "colour": 0, "blur": 0, "jpeg": 0, "noise": 0, "dark": 0, "occlude": 0}
+PLAIN_DICT = {"mosaic": 0, "colour": 0, "blur": 0, "jpeg": 0, "noise": 0, "dark": 0, "occlude": 0, "empty": 0}
 
 Item = tuple[Array, Subject]
 
@@ -92,6 +92,16 @@ def test_a_picture_without_faces_gives_none() -> None:
     crop, faces, ignores = augment(picture([]), 128, AugmentRule(mosaic=0), 0)
     assert crop.dtype == np.uint8
     assert faces.shape == ignores.shape == (0, 4)
+
+
+def test_a_part_without_faces_is_shown_where_there_is_one() -> None:
+    rule = AugmentRule(**{**PLAIN_DICT, "empty": 1.0})
+    for seed in range(20):
+        crop, faces, ignores = augment(picture([(180, 120, 220, 170)]), 128, rule, seed)
+        assert crop.max() < 255, "the face's pixels are seen"
+        assert len(faces) == len(ignores) == 0
+    full = picture([(10, 10, 390, 290)])
+    assert any(len(augment(full, 128, rule, seed)[1]) for seed in range(20)), "a picture that is all face shows it"
 
 
 def test_something_stands_before_a_part_of_a_face() -> None:

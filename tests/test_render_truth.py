@@ -110,12 +110,20 @@ def test_a_moving_face_is_smeared(tools: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize(
     ("cover", "expected"),
-    [(0.0, (110, 150)), (0.4, (110, 150)), (0.6, (134, 150)), (0.68, (137, 150)), (0.85, None), (1.1, None)],
+    [
+        (0.0, (110, 150)),
+        (0.02, (110, 150)),
+        (0.4, (126, 150)),
+        (0.6, (134, 150)),
+        (0.68, (137, 150)),
+        (0.85, None),
+        (1.1, None),
+    ],
 )
 def test_a_hidden_face_has_the_box_of_what_is_seen(
     tools: SimpleNamespace, cover: float, expected: tuple[float, float] | None
 ) -> None:
-    """Whole up to a half hidden, then the visible part, nothing under a quarter."""
+    """Whole, then the visible part, nothing under a quarter."""
     scene, motion = tools.scene, tools.motion
     at_rest = motion.placed((0, 0), (0, 0, 0, 1))
     board = scene.Sprite(np.ones((180, 240, 4), np.float32))

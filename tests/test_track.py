@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engines.types import Detections
 from pipeline.config import TrackerConfig
 from pipeline.track import Tracker
-from pipeline.types import Box, BoxState
+from pipeline.types import Box, BoxState, Sight
 
 SIZE = (640, 360)
 
@@ -75,12 +75,21 @@ def test_coasting_ends_and_grows_until_then() -> None:
 
 
 def test_ids_are_never_used_again() -> None:
-    tracker = Tracker(TrackerConfig(coast_s=0.1))
+    tracker = Tracker(TrackerConfig(coast_s=0.1, remember_s=0.5))
     tracker.update(found(square(100, 100)), 0.0, SIZE)
     for i in range(1, 30):
         tracker.update(found(), i / 30, SIZE)
     (box,) = tracker.update(found(square(100, 100)), 1.0, SIZE)
     assert box.id == 2
+
+
+def test_a_face_that_comes_back_while_it_is_remembered_is_the_same_though_it_was_not_covered_any_more() -> None:
+    tracker = Tracker(TrackerConfig(coast_s=0.1, remember_s=1.5))
+    tracker.update(found(square(100, 100)), 0.0, SIZE)
+    for i in range(1, 30):
+        assert (tracker.update(found(), i / 30, SIZE) == ()) == (i > 4)
+    (box,) = tracker.update(found(square(100, 100)), 1.0, SIZE)
+    assert box.id == 1
 
 
 def test_a_single_doubtful_box_does_not_live_on_but_a_confirmed_one_does() -> None:
@@ -132,21 +141,105 @@ def test_uneven_and_missing_times_are_taken_as_they_come() -> None:
         assert box.id == 1
 
 
+def test_high_scores_choose_first() -> None:
+    """The doubtful box lies better on the track than the good one, which touches it."""
+    tracker = Tracker(TrackerConfig())
+    tracker.update(found(square(100, 100)), 0.0, SIZE)
+    boxes = tracker.update(found(square(108, 100), square(101, 100, score=0.3)), 1 / 30, SIZE)
+    assert [b.id for b in boxes] == [1, 2]
+
+
+def test_what_is_made_of_a_detection_is_told() -> None:
+    tracker = Tracker(TrackerConfig(high=0.5, birth=0.6))
+    boxes = tracker.update(found(square(100, 100), square(300, 100, score=0.4)), 0.0, SIZE)
+    assert [b.sight for b in boxes] == [Sight.HIGH, Sight.TENTATIVE]
+    boxes = tracker.update(found(square(300, 100, score=0.7), square(100, 100, score=0.3)), 1 / 30, SIZE)
+    assert [(b.id, b.sight) for b in boxes] == [(2, Sight.HIGH), (1, Sight.LOW)]
+    assert [b.sight for b in tracker.update(found(), 2 / 30, SIZE)] == [None, None]
+
+
+def test_no_track_goes_on_over_a_cut() -> None:
+    tracker = Tracker(TrackerConfig())
+    both = [square(100, 100), square(300, 100)]
+    for i in range(5):
+        tracker.update(found(*both), i / 30, SIZE)
+    seen = [b for b in tracker.update(found(*both), 5 / 30, SIZE, scene=1) if b.state is BoxState.OBSERVED]
+    assert {b.id for b in seen} == {3, 4}
+    assert {b.id for b in tracker.update(found(*both), 6 / 30, SIZE, scene=1)} == {3, 4}
+    assert {b.id for b in tracker.update(found(), 7 / 30, SIZE, scene=1)} == {3, 4}
+
+
+def test_a_flash_is_covered_and_faces_are_the_same_after_it() -> None:
+    tracker = Tracker(TrackerConfig())
+    for i in range(5):
+        tracker.update(found(square(100, 100)), i / 30, SIZE)
+    flash = tracker.update(found(square(400, 100)), 5 / 30, SIZE, scene=1)
+    assert [(b.id, b.state) for b in flash] == [(2, BoxState.OBSERVED), (1, BoxState.COASTED)]
+    after = tracker.update(found(square(100, 100)), 6 / 30, SIZE, scene=0)
+    assert [(b.id, b.state) for b in after] == [(1, BoxState.OBSERVED)]
+
+
+def test_after_a_cut_a_face_is_believed_at_first_sight() -> None:
+    doubtful = found(square(100, 100, score=0.3))
+    lives_on = []
+    for after_s in (0.0, 0.5):
+        tracker = Tracker(TrackerConfig())
+        tracker.update(found(), 0.0, SIZE)
+        tracker.update(found(), 0.1, SIZE, scene=1)
+        tracker.update(doubtful, 0.1 + after_s, SIZE, scene=1)
+        lives_on.append(bool(tracker.update(found(), 0.15 + after_s, SIZE, scene=1)))
+    assert lives_on == [True, False]
+
+
+def test_tracks_follow_the_camera() -> None:
+    """It jumps about by up to 60 px a frame, and zooms once; the faces, of 20 px, stand."""
+    rng = np.random.default_rng(0)
+    told, untold = Tracker(TrackerConfig()), Tracker(TrackerConfig())
+    place, ids = np.zeros(2), set()
+    for i in range(30):
+        step = rng.uniform(-60, 60, 2) if i else np.zeros(2)
+        affine = np.array([[1, 0, step[0]], [0, 1, step[1]]])
+        place += step
+        faces = found(*(square(300 + x + place[0], 150 + y + place[1], 20) for x, y in ((0, 0), (50, 10), (20, 60))))
+        ids |= {b.id for b in told.update(faces, i / 30, SIZE, affine)}
+        untold.update(faces, i / 30, SIZE)
+    assert ids == {1, 2, 3}
+    assert untold.next_id > 10
+    before = told.filters.xyxy()
+    boxes = told.update(found(), 1.0, (4000, 4000), np.array([[2.0, 0, 5], [0, 2.0, 7]]))
+    middle = np.array([((b.xyxy[0] + b.xyxy[2]) / 2, (b.xyxy[1] + b.xyxy[3]) / 2) for b in boxes])
+    assert np.abs(middle - ((before[:, :2] + before[:, 2:]) + (5, 7))).max() < 12  # of up to 700 that they moved
+    assert all(b.xyxy[2] - b.xyxy[0] > 38 for b in boxes)
+
+
+def test_pace_is_the_motion_of_the_fastest_face_in_its_own_sides() -> None:
+    tracker = Tracker(TrackerConfig())
+    for i in range(30):
+        tracker.update(found(square(100 + 4 * i, 100), square(300 + 2 * i, 250)), i / 30, SIZE)
+    assert 0.09 < tracker.pace < 0.11
+    tracker.update(found(), 1.0, SIZE, np.array([[1.0, 0, 30], [0, 1, 0]]))
+    assert 0.8 < tracker.pace < 0.9
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000))
-def test_no_detection_is_ever_missing_and_no_id_comes_twice_in_a_frame(seed: int) -> None:
+def test_no_detection_is_ever_missing_and_no_id_comes_twice_in_a_frame_or_in_two_scenes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     tracker = Tracker(TrackerConfig())
-    time = 0.0
+    time, scene, owner = 0.0, 0, {}
     for _ in range(15):
         count = int(rng.integers(0, 8))
         corner = rng.uniform(-20, 600, (count, 2))
         boxes = np.concatenate([corner, corner + rng.uniform(2, 120, (count, 2))], 1).astype(np.float32)
-        given_boxes = Detections(boxes, rng.uniform(0.01, 1, count).astype(np.float32))
-        out = tracker.update(given_boxes if rng.random() < 0.8 else None, time, SIZE)
-        looked = [b for b in out if b.state is BoxState.OBSERVED]
-        if looked:
-            assert sorted(b.xyxy for b in looked) == sorted(tuple(map(float, b)) for b in boxes)
+        scores = rng.uniform(0.01, 1, count).astype(np.float32)
+        scene += rng.random() < 0.1
+        affine = np.eye(2, 3) + rng.normal(0, (0.02, 0.02, 20), (2, 3)) if rng.random() < 0.5 else None
+        looks = rng.random() < 0.8
+        out = tracker.update(Detections(boxes, scores) if looks else None, time, SIZE, affine, scene)
+        seen = [b for b in out if b.state is BoxState.OBSERVED]
+        expected = zip(boxes.tolist(), scores.tolist(), strict=True) if looks else ()
+        assert [(b.xyxy, b.score) for b in seen] == [(tuple(box), score) for box, score in expected]
+        assert all(owner.setdefault(b.id, scene) == scene for b in seen)
         assert len({b.id for b in out}) == len(out)
         assert all(np.isfinite(b.xyxy).all() for b in out)
         time += float(rng.uniform(0.001, 0.4))
@@ -159,8 +252,8 @@ def test_covariance_stays_sane_over_ten_thousand_frames() -> None:
         jitter = rng.normal(0, 1, 2)
         seen = rng.random() < 0.9
         tracker.update(found(square(300 + jitter[0], 150 + jitter[1])) if seen else found(), i / 30, SIZE)
-    f = tracker.filters
-    assert len(tracker.ids) == 1
-    assert (f.pp > 0).all()
-    assert (f.pp * f.ss >= f.ps**2 - 1e-9).all()
-    assert np.abs(f.value[0, :2] - (320, 170)).max() < 5
+    value, _, pp, ps, ss = tracker.filters.table
+    assert len(tracker.tracks) == 1
+    assert (pp > 0).all()
+    assert (pp * ss >= ps**2 - 1e-9).all()
+    assert np.abs(value[0, :2] - (320, 170)).max() < 5

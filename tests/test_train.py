@@ -21,10 +21,12 @@ from train.config import recipe  # noqa: E402
 from train.data import read_split  # noqa: E402
 from train.loop import NotFinite, Run, learning_rate  # noqa: E402
 from train.model import build  # noqa: E402
+from train.plan import AugmentRule  # noqa: E402
 from train.render_torch import Album  # noqa: E402
 
 torch.set_num_threads(1)  # crops of 64 pixels are not worth two
 
+FACES = AugmentRule(empty=0.0)  # what little is trained here is all about faces
 TINY = {"batch": 2, "sizes": (64, 96), "warmup": 2}
 
 
@@ -59,7 +61,7 @@ def test_a_run_that_is_cut_and_resumed_ends_like_one_that_is_not(tmp_path: Path)
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    config = recipe("plainXS16", steps=60, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4)
+    config = recipe("dense", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, augment=FACES)
     Run(config, images, tmp_path / "run", resume=False, workers=0).train(log_every=5)
     values = [loss for _, loss in losses(tmp_path / "run")]
     assert values[-1] < 0.85 * values[0]
@@ -69,7 +71,7 @@ def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path)
     """What a GPU does, on the CPU: plans from workers, pixels from the album, the network in bfloat16."""
     images = read_split(make_pack(tmp_path / "pack"), "train")
     config = recipe(
-        "plainXS16", steps=60, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, loss="quality"
+        "dense", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
     )
     run = Run(config, images, tmp_path / "run", resume=False, workers=1)
     run.album = Album([run.crops.picture(i) for i in range(len(images))], torch.device("cpu"))
@@ -141,8 +143,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 
 def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    run = Run(recipe("mobilenet25", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
-    other = build("mobilenet25").backbone.state_dict()
+    run = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    other = build("plainM").backbone.state_dict()
     state = {"module." + k: v for k, v in other.items()} | {"module.fc.bias": torch.zeros(1000)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "classifier.tar")
     run.start_backbone(tmp_path / "classifier.tar")
@@ -154,6 +156,18 @@ def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
     (tmp_path / "noise.pth").write_bytes(b"noise")
     with pytest.raises(BadInput, match="not a state dict"):
         run.start_backbone(tmp_path / "noise.pth")
+
+
+def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
+    small = build("plainS")
+    save_weights(tmp_path / "small.safetensors", small, {})
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    run = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    run.start_backbone(tmp_path / "small.safetensors")
+    assert torch.equal(run.model.backbone.stage3[1][3].weight, small.backbone.stage3[1][3].weight)
+    dense = Run(recipe("dense", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
+    with pytest.raises(BadConfig, match="lacks"):
+        dense.start_backbone(tmp_path / "small.safetensors")
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

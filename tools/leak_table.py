@@ -25,8 +25,9 @@ from engines.letterbox import ImageView
 from engines.types import Detections
 from pipeline.config import Config, read
 from pipeline.errors import BadInput
-from pipeline.leaks import LeakMeter, Leaks, Tally, read_truth
+from pipeline.leaks import LeakMeter, read_truth
 from pipeline.run import Job, run
+from pipeline.tally import Leaks, Tally
 from pipeline.twopass import run_twice
 
 MODES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {

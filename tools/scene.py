@@ -6,8 +6,8 @@ truth is exact. Coordinates are pixels counted from their edges: (0, 0) is the t
 Boxes are xyxy, sizes (width, height), pictures RGB or premultiplied RGBA, float32 in 0..1.
 
 What counts as visible. A face is the ellipse that fills its box. A face of which less than a quarter is seen, be it
-beyond the frame's edge or behind a nearer layer, has no box. One that is more than half hidden has the box of its
-visible part. Every other face has its whole box, cut at the frame's edge.
+beyond the frame's edge or behind a nearer layer, has no box. One that is partly hidden has the box of its visible
+part: what nobody can see need not be covered. Every other face has its whole box, cut at the frame's edge.
 """
 
 import os
@@ -23,6 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from motion import Pose
 
 Part = tuple[tuple[slice, slice], np.ndarray]  # rows and columns of the frame, RGBA there
+WHOLE = 0.98  # share of a face's pixels in the frame from which it counts as seen whole
 LEAST_SEEN = 0.25  # of a face, to have a box
 STEP = 2 ** (1 / 3)  # between the stored reductions of a sprite
 STRIDE, MOST = 2.0, 10  # a sub-frame for so many pixels of travel during the exposure, and at most so many
@@ -173,7 +174,7 @@ def visible(box: np.ndarray, clear: np.ndarray) -> np.ndarray | None:
     seen = face & (clear[y0:y1, x0:x1] > 0.5)
     if seen.sum() < LEAST_SEEN * np.pi * half[0] * half[1]:
         return None
-    if seen.sum() >= face.sum() / 2:
+    if seen.sum() >= WHOLE * face.sum():
         return cut
     rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
     return np.array([x0 + columns[0], y0 + rows[0], x0 + columns[-1] + 1, y0 + rows[-1] + 1], float)

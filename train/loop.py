@@ -144,12 +144,16 @@ class Run:
         self.average.module.load_state_dict(other.state_dict())
 
     def start_backbone(self, weights: Path) -> None:
-        """Take the backbone's weights from a classifier's state dict (a .tar or .pth of tensors), by name.
+        """Take the backbone's weights, by name, from a classifier's state dict (a .tar or .pth of tensors) or from
+        another trained net (.safetensors).
 
         BadInput when it is none, BadConfig when it does not hold every convolution of the backbone.
         """
-        state = load_state(weights, "a state dict")
-        state = {k.removeprefix("module."): v for k, v in state.get("state_dict", state).items()}
+        if weights.suffix == ".safetensors":
+            state = load_weights(weights)[0].backbone.state_dict()
+        else:
+            state = load_state(weights, "a state dict")
+            state = {k.removeprefix("module."): v for k, v in state.get("state_dict", state).items()}
         mine = self.model.backbone.state_dict()
         there = {k: v for k, v in state.items() if k in mine and v.shape == mine[k].shape}
         lacking = sorted(k for k in mine if k not in there and not k.endswith("num_batches_tracked"))

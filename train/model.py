@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from train.anchors import decode
-from train.backbones import VGG16, ConvRelu, MobileNet, Plain, RepConv, fuse
+from train.backbones import VGG16, ConvRelu, MobileNet, Plain, RepConv, fuse, separable
 
 STRIDES = (8, 16, 32)
 TOP_K = 1000  # boxes a module keeps before NMS (paper section 4.1)
@@ -30,6 +30,7 @@ class ModelSpec:
     sizes: anchor sides in pixels, a tuple for each of the modules M1, M2, M3.
     heads: X of the three detection modules (figure 3). fusion: channels in which M1 adds the
     stride-8 map and the up-sampled stride-16 map (figure 2).
+    separable: the 3x3 convolutions of the detection modules and of the fusion go channel by channel.
     mean, std: input normalisation, RGB in 0..255.
     """
 
@@ -40,6 +41,7 @@ class ModelSpec:
     fusion: int
     widths: tuple[int, ...] = ()
     depths: tuple[int, ...] = ()
+    separable: bool = False
     branches: bool = True
     mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
     std: tuple[float, float, float] = (64.0, 64.0, 64.0)
@@ -64,14 +66,22 @@ _PAPER = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
 
 _IMAGENET_MEAN, _IMAGENET_STD = (123.68, 116.78, 103.94), (58.4, 57.1, 57.4)
 
+
+def _mobilenet(name: str, heads: tuple[int, int, int], fusion: int, depths: tuple[int, ...], **more: Any) -> ModelSpec:
+    return ModelSpec(
+        name, "mobilenet", _DENSE, heads, fusion, depths=depths, mean=_IMAGENET_MEAN, std=_IMAGENET_STD, **more
+    )
+
+
 SPECS = {
     spec.name: spec
     for spec in (
         ModelSpec("vgg16", "vgg16", _PAPER, (128, 256, 256), 128, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
-        ModelSpec("mobilenet25", "mobilenet", _DENSE, (64, 64, 64), 64, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
-        ModelSpec("plainXS16", "plain", _DENSE, (32, 32, 32), 32, (16, 16, 32, 64), (1, 1, 2, 2)),
-        ModelSpec("plainS", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
-        ModelSpec("plainM", "plain", _DENSE, (64, 64, 64), 64, (16, 32, 64, 128, 128), (1, 2, 4, 4, 2)),
+        _mobilenet("plainXS16", (32, 32, 32), 32, (1, 1, 2, 2, 0), separable=True),
+        _mobilenet("plainS", (64, 64, 64), 64, MobileNet.DEPTHS, separable=True),
+        _mobilenet("plainM", (64, 64, 64), 64, MobileNet.DEPTHS),
+        # To be trained from nothing; the others need a start from ImageNet to learn as fast.
+        ModelSpec("dense", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
     )
 }
 
@@ -80,6 +90,8 @@ def conv(spec: ModelSpec, cin: int, cout: int, size: int = 3, relu: bool = True)
     """The spec's convolution: bare with bias beside VGG (as in the paper), with batch norm in the light nets."""
     if spec.backbone == "vgg16":
         return ConvRelu(cin, cout, size, 1, relu)
+    if spec.separable and size == 3:
+        return separable(cin, cout, spec.branches)
     return RepConv(cin, cout, size, 1, relu, spec.branches)
 
 
@@ -118,7 +130,9 @@ class Module(nn.Module):
 def _backbone(spec: ModelSpec) -> VGG16 | MobileNet | Plain:
     if spec.backbone == "vgg16":
         return VGG16()
-    return MobileNet() if spec.backbone == "mobilenet" else Plain(spec.widths, spec.depths, spec.branches)
+    if spec.backbone == "mobilenet":
+        return MobileNet(spec.depths)
+    return Plain(spec.widths, spec.depths, spec.branches)
 
 
 class SSH(nn.Module):

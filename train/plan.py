@@ -25,6 +25,8 @@ class AugmentRule:
     enlarge: a picture is never enlarged more than this. fill: nor shrunk so far that its longer side
     takes less than this share of the crop, which would train on padding. drop: faces with a shorter side than this
     become ignore regions, as do faces of which less than `visible` of the area is in the crop.
+    empty: chance that a cell shows a part of its picture without a face, small or much enlarged: coats, leaves and
+    walls close up are what a net that only ever sees crops around faces takes for faces.
     rotate: degrees either way. occlude: chance that something stands before a part of a face.
     """
 
@@ -35,6 +37,7 @@ class AugmentRule:
     drop: float = 6.0
     visible: float = 0.5
     mosaic: float = 0.5
+    empty: float = 0.15
     rotate: float = 15.0
     occlude: float = 0.05
     colour: float = 0.8
@@ -123,19 +126,9 @@ Placed = tuple[Cell, F32, Bool]
 
 def _place(item: Subject, area: tuple[int, int, int, int], rule: AugmentRule, rng: np.random.Generator) -> Placed:
     """Scale, turn, flip and cut in one map, around a randomly chosen face when there is one."""
-    w, h = item.width, item.height
     size = max(area[2] - area[0], area[3] - area[1])
-    usable = np.flatnonzero(~item.ignore)
-    if len(usable):
-        box = item.xyxy[rng.choice(usable)]
-        side = math.sqrt(max(1.0, float(area_xyxy(box))))
-        wanted = math.exp(rng.uniform(math.log(rule.smallest), math.log(min(rule.largest, 0.9 * size))))
-        least = rule.fill * size / max(w, h)
-        scale = min(max(wanted / side, least), max(least, rule.enlarge))
-        centre = (box[:2] + box[2:]).astype(np.float64) / 2 + rng.uniform(-0.5, 0.5, 2) * max(0.0, size / scale - side)
-    else:
-        scale = math.exp(rng.uniform(math.log(0.4), math.log(1.5)))
-        centre = rng.uniform(0, 1, 2) * (w, h)
+    scale, centre = (rng.random() < rule.empty and _vacant(item, size, rng)) or _around_face(item, size, rule, rng)
+    w, h = item.width, item.height
     # Prefer picture to padding where the picture is large enough to fill the crop.
     reach = size / scale / 2
     for axis, length in enumerate((w, h)):
@@ -152,6 +145,36 @@ def _place(item: Subject, area: tuple[int, int, int, int], rule: AugmentRule, rn
     fill = (127, 127, 127) if grey else (int(rng.integers(256)), int(rng.integers(256)), int(rng.integers(256)))
     cell = Cell(item.image, area, np.concatenate([turn, shift[:, None]], 1), scale, fill)
     return cell, *_clip(_move(item.xyxy, cell, abs(angle)), item.ignore, area, rule)
+
+
+def _around_face(item: Subject, size: int, rule: AugmentRule, rng: np.random.Generator) -> tuple[float, Array]:
+    """(scale, the picture's point that comes to the middle), around a random face, anywhere when there is none."""
+    w, h = item.width, item.height
+    usable = np.flatnonzero(~item.ignore)
+    if not len(usable):
+        return math.exp(rng.uniform(math.log(0.4), math.log(1.5))), rng.uniform(0, 1, 2) * (w, h)
+    box = item.xyxy[rng.choice(usable)]
+    side = math.sqrt(max(1.0, float(area_xyxy(box))))
+    wanted = math.exp(rng.uniform(math.log(rule.smallest), math.log(min(rule.largest, 0.9 * size))))
+    least = rule.fill * size / max(w, h)
+    scale = min(max(wanted / side, least), max(least, rule.enlarge))
+    return scale, (box[:2] + box[2:]).astype(np.float64) / 2 + rng.uniform(-0.5, 0.5, 2) * max(0.0, size / scale - side)
+
+
+def _vacant(item: Subject, size: int, rng: np.random.Generator) -> tuple[float, Array] | None:
+    """A part of the picture that shows no face, not even turned; None when a few draws found none."""
+    reach = np.array((item.width, item.height), np.float64)
+    for _ in range(8):
+        scale = math.exp(rng.uniform(math.log(0.5), math.log(5.0)))
+        half = size / scale / 2
+        if 2 * half > reach.max():
+            continue
+        centre = np.where(reach > 2 * half, half + rng.uniform(0, 1, 2) * (reach - 2 * half), reach / 2)
+        seen = np.concatenate([centre - 1.3 * half, centre + 1.3 * half])
+        faces = item.xyxy[~item.ignore]
+        if not ((faces[:, :2] < seen[2:]) & (faces[:, 2:] > seen[:2])).all(1).any():
+            return scale, centre
+    return None
 
 
 def _move(xyxy: F32, cell: Cell, angle: float) -> F32:
