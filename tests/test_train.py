@@ -23,6 +23,7 @@ from train.loop import NotFinite, Run, learning_rate  # noqa: E402
 from train.model import build  # noqa: E402
 from train.plan import AugmentRule  # noqa: E402
 from train.render_torch import Album  # noqa: E402
+from train.start import start_backbone  # noqa: E402
 
 torch.set_num_threads(1)  # crops of 64 pixels are not worth two
 
@@ -74,7 +75,7 @@ def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path)
         "dense", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
     )
     run = Run(config, images, tmp_path / "run", resume=False, workers=1)
-    run.album = Album([run.crops.picture(i) for i in range(len(images))], torch.device("cpu"))
+    run.album = Album([run.data.picture(i) for i in range(len(images))], torch.device("cpu"))
     run.train(log_every=5)
     values = [loss for _, loss in losses(tmp_path / "run")]
     assert values[-1] < 0.85 * values[0]
@@ -147,15 +148,15 @@ def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
     other = build("plainM").backbone.state_dict()
     state = {"module." + k: v for k, v in other.items()} | {"module.fc.bias": torch.zeros(1000)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "classifier.tar")
-    run.start_backbone(tmp_path / "classifier.tar")
+    assert start_backbone(tmp_path / "classifier.tar", run.models()) == "by name"
     for model in (run.model, run.average.module):
         assert torch.equal(model.backbone.stage2[3][0].weight, other["stage2.3.0.weight"])
     torch.save({k: v for k, v in state.items() if "stage3" not in k}, tmp_path / "half.pth")
     with pytest.raises(BadConfig, match=r"lacks stage3"):
-        run.start_backbone(tmp_path / "half.pth")
+        start_backbone(tmp_path / "half.pth", run.models())
     (tmp_path / "noise.pth").write_bytes(b"noise")
     with pytest.raises(BadInput, match="not a state dict"):
-        run.start_backbone(tmp_path / "noise.pth")
+        start_backbone(tmp_path / "noise.pth", run.models())
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

@@ -142,3 +142,14 @@ def published_curve(path: Path) -> Curve:
     with h5py.File(path) as file:
         precision, recall = np.asarray(file["pr_cruve"], np.float64)
     return Curve(precision, recall, average_precision(precision, recall))
+
+
+def published_curves(folder: Path) -> dict[str, Curve]:
+    """All of `wider_pr_info_NAME_DIFFICULTY_val.mat` in a folder, as `NAME difficulty`. BadInput when there is none."""
+    found = {}
+    for path in sorted(folder.glob("wider_pr_info_*_val.mat")):
+        name, difficulty = path.stem.removeprefix("wider_pr_info_").removesuffix("_val").rsplit("_", 1)
+        found[f"{name} {difficulty}"] = published_curve(path)
+    if not found:
+        raise BadInput("no wider_pr_info_*_val.mat", str(folder), "the authors' curves, as their repository has them")
+    return found
