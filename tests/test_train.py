@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,8 +139,48 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
     run = Run(recipe("plainXS16", steps=2, **TINY), images, tmp_path / "run", resume=False, workers=0)
     torch.nn.init.constant_(run.model.modules_[0].scores.bias, float("nan"))
-    with pytest.raises(NotFinite, match="step 0"):
+    batch = {path.name for key in run.batches.keys(0) for path in run.data.paths(key)}
+    with pytest.raises(NotFinite, match="step 0, in the batch of ") as stopped:
         run.train()
+    assert all(f"demo/{name}" in str(stopped.value) for name in batch)
+
+
+def test_a_whole_picture_whose_loss_is_not_finite_is_named_alone(tmp_path: Path) -> None:
+    images = [i for i in read_split(make_pack(tmp_path / "pack"), "train") if len(i.xyxy)]
+    config = recipe("narrow", steps=2, view="whole", batch=3, shortest=64, longest=96)
+    run = Run(config, images, tmp_path / "run", resume=False, workers=0)
+    loss_of, seen = run._loss, []
+
+    def spoilt(part: object) -> object:
+        seen.append(part)
+        loss = loss_of(part)  # type: ignore[arg-type]
+        return replace(loss, total=loss.total * float("nan")) if len(seen) == 2 else loss
+
+    run._loss = spoilt  # type: ignore[method-assign, assignment]
+    with pytest.raises(NotFinite) as stopped:
+        run.train()
+    (second,) = run.data.paths(run.batches.keys(0)[1])
+    assert f"in the batch of demo/{second.name} (" in str(stopped.value)
+
+
+def test_a_state_from_before_a_setting_existed_is_resumed(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    config = recipe("narrow", steps=1, **TINY)
+    Run(config, images, tmp_path / "run", resume=False, workers=0).train()
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    for name in ("view", "snip", "levels", "on_bad"):
+        del state["config"][name]
+    torch.save(state, tmp_path / "run" / "state.pt")
+    assert Run(config, images, tmp_path / "run", resume=True, workers=0).step == 1
+
+
+def test_snip_trains_any_model_on_whole_pictures(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    levels = [[128, 256, 0, 40], [64, 128, 20, 80], [32, 64, 60, 1e9]]
+    levels = [dict(zip(("shortest", "longest", "low", "high"), x, strict=True)) for x in levels]
+    config = recipe("plainXS16", steps=2, snip=True, levels=levels, branches=False)
+    Run(config, images, tmp_path / "run", resume=False, workers=0).train(log_every=1)
+    assert all(np.isfinite(loss) for _, loss in losses(tmp_path / "run"))
 
 
 def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
