@@ -17,10 +17,11 @@ from engines.letterbox import ImageView  # noqa: E402
 from engines.torch_engine import TorchDetector  # noqa: E402
 from tests.pack import demo_frames, make_pack  # noqa: E402
 from tests.test_fddb import sample  # noqa: E402
-from train.evaluate import command, shown  # noqa: E402
+from train.checkpoint import save_weights  # noqa: E402
+from train.evaluate import command  # noqa: E402
 from train.model import Deploy, build  # noqa: E402
-from train.show import Size, parse_size, pyramid_scales, scale_to  # noqa: E402
-from train.snip import LEVELS  # noqa: E402
+from train.show import Size, levels_of, parse_size, pyramid_scales, scale_to, shown  # noqa: E402
+from train.snip import LEVELS, Level  # noqa: E402
 
 
 def test_sizes_of_the_paper_and_sizes_to_shrink_into() -> None:
@@ -105,3 +106,32 @@ def test_without_data_the_command_says_so() -> None:
     assert done.returncode == 2
     assert "--data" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_weights_that_snip_trained_are_looked_at_at_their_levels(tmp_path: Path) -> None:
+    level = {"shortest": 64, "longest": 96, "low": 0.0, "high": 50.0}
+    for name, config in {
+        "snip": {"snip": True, "levels": [level]},
+        "plain": {"snip": False, "levels": [level]},
+    }.items():
+        save_weights(tmp_path / f"{name}.safetensors", build("narrow"), {"config": config})
+    assert levels_of(tmp_path / "snip.safetensors") == (Level(**level),)
+    assert levels_of(tmp_path / "plain.safetensors") == levels_of(None) == LEVELS
+
+
+def test_detections_are_written_for_widers_own_evaluation(tmp_path: Path) -> None:
+    pack = make_pack(tmp_path / "pack", 1)
+    result = invoke("--data", str(pack), "--results", str(tmp_path / "out"))
+    (file,) = (tmp_path / "out" / "demo").iterdir()
+    name, count, *rows = file.read_text().splitlines()
+    assert name == file.stem
+    assert len(rows) == int(count) > 0
+    assert all(len(row.split()) == 5 for row in rows)
+    (pack / "WIDER_val").rename(pack / "WIDER_test")
+    listing = pack / "wider_face_split" / "wider_face_test_filelist.txt"
+    listing.write_text(f"demo/{file.stem}.png\ndemo/none.png\n")
+    test = invoke("--data", str(pack), "--split", "test", "--results", str(tmp_path / "test"))
+    assert (test["images"], test["missing"]) == (result["images"], 1)
+    assert (tmp_path / "test" / "demo" / file.name).read_text() == file.read_text()
+    refused = CliRunner().invoke(command, ["--data", str(pack), "--split", "test"])
+    assert "--results" in str(refused.exception)

@@ -69,10 +69,10 @@ def train(
     folder = out or Path("runs") / model
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    faults = Faults(config.on_bad == "stop")
-    images = usable(read_split(data, "train", faults), faults)
     world, device = join(device)
     try:
+        faults = Faults(config.on_bad == "stop", quiet=world.rank > 0)
+        images = usable(read_split(data, "train", faults), faults)
         say = print if world.rank == 0 else lambda *_: None
         say(f"{model}: {config.steps} steps on {len(images)} images, into {folder}")
         if faults.counts:

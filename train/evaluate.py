@@ -20,9 +20,9 @@ from engines.detector import Detector, DetectorOptions, load, shipped
 from engines.errors import BadConfig, BadInput
 from engines.types import Detections
 from train.data import Labelled, read_image
-from train.show import Show, parse_size
+from train.show import Show, levels_of, shown
 from train.snip import LEVELS
-from train.wider import Curve, evaluate, missed, published_curves, read_validation
+from train.wider import Curve, evaluate, missed, published_curves, read_test, read_validation, write_results
 
 FALSE_A_FOLD = 200
 SIZES = ((0, 16), (0, 20), (16, 32), (10, 32), (32, 64), (64, 1e9))  # root of a face's area, in pixels of the input
@@ -114,6 +114,20 @@ class Ask:
     threshold: float
     plots: Path | None
     published: Path | None = None
+    results: Path | None = None
+
+
+def on_test(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
+    """Detections in WIDER's test images, for its server (the paper's figure 5)."""
+    if ask.results is None:
+        raise BadConfig("is missing", "--results", "the test set's truth is not public, only detections can be written")
+    everything = read_test(root)
+    items = [item for item in everything if item.path.is_file()]
+    if not items:
+        raise BadInput("none of the images is there", str(everything[0].path if everything else root))
+    found = [ask.show.detect(detector, read_image(i.path)) for i in tqdm(items, unit="image", disable=None)]
+    write_results(found, items, ask.results)
+    return {"images": len(items), "missing": len(everything) - len(items), "results": str(ask.results)}
 
 
 def on_wider(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
@@ -125,15 +139,17 @@ def on_wider(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
 
         sets, curve = {"all": read_faces(root, ask.protocol)}, voc_curve
     result, curves, found = measure(detector, sets, ask.show, ask.threshold, curve)
+    there = [item for item in list(sets.values())[-1] if item.path.is_file()]
+    if ask.results is not None:
+        write_results(found, there, ask.results)
     if ask.plots is not None:
         from train.plots import hardest_misses, precision_recall, qualitative
 
         ask.plots.mkdir(parents=True, exist_ok=True)
         others = published_curves(ask.published) if ask.published is not None else None
         precision_recall(curves, ask.plots / "pr.png", others)
-        items = [item for item in list(sets.values())[-1] if item.path.is_file()]
-        hardest_misses(items, found, ask.threshold, ask.plots / "misses.jpg")
-        qualitative([item.path for item in items], found, ask.plots / "sheet.jpg")
+        hardest_misses(there, found, ask.threshold, ask.plots / "misses.jpg")
+        qualitative([item.path for item in there], found, ask.plots / "sheet.jpg")
     return result
 
 
@@ -167,17 +183,6 @@ def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
     return {"images": len(images), "device": getattr(detector, "device", "cpu"), "timing": timed(detector, images)}
 
 
-def shown(size: str | None, protocol: str, zoom: float, pyramid: bool, snip: bool, soft: bool) -> Show:
-    """How the flags want pictures shown. The paper looks at FDDB, Pascal-Faces and AFW at 400x800 (section 4.4)."""
-    if (size is not None) + pyramid + snip > 1:
-        raise BadConfig("give one of --size, --pyramid and --snip")
-    if not 0 < zoom <= 8:
-        raise BadConfig(f"{zoom} is not in 0..8", "--zoom")
-    if size is None and not pyramid and not snip:
-        size = "native" if protocol == "wider" else "400x800"
-    return Show(parse_size(size or "native"), zoom, pyramid, LEVELS if snip else (), soft)
-
-
 @click.command()
 @click.option(
     "--data",
@@ -206,14 +211,26 @@ def shown(size: str | None, protocol: str, zoom: float, pyramid: bool, snip: boo
     "--plots", type=click.Path(path_type=Path), help="folder for curves, hardest misses and a sheet of detections"
 )
 @click.option("--published", type=click.Path(path_type=Path), help="folder of wider_pr_info_*.mat to draw beside ours")
+@click.option(
+    "--results", type=click.Path(path_type=Path), help="folder for detections as WIDER's own evaluation wants them"
+)
+@click.option(
+    "--split",
+    default="val",
+    show_default=True,
+    type=click.Choice(["val", "test"]),
+    help="of WIDER; test: only --results",
+)
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 def command(
     data: Path | None, protocol: str, model: str | None, weights: Path | None, engine: Path | None, peer: str | None,
     device: str, size: str | None, zoom: float, pyramid: bool, snip: bool, soft: bool, time_it: bool, images: int,
-    threshold: float, plots: Path | None, published: Path | None, as_json: bool,
+    threshold: float, plots: Path | None, published: Path | None, results: Path | None, split: str,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Average precision by the WIDER protocol, and the misses at a threshold by face size; or FDDB's ROC, VOC's AP."""
-    ask = Ask(data, protocol, shown(size, protocol, zoom, pyramid, snip, soft), threshold, plots, published)
+    show = shown(size, protocol, zoom, pyramid, snip, soft, levels_of(weights) if snip else LEVELS)
+    ask = Ask(data, protocol, show, threshold, plots, published, results)
     if device == "auto":
         device = best_device(weights is not None or time_it)
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=2)
@@ -226,7 +243,8 @@ def command(
     elif data is None:
         raise BadConfig("is missing", "--data", "where the images are; only --timing can do without")
     else:
-        result = (on_fddb if protocol == "fddb" else on_wider)(detector, ask, data)
+        way = on_fddb if protocol == "fddb" else on_test if split == "test" else on_wider
+        result = way(detector, ask, data)
     print(json.dumps(result) if as_json else as_text(result))
 
 
@@ -253,6 +271,8 @@ def as_text(result: dict[str, Any]) -> str:
     if "timing" in result:
         rows = [f"{n}: {v['ms']} ms (paper {v['paper_ms']} ms, Quadro P6000)" for n, v in result["timing"].items()]
         return "\n".join([f"{result['images']} images on {result['device']}", *rows])
+    if "results" in result:
+        return f"{result['images']} images, {result['missing']} missing, into {result['results']}"
     head = f"{result['images']} images, {result['faces']} faces"
     if "ap" not in result:
         at = "\n".join(

@@ -17,13 +17,11 @@ SHOWN = 3  # of each kind are printed, the rest is counted
 
 
 class Faults:
-    """Counts faults by kind; the first few of each kind go to stderr. stop: the first one raises BadInput instead.
+    """Counts faults by kind; the first few of each kind go to stderr, unless quiet. stop: the first one raises
+    BadInput instead. May be told from several threads."""
 
-    May be told from several threads.
-    """
-
-    def __init__(self, stop: bool = False) -> None:
-        self.stop = stop
+    def __init__(self, stop: bool = False, quiet: bool = False) -> None:
+        self.stop, self.quiet = stop, quiet
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -33,7 +31,7 @@ class Faults:
             raise BadInput(what, where, "mend it, or leave such things out with: --set on_bad=skip")
         with self._lock:
             self.counts[kind] += 1
-            if self.counts[kind] <= SHOWN:
+            if self.counts[kind] <= SHOWN and not self.quiet:
                 more = " (further ones are only counted)" if self.counts[kind] == SHOWN else ""
                 print(f"{where}: {what}{more}", file=sys.stderr)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from engines.detector import Detector
 from engines.errors import BadConfig
 from engines.letterbox import ImageView, view
 from engines.types import Detections
-from train.snip import Level, merge, selected
+from train.snip import LEVELS, Level, merge, selected
 
 PYRAMID = (500, 800, 1200, 1600)  # shorter sides (paper section 4.3)
 PYRAMID_BASE = (800, 1200)  # which the picture is fitted to first
@@ -108,3 +109,32 @@ class Show:
                 found.append(selected(detector.detect([v])[0], level))
             return merge(found, detector.options.nms_iou, self.soft, least)
         return detector.detect([self.size.view(rgb) if self.size else view(rgb)])[0]
+
+
+def shown(
+    size: str | None,
+    protocol: str,
+    zoom: float,
+    pyramid: bool,
+    snip: bool,
+    soft: bool,
+    levels: tuple[Level, ...] = LEVELS,
+) -> Show:
+    """How the flags want pictures shown. The paper looks at FDDB, Pascal-Faces and AFW at 400x800 (section 4.4)."""
+    if (size is not None) + pyramid + snip > 1:
+        raise BadConfig("give one of --size, --pyramid and --snip")
+    if not 0 < zoom <= 8:
+        raise BadConfig(f"{zoom} is not in 0..8", "--zoom")
+    if size is None and not pyramid and not snip:
+        size = "native" if protocol == "wider" else "400x800"
+    return Show(parse_size(size or "native"), zoom, pyramid, levels if snip else (), soft)
+
+
+def levels_of(weights: Path | None) -> tuple[Level, ...]:
+    """The levels that weights were trained with, if SNIP trained them; else the paper's."""
+    if weights is None:
+        return LEVELS
+    from train.checkpoint import load_weights
+
+    config = load_weights(weights)[1].get("config", {})
+    return tuple(Level(**level) for level in config["levels"]) if config.get("snip") else LEVELS
