@@ -44,8 +44,14 @@ class Detector(ABC):
         """uint8 [N, H, W, 3], H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores
         [N, K], unsuppressed, in any order."""
 
-    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
-        """Faces of each image, in pixels of the picture that the view shows. Views of one size run as one batch."""
+    coarsest_anchors = 0  # a cell of the coarsest detection module, whose boxes come last; 0: not known
+    COARSEST_STRIDE, COARSEST_MOST = 32, 1000
+
+    def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
+        """Faces of each image, in pixels of the picture that the view shows. Views of one size run as one batch.
+
+        coarsest=False leaves out what the module for the largest faces finds, where it is known which that is.
+        """
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         padded = [pad(image.rgb) for image in images]
         for i, array in enumerate(padded):
@@ -54,6 +60,10 @@ class Detector(ABC):
         for indices in groups.values():
             batch = padded[indices[0]][None] if len(indices) == 1 else np.stack([padded[i] for i in indices])
             boxes, scores = self.infer(batch)
+            if not coarsest and self.coarsest_anchors:
+                cells = batch.shape[1] // self.COARSEST_STRIDE * (batch.shape[2] // self.COARSEST_STRIDE)
+                rest = boxes.shape[1] - min(self.COARSEST_MOST, cells * self.coarsest_anchors)
+                boxes, scores = boxes[:, :rest], scores[:, :rest]
             for i, xyxy, score in zip(indices, boxes, scores, strict=True):
                 found[i] = self._finish(xyxy, score, images[i])
         return found

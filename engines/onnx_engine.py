@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnxruntime as ort
@@ -39,6 +40,11 @@ class OnnxDetector(Detector):
             raise EngineMismatch(
                 f"not a detector of this project: {names[0]} -> {names[1]}", str(path), "build it with build_engine.py"
             )
+
+        about = json.loads(self.session.get_modelmeta().custom_metadata_map.get("facestream", "{}"))
+        spec = about.get("spec", {})
+        if tuple(spec.get("strides", (8, 16, 32))) == (8, 16, 32) and "sizes" in spec:
+            self.coarsest_anchors = len(spec["sizes"][-1])
 
     def infer(self, images: Array) -> tuple[F32, F32]:
         xyxy, scores = self.session.run(["xyxy", "scores"], {"images": images})

@@ -22,6 +22,7 @@ class TorchDetector(Detector):
     def __init__(self, module: nn.Module, options: DetectorOptions, device: str = "cpu") -> None:
         super().__init__(options)
         self.module, self.device = module.to(device).eval(), device
+        self.coarsest_anchors = int(getattr(module, "coarsest_anchors", 0))
 
     @torch.inference_mode()
     def infer(self, images: Array) -> tuple[F32, F32]:

@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="training needs the train extra")
 
 from engines.errors import BadInput
 from tests.pack import make_pack
-from train.data import Batches, Crops, loader, read_split
+from train.data import Batches, Crops, collate, load, read_split
 from train.plan import AugmentRule
 
 PACK = Path(os.environ.get("FACESTREAM_DATA", "../shared/data")) / "face-pack"
@@ -70,8 +70,9 @@ def test_images_that_do_not_fit_the_cache_give_the_same_crops(tmp_path: Path) ->
 
 def test_workers_deliver_the_same_batches(tmp_path: Path) -> None:
     crops = Crops(read_split(make_pack(tmp_path), "train"), AugmentRule(), 0, 2)
-    plain = [batch[0] for batch in loader(crops, 1, 3, (64,), 0)]
-    forked = [batch[0] for batch in loader(crops, 1, 3, (64,), 1)]
+    plain, forked = (
+        [part[0] for (part,) in load(crops, Batches(1, 3, 2, (64,), 0), collate, workers)] for workers in (0, 1)
+    )
     assert len(plain) == 2
     assert all((a == b).all() for a, b in zip(plain, forked, strict=True))
 

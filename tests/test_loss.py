@@ -117,3 +117,18 @@ def test_a_batch_without_faces_is_finite() -> None:
     ):
         assert math.isfinite(loss.total.item())
         assert loss.boxes == 0
+
+
+def test_without_ohem_any_anchors_learn_in_the_same_numbers() -> None:
+    labels = torch.full((2, 500), BACKGROUND)
+    labels[:, :100] = FACE
+    loss = torch.arange(500.0).repeat(2, 1)
+    hard = mine(loss, labels, MineRule())
+    torch.manual_seed(0)
+    first, second = mine(loss, labels, MineRule(hard=False)), mine(loss, labels, MineRule(hard=False))
+    for chosen in (hard, first):
+        assert [(int((c & (r == FACE)).sum()), int(c.sum())) for c, r in zip(chosen, labels, strict=True)] == [
+            (64, 256)
+        ] * 2
+    assert not torch.equal(first, second)
+    assert float(loss[hard].mean()) > float(loss[first].mean()) + 50

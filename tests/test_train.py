@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from train.loop import NotFinite, Run, learning_rate  # noqa: E402
 from train.model import build  # noqa: E402
 from train.plan import AugmentRule  # noqa: E402
 from train.render_torch import Album  # noqa: E402
+from train.start import start_backbone  # noqa: E402
 
 torch.set_num_threads(1)  # crops of 64 pixels are not worth two
 
@@ -74,7 +76,7 @@ def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path)
         "dense", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
     )
     run = Run(config, images, tmp_path / "run", resume=False, workers=1)
-    run.album = Album([run.crops.picture(i) for i in range(len(images))], torch.device("cpu"))
+    run.album = Album([run.data.picture(i) for i in range(len(images))], torch.device("cpu"))
     run.train(log_every=5)
     values = [loss for _, loss in losses(tmp_path / "run")]
     assert values[-1] < 0.85 * values[0]
@@ -137,8 +139,48 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
     run = Run(recipe("plainXS16", steps=2, **TINY), images, tmp_path / "run", resume=False, workers=0)
     torch.nn.init.constant_(run.model.modules_[0].scores.bias, float("nan"))
-    with pytest.raises(NotFinite, match="step 0"):
+    batch = {path.name for key in run.batches.keys(0) for path in run.data.paths(key)}
+    with pytest.raises(NotFinite, match="step 0, in the batch of ") as stopped:
         run.train()
+    assert all(f"demo/{name}" in str(stopped.value) for name in batch)
+
+
+def test_a_whole_picture_whose_loss_is_not_finite_is_named_alone(tmp_path: Path) -> None:
+    images = [i for i in read_split(make_pack(tmp_path / "pack"), "train") if len(i.xyxy)]
+    config = recipe("narrow", steps=2, view="whole", batch=3, shortest=64, longest=96)
+    run = Run(config, images, tmp_path / "run", resume=False, workers=0)
+    loss_of, seen = run._loss, []
+
+    def spoilt(part: object) -> object:
+        seen.append(part)
+        loss = loss_of(part)  # type: ignore[arg-type]
+        return replace(loss, total=loss.total * float("nan")) if len(seen) == 2 else loss
+
+    run._loss = spoilt  # type: ignore[method-assign, assignment]
+    with pytest.raises(NotFinite) as stopped:
+        run.train()
+    (second,) = run.data.paths(run.batches.keys(0)[1])
+    assert f"in the batch of demo/{second.name} (" in str(stopped.value)
+
+
+def test_a_state_from_before_a_setting_existed_is_resumed(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    config = recipe("narrow", steps=1, **TINY)
+    Run(config, images, tmp_path / "run", resume=False, workers=0).train()
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    for name in ("view", "snip", "levels", "on_bad"):
+        del state["config"][name]
+    torch.save(state, tmp_path / "run" / "state.pt")
+    assert Run(config, images, tmp_path / "run", resume=True, workers=0).step == 1
+
+
+def test_snip_trains_any_model_on_whole_pictures(tmp_path: Path) -> None:
+    images = read_split(make_pack(tmp_path / "pack"), "train")
+    levels = [[128, 256, 0, 40], [64, 128, 20, 80], [32, 64, 60, 1e9]]
+    levels = [dict(zip(("shortest", "longest", "low", "high"), x, strict=True)) for x in levels]
+    config = recipe("plainXS16", steps=2, snip=True, levels=levels, branches=False)
+    Run(config, images, tmp_path / "run", resume=False, workers=0).train(log_every=1)
+    assert all(np.isfinite(loss) for _, loss in losses(tmp_path / "run"))
 
 
 def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
@@ -147,15 +189,15 @@ def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
     other = build("plainM").backbone.state_dict()
     state = {"module." + k: v for k, v in other.items()} | {"module.fc.bias": torch.zeros(1000)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "classifier.tar")
-    run.start_backbone(tmp_path / "classifier.tar")
+    assert start_backbone(tmp_path / "classifier.tar", run.models()) == "by name"
     for model in (run.model, run.average.module):
         assert torch.equal(model.backbone.stage2[3][0].weight, other["stage2.3.0.weight"])
     torch.save({k: v for k, v in state.items() if "stage3" not in k}, tmp_path / "half.pth")
     with pytest.raises(BadConfig, match=r"lacks stage3"):
-        run.start_backbone(tmp_path / "half.pth")
+        start_backbone(tmp_path / "half.pth", run.models())
     (tmp_path / "noise.pth").write_bytes(b"noise")
     with pytest.raises(BadInput, match="not a state dict"):
-        run.start_backbone(tmp_path / "noise.pth")
+        start_backbone(tmp_path / "noise.pth", run.models())
 
 
 def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
@@ -163,11 +205,11 @@ def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
     save_weights(tmp_path / "small.safetensors", small, {})
     images = read_split(make_pack(tmp_path / "pack"), "train")
     run = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
-    run.start_backbone(tmp_path / "small.safetensors")
+    assert start_backbone(tmp_path / "small.safetensors", run.models()) == "by name"
     assert torch.equal(run.model.backbone.stage3[1][3].weight, small.backbone.stage3[1][3].weight)
     dense = Run(recipe("dense", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
     with pytest.raises(BadConfig, match="lacks"):
-        dense.start_backbone(tmp_path / "small.safetensors")
+        start_backbone(tmp_path / "small.safetensors", dense.models())
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

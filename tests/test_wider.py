@@ -14,7 +14,8 @@ from engines.letterbox import ImageView
 from engines.types import Detections
 from tests.pack import make_pack
 from train.data import Labelled
-from train.evaluate import Show, detect_pyramid, false_alarms, measure, misses
+from train.evaluate import false_alarms, measure, misses
+from train.show import Show
 from train.wider import average_precision, evaluate, match, published_curve, read_validation
 
 FACE = [0.0, 0.0, 10.0, 10.0]
@@ -157,14 +158,17 @@ def test_a_zoomed_picture_has_smaller_faces_and_boxes_in_its_own_pixels() -> Non
     assert misses([Detections.none()], [item], 0.5, 1.0) == {"all": 1.0, "32-64": 1.0}
 
 
-def test_the_pyramid_looks_at_each_size_once_and_merges() -> None:
+def test_the_pyramid_looks_at_the_papers_sizes_and_merges() -> None:
     shapes: list[tuple[int, ...]] = []
 
     class Watching(Truthful):
-        def detect(self, images: Sequence[ImageView]) -> list[Detections]:
-            shapes.append(images[0].rgb.shape)
+        def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
+            shapes.append((*images[0].rgb.shape[:2], coarsest))
             return [found((FACE, 0.5 + 0.1 * len(shapes)))]
 
-    merged = detect_pyramid(Watching([]), np.zeros((300, 400, 3), np.uint8))
-    assert [min(s[:2]) for s in shapes] == [500, 800, 1200]  # 1600 would pass the longest side, like 1200
-    assert merged.scores.tolist() == pytest.approx([0.8])
+    merged = Show(pyramid=True).detect(Watching([]), np.zeros((300, 400, 3), np.uint8))
+    assert shapes == [(500, 667, True), (800, 1067, True), (1200, 1600, True), (1600, 2133, False)]  # section 4.3
+    assert merged.scores.tolist() == pytest.approx([0.9])
+    shapes.clear()
+    Show(pyramid=True).detect(Watching([]), np.zeros((300, 900, 3), np.uint8))  # fitted to 800x1200 first
+    assert [s[:2] for s in shapes] == [(250, 750), (400, 1200), (600, 1800), (800, 2400)]

@@ -12,9 +12,12 @@ import torch
 from engines.command import finish
 from engines.errors import BadConfig
 from train.config import recipe
-from train.data import read_split
+from train.data import read_split, usable
+from train.faults import Faults
 from train.loop import Run
 from train.plots import training_curve
+from train.spread import join, leave
+from train.start import Input, start_backbone, start_from
 
 
 def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -35,10 +38,17 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option(
     "--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_train/ and wider_face_split/"
 )
-@click.option("--model", default="plainS", show_default=True, help="vgg16, plainXS16, plainS, plainM or dense")
+@click.option("--model", default="plainS", show_default=True, help="vgg16, narrow, plainXS16, plainS, plainM or dense")
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [default: runs/MODEL]")
 @click.option("--init", type=click.Path(path_type=Path), help="start from the weights of an earlier run")
 @click.option("--backbone", type=click.Path(path_type=Path), help="start its backbone from a classifier or another net")
+@click.option(
+    "--backbone-input",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "rgb", "bgr255"]),
+    help="what that classifier was shown: bgr255 is Caffe's and Keras's VGG-16; auto goes by the file's kind",
+)
 @click.option("--resume", is_flag=True, help="go on from the run folder's state")
 @click.option("--steps", type=int, help="number of steps")
 @click.option("--seed", default=0, show_default=True, help="seed of weights, crops and order")
@@ -48,7 +58,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
     data: Path, model: str, out: Path | None,
-    init: Path | None, backbone: Path | None, resume: bool, steps: int | None, seed: int,
+    init: Path | None, backbone: Path | None, backbone_input: Input, resume: bool, steps: int | None, seed: int,
     workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
@@ -57,18 +67,30 @@ def train(
     changes = settings(change) | {"seed": seed} | ({"steps": steps} if steps else {})
     config = recipe(model, **changes)
     folder = out or Path("runs") / model
-    images = read_split(data, "train")
-    print(f"{model}: {config.steps} steps on {len(images)} images, into {folder}")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    run = Run(config, images, folder, resume, workers, device)
-    if init is not None and not resume:
-        run.start_from(init)
-    if backbone is not None and not resume:
-        run.start_backbone(backbone)
-    run.train()
-    training_curve(folder / "log.jsonl", folder / "curve.png")
-    print(f"wrote {folder / 'weights.safetensors'} and {folder / 'curve.png'}")
+    world, device = join(device)
+    try:
+        faults = Faults(config.on_bad == "stop", quiet=world.rank > 0)
+        images = usable(read_split(data, "train", faults), faults)
+        say = print if world.rank == 0 else lambda *_: None
+        say(f"{model}: {config.steps} steps on {len(images)} images, into {folder}")
+        if faults.counts:
+            say(faults.summary())
+        run = Run(config, images, folder, resume, workers, device, world)
+        if not resume:
+            if init is not None:
+                start_from(init, run.models())
+            if backbone is not None:
+                say(f"backbone from {backbone}: {start_backbone(backbone, run.models(), backbone_input)}")
+            elif init is None and model == "vgg16":
+                say("starts from nothing: the paper starts from ImageNet (--backbone FILE)")
+        run.train()
+    finally:
+        leave(world)
+    if world.rank == 0:
+        training_curve(folder / "log.jsonl", folder / "curve.png")
+        print(f"wrote {folder / 'weights.safetensors'} and {folder / 'curve.png'}")
 
 
 if __name__ == "__main__":

@@ -16,8 +16,8 @@ class AssignRule:
 
     face, background: an anchor above `face` learns that face, one below `background` learns
     background, the rest learn nothing (paper: 0.5 and 0.3).
-    ignored: anchors with an IoU above this to an ignore region, or with more than half of their
-    own area inside one, learn nothing (unless they match a face).
+    ignored, inside: anchors with an IoU above `ignored` to an ignore region, or with more than the share `inside` of
+    their own area in one, learn nothing (unless they match a face). inside = 1 leaves IoU alone (SNIP: 0.3).
     fewest, loose: a face that fewer anchors match gets its best ones, up to this many, as far as
     their IoU is above `loose`; the very best one always. The paper does without (section 3.3); the
     light nets use it so that faces near the smallest anchor, which fall between grid cells, are not
@@ -27,6 +27,7 @@ class AssignRule:
     face: float = 0.5
     background: float = 0.3
     ignored: float = 0.3
+    inside: float = 0.5
     fewest: int = 0
     loose: float = 0.3
 
@@ -54,9 +55,9 @@ def assign(anchors: Tensor, faces: Tensor, ignores: Tensor, rule: AssignRule) ->
     match = torch.zeros_like(labels)
     if ignores.shape[1]:
         inter, area, other = overlap(anchors, ignores)
-        # IoU > t as a comparison of areas, and "more than half inside", in one pass
+        # IoU > t as a comparison of areas, and "more than a share inside", in one pass
         share = rule.ignored / (1 + rule.ignored)
-        needed = torch.minimum(share * (area[None, :, None] + other[:, None]), 0.5 * area[None, :, None])
+        needed = torch.minimum(share * (area[None, :, None] + other[:, None]), rule.inside * area[None, :, None])
         labels[(inter > needed).any(2)] = IGNORE
     if faces.shape[1]:
         inter, area, other = overlap(anchors, faces)

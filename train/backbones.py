@@ -105,34 +105,38 @@ class VGG16(nn.Module):
     """The thirteen convolutions of VGG-16, without its head (paper section 3.1).
 
     Layer names count as torchvision's `features` do, so an ImageNet state dict loads by key.
-    c8 is conv4_3, c16 is conv5_3, both after their ReLU.
+    c8 is conv4_3, c16 is conv5_3, both after their ReLU. shrink: every width is divided by this, for a net of the
+    same geometry that a CPU can train.
     """
 
     PLAN = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
-    channels = (512, 512, None)
 
-    def __init__(self) -> None:
+    def __init__(self, shrink: int = 1) -> None:
         super().__init__()
+        self.channels = (512 // shrink, 512 // shrink, None)
         layers: list[nn.Module] = []
         cin = 3
         for item in self.PLAN:
             if item == "M":
                 layers.append(nn.MaxPool2d(2, 2))
             else:
-                conv = nn.Conv2d(cin, int(item), 3, padding=1)
+                conv = nn.Conv2d(cin, int(item) // shrink, 3, padding=1)
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
                 nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
                 layers += [conv, nn.ReLU(inplace=True)]
-                cin = int(item)
+                cin = conv.out_channels
         self.features = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, None]:
         c8 = self.features[:23](x)
         return c8, self.features[23:](c8), None
 
-    def freeze_early(self) -> None:
-        """Fix the convolutions up to conv3_1 (paper section 4.1)."""
-        for layer in list(self.features.children())[:11]:
+    def convolutions(self) -> list[nn.Conv2d]:
+        return [layer for layer in self.features.children() if isinstance(layer, nn.Conv2d)]
+
+    def freeze_early(self, count: int = 5) -> None:
+        """Fix the first `count` convolutions: five are those up to conv3_1 (paper section 4.1)."""
+        for layer in self.convolutions()[:count]:
             for p in layer.parameters():
                 p.requires_grad_(False)
 

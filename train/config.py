@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -9,18 +10,30 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from engines.errors import BadConfig
 from train.assign import AssignRule
 from train.loss import MineRule
-from train.model import SPECS
+from train.model import FINER_SIZES, PAPER_SIZES, SPECS, ModelSpec
 from train.plan import AugmentRule
+from train.snip import LEVELS, Level
 
 
 class TrainConfig(BaseModel):
-    """Defaults are the recipe of the light nets; `recipe("vgg16")` gives the paper's solver (section 4.1).
+    """Defaults are the recipe of the light nets; `recipe("vgg16")` gives the paper's (section 4.1).
 
     batch counts crops of the smallest size; batches of larger crops hold fewer, so that the pixels,
     and the cost, of a step stay the same. lr is the peak, reached after `warmup` steps; `schedule`
-    cosine falls to 1 % of it, `step` divides it by 10 at 6/7 of the run. branches=False trains the
+    cosine falls to 1 % of it, `step` divides it by 10 at 6/7 of the run. clip: largest norm of the gradient, 0 = any.
+    ema: decay of the average of the weights, 0 = the last weights. branches=False trains the
     light nets without RepVGG's side branches: half the time a step, a little less accurate. amp: run the
-    network in bfloat16, its loss and its weights stay float32.
+    network in bfloat16, its loss and its weights stay float32. on_bad: whether an image that cannot be read and a box
+    that cannot be right are left out and counted (skip), or end the run (stop).
+
+    view: `crops` as train.plan draws them, or `whole` pictures, their shorter side at `shortest` unless the longer one
+    would pass `longest`, each a part of the batch by itself; flip: half of those are mirrored. frozen: VGG-16's first
+    convolutions that stay as they are. The paper fixes "up to conv3-1", which are 5 if conv3-1 is one of them;
+    its released network fixes 4, as Fast R-CNN does.
+    snip: whole pictures at `levels`, faces outside a level's range invalid; window: only a part of that many pixels
+    square of a picture that is larger (SNIP, CVPR 2018), 0 = all of it.
+
+    anchors, only_m2, fusion, context, ohem: the ablations of the paper's sections 3.3 and 4.6 to 4.10.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,18 +54,49 @@ class TrainConfig(BaseModel):
     seed: int = 0
     cache_gb: float = 8.0
     amp: bool = False
+    on_bad: Literal["skip", "stop"] = "skip"
     loss: Literal["mined", "quality"] = "quality"
     box_weight: float = 2.0
     assign: AssignRule = AssignRule(face=0.45, background=0.3, fewest=4, loose=0.25)
     mine: MineRule = MineRule(ratio=3.0)
     augment: AugmentRule = AugmentRule()
+    view: Literal["crops", "whole"] = "crops"
+    shortest: int = 1200
+    longest: int = 1600
+    flip: bool = True
+    frozen: int = 0
+    snip: bool = False
+    levels: tuple[Level, ...] = LEVELS
+    window: int = 0
+    anchors: Literal["own", "paper", "finer"] = "own"
+    only_m2: bool = False
+    fusion: bool = True
+    context: bool = True
+    ohem: bool = True
+
+    def spec(self) -> ModelSpec:
+        """The named network with the ablations that are switched on."""
+        spec = replace(SPECS[self.model], branches=self.branches, context=self.context)
+        if self.anchors != "own":
+            spec = replace(spec, sizes=PAPER_SIZES if self.anchors == "paper" else FINER_SIZES)
+        if not self.fusion:
+            spec = replace(spec, fusion=0)
+        if self.only_m2:  # "all anchor scales in {M1, M3} are moved to M2"
+            every = tuple(size for sizes in spec.sizes for size in sizes)
+            spec = replace(spec, strides=(16,), sizes=(every,), heads=spec.heads[1:2])
+        return spec
 
 
+_SOLVER: dict[str, Any] = {
+    "optimizer": "sgd", "lr": 0.004, "weight_decay": 5e-4, "momentum": 0.9, "schedule": "step", "warmup": 0,
+    "clip": 0.0, "ema": 0.0, "loss": "mined", "box_weight": 1.0, "assign": AssignRule(inside=1.0), "mine": MineRule(),
+}  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "vgg16": {
-        "optimizer": "sgd", "lr": 0.004, "weight_decay": 5e-4, "steps": 21_000, "schedule": "step", "batch": 4,
-        "sizes": (512,), "loss": "mined", "box_weight": 1.0, "assign": AssignRule(), "mine": MineRule(),
+        **_SOLVER, "steps": 21_000, "batch": 4, "view": "whole", "shortest": 1200, "longest": 1600, "frozen": 5,
+        "sizes": (512,),
     },
+    "narrow": {**_SOLVER, "steps": 3000, "batch": 8, "sizes": (256,), "warmup": 100, "clip": 10.0},
 }  # fmt: skip
 
 
@@ -60,8 +104,17 @@ def recipe(model: str, **changes: Any) -> TrainConfig:
     """The named model's settings with `changes` on top. BadConfig names a key or value that is not valid."""
     if model not in SPECS:
         raise BadConfig(f"unknown model {model!r}", "--model", "one of " + ", ".join(SPECS))
+    base = RECIPES.get(model, {})
+    if changes.get("snip"):  # SNIP's invalid faces are ignored by IoU alone: what lies inside one is background
+        rule = base.get("assign", TrainConfig.model_fields["assign"].default)
+        base = {**base, "view": "whole", "batch": 4, "assign": replace(rule, inside=1.0)}
     try:
-        return TrainConfig(model=model, **{**RECIPES.get(model, {}), **changes})
+        config = TrainConfig(model=model, **{**base, **changes})
     except ValidationError as e:
         error = e.errors()[0]
         raise BadConfig(error["msg"], "training setting " + ".".join(str(p) for p in error["loc"])) from None
+    if config.snip and config.view != "whole":
+        raise BadConfig("SNIP shows whole pictures at its levels", "training setting view", "leave it out")
+    if config.frozen and SPECS[model].backbone != "vgg16":
+        raise BadConfig("only VGG-16's convolutions can be fixed", "training setting frozen", "leave it out")
+    return config

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,29 +16,37 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from engines.boxes import F32, Array, Bool
 from engines.errors import BadInput
+from train.faults import Faults, fitted, whole_file
+from train.layout import check_layout
 from train.plan import AugmentRule, Plan, Subject, plan_crop
 from train.render import pyramid, render
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """An image with its faces: xyxy [N, 4] in image pixels; `ignore` marks those neither face nor background."""
+    """An image with its faces: xyxy [N, 4] in image pixels; `ignore` marks those neither face nor background.
+
+    listing, line: where the first of its boxes is written, for messages.
+    """
 
     path: Path
     xyxy: F32
     ignore: Bool
+    listing: str = ""
+    line: int = 0
 
 
-def read_split(root: Path, split: str) -> list[Labelled]:
+def read_split(root: Path, split: str, faults: Faults | None = None) -> list[Labelled]:
     """The images of `WIDER_<split>` with the boxes of `wider_face_split/wider_face_<split>_bbx_gt.txt`.
 
     Lines are `x y w h blur expression illumination invalid occlusion pose`; invalid = 1 becomes
     `ignore`, and so does a box without area. An image without faces has the count 0 and one line of zeros.
+    faults: told of boxes of no or negative size.
     """
     listing = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     images = root / f"WIDER_{split}" / "images"
-    if not listing.is_file():
-        raise BadInput("not found", str(listing), "--data must hold WIDER_train/, WIDER_val/ and wider_face_split/")
+    if not listing.is_file() or not root.is_dir():
+        check_layout(root, split, listing)
     lines = listing.read_text().splitlines()
     out: list[Labelled] = []
     at = 0
@@ -48,14 +57,54 @@ def read_split(root: Path, split: str) -> list[Labelled]:
             rows = [[float(v) for v in line.split()] for line in lines[at + 2 : at + 2 + max(1, count)]]
             if any(len(row) < 10 for row in rows) or len(rows) < max(1, count):
                 raise ValueError("a face needs 10 numbers")
+            table = np.asarray([row[:10] for row in rows[:count]], np.float32).reshape(-1, 10)
+            if not np.isfinite(table).all():
+                raise ValueError("a face needs finite numbers")
         except (ValueError, IndexError) as e:
             raise BadInput(f"bad annotation of {name!r}: {e}", f"{listing}:{at + 1}") from None
-        at += 2 + max(1, count)
-        table = np.asarray(rows[:count], np.float32).reshape(-1, len(rows[0]))
         xywh = table[:, :4]
-        ignore = (table[:, 7] == 1) | (xywh[:, 2:] <= 0).any(1)
-        out.append(Labelled(images / name, np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1), ignore))
+        flat = (xywh[:, 2:] <= 0).any(1)
+        for i in np.flatnonzero(flat & (table[:, 7] != 1)):
+            if faults is not None:
+                size = " x ".join(f"{v:g}" for v in xywh[i, 2:])
+                kind = "box of negative size" if (xywh[i, 2:] < 0).any() else "box without area"
+                faults.add(kind, f"{listing}:{at + 3 + i}", f"{kind}: {size}")
+        xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + np.maximum(xywh[:, 2:], 0)], 1)
+        out.append(Labelled(images / name, xyxy, (table[:, 7] == 1) | flat, str(listing), at + 3))
+        at += 2 + max(1, count)
     return out
+
+
+def usable(images: list[Labelled], faults: Faults) -> list[Labelled]:
+    """The images that can be read, their boxes cut to them; faults is told of the others, and of files without labels.
+
+    BadInput when none is left.
+    """
+
+    def look(item: Labelled) -> Labelled | None:
+        try:
+            size = whole_file(item.path)
+        except BadInput as e:
+            kind = "missing image" if e.what == "not found" else "unreadable image"
+            faults.add(kind, e.where, f"{e.what}, listed in {item.listing}:{max(1, item.line - 2)}")
+            return None
+        xyxy, ignore = fitted(item.xyxy, item.ignore, size, item.listing, item.line, faults)
+        return replace(item, xyxy=xyxy, ignore=ignore)
+
+    with ThreadPoolExecutor() as pool:
+        kept = [item for item in pool.map(look, images) if item is not None]
+    if not kept:
+        raise BadInput("none of the images can be read", str(images[0].path if images else ""), "is --data right?")
+    listed = {item.path for item in images}
+    for folder in sorted({path.parent for path in listed}):
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.suffix.lower() in SUFFIXES and path not in listed:
+                    faults.add("image without annotation", str(path), f"is not in {images[0].listing}")
+    return kept
+
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def read_image(path: Path) -> Array:
@@ -64,6 +113,9 @@ def read_image(path: Path) -> Array:
     if image is None:
         raise BadInput("cannot read the image", str(path))
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+Key = tuple[int, int, int]  # step, slot within its batch, size
 
 
 class Crops(Dataset[tuple[Tensor, F32, F32]]):
@@ -94,7 +146,7 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def plan(self, key: tuple[int, int, int]) -> Plan:
+    def plan(self, key: Key) -> Plan:
         step, slot, size = key
         rng = np.random.default_rng((self.seed, step, slot))
         draw = step * self.batch + slot  # every image comes once an epoch
@@ -115,64 +167,64 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
     def picture(self, index: int) -> tuple[Array, ...]:
         return self.pictures[index] or pyramid(read_image(self.labels[index].path))
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, F32, F32]:
+    def paths(self, key: Key) -> list[Path]:
+        """The pictures that a crop is made of."""
+        return list(dict.fromkeys(self.labels[cell.image].path for cell in self.plan(key).cells))
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, F32, F32]:
         """(image uint8 [3, S, S], faces [G, 4], ignores [I, 4])"""
         plan = self.plan(key)
         pixels = render(plan, {cell.image: self.picture(cell.image) for cell in plan.cells})
         return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1), plan.faces, plan.ignores
 
 
-class Batches(Sampler[list[tuple[int, int, int]]]):
-    """Keys of the crops, batch by batch. Crop sizes alternate between batches, the pixels a batch stay the same."""
+class Batches(Sampler[list[Key]]):
+    """Keys of the crops, batch by batch. Crop sizes alternate between batches, the pixels a batch stay the same.
 
-    def __init__(self, start: int, steps: int, batch: int, sizes: tuple[int, ...], seed: int) -> None:
+    world: (number, count) of the processes that share each batch.
+    """
+
+    def __init__(
+        self, start: int, steps: int, batch: int, sizes: tuple[int, ...], seed: int, world: tuple[int, int] = (0, 1)
+    ) -> None:
         self.start, self.steps, self.batch, self.sizes, self.seed = start, steps, batch, sizes, seed
+        self.rank, self.world = world
 
     def __len__(self) -> int:
         return self.steps - self.start
 
-    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        for step in range(self.start, self.steps):
-            size = int(np.random.default_rng((self.seed, step)).choice(self.sizes))
-            count = max(1, round(self.batch * (min(self.sizes) / size) ** 2))
-            yield [(step, slot, size) for slot in range(count)]
+    def keys(self, step: int) -> list[Key]:
+        size = int(np.random.default_rng((self.seed, step)).choice(self.sizes))
+        count = max(1, round(self.batch * (min(self.sizes) / size) ** 2))
+        return [(step, slot, size) for slot in range(self.rank, count, self.world)]
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return (self.keys(step) for step in range(self.start, self.steps))
 
 
-Batch = tuple[Tensor, list[F32], list[F32]]
+# One part of a step's batch: images uint8 [N, 3, H, W], the faces [G, 4] and ignores [I, 4] of each.
+Part = tuple[Tensor, list[F32], list[F32]]
 
 
-def collate(items: list[tuple[Tensor, F32, F32]]) -> Batch:
+def collate(items: list[tuple[Tensor, F32, F32]]) -> list[Part]:
     images, faces, ignores = zip(*items, strict=True)
-    return torch.stack(images), list(faces), list(ignores)
-
-
-def planner(crops: Crops, start: int, steps: int, sizes: tuple[int, ...], workers: int) -> DataLoader[list[Plan]]:
-    """Like `loader`, but plans, whose pixels are made elsewhere."""
-    batches = Batches(start, steps, crops.batch, sizes, crops.seed)
-    return DataLoader(
-        Plans(crops),  # type: ignore[arg-type]
-        batch_sampler=batches,  # type: ignore[arg-type]
-        num_workers=workers,
-        collate_fn=list,
-        prefetch_factor=4 if workers else None,
-    )
+    return [(torch.stack(images), list(faces), list(ignores))]
 
 
 class Plans(Dataset[Plan]):
-    """The plans of crops."""
+    """The plans of crops, whose pixels are made elsewhere."""
 
     def __init__(self, crops: Crops) -> None:
         self.crops = crops
 
-    def __getitem__(self, key: tuple[int, int, int]) -> Plan:
+    def __getitem__(self, key: Key) -> Plan:
         return self.crops.plan(key)
 
 
-def loader(crops: Crops, start: int, steps: int, sizes: tuple[int, ...], workers: int) -> DataLoader[Batch]:
-    """Batches of crops from step `start` to `steps`; workers fork, so the decoded images are shared."""
-    batches = Batches(start, steps, crops.batch, sizes, crops.seed)
+def load(data: Dataset[Any], batches: Batches, collate: Callable[[list[Any]], Any], workers: int) -> DataLoader[Any]:
+    """What `data` gives for each of `batches`; workers fork, so decoded images are shared."""
     return DataLoader(
-        crops,  # type: ignore[arg-type]
+        data,
         batch_sampler=batches,  # type: ignore[arg-type]
         num_workers=workers,
         collate_fn=collate,

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from engines.boxes import Array, area_xyxy, iou_xyxy, nms_xyxy
+from engines.boxes import F32, Bool, area_xyxy, iou_xyxy
 from engines.command import finish
-from engines.detector import Detector, DetectorOptions, load
+from engines.detector import Detector, DetectorOptions, load, shipped
 from engines.errors import BadConfig, BadInput
-from engines.letterbox import ImageView, view
 from engines.types import Detections
 from train.data import Labelled, read_image
-from train.wider import Curve, evaluate, missed, read_validation
+from train.show import Show, levels_of, shown
+from train.snip import LEVELS
+from train.wider import Curve, evaluate, missed, published_curves, read_test, read_validation, write_results
 
-SIZES = ((0, 16), (16, 32), (10, 32), (32, 64), (64, 1e9))  # sqrt of a face's area, in pixels of the input
-PYRAMID = (500, 800, 1200, 1600)  # shortest sides (paper section 4.3)
-LONGEST = 1600
+FALSE_A_FOLD = 200
+SIZES = ((0, 16), (0, 20), (16, 32), (10, 32), (32, 64), (64, 1e9))  # root of a face's area, in pixels of the input
 
 
 def detector_for(
-    model: str | None, weights: Path | None, engine: Path | None, peer: str | None, options: DetectorOptions
-) -> Detector:
+    model: str | None, weights: Path | None, engine: Path | None, peer: str | None, options: DetectorOptions,
+    device: str = "cpu",
+) -> Detector:  # fmt: skip
     """The one detector that the flags name; the shipped plainS when none does."""
     if sum(x is not None for x in (model, weights, engine, peer)) > 1:
         raise BadConfig("give one of --model, --weights, --engine and --peer")
@@ -41,37 +44,8 @@ def detector_for(
         from train.checkpoint import load_weights
         from train.model import Deploy
 
-        return TorchDetector(Deploy(load_weights(weights)[0]), options)
+        return TorchDetector(Deploy(load_weights(weights)[0]), options, device)
     return load(str(engine) if engine is not None else model or "plainS", options)
-
-
-def parse_size(text: str) -> tuple[int, int] | None:
-    """`native` -> None, `640x384` -> (640, 384), the limit that pictures are shrunk into."""
-    if text == "native":
-        return None
-    try:
-        width, height = (int(v) for v in text.lower().split("x"))
-    except ValueError:
-        raise BadConfig(f"{text!r} is neither native nor like 640x384", "--size") from None
-    return width, height
-
-
-def scaled(rgb: Array, shortest: int, longest: int) -> ImageView:
-    """A view with its shorter side at `shortest`, larger or smaller, unless the longer one would pass `longest`."""
-    height, width = rgb.shape[:2]
-    scale = min(shortest / min(height, width), longest / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return ImageView(cv2.resize(rgb, size, interpolation=how), width, height)
-
-
-def detect_pyramid(detector: Detector, rgb: Array) -> Detections:
-    """Detections at the paper's four sizes, merged by NMS. Levels that come out alike are looked at once."""
-    views = {v.rgb.shape: v for v in (scaled(rgb, side, LONGEST) for side in PYRAMID)}
-    found = [detector.detect([v])[0] for v in views.values()]
-    xyxy, scores = np.concatenate([f.xyxy for f in found]), np.concatenate([f.scores for f in found])
-    keep = nms_xyxy(xyxy, scores, detector.options.nms_iou)
-    return Detections(xyxy[keep], scores[keep])
 
 
 def misses(found: list[Detections], images: list[Labelled], threshold: float, zoom: float) -> dict[str, float]:
@@ -96,24 +70,11 @@ def false_alarms(found: list[Detections], images: list[Labelled], threshold: flo
     return count / max(1, len(images))
 
 
-@dataclass(frozen=True, slots=True)
-class Show:
-    """How pictures are shown: shrunk into `size` (width, height), or scaled by `zoom`, or at the pyramid's sizes."""
-
-    size: tuple[int, int] | None = None
-    zoom: float = 1.0
-    pyramid: bool = False
-
-    def detect(self, detector: Detector, rgb: Array) -> Detections:
-        if self.pyramid:
-            return detect_pyramid(detector, rgb)
-        if self.zoom != 1:
-            return detector.detect([scaled(rgb, max(1, round(self.zoom * min(rgb.shape[:2]))), 1 << 20)])[0]
-        return detector.detect([view(rgb, self.size)])[0]
+Measure = Callable[[list[Detections], list[F32], list[Bool]], Curve]
 
 
 def measure(
-    detector: Detector, sets: dict[str, list[Labelled]], show: Show, threshold: float
+    detector: Detector, sets: dict[str, list[Labelled]], show: Show, threshold: float, curve: Measure = evaluate
 ) -> tuple[dict[str, Any], dict[str, Curve], list[Detections]]:
     """The printed figures, the curves, and what was found in each image that exists.
 
@@ -124,63 +85,207 @@ def measure(
     if not there:
         raise BadInput("none of the images is there", str(everything[0].path if everything else ""))
     bar = tqdm(there, unit="image", disable=None, dynamic_ncols=True)
+    start = time.perf_counter()
     found = [show.detect(detector, read_image(everything[i].path)) for i in bar]
+    spent = time.perf_counter() - start
     sets = {name: [items[i] for i in there] for name, items in sets.items()}
-    curves = {n: evaluate(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
+    curves = {n: curve(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
     widest = list(sets.values())[-1]
     result = {
         "images": len(there),
         "missing": len(everything) - len(there),
         "faces": int(sum((~i.ignore).sum() for i in widest)),
-        "ap": {name: round(curve.ap, 4) for name, curve in curves.items()},
+        "ap": {name: round(c.ap, 4) for name, c in curves.items()},
         "threshold": threshold,
         "miss_rate": misses(found, widest, threshold, show.zoom),
         "false_alarms": round(false_alarms(found, widest, threshold), 4),
+        "ms_per_image": round(1000 * spent / len(there), 1),
     }
     return result, curves, found
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the command line asks for beside the detector."""
+
+    data: Path | None
+    protocol: str
+    show: Show
+    threshold: float
+    plots: Path | None
+    published: Path | None = None
+    results: Path | None = None
+
+
+def on_test(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
+    """Detections in WIDER's test images, for its server (the paper's figure 5)."""
+    if ask.results is None:
+        raise BadConfig("is missing", "--results", "the test set's truth is not public, only detections can be written")
+    everything = read_test(root)
+    items = [item for item in everything if item.path.is_file()]
+    if not items:
+        raise BadInput("none of the images is there", str(everything[0].path if everything else root))
+    found = [ask.show.detect(detector, read_image(i.path)) for i in tqdm(items, unit="image", disable=None)]
+    write_results(found, items, ask.results)
+    return {"images": len(items), "missing": len(everything) - len(items), "results": str(ask.results)}
+
+
+def on_wider(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
+    """WIDER's protocol, or VOC's on Pascal-Faces and AFW."""
+    if ask.protocol == "wider":
+        sets, curve = read_validation(root), evaluate
+    else:
+        from train.pascal import read_faces, voc_curve
+
+        sets, curve = {"all": read_faces(root, ask.protocol)}, voc_curve
+    result, curves, found = measure(detector, sets, ask.show, ask.threshold, curve)
+    there = [item for item in list(sets.values())[-1] if item.path.is_file()]
+    if ask.results is not None:
+        write_results(found, there, ask.results)
+    if ask.plots is not None:
+        from train.plots import hardest_misses, precision_recall, qualitative
+
+        ask.plots.mkdir(parents=True, exist_ok=True)
+        others = published_curves(ask.published) if ask.published is not None else None
+        precision_recall(curves, ask.plots / "pr.png", others)
+        hardest_misses(there, found, ask.threshold, ask.plots / "misses.jpg")
+        qualitative([item.path for item in there], found, ask.plots / "sheet.jpg")
+    return result
+
+
+def on_fddb(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
+    """FDDB's ROC over its ten folds; with --plots also the result files that its own program reads."""
+    from train.fddb import read_fddb, summary, write_results
+
+    everything = read_fddb(root)
+    photos = [p for p in everything if p.path.is_file()]
+    if not photos:
+        raise BadInput("none of the images is there", str(everything[0].path if everything else root))
+    bar = tqdm(photos, unit="image", disable=None, dynamic_ncols=True)
+    found = [ask.show.detect(detector, read_image(p.path)) for p in bar]
+    figures, curve = summary(found, photos)
+    if ask.plots is not None:
+        from train.plots import qualitative, receiver_operating
+
+        ask.plots.mkdir(parents=True, exist_ok=True)
+        receiver_operating(curve, ask.plots / "roc.png")
+        qualitative([p.path for p in photos], found, ask.plots / "sheet.jpg")
+        write_results(found, photos, ask.plots / "fddb")
+    return {"images": len(photos), "missing": len(everything) - len(photos), **figures}
+
+
+def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
+    """Table 2 on this device."""
+    from train.timing import pictures, timed
+
+    paths = [i.path for i in next(iter(read_validation(ask.data).values()))] if ask.data is not None else []
+    images = pictures(paths, count)
+    return {"images": len(images), "device": getattr(detector, "device", "cpu"), "timing": timed(detector, images)}
+
+
 @click.command()
 @click.option(
-    "--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_val/, wider_face_split/"
+    "--data",
+    type=click.Path(path_type=Path),
+    help="folder with WIDER_val/ and wider_face_split/, or as --protocol says",
 )
-@click.option("--model", help="shipped model's name")
+@click.option("--protocol", default="wider", show_default=True, type=click.Choice(["wider", "fddb", "pascal", "afw"]))
+@click.option("--model", help="shipped model's name; with --timing also one that is not, untrained")
 @click.option("--weights", type=click.Path(path_type=Path), help="weights.safetensors of a training run")
 @click.option("--engine", type=click.Path(path_type=Path), help=".onnx file")
 @click.option("--peer", help="yunet or centerface, through the same code")
-@click.option("--size", default="native", show_default=True, help="native, or WxH to shrink pictures into")
-@click.option("--zoom", type=float, help="show pictures this much larger or smaller than they are")
-@click.option("--pyramid", is_flag=True, help="the paper's four sizes, merged")
+@click.option(
+    "--device", default="auto", show_default=True, help="of --weights: cpu or cuda; auto = cuda when there is one"
+)
+@click.option(
+    "--size", help="native; 1200x1600: shorter side 1200 unless the longer passes 1600; 640x384: shrunk into it"
+)
+@click.option("--zoom", default=1.0, help="show pictures this much larger or smaller than they are")
+@click.option("--pyramid", is_flag=True, help="the paper's four sizes, merged, M3 left out of the largest")
+@click.option("--snip", is_flag=True, help="SNIP's three sizes, each for its own faces, merged")
+@click.option("--soft", is_flag=True, help="merge them by soft-NMS")
+@click.option("--timing", "time_it", is_flag=True, help="ms an image at the paper's four sizes instead")
+@click.option("--images", default=20, show_default=True, help="how many of --data --timing looks at")
 @click.option("--threshold", default=0.25, show_default=True, help="score at which misses are counted")
-@click.option("--plots", type=click.Path(path_type=Path), help="folder for the curve and the hardest misses")
+@click.option(
+    "--plots", type=click.Path(path_type=Path), help="folder for curves, hardest misses and a sheet of detections"
+)
+@click.option("--published", type=click.Path(path_type=Path), help="folder of wider_pr_info_*.mat to draw beside ours")
+@click.option(
+    "--results", type=click.Path(path_type=Path), help="folder for detections as WIDER's own evaluation wants them"
+)
+@click.option(
+    "--split",
+    default="val",
+    show_default=True,
+    type=click.Choice(["val", "test"]),
+    help="of WIDER; test: only --results",
+)
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 def command(
-    data: Path, model: str | None, weights: Path | None, engine: Path | None, peer: str | None, size: str,
-    zoom: float | None, pyramid: bool, threshold: float, plots: Path | None, as_json: bool,
+    data: Path | None, protocol: str, model: str | None, weights: Path | None, engine: Path | None, peer: str | None,
+    device: str, size: str | None, zoom: float, pyramid: bool, snip: bool, soft: bool, time_it: bool, images: int,
+    threshold: float, plots: Path | None, published: Path | None, results: Path | None, split: str,
+    as_json: bool,
 ) -> None:  # fmt: skip
-    """Average precision by the WIDER protocol, and the misses at a threshold by face size."""
-    if (zoom is not None) + pyramid + (size != "native") > 1:
-        raise BadConfig("give one of --size, --zoom and --pyramid")
-    if zoom is not None and not 0 < zoom <= 8:
-        raise BadConfig(f"{zoom} is not in 0..8", "--zoom")
-    show = Show(parse_size(size), zoom or 1.0, pyramid)
-    detector = detector_for(model, weights, engine, peer, DetectorOptions(threshold=0.01, nms_iou=0.3, threads=2))
-    sets = read_validation(data)
-    result, curves, found = measure(detector, sets, show, threshold)
-    if plots is not None:
-        from train.plots import hardest_misses, precision_recall
-
-        plots.mkdir(parents=True, exist_ok=True)
-        precision_recall(curves, plots / "pr.png")
-        items = [item for item in list(sets.values())[-1] if item.path.is_file()]
-        hardest_misses(items, found, threshold, plots / "misses.jpg")
-    if as_json:
-        print(json.dumps(result))
+    """Average precision by the WIDER protocol, and the misses at a threshold by face size; or FDDB's ROC, VOC's AP."""
+    show = shown(size, protocol, zoom, pyramid, snip, soft, levels_of(weights) if snip else LEVELS)
+    ask = Ask(data, protocol, show, threshold, plots, published, results)
+    if device == "auto":
+        device = best_device(weights is not None or time_it)
+    options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=2)
+    detector = untrained(model, options, device) if time_it and weights is None else None
+    detector = detector or detector_for(model, weights, engine, peer, options, device)
+    if pyramid and not detector.coarsest_anchors:
+        print("note: which boxes are M3's is not known, so the largest size keeps them", file=sys.stderr)
+    if time_it:
+        result = timing(detector, ask, images)
+    elif data is None:
+        raise BadConfig("is missing", "--data", "where the images are; only --timing can do without")
     else:
-        ap = ", ".join(f"{name} {value:.4f}" for name, value in result["ap"].items())
-        print(f"{result['images']} images, {result['faces']} faces: AP {ap}")
-        print(f"missed at score {threshold}: {result['miss_rate']}")
-        print(f"false alarms at that score: {result['false_alarms']} an image")
+        way = on_fddb if protocol == "fddb" else on_test if split == "test" else on_wider
+        result = way(detector, ask, data)
+    print(json.dumps(result) if as_json else as_text(result))
+
+
+def best_device(torch_runs: bool) -> str:
+    if not torch_runs:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def untrained(model: str | None, options: DetectorOptions, device: str) -> Detector | None:
+    """A named network that is not shipped, with random weights, for its speed; None for one that is shipped."""
+    from train.model import SPECS, Deploy, build
+
+    if model is None or model in shipped() or model not in SPECS:
+        return None
+    from engines.torch_engine import TorchDetector
+
+    return TorchDetector(Deploy(build(model)), options, device)
+
+
+def as_text(result: dict[str, Any]) -> str:
+    if "timing" in result:
+        rows = [f"{n}: {v['ms']} ms (paper {v['paper_ms']} ms, Quadro P6000)" for n, v in result["timing"].items()]
+        return "\n".join([f"{result['images']} images on {result['device']}", *rows])
+    if "results" in result:
+        return f"{result['images']} images, {result['missing']} missing, into {result['results']}"
+    head = f"{result['images']} images, {result['faces']} faces"
+    if "ap" not in result:
+        at = "\n".join(
+            f"at {n} false alarms: {d:.4f} discrete, {c:.4f} continuous"
+            for n, (d, c) in result["discrete_continuous_at_false"].items()
+        )
+        return f"{head}\n{at}\nfolds at {FALSE_A_FOLD} each: {result['folds']}"
+    ap = ", ".join(f"{name} {value:.4f}" for name, value in result["ap"].items())
+    return (
+        f"{head}: AP {ap}; {result['ms_per_image']} ms an image\n"
+        f"missed at score {result['threshold']}: {result['miss_rate']}\n"
+        f"false alarms at that score: {result['false_alarms']} an image"
+    )
 
 
 if __name__ == "__main__":

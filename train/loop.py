@@ -5,68 +5,35 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from pydantic import ValidationError
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from engines.boxes import F32
 from engines.errors import BadConfig, BadInput, UserError
-from train.anchors import grid_anchors
-from train.assign import assign
-from train.checkpoint import load_state, load_weights, save_state, save_weights
+from train.backbones import VGG16
+from train.checkpoint import load_state, save_state, save_weights
 from train.config import TrainConfig
-from train.data import Batch, Crops, Labelled, loader, planner
-from train.loss import Loss, Truth, mined_loss, quality_loss
-from train.model import SPECS, SSH, STRIDES
+from train.data import Batches, Crops, Labelled, Part, Plans, collate, load
+from train.loss import Loss, alone, mined_loss, quality_loss
+from train.model import SSH
 from train.render_torch import Album
+from train.spread import World
+from train.targets import Targets
+from train.whole import Whole, one_by_one
 
 
 class NotFinite(UserError):
     """The loss became infinite or NaN."""
 
     exit_code = 1
-
-
-class Targets:
-    """What each anchor should say, for crops of any size; the anchors of a size are computed once."""
-
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
-        self.config, self.device, self.sizes = config, device, SPECS[config.model].sizes
-        self.grids: dict[int, list[Tensor]] = {}
-
-    def __call__(self, side: int, faces: list[F32], ignores: list[F32]) -> list[Truth]:
-        """The truth of each module, from the boxes of each crop of side x side: xyxy [G, 4], [I, 4]."""
-        if side not in self.grids:
-            cells = [(side // stride, stride, sizes) for stride, sizes in zip(STRIDES, self.sizes, strict=True)]
-            self.grids[side] = [grid_anchors(n, n, stride, sizes).to(self.device) for n, stride, sizes in cells]
-        grid = self.grids[side]
-        anchors = torch.cat(grid)
-        # A batch in one go spares launches on a GPU; on the CPU the padding would cost more than it saves.
-        n = 1 if self.device.type == "cpu" else len(faces)
-        labels, boxes = [], []
-        for i in range(0, len(faces), n):
-            face = padded(faces[i : i + n]).to(self.device)
-            label, match = assign(anchors, face, padded(ignores[i : i + n]).to(self.device), self.config.assign)
-            rows = torch.arange(len(match), device=self.device)[:, None]
-            labels.append(label)
-            boxes.append(face[rows, match] if face.shape[1] else anchors.expand(len(match), -1, -1))
-        counts = [len(g) for g in grid]
-        split = zip(grid, torch.cat(labels).split(counts, 1), torch.cat(boxes).split(counts, 1), strict=True)
-        return [Truth(*parts) for parts in split]
-
-
-def padded(boxes: list[F32]) -> Tensor:
-    """Boxes of several images as one float32 [N, G, 4], filled up with zeros."""
-    out = torch.zeros(len(boxes), max((len(b) for b in boxes), default=0), 4)
-    for row, b in zip(out, boxes, strict=True):
-        row[: len(b)] = torch.from_numpy(b)
-    return out
 
 
 def learning_rate(step: int, c: TrainConfig) -> float:
@@ -103,86 +70,97 @@ def warmed_ema(decay: float) -> Callable[[Any, Any, Any], None]:
 
 
 class Run:
-    """A training run in a folder: log.jsonl, state.pt (to resume) and weights.safetensors (the average)."""
+    """A training run in a folder: log.jsonl, state.pt (to resume) and weights.safetensors (the average).
+
+    images: as `train.data.usable` gives them. world: the processes that share each batch; only the first one writes.
+    """
 
     def __init__(
-        self, config: TrainConfig, images: list[Labelled], out: Path, resume: bool, workers: int, device: str = "cpu"
-    ) -> None:
-        self.config, self.out, self.workers = config, out, workers
+        self, config: TrainConfig, images: list[Labelled], out: Path, resume: bool, workers: int, device: str = "cpu",
+        world: World | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.out, self.workers, self.world = config, out, workers, world or World()
         self.device = torch.device(device)
         torch.manual_seed(config.seed)
-        self.model = SSH(replace(SPECS[config.model], branches=config.branches))
+        self.model = SSH(config.spec())
         if config.loss == "quality":
             self.model.expect_background()
-        if config.model == "vgg16":
-            self.model.backbone.freeze_early()  # type: ignore[operator, union-attr]
+        if isinstance(self.model.backbone, VGG16):
+            self.model.backbone.freeze_early(config.frozen)
         # Twice as fast; on the CPU, with side branches, torch 2.13 crashes in its backward pass.
         crashes = config.branches and self.device.type == "cpu"
         self.layout = torch.contiguous_format if crashes else torch.channels_last
+        if self.world.size > 1 and self.device.type == "cuda":  # on the CPU each process norms by its own crops
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.model = self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.network: nn.Module = self.model  # what runs; train() spreads it over the processes
         self.average = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.ema), use_buffers=True)
         self.optimizer = make_optimizer(self.model, config)
         self.step = 0
         out.mkdir(parents=True, exist_ok=True)
         if resume:
             self._resume()
-        else:
+        elif self.first:
             (out / "log.jsonl").unlink(missing_ok=True)
-        self.crops = Crops(images, config.augment, config.seed, config.batch, config.cache_gb)
-        self.targets = Targets(config, self.device)
-        # Pixels are made where they are used; a batch on the CPU is made by the workers, crop by crop.
+        self.batches = self._plan_batches()
+        self.data: Crops | Whole
         self.album = None
-        if self.device.type != "cpu":
-            self.album = Album([self.crops.picture(i) for i in range(len(self.crops))], self.device)
-
-    def start_from(self, weights: Path) -> None:
-        """Take over the weights of an earlier run of the same network. BadConfig when it is another one."""
-        other, _ = load_weights(weights)
-        if other.spec != self.model.spec:
-            raise BadConfig(f"it holds another network ({other.spec.name})", str(weights), "same --model and branches")
-        self.model.load_state_dict(other.state_dict())
-        self.average.module.load_state_dict(other.state_dict())
-
-    def start_backbone(self, weights: Path) -> None:
-        """Take the backbone's weights, by name, from a classifier's state dict (a .tar or .pth of tensors) or from
-        another trained net (.safetensors).
-
-        BadInput when it is none, BadConfig when it does not hold every convolution of the backbone.
-        """
-        if weights.suffix == ".safetensors":
-            state = load_weights(weights)[0].backbone.state_dict()
+        if config.view == "whole":
+            self.data = Whole(images, config)
         else:
-            state = load_state(weights, "a state dict")
-            state = {k.removeprefix("module."): v for k, v in state.get("state_dict", state).items()}
-        mine = self.model.backbone.state_dict()
-        there = {k: v for k, v in state.items() if k in mine and v.shape == mine[k].shape}
-        lacking = sorted(k for k in mine if k not in there and not k.endswith("num_batches_tracked"))
-        if lacking:
-            raise BadConfig(f"lacks {lacking[0]} and {len(lacking) - 1} more of the backbone", str(weights))
-        self.model.backbone.load_state_dict(there, strict=False)
+            self.data = Crops(images, config.augment, config.seed, config.batch, config.cache_gb)
+            # Pixels are made where they are used; a batch on the CPU is made by the workers, crop by crop.
+            if self.device.type != "cpu":
+                self.album = Album([self.data.picture(i) for i in range(len(self.data))], self.device)
+        self.targets = Targets(config, self.device)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what the run leaves."""
+        return self.world.rank == 0
+
+    def _plan_batches(self) -> Batches:
+        c, w = self.config, self.world
+        sizes = c.sizes if c.view == "crops" else (c.shortest,)
+        batches = Batches(self.step, c.steps, c.batch, sizes, c.seed, (w.rank, w.size))
+        fewest = max(1, round(c.batch * (min(sizes) / max(sizes)) ** 2))
+        if fewest < w.size:
+            raise BadConfig(f"a batch of {fewest} does not go round {w.size} processes", "training setting batch")
+        return batches
+
+    def models(self) -> tuple[SSH, SSH]:
+        """The network and its average, for weights to start from."""
         averaged = self.average.module
         assert isinstance(averaged, SSH)
-        averaged.backbone.load_state_dict(there, strict=False)
+        return self.model, averaged
 
     def _resume(self) -> None:
         if not (self.out / "state.pt").is_file():
             raise BadInput("there is nothing to resume", str(self.out / "state.pt"), "start without --resume")
         state = load_state(self.out / "state.pt")
-        if state["config"] != _plain(self.config):
+        try:
+            same = (
+                TrainConfig(**state["config"]) == self.config
+            )  # settings that are newer than the state are the default
+        except ValidationError:
+            same = False
+        if not same:
             raise BadConfig("the run was started with other settings", str(self.out / "state.pt"), "use the same ones")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
+        if not self.first:
+            return
         log = self.out / "log.jsonl"  # lines after the state was saved will be written again
         kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.step]
         log.write_text("".join(line + "\n" for line in kept))
 
     def save(self) -> None:
+        if not self.first:
+            return
         config = _plain(self.config)
-        averaged = self.average.module
-        assert isinstance(averaged, SSH)
-        save_weights(self.out / "weights.safetensors", averaged, {"config": config, "step": self.step})
+        save_weights(self.out / "weights.safetensors", self.models()[1], {"config": config, "step": self.step})
         save_state(
             self.out / "state.pt",
             {
@@ -195,11 +173,13 @@ class Run:
         """Run to the last step; the state is saved on the way, at the end and on Ctrl-C."""
         c = self.config
         self.model.train()
-        bar = tqdm(total=c.steps, initial=self.step, unit="step", dynamic_ncols=True)
+        if self.world.size > 1:
+            self.network = DistributedDataParallel(self.model, find_unused_parameters=c.only_m2)
+        bar = tqdm(total=c.steps, initial=self.step, unit="step", dynamic_ncols=True, disable=not self.first)
         seen: list[Loss] = []
         try:
-            for images, faces, ignores in self._batches():
-                seen.append(self._step(images, faces, ignores))
+            for parts in self._batches():
+                seen.append(self._step(parts))
                 self.step += 1
                 bar.update()
                 if self.step % log_every == 0 or self.step == c.steps:
@@ -211,46 +191,77 @@ class Run:
             bar.close()
             self.save()
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[list[Part]]:
         c = self.config
-        if self.album is None:
-            yield from loader(self.crops, self.step, c.steps, c.sizes, self.workers)
+        self.batches.start = self.step
+        if self.album is None or isinstance(self.data, Whole):
+            yield from load(self.data, self.batches, one_by_one if c.view == "whole" else collate, self.workers)
             return
-        for step, plans in enumerate(planner(self.crops, self.step, c.steps, c.sizes, self.workers), self.step):
+        for step, plans in enumerate(load(Plans(self.data), self.batches, list, self.workers), self.step):
             pixels = self.album.render(plans, seed=hash((c.seed, step)))
-            yield pixels, [p.faces for p in plans], [p.ignores for p in plans]
+            yield [(pixels, [p.faces for p in plans], [p.ignores for p in plans])]
 
-    def _step(self, images: Tensor, faces: list[F32], ignores: list[F32]) -> Loss:
+    def _step(self, parts: list[Part]) -> Loss:
+        """One update from all parts of the batch: the one stack of crops, or whole pictures one after the other."""
+        torch.manual_seed(hash((self.config.seed, self.step)) % (1 << 31))  # of what is drawn without OHEM
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
-        truth = self.targets(images.shape[-1], faces, ignores)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
-            outputs = self.model(images.float().contiguous(memory_format=self.layout))
-        outputs = [(scores.float(), offsets.float()) for scores, offsets in outputs]
-        if self.config.loss == "mined":
-            loss = mined_loss(outputs, truth, self.config.mine, self.config.box_weight)
-        else:
-            loss = quality_loss(outputs, truth, self.config.box_weight)
-        if not torch.isfinite(loss.total):
-            raise NotFinite(f"the loss is {loss.total.item()} at step {self.step}", str(self.out), "lower lr")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        each = []
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            wait = nullcontext() if last or self.world.size == 1 else self.network.no_sync()  # type: ignore[operator]
+            with wait:
+                loss = self._loss(part)
+                if not torch.isfinite(loss.total):
+                    raise self._not_finite(loss, i, len(parts))
+                # The gradient is the mean over all parts of all processes, and DDP takes the mean over processes.
+                weight = 1.0 if self.config.view == "crops" else self.world.size / self.config.batch
+                (weight * loss.total).backward()
+            each.append(loss)
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
         self.average.update_parameters(self.model)
-        return loss
+        return each[0] if len(each) == 1 else mean_loss(each)
+
+    def _loss(self, part: Part) -> Loss:
+        images, faces, ignores = part
+        c = self.config
+        truth = self.targets(images.shape[-2], images.shape[-1], faces, ignores)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=c.amp):
+            outputs = self.network(images.to(self.device).float().contiguous(memory_format=self.layout))
+        outputs = [(scores.float(), offsets.float()) for scores, offsets in outputs]
+        share = self.world.share if c.view == "crops" else alone
+        if c.loss == "mined":
+            return mined_loss(outputs, truth, replace(c.mine, hard=c.ohem), c.box_weight, share=share)
+        return quality_loss(outputs, truth, c.box_weight, share)
+
+    def _not_finite(self, loss: Loss, at: int, parts: int) -> NotFinite:
+        """Names the pictures of the batch, of which one may be what is wrong."""
+        keys = self.batches.keys(self.step)
+        if parts > 1:
+            keys = keys[at : at + 1]
+        paths = list(dict.fromkeys(path for key in keys for path in self.data.paths(key)))
+        names = ", ".join(f"{p.parent.name}/{p.name}" for p in paths[:8])
+        more = f" and {len(paths) - 8} more" if len(paths) > 8 else ""
+        what = f"the loss is {loss.total.item()} at step {self.step}, in the batch of {names}{more}"
+        return NotFinite(what, str(self.out), "lower lr, or look at these pictures")
 
     def _log(self, seen: list[Loss]) -> dict[str, str]:
-        row = {
-            "step": self.step,
-            "loss": float(np.mean([x.total.item() for x in seen])),
-            "classes": float(np.mean([x.classes.item() for x in seen])),
-            "boxes": float(np.mean([x.boxes.item() for x in seen])),
-            "lr": learning_rate(self.step - 1, self.config),
-        }
-        with (self.out / "log.jsonl").open("a") as f:
-            f.write(json.dumps(row) + "\n")
+        values = torch.stack([torch.stack([x.total.detach(), x.classes, x.boxes]) for x in seen]).mean(0)
+        total, classes, boxes = self.world.mean(values).tolist()
+        lr = learning_rate(self.step - 1, self.config)
+        row = {"step": self.step, "loss": total, "classes": classes, "boxes": boxes, "lr": lr}
+        if self.first:
+            with (self.out / "log.jsonl").open("a") as f:
+                f.write(json.dumps(row) + "\n")
         return {k: f"{v:.4g}" for k, v in row.items() if k != "step"}
+
+
+def mean_loss(losses: list[Loss]) -> Loss:
+    """Of the parts of a batch, for the log."""
+    return Loss(*(torch.stack([getattr(x, k).detach() for x in losses]).mean() for k in ("total", "classes", "boxes")))
 
 
 def _plain(config: TrainConfig) -> dict[str, Any]:

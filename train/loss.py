@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +20,14 @@ class MineRule:
     count, face_share: 256 anchors of which at most 25 % faces (paper section 4.1).
     ratio: at most this many backgrounds a face, at least `least` (None: fill up to `count`, the
     paper's rule). Without it a crop with one small face is 1 face against 255 hard backgrounds.
+    hard: the hardest of each; False: any, which is training without OHEM (section 4.8).
     """
 
     count: int = 256
     face_share: float = 0.25
     ratio: float | None = None
     least: int = 16
+    hard: bool = True
 
 
 def mine(loss: Tensor, labels: Tensor, rule: MineRule) -> Tensor:
@@ -38,7 +41,8 @@ def mine(loss: Tensor, labels: Tensor, rule: MineRule) -> Tensor:
     n_back = rule.count - n_face
     if rule.ratio is not None:
         n_back = torch.minimum(n_back, (n_face * rule.ratio).long().clamp(min=rule.least))
-    return _hardest(loss, face, n_face) | _hardest(loss, background, n_back)
+    rank = loss if rule.hard else torch.where(loss.isnan(), loss, torch.rand_like(loss))
+    return _hardest(rank, face, n_face) | _hardest(rank, background, n_back)
 
 
 def _hardest(loss: Tensor, among: Tensor, count: Tensor) -> Tensor:
@@ -75,7 +79,17 @@ class Loss:
 Outputs = list[tuple[Tensor, Tensor]]  # (scores [N, A, 2], offsets [N, A, 4]) a module
 
 
-def mined_loss(outputs: Outputs, truth: list[Truth], rule: MineRule, box_weight: float, beta: float = 1 / 9) -> Loss:
+Share = Callable[[Tensor], Tensor]  # counts of one process -> what its sums are divided by, at least something
+
+
+def alone(count: Tensor) -> Tensor:
+    """The `Share` of a process that sees all of the batch."""
+    return count.clamp(min=1)
+
+
+def mined_loss(
+    outputs: Outputs, truth: list[Truth], rule: MineRule, box_weight: float, beta: float = 1 / 9, share: Share = alone
+) -> Loss:
     """Equation 1: softmax cross-entropy over mined anchors plus smooth L1 over the mined faces among them.
 
     Each is averaged over what learns, module by module. beta = 1/9 is Faster R-CNN's sigma = 3.
@@ -86,13 +100,14 @@ def mined_loss(outputs: Outputs, truth: list[Truth], rule: MineRule, box_weight:
         entropy = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
         learns = mine(entropy.detach(), t.labels, rule)
         face = learns & (t.labels == FACE)
-        classes = classes + entropy[learns].sum() / learns.sum().clamp(min=1)
+        among, faces = share(torch.stack([learns.sum(), face.sum()])).unbind()
+        classes = classes + entropy[learns].sum() / among
         wanted = encode(t.anchors.expand_as(t.xyxy)[face], t.xyxy[face])
-        boxes = boxes + F.smooth_l1_loss(offsets[face], wanted, beta=beta, reduction="sum") / face.sum().clamp(min=1)
+        boxes = boxes + F.smooth_l1_loss(offsets[face], wanted, beta=beta, reduction="sum") / faces
     return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
 
 
-def quality_loss(outputs: Outputs, truth: list[Truth], box_weight: float) -> Loss:
+def quality_loss(outputs: Outputs, truth: list[Truth], box_weight: float, share: Share = alone) -> Loss:
     """Quality focal loss (Li et al., NeurIPS 2020, equation 3, beta = 2) plus distance-IoU loss (AAAI 2020, eq. 6).
 
     The face score learns the IoU of its own box, so that of several boxes on a face the best one
@@ -109,7 +124,7 @@ def quality_loss(outputs: Outputs, truth: list[Truth], box_weight: float) -> Los
     quality[face] = iou.detach().clamp(0, 1)
     entropy = F.binary_cross_entropy_with_logits(margin, quality, reduction="none")
     focus = (margin.detach().sigmoid() - quality).square()
-    count = face.sum().clamp(min=1)
+    count = share(face.sum())
     classes = (focus * entropy)[labels != -1].sum() / count
     # a hit's weight is its score's target in GFL; the plain mean lets faces that fit badly learn as fast
     boxes = (1 - distance).sum() / count

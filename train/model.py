@@ -27,9 +27,11 @@ TOP_K = 1000  # boxes a module keeps before NMS (paper section 4.1)
 class ModelSpec:
     """A network by its numbers.
 
-    sizes: anchor sides in pixels, a tuple for each of the modules M1, M2, M3.
-    heads: X of the three detection modules (figure 3). fusion: channels in which M1 adds the
-    stride-8 map and the up-sampled stride-16 map (figure 2).
+    strides: of the detection modules; (8, 16, 32) are M1, M2, M3 and (16,) is M2 alone (section 4.6).
+    sizes: anchor sides in pixels, a tuple for each module. heads: X of each module (figure 3).
+    fusion: channels in which M1 adds the stride-8 map and the up-sampled stride-16 map (figure 2); 0: M1 sits on
+    the stride-8 map itself (section 4.9). context: whether the modules have a context module (section 3.3).
+    shrink: divides the widths of VGG-16.
     separable: the 3x3 convolutions of the detection modules and of the fusion go channel by channel.
     mean, std: input normalisation, RGB in 0..255.
     """
@@ -37,12 +39,15 @@ class ModelSpec:
     name: str
     backbone: str
     sizes: tuple[tuple[float, ...], ...]
-    heads: tuple[int, int, int]
+    heads: tuple[int, ...]
     fusion: int
     widths: tuple[int, ...] = ()
     depths: tuple[int, ...] = ()
     separable: bool = False
     branches: bool = True
+    strides: tuple[int, ...] = STRIDES
+    context: bool = True
+    shrink: int = 1
     mean: tuple[float, float, float] = (128.0, 128.0, 128.0)
     std: tuple[float, float, float] = (64.0, 64.0, 64.0)
 
@@ -62,7 +67,12 @@ def _tuples(value: Any) -> Any:
 # without a match. The light nets have less depth to bridge that gap: three a module, 1.6 apart,
 # starting at the smallest face that the training labels hold.
 _DENSE = ((10.0, 16.0, 26.0), (40.0, 64.0, 104.0), (168.0, 270.0, 432.0))
-_PAPER = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
+PAPER_SIZES = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
+FINER_SIZES = (  # section 4.10: scales {0.25 .. 3}, {4 .. 12}, {16 .. 32} of 16 px
+    (4.0, 8.0, 16.0, 32.0, 48.0),
+    (64.0, 96.0, 128.0, 160.0, 192.0),
+    (256.0, 320.0, 384.0, 448.0, 512.0),
+)
 
 _IMAGENET_MEAN, _IMAGENET_STD = (123.68, 116.78, 103.94), (58.4, 57.1, 57.4)
 
@@ -76,7 +86,8 @@ def _mobilenet(name: str, heads: tuple[int, int, int], fusion: int, depths: tupl
 SPECS = {
     spec.name: spec
     for spec in (
-        ModelSpec("vgg16", "vgg16", _PAPER, (128, 256, 256), 128, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+        ModelSpec("vgg16", "vgg16", PAPER_SIZES, (128, 256, 256), 128, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
+        ModelSpec("narrow", "vgg16", PAPER_SIZES, (16, 32, 32), 16, shrink=8, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
         _mobilenet("plainXS16", (32, 32, 32), 32, (1, 1, 2, 2, 0), separable=True),
         _mobilenet("plainS", (64, 64, 64), 64, MobileNet.DEPTHS, separable=True),
         _mobilenet("plainM", (64, 64, 64), 64, MobileNet.DEPTHS),
@@ -115,21 +126,22 @@ class Module(nn.Module):
     def __init__(self, spec: ModelSpec, cin: int, x: int, k: int) -> None:
         super().__init__()
         self.face = conv(spec, cin, x)
-        self.context = Context(spec, cin, x)
-        self.scores = nn.Conv2d(2 * x, 2 * k, 1)
-        self.boxes = nn.Conv2d(2 * x, 4 * k, 1)
+        self.context = Context(spec, cin, x) if spec.context else None
+        width = 2 * x if spec.context else x
+        self.scores = nn.Conv2d(width, 2 * k, 1)
+        self.boxes = nn.Conv2d(width, 4 * k, 1)
         for layer in (self.scores, self.boxes):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = torch.cat([self.face(x), self.context(x)], 1)
+        x = self.face(x) if self.context is None else torch.cat([self.face(x), self.context(x)], 1)
         return self.scores(x), self.boxes(x)
 
 
 def _backbone(spec: ModelSpec) -> VGG16 | MobileNet | Plain:
     if spec.backbone == "vgg16":
-        return VGG16()
+        return VGG16(spec.shrink)
     if spec.backbone == "mobilenet":
         return MobileNet(spec.depths)
     return Plain(spec.widths, spec.depths, spec.branches)
@@ -148,12 +160,15 @@ class SSH(nn.Module):
         self.spec = spec
         self.backbone = _backbone(spec)
         c8, c16, c32 = self.backbone.channels
-        self.lateral8 = conv(spec, c8, spec.fusion, 1)
-        self.lateral16 = conv(spec, c16, spec.fusion, 1)
-        self.smooth = conv(spec, spec.fusion, spec.fusion)
-        inputs = (spec.fusion, c16, c32 or c16)
+        self.fuses = bool(spec.fusion) and 8 in spec.strides
+        if self.fuses:
+            self.lateral8 = conv(spec, c8, spec.fusion, 1)
+            self.lateral16 = conv(spec, c16, spec.fusion, 1)
+            self.smooth = conv(spec, spec.fusion, spec.fusion)
+        inputs = {8: spec.fusion or c8, 16: c16, 32: c32 or c16}
         self.modules_ = nn.ModuleList(
-            Module(spec, cin, x, len(sizes)) for cin, x, sizes in zip(inputs, spec.heads, spec.sizes, strict=True)
+            Module(spec, inputs[stride], x, len(sizes))
+            for stride, x, sizes in zip(spec.strides, spec.heads, spec.sizes, strict=True)
         )
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(shape), persistent=False)
@@ -168,13 +183,24 @@ class SSH(nn.Module):
             half = math.log(face / (1 - face)) / 2
             module.scores.bias.data = torch.tensor([-half, half]).repeat(len(module.scores.bias) // 2)
 
-    def features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs of M1, M2 and M3, from normalised images."""
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Inputs of the modules, from normalised images."""
         c8, c16, c32 = self.backbone(x)
+        out = []
+        for stride in self.spec.strides:
+            if stride == 8:
+                out.append(self._fused(c8, c16) if self.fuses else c8)
+            elif stride == 16:
+                out.append(c16)
+            else:
+                out.append(c32 if c32 is not None else F.max_pool2d(c16, 2))
+        return out
+
+    def _fused(self, c8: Tensor, c16: Tensor) -> Tensor:
         mode = "bilinear" if self.spec.backbone == "vgg16" else "nearest"
         up = F.interpolate(self.lateral16(c16), scale_factor=2, mode=mode)
-        m1 = self.smooth(self.lateral8(c8) + up)
-        return m1, c16, c32 if c32 is not None else F.max_pool2d(c16, 2)
+        fused: Tensor = self.smooth(self.lateral8(c8) + up)
+        return fused
 
     def maps(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Raw output maps of the modules, channels first, from normalised images."""
@@ -207,6 +233,8 @@ class Deploy(nn.Module):
             assert isinstance(module, Module)
             module.scores = _margin(module.scores)
         self.top_k = top_k
+        # Where M3's boxes are in the output, for whoever wants to leave them out.
+        self.coarsest_anchors = len(model.spec.sizes[-1]) if model.spec.strides == STRIDES else 0
         self.zero = tuple(round(m) for m in model.spec.mean)
         first = next(layer for layer in self.model.backbone.modules() if isinstance(layer, nn.Conv2d))
         if first.bias is None:
@@ -219,7 +247,9 @@ class Deploy(nn.Module):
         x = Normalise.apply(images.permute(0, 3, 1, 2), self.zero, self.model.spec.std)
         out = [
             self._best(s, b, stride, sizes)
-            for (s, b), stride, sizes in zip(self.model.maps(x), STRIDES, self.model.spec.sizes, strict=True)
+            for (s, b), stride, sizes in zip(
+                self.model.maps(x), self.model.spec.strides, self.model.spec.sizes, strict=True
+            )
         ]
         return torch.cat([xyxy for xyxy, _ in out], 1), torch.cat([score for _, score in out], 1)
 

@@ -12,6 +12,8 @@ import numpy as np
 from engines.boxes import Array, area_xyxy
 from engines.types import Detections
 from train.data import Labelled, read_image
+from train.fddb import Roc
+from train.show import resized
 from train.wider import Curve, missed
 
 matplotlib.use("Agg")  # before pyplot: there may be no screen
@@ -35,11 +37,13 @@ def training_curve(log: Path, out: Path) -> None:
     plt.close(fig)
 
 
-def precision_recall(curves: dict[str, Curve], out: Path) -> None:
-    """Precision against recall, a line for each difficulty, as a PNG (the paper's figure 5)."""
+def precision_recall(curves: dict[str, Curve], out: Path, published: dict[str, Curve] | None = None) -> None:
+    """Precision against recall, a line for each difficulty, as a PNG (the paper's figures 5 and 7); others' dashed."""
     fig, axes = plt.subplots(figsize=(6, 5), layout="constrained")
     for name, curve in curves.items():
         axes.plot(curve.recall, curve.precision, label=f"{name}: {curve.ap:.3f}")
+    for name, curve in (published or {}).items():
+        axes.plot(curve.recall, curve.precision, "--", linewidth=1, label=f"{name}: {curve.ap:.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="lower left")
     axes.grid(alpha=0.3)
@@ -72,3 +76,44 @@ def _tile(rgb: Array, xyxy: Array, side: int) -> Array:
     tile = cv2.warpAffine(rgb, matrix, (side, side))
     x0, y0, x1, y1 = (int(v) for v in (xyxy.reshape(2, 2) * scale + matrix[:, 2]).reshape(-1))
     return cv2.rectangle(tile, (x0, y0), (x1, y1), (255, 60, 60), 1)
+
+
+def receiver_operating(curve: Roc, out: Path) -> None:
+    """FDDB's two scores against the number of false alarms, as a PNG (the paper's figures 6a and 6b)."""
+    fig, axes = plt.subplots(figsize=(6, 5), layout="constrained")
+    for name in ("discrete", "continuous"):
+        axes.plot(
+            curve.false, getattr(curve, name), label=f"{name}: {curve.at(2000)[name == 'continuous']:.3f} at 2000"
+        )
+    axes.set(xlabel="false alarms", ylabel="share of faces", xlim=(0, 2000), ylim=(0, 1.02))
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    fig.savefig(out, dpi=120)
+    plt.close(fig)
+
+
+def colour_of(score: float) -> tuple[int, int, int]:
+    """RGB of a detection's score as in the paper's figure 8: blue at 0.5 (and below), green at 1."""
+    share = min(max((score - 0.5) * 2, 0.0), 1.0)
+    return 0, round(255 * share), round(255 * (1 - share))
+
+
+def qualitative(paths: list[Path], found: list[Detections], out: Path, tiles: int = 12, side: int = 480) -> None:
+    """A sheet of pictures with their detections from 0.5 on, coloured by score, most faces first (figure 8)."""
+    sure = [int((f.scores >= 0.5).sum()) for f in found]
+    columns = 4
+    rows = -(-min(tiles, max(1, len(paths))) // columns)
+    sheet = np.full((rows * side, columns * side, 3), 40, np.uint8)
+    for n, index in enumerate(sorted(range(len(paths)), key=lambda i: -sure[i])[:tiles]):
+        rgb = read_image(paths[index])
+        scale = side / max(rgb.shape[:2])
+        rgb = resized(rgb, scale)
+        for box, score in zip(found[index].xyxy * scale, found[index].scores, strict=True):
+            if score >= 0.5:
+                x0, y0, x1, y1 = (round(float(v)) for v in box)
+                cv2.rectangle(rgb, (x0, y0), (x1, y1), colour_of(float(score)), 2)
+        y, x = divmod(n, columns)
+        sheet[y * side : y * side + min(side, rgb.shape[0]), x * side : x * side + min(side, rgb.shape[1])] = rgb[
+            :side, :side
+        ]
+    cv2.imwrite(str(out), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))

@@ -142,3 +142,38 @@ def published_curve(path: Path) -> Curve:
     with h5py.File(path) as file:
         precision, recall = np.asarray(file["pr_cruve"], np.float64)
     return Curve(precision, recall, average_precision(precision, recall))
+
+
+def published_curves(folder: Path) -> dict[str, Curve]:
+    """All of `wider_pr_info_NAME_DIFFICULTY_val.mat` in a folder, as `NAME difficulty`. BadInput when there is none."""
+    found = {}
+    for path in sorted(folder.glob("wider_pr_info_*_val.mat")):
+        name, difficulty = path.stem.removeprefix("wider_pr_info_").removesuffix("_val").rsplit("_", 1)
+        found[f"{name} {difficulty}"] = published_curve(path)
+    if not found:
+        raise BadInput("no wider_pr_info_*_val.mat", str(folder), "the authors' curves, as their repository has them")
+    return found
+
+
+def read_test(root: Path) -> list[Labelled]:
+    """The images of the test set, whose truth is not public: `wider_face_split/wider_face_test_filelist.txt`."""
+    listing = root / "wider_face_split" / "wider_face_test_filelist.txt"
+    if not listing.is_file():
+        raise BadInput("not found", str(listing), "--data must hold WIDER_test/ and wider_face_split/")
+    names = [line.strip() for line in listing.read_text().splitlines() if line.strip()]
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, bool)
+    return [
+        Labelled(root / "WIDER_test" / "images" / name, *nothing, str(listing), i) for i, name in enumerate(names, 1)
+    ]
+
+
+def write_results(found: Sequence[Detections], items: Sequence[Labelled], folder: Path) -> None:
+    """EVENT/NAME.txt as WIDER's own evaluation and its server read them: name, count, `left top width height score`."""
+    for detections, item in zip(found, items, strict=True):
+        path = folder / item.path.parent.name / f"{item.path.stem}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [
+            f"{x0:.1f} {y0:.1f} {x1 - x0:.1f} {y1 - y0:.1f} {score:.5f}"
+            for (x0, y0, x1, y1), score in zip(detections.xyxy, detections.scores, strict=True)
+        ]
+        path.write_text("".join(f"{line}\n" for line in [item.path.stem, len(rows), *rows]))

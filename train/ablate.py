@@ -1,0 +1,207 @@
+"""python -m train.ablate --data DIR --steps N: the paper's ablations at a fixed small budget, beside its numbers.
+
+Every variant is trained with each seed and looked at once; what is done is kept, so that a run that was cut goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import click
+import torch
+
+from engines.command import finish
+from engines.detector import DetectorOptions
+from engines.errors import BadConfig
+from engines.torch_engine import TorchDetector
+from train.__main__ import settings
+from train.assign import AssignRule
+from train.checkpoint import load_weights
+from train.config import RECIPES, TrainConfig, recipe
+from train.data import read_split, usable
+from train.evaluate import measure
+from train.faults import Faults
+from train.loop import Run
+from train.loss import MineRule
+from train.model import Deploy
+from train.show import Show, Size
+from train.snip import LEVELS
+from train.start import start_backbone
+from train.wider import read_validation
+
+ANY = tuple(replace(level, low=0.0, high=1e9) for level in LEVELS)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A row of the table. change: settings of its training; show: how it is looked at; of: whose weights it takes
+    (itself trains). section and paper: where the paper says what, about AP on WIDER's hard subset; sign: which way AP
+    goes there from `beside`, +1 or -1, 0 where it says nothing."""
+
+    name: str
+    section: str
+    paper: str
+    sign: int
+    change: dict[str, Any] = field(default_factory=dict)
+    show: Show = Show()  # noqa: RUF009
+    of: str = ""
+    beside: str = "ssh"
+
+
+def sized(first: int, second: int, paper: str, sign: int) -> Variant:
+    """Trained and looked at with another input size (table 3)."""
+    change = {"view": "whole", "shortest": first, "longest": second}
+    return Variant(f"{first}x{second}", "4.7", paper, sign, change, Show(Size(first, second)), beside="1200x1600")
+
+
+VARIANTS = {
+    v.name: v
+    for v in (
+        Variant("ssh", "4.1", "81.4", 0),
+        Variant("only-m2", "4.6", "-12.8 (68.6)", -1, {"only_m2": True}),
+        Variant("no-ohem", "4.8", "lower (figure 7b)", -1, {"ohem": False}),
+        Variant("no-fusion", "4.9", "lower (figure 7c)", -1, {"fusion": False}),
+        Variant("finer-anchors", "4.10", "lower (figure 7d)", -1, {"anchors": "finer"}),
+        Variant("no-context", "3.3", "more than 0.5 lower", -1, {"context": False}),
+        Variant("pyramid", "4.3", "+3.1 (84.5)", 1, show=Show(pyramid=True), of="ssh"),
+        # SNIP against the same three resolutions without ranges, in training and at test
+        Variant(
+            "multi-scale", "SNIP", "no figure for faces", 0, {"snip": True, "levels": ANY}, Show(levels=ANY, soft=True)
+        ),
+        Variant("snip", "SNIP", "higher", 1, {"snip": True}, Show(levels=LEVELS, soft=True), beside="multi-scale"),
+        sized(600, 1000, "68.6", -1),
+        sized(800, 1200, "78.4", -1),
+        sized(1200, 1600, "81.4", 0),
+        sized(1400, 1800, "81.0", -1),
+    )
+}
+USUAL = [name for name in VARIANTS if "x" not in name]  # sizes cost as much as all others together
+
+
+def settings_of(variant: Variant, model: str, steps: int, seed: int, more: dict[str, Any]) -> TrainConfig:
+    """The paper's losses, assignment and anchors on any model, and the variant's change."""
+    base: dict[str, Any] = {}
+    if model not in RECIPES:
+        base = {"loss": "mined", "box_weight": 1.0, "mine": MineRule(), "assign": AssignRule(inside=1.0),
+                "anchors": "paper", "branches": False, "sizes": (256,), "batch": 16}  # fmt: skip
+    if "levels" in variant.change or variant.name == "snip":
+        more = {k: v for k, v in more.items() if k not in ("batch", "sizes", "view")}
+        if model != "vgg16":
+            base |= {"batch": 4, "window": 512}  # the pixels of 16 crops of 256
+    elif "shortest" in variant.change:
+        base["batch"] = 4
+    return recipe(model, **{**base, **more, **variant.change, "steps": steps, "seed": seed})
+
+
+def run_one(
+    variant: Variant, seed: int, config: TrainConfig, data: Path, out: Path, workers: int, device: str,
+    backbone: Path | None, limit: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Train what is not trained, look at what is not looked at; the figures."""
+    folder = out / f"{variant.name}-seed{seed}"
+    kept = folder / "result.json"
+    about = json.loads(config.model_dump_json())
+    if kept.is_file():
+        result: dict[str, Any] = json.loads(kept.read_text())
+        if result["config"] != about or result["limit"] != limit:
+            raise BadConfig("holds results of other settings", str(folder), "give another --out")
+        return result
+    trained = out / f"{variant.of or variant.name}-seed{seed}"
+    state = trained / "state.pt"
+    if not (trained / "done").is_file():
+        faults = Faults(config.on_bad == "stop")
+        images = usable(read_split(data, "train", faults), faults)
+        run = Run(config, images, trained, state.is_file(), workers, device)
+        if backbone is not None and run.step == 0:
+            start_backbone(backbone, run.models())
+        run.train()
+        (trained / "done").touch()
+    options = DetectorOptions(threshold=0.01, nms_iou=0.3)
+    detector = TorchDetector(Deploy(load_weights(trained / "weights.safetensors")[0]), options, device)
+    sets = {name: items[: limit or None] for name, items in read_validation(data).items()}
+    figures, _, _ = measure(detector, sets, variant.show, 0.25)
+    result = {"config": about, "limit": limit, **figures}
+    folder.mkdir(parents=True, exist_ok=True)
+    part = kept.with_name("result.json.part")
+    part.write_text(json.dumps(result))
+    part.replace(kept)
+    return result
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Markdown: the paper's AP or its change, ours with its spread over seeds, and whether the order is the paper's."""
+    ap = {name: [100 * list(r["ap"].values())[-1] for r in rows] for name, rows in results.items()}
+    lines = ["| variant | section | paper, WIDER hard | AP here | change | missed under 20 px | ms an image | order |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name, rows in results.items():
+        v = VARIANTS[name]
+        spread = f" ± {stdev(ap[name]):.1f}" if len(rows) > 1 else ""
+        small = [r["miss_rate"]["0-20"] for r in rows if "0-20" in r["miss_rate"]]
+        change, word = "", ""
+        if v.beside in ap and v.beside != name:
+            delta = mean(ap[name]) - mean(ap[v.beside])
+            change, word = f"{delta:+.1f}", verdict(delta, v.sign, ap[name], ap[v.beside])
+        lines.append(
+            f"| {name} | {v.section} | {v.paper} | {mean(ap[name]):.1f}{spread} | {change} | "
+            f"{f'{100 * mean(small):.1f} %' if small else ''} | {mean(r['ms_per_image'] for r in rows):.0f} | {word} |"
+        )
+    return "\n".join(lines)
+
+
+def verdict(delta: float, sign: int, ours: list[float], base: list[float]) -> str:
+    """Does the order agree with the paper's? A difference within the seeds' spread says nothing."""
+    if not sign:
+        return ""
+    noise = max(stdev(x) if len(x) > 1 else 0.0 for x in (ours, base))
+    if abs(delta) <= noise:
+        return "within the spread of the seeds"
+    return "as in the paper" if (delta > 0) == (sign > 0) else "against the paper"
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="folder in WIDER FACE's layout")
+@click.option("--steps", type=int, required=True, help="of every training")
+@click.option("--seeds", default=1, show_default=True, help="how many times each is trained")
+@click.option("--only", multiple=True, metavar="NAME", help=f"of {', '.join(VARIANTS)}; ssh comes always")
+@click.option("--model", default="dense", show_default=True, help="dense, narrow, vgg16 or another")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/ablate"), show_default=True)
+@click.option("--backbone", type=click.Path(path_type=Path), help="start every backbone from these weights")
+@click.option("--limit", default=0, help="look at the first N validation images only")
+@click.option("--workers", default=1, show_default=True)
+@click.option("--threads", default=0, help="threads that train; 0 = all cores")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="a setting of every training")
+def command(
+    data: Path, steps: int, seeds: int, only: tuple[str, ...], model: str, out: Path, backbone: Path | None,
+    limit: int, workers: int, threads: int, device: str, change: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Train each ablation for --steps, with each seed, and print the table."""
+    unknown = [name for name in only if name not in VARIANTS]
+    if unknown:
+        raise BadConfig(f"unknown variant {unknown[0]!r}", "--only", "one of " + ", ".join(VARIANTS))
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    wanted = set(only or USUAL)
+    wanted |= {VARIANTS[name].beside for name in wanted} | {VARIANTS[name].of for name in wanted if VARIANTS[name].of}
+    names = [name for name in VARIANTS if name in wanted]
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    more = settings(change)
+    for seed in range(seeds):  # a whole table first, then its spread
+        for name in names:
+            variant = VARIANTS[name]
+            config = settings_of(VARIANTS[variant.of] if variant.of else variant, model, steps, seed, more)
+            print(f"{name}, seed {seed}")
+            results[name].append(run_one(variant, seed, config, data, out, workers, device, backbone, limit))
+            text = table({n: rows for n, rows in results.items() if rows})
+            (out / "table.md").write_text(text + "\n")
+    print(f"\n{model}, {steps} steps, {seeds} seeds, {device}\n{text}")
+
+
+if __name__ == "__main__":
+    finish(command, "ablate", "interrupted; the same command goes on")

@@ -1,0 +1,156 @@
+"""Where a run's first weights come from: an earlier run, a classifier's state dict, or any VGG-16's convolutions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engines.errors import BadConfig, BadInput
+from train.backbones import VGG16
+from train.checkpoint import load_state, load_weights
+from train.model import SSH
+
+Input = Literal["auto", "rgb", "bgr255"]
+CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, subtracted from 0..255 by VGG's authors and by Keras
+
+
+def start_from(weights: Path, models: Iterable[SSH]) -> None:
+    """Take over the weights of an earlier run of the same network. BadConfig when it is another one."""
+    other, _ = load_weights(weights)
+    for model in models:
+        if other.spec != model.spec:
+            raise BadConfig(f"it holds another network ({other.spec.name})", str(weights), "same --model and branches")
+        model.load_state_dict(other.state_dict())
+
+
+def start_backbone(weights: Path, models: Iterable[SSH], shown: Input = "auto") -> str:
+    """Take the backbones' weights from a classifier's file or another trained net's, and say how.
+
+    BadInput when it is not read, BadConfig when it lacks some.
+
+    A classifier's state dict (.pth, .tar, .safetensors) is taken by its names, torchvision's for VGG-16. Failing that,
+    VGG-16's thirteen convolutions are looked for by shape, in the order of their names, in such a file or in
+    .h5 and .npz, in either memory layout. shown: what those convolutions want to see: `rgb` over 0..255 normalised as
+    ours, `bgr255` the mean taken off BGR in 0..255, as of Caffe and Keras; auto: bgr255 for .h5 and .npz.
+    """
+    state = {k.removeprefix("module.").removeprefix("backbone."): v for k, v in read_tensors(weights).items()}
+    models = list(models)
+    mine = models[0].backbone.state_dict()
+    there = {k: v for k, v in state.items() if k in mine and v.shape == mine[k].shape}
+    lacking = sorted(k for k in mine if k not in there and not k.endswith("num_batches_tracked"))
+    how = "by name"
+    if shown == "auto":
+        shown = "bgr255" if weights.suffix in (".h5", ".hdf5", ".npz") else "rgb"
+    if lacking and isinstance(models[0].backbone, VGG16):
+        found = vgg_by_shape(state, models[0].backbone)
+        if found is not None:
+            there, lacking, how = found, [], "by shape"
+    if lacking:
+        raise BadConfig(f"lacks {lacking[0]} and {len(lacking) - 1} more of the backbone", str(weights))
+    if shown == "bgr255":
+        there = seeing_rgb(there, models[0])
+        how += ", made for BGR, turned"
+    for model in models:
+        model.backbone.load_state_dict(there, strict=False)
+    return how
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a .pth, .tar, .safetensors, .h5 or .npz file by name."""
+    if path.suffix in (".h5", ".hdf5"):
+        return _read_h5(path)
+    if path.suffix == ".npz":
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return {k: torch.from_numpy(np.asarray(file[k])) for k in file.files if file[k].dtype.kind == "f"}
+        except (OSError, ValueError) as e:
+            raise BadInput(f"not a file of arrays ({type(e).__name__})", str(path)) from None
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except (OSError, SafetensorError) as e:
+            raise BadInput(f"not a safetensors file ({type(e).__name__})", str(path)) from None
+    state = load_state(path, "a state dict")
+    state = state.get("state_dict", state)
+    return {k: v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def _read_h5(path: Path) -> dict[str, Tensor]:
+    import h5py
+
+    found: dict[str, Tensor] = {}
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+            found[name] = torch.from_numpy(np.asarray(item, np.float32))
+
+    try:
+        with h5py.File(path) as file:
+            file.visititems(visit)
+    except OSError as e:
+        raise BadInput(f"not an HDF5 file ({type(e).__name__})", str(path)) from None
+    return found
+
+
+def vgg_by_shape(state: dict[str, Tensor], backbone: VGG16) -> dict[str, Tensor] | None:
+    """The backbone's state from a file's 3x3 kernels, OIHW or HWIO, in the natural order of their names: the first run
+    of them whose shapes are VGG-16's; None when there is none. A bias lies under its kernel's name but for the end."""
+    kernels = [(name, _oihw(t)) for name, t in sorted(state.items(), key=lambda kv: _natural(kv[0])) if t.ndim == 4]
+    threes = [(name, k) for name, k in kernels if k.shape[2:] == (3, 3)]
+    wanted = backbone.convolutions()
+    for first in range(len(threes) - len(wanted) + 1):
+        run = threes[first : first + len(wanted)]
+        if all(k.shape == conv.weight.shape for (_, k), conv in zip(run, wanted, strict=True)):
+            break
+    else:
+        return None
+    out: dict[str, Tensor] = {}
+    names = [k for k in backbone.state_dict() if k.endswith("weight")]
+    for (name, kernel), key in zip(run, names, strict=True):
+        stem = re.sub(r"[^/.]*$", "", name)
+        biases = [t for k, t in state.items() if k != name and k.startswith(stem) and t.shape == kernel.shape[:1]]
+        beside = [t for k, t in state.items() if k.replace("bias", "weight") == name or k.replace("_b", "_w") == name]
+        bias = next((t for t in (*beside, *biases) if t.shape == kernel.shape[:1]), None)
+        if bias is None:
+            return None
+        out[key], out[key.replace("weight", "bias")] = kernel, bias
+    return out
+
+
+def _oihw(kernel: Tensor) -> Tensor:
+    """A kernel [O, I, 3, 3], whichever of OIHW and HWIO it was stored in."""
+    if kernel.shape[:2] == (3, 3) and kernel.shape[2:] != (3, 3):
+        return kernel.permute(3, 2, 0, 1).contiguous()
+    return kernel
+
+
+def _natural(name: str) -> list[list[tuple[int, str]]]:
+    """conv2d before conv2d_1 before conv2d_10, features.2 before features.10, wherever in a path."""
+    return [
+        [
+            (int(part), "") if part.isdigit() else (-1, part)
+            for part in re.split(r"(\d+)", word.replace("_", ""))
+            if part
+        ]
+        for word in re.split(r"[/.]", name)
+    ]
+
+
+def seeing_rgb(state: dict[str, Tensor], model: SSH) -> dict[str, Tensor]:
+    """The same function of our normalised RGB as of BGR in 0..255 less its mean, but for the picture's padding."""
+    out = dict(state)
+    weight = state["features.0.weight"].flip(1)
+    std, mean = torch.tensor(model.spec.std), torch.tensor(model.spec.mean)
+    rest: Tensor = (mean - torch.tensor(CAFFE_MEAN)).reshape(1, 3, 1, 1)
+    out["features.0.bias"] = state["features.0.bias"] + (weight * rest).sum((1, 2, 3))
+    out["features.0.weight"] = weight * std.reshape(1, 3, 1, 1)
+    return out
