@@ -11,8 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from engines.detector import DetectorOptions
 from pipeline.encode import EncodeOptions
 from pipeline.errors import BadConfig, BadInput
+from pipeline.hardware import HARDWARE
 
 HIDE = ("solid", "pixelate", "blur")
+CODECS = ("source", "h264", "hevc", "vp9", "av1")
 
 
 def _hide(value: str) -> str:
@@ -31,6 +33,12 @@ def _every(value: Any) -> int | str:
     if isinstance(value, bool) or not 1 <= number <= 100:
         raise ValueError("must be 1 to 100, or auto")
     return number
+
+
+def _codec(value: str) -> str:
+    if value not in CODECS and value not in HARDWARE:
+        raise ValueError(f"must be {', '.join(CODECS)}, or a hardware encoder: {', '.join(HARDWARE)}")
+    return value
 
 
 class Section(BaseModel):
@@ -66,16 +74,17 @@ class CoverConfig(Section):
 
 
 class EncodeConfig(Section):
-    codec: Literal["source", "h264", "hevc", "vp9", "av1"] = "source"
+    codec: Annotated[str, AfterValidator(_codec)] = "source"
     crf: float = Field(20, ge=0, le=51)
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
         "veryfast"
     )
     threads: int = Field(0, ge=0, le=64)
+    keep_metadata: bool = False
 
     def options(self, overwrite: bool) -> EncodeOptions:
         codec = None if self.codec == "source" else self.codec
-        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite)
+        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata)
 
 
 class RunConfig(Section):

@@ -25,6 +25,7 @@ FLAGS = {
     "codec": "encode.codec",
     "crf": "encode.crf",
     "preset": "encode.preset",
+    "keep_metadata": "encode.keep_metadata",
 }
 
 
@@ -63,9 +64,10 @@ def covering(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--hide", help="solid, pixelate, blur or image:PATH"),
         click.option("--shape", help="ellipse or box"),
         click.option("--scale", type=float, help="the box is grown by this factor"),
-        click.option("--codec", help="h264, hevc, vp9, av1 or source"),
+        click.option("--codec", help="h264, hevc, vp9, av1, source, or an encoder in hardware, as h264_nvenc"),
         click.option("--crf", type=float, help="quality, lower is better"),
         click.option("--preset", help="speed against size, x264's names"),
+        click.option("--keep-metadata", is_flag=True, default=None, help="keep GPS, maker, title and data streams"),
     ):
         command = option(command)
     return command
