@@ -90,6 +90,7 @@ class EncodeConfig(Section):
 class RunConfig(Section):
     ring: int = Field(8, ge=1, le=1000)
     decode_threads: int = Field(0, ge=0, le=64)
+    workers: int = Field(0, ge=0, le=256)
 
 
 class Config(Section):

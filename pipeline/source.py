@@ -281,10 +281,11 @@ class VideoSource:
             return None
         end = self._end.get(self._video.index, Fraction(0))
         slack = max(2 * self._step, Fraction(1, 10))
-        if self._video.duration is not None and self._video.time_base is not None:
-            promised = (self._video.duration + (self._video.start_time or 0)) * self._video.time_base
-        elif (tag := _clock(self._video.metadata.get("DURATION", ""))) is not None:
+        matroska = "matroska" in self._container.format.name  # a track's duration is the whole file's there
+        if (tag := _clock(self._video.metadata.get("DURATION", ""))) is not None:
             promised = tag
+        elif self._video.duration is not None and self._video.time_base is not None and not matroska:
+            promised = (self._video.duration + (self._video.start_time or 0)) * self._video.time_base
         elif self._container.duration is not None:  # of the longest stream
             promised = Fraction(self._container.duration, av.time_base)
             end, slack = max(self._end.values(), default=end), Fraction(1)
