@@ -12,6 +12,8 @@ from engines.detector import DetectorOptions
 from pipeline.encode import EncodeOptions
 from pipeline.errors import BadConfig, BadInput
 from pipeline.hardware import HARDWARE
+from pipeline.regions import region
+from pipeline.types import XYXY
 
 HIDE = ("solid", "pixelate", "blur")
 CODECS = ("source", "h264", "hevc", "vp9", "av1")
@@ -71,6 +73,8 @@ class CoverConfig(Section):
     shape: Literal["ellipse", "box"] = "ellipse"
     scale: float = Field(1.4, ge=1, le=5)
     cells: int = Field(8, ge=1, le=8)
+    masks: tuple[Annotated[XYXY, AfterValidator(region)], ...] = ()
+    allow: tuple[Annotated[XYXY, AfterValidator(region)], ...] = ()
 
 
 class EncodeConfig(Section):
