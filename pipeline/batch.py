@@ -226,7 +226,7 @@ class Desk:
     @contextmanager
     def _table(self) -> Iterator[Board]:
         live = not self.batch.quiet and sys.stderr.isatty()
-        table = _table() if live else None
+        table = progress_table(Console(stderr=True)) if live else None
         with table or nullcontext():
             yield Board(table, len(self.batch.jobs))
 
@@ -270,13 +270,13 @@ class Hand:
         return self.process.exitcode
 
 
-def _table() -> Table:
+def progress_table(console: Console) -> Table:
     bars = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    to_terminal = sys.stdout.isatty()
-    return Table(*bars, console=Console(stderr=True), transient=True, redirect_stdout=to_terminal)
+    # Lines of results go to standard output: through the table where both are the terminal, else past it.
+    return Table(*bars, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
 
 
 class Board:

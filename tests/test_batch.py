@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from pipeline.batch import Board, progress_table
 from pipeline.cli import main
 from pipeline.config import read
 from pipeline.manifest import sha256
 from pipeline.run import Job, Report
-from pipeline.worker import Scribe, Setup, Task, _do
+from pipeline.worker import Progress, Scribe, Setup, Task, _do
 from tests.conftest import facestream, render
 from tests.pack import demo_frames
 
@@ -234,3 +237,22 @@ def test_an_exception_that_nobody_expected_is_one_files_failure(tmp_path: Path) 
     assert (outcome.index, outcome.code, outcome.entry.state) == (3, 1, "failed")
     assert outcome.entry.error == f"{source}: unexpected ZeroDivisionError: a fault"
     ours.close()
+
+
+def test_the_progress_table_has_a_line_for_each_file_at_work() -> None:
+    text = io.StringIO()
+    table = progress_table(Console(file=text, force_terminal=True, width=100))
+    with table:
+        board = Board(table, 3)
+        board.start(Task(0, Job("videos/first.mp4", None)))
+        board.start(Task(1, Job("videos/second.mp4", None)))
+        board.move(Progress(1, 10, 40))
+        table.refresh()
+        board.end(0)
+        assert [(t.description, t.completed, t.total) for t in table.tasks] == [("files", 1, 3), ("second.mp4", 10, 40)]
+    assert "first.mp4" in text.getvalue()
+    assert "10/40" in text.getvalue()
+    silent = Board(None, 3)
+    silent.start(Task(0, Job("a", None)))
+    silent.move(Progress(0, 1, None))
+    silent.end(0)
