@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from engines.detector import load
 from pipeline.against import executable
 from pipeline.config import Config
 from pipeline.cover import Anonymizer
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, UserError
 from pipeline.line import Line
 from pipeline.run import Job, run_stages
 from pipeline.types import Frame, TrackedFrame
@@ -35,6 +36,18 @@ CALLS = {
     "track": (("tracker", "update"),),
     "look-ahead": (("lookahead", "push"), ("lookahead", "flush")),
 }
+
+
+# Starts the command from a small process: one that is started from a large one begins with that one's peak memory.
+_LAUNCH = """
+import json, os, sys, time
+began = time.perf_counter()
+_, status, usage = os.wait4(os.spawnvp(os.P_NOWAIT, sys.argv[2], sys.argv[2:]), 0)
+took = time.perf_counter() - began
+cpu = usage.ru_utime + usage.ru_stime
+with open(sys.argv[1], "w") as file:
+    json.dump([cpu, took, usage.ru_maxrss / 1024, os.waitstatus_to_exitcode(status)], file)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,23 +171,27 @@ def _middle(runs: list[Spent]) -> Spent:
 
 def timed(words: list[str]) -> tuple[Spent, str]:
     """Run a command; what it took, and its standard output. BadInput with its last words where it fails."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        began = time.perf_counter()
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+    with (
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+        tempfile.NamedTemporaryFile() as took,
+    ):
+        launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, took.name, *words]
+        process = subprocess.Popen(launch, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         try:
-            _, status, usage = os.wait4(process.pid, 0)
+            process.wait()
         except BaseException:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
-        took = time.perf_counter() - began
-        process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
-        if process.returncode:
+        told = took.read()
+        cpu_s, wall_s, rss_mb, code = json.loads(told) if told else (0, 0, 0, process.returncode)
+        if code:
             last = (err.read().strip() or out.read().strip() or "no message").splitlines()[-1]
-            raise BadInput(f"failed: {last}", Path(words[0]).name if "pipeline.stages" not in words else words[3])
-        return Spent(usage.ru_utime + usage.ru_stime, took, usage.ru_maxrss / 1024), out.read()
+            raise BadInput(f"failed: {last}", Path(words[0]).name if "pipeline.stages" not in words else words[4])
+        return Spent(cpu_s, wall_s, rss_mb), out.read()
 
 
 def _timing(call: Callable[..., Any], spent: dict[str, float], name: str) -> Callable[..., Any]:
@@ -217,7 +234,10 @@ def _pass(name: str, video: str, config: Config, out: Path) -> dict[str, Any]:
 def main() -> None:
     name, video, settings, out = sys.argv[1:]
     config = Config.model_validate_json(Path(settings).read_text())
-    print(json.dumps(_pass(name, video, config, Path(out))))
+    try:
+        print(json.dumps(_pass(name, video, config, Path(out))))
+    except UserError as e:
+        sys.exit(str(e))
 
 
 if __name__ == "__main__":
