@@ -12,15 +12,21 @@ from pipeline.errors import BadConfig, BadInput
 TOOLS = ("deface",)
 
 
+def executable(tool: str, command: str | None) -> str:
+    """The path of a tool's command. BadConfig when it is not there."""
+    path = shutil.which(command or tool)
+    if path is None:
+        raise BadConfig(f"{command or tool} is not installed", f"--against {tool}", "give its path with --command")
+    return path
+
+
 def cover_with(tool: str, command: str | None, source: Path, out: Path, extra: tuple[str, ...] = ()) -> float:
     """Let deface (its own defaults, plus `extra` arguments) write `out`; returns the seconds that took.
 
     command: its executable; it has its own dependencies, so it is best kept in its own environment.
     BadConfig when it is not there, BadInput when it fails.
     """
-    path = shutil.which(command or tool)
-    if path is None:
-        raise BadConfig(f"{command or tool} is not installed", f"--against {tool}", "give its path with --command")
+    path = executable(tool, command)
     began = time.perf_counter()
     done = subprocess.run(
         [path, str(source), "--output", str(out), *extra], stdin=subprocess.DEVNULL, capture_output=True, text=True

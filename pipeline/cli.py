@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +10,19 @@ from typing import Any
 import click
 
 from engines.detector import Detector, load
-from pipeline import bench as benchmark
+from pipeline.batch import Batch, run_batch
+from pipeline.benching import bench
 from pipeline.config import Config
 from pipeline.errors import BadInput, UserError
 from pipeline.evaluate import evaluate
-from pipeline.flags import config_of, covering, say, shared
+from pipeline.flags import batching, config_of, covering, say, shared
+from pipeline.listed import Listed, place
 from pipeline.records import RecordSink, read_records
 from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
 from pipeline.twopass import run_twice
 from pipeline.uri import Kind, expand, parse
+from pipeline.verify import verify
 
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
@@ -32,10 +34,12 @@ def app() -> None:
 
 
 app.add_command(evaluate)
+app.add_command(verify)
+app.add_command(bench)
 
 
 @app.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("inputs", nargs=-1, metavar="INPUT...")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="file, or folder for several inputs"
 )
@@ -44,10 +48,30 @@ app.add_command(evaluate)
 @click.option(
     "--records", type=click.Path(path_type=Path), metavar="FILE", help="write what was found: .jsonl, .csv or .mot"
 )
+@batching
 @shared
-def anonymize(inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, **flags: Any) -> int:
-    """Write videos and images again with every face covered."""
-    return _all(_jobs(inputs, output, flags["overwrite"]), records, flags, run_twice if two_pass else run)
+def anonymize(
+    inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, list_file: Path | None,
+    resume: bool, manifest: Path | None, **flags: Any,
+) -> int:  # fmt: skip
+    """Write videos and images again with every face covered.
+
+    Folders keep their structure; of several files, one bad one does not stop the rest.
+    """
+    listed = Listed.read(list_file) if list_file is not None else Listed((), ())
+    if not inputs and list_file is None:
+        raise BadInput("no input is given", do="name files, folders or globs, or a --list")
+    jobs = [*(_jobs(inputs, output, flags["overwrite"]) if inputs else ()), *listed.jobs(output, flags["overwrite"])]
+    alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing)
+    if alone:
+        return _all(jobs, records, flags, run_twice if two_pass else run)
+    config = config_of(flags)
+    return run_batch(
+        Batch(
+            jobs, output, config, two_pass, records, manifest, resume, flags["overwrite"], flags["quiet"],
+            config.run.workers, listed.missing,
+        )
+    )  # fmt: skip
 
 
 @app.command()
@@ -79,24 +103,6 @@ def apply(input_: str, records: Path, output: Path, **flags: Any) -> int:
     return 1 if report.lost else 0
 
 
-@app.command()
-@click.option("--detector", "detectors", is_flag=True, required=True, help="time the detectors and their peers")
-@click.option("--rounds", default=15, show_default=True, help="measured rounds")
-@click.option("--threads", default=1, show_default=True, help="CPU threads of each")
-@click.option("--engine", "engines", multiple=True, metavar="FILE", help="also time this .onnx or .xml file")
-@click.option("--against", default="yunet", show_default=True, help="whom the ratios are to")
-@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
-def bench(detectors: bool, rounds: int, threads: int, engines: tuple[str, ...], against: str, as_json: bool) -> int:
-    """Time the shipped detectors beside YuNet and CenterFace, in turn, under the same runtime."""
-    timings, absent = benchmark.time_detectors(rounds, threads, against, engines, progress=True)
-    for line in absent:
-        say("warning", line)
-    print(benchmark.table(timings, against if against in timings else next(iter(timings))))
-    if as_json:
-        print(json.dumps({"detectors": benchmark.as_json(timings)}))
-    return 0
-
-
 def _jobs(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
     """One job a file. A single file goes to the output itself, anything else into it as a folder."""
     for text in inputs:
@@ -109,13 +115,7 @@ def _jobs(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
         return [Job(str(files[0].path), output, overwrite)]
     if output.exists() and not output.is_dir():
         raise BadInput("is a file, and several inputs need a folder", str(output))
-    jobs = [Job(str(file.path), output / file.relative, overwrite) for file in files]
-    try:
-        for folder in {job.output.parent for job in jobs if job.output}:
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise BadInput(f"cannot make the folder ({e.strerror})", str(output)) from None
-    return jobs
+    return place(files, output, overwrite)
 
 
 def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run = run) -> int:

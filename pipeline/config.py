@@ -11,8 +11,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from engines.detector import DetectorOptions
 from pipeline.encode import EncodeOptions
 from pipeline.errors import BadConfig, BadInput
+from pipeline.hardware import HARDWARE
+from pipeline.regions import region
+from pipeline.types import XYXY
 
 HIDE = ("solid", "pixelate", "blur")
+CODECS = ("source", "h264", "hevc", "vp9", "av1")
 
 
 def _hide(value: str) -> str:
@@ -31,6 +35,12 @@ def _every(value: Any) -> int | str:
     if isinstance(value, bool) or not 1 <= number <= 100:
         raise ValueError("must be 1 to 100, or auto")
     return number
+
+
+def _codec(value: str) -> str:
+    if value not in CODECS and value not in HARDWARE:
+        raise ValueError(f"must be {', '.join(CODECS)}, or a hardware encoder: {', '.join(HARDWARE)}")
+    return value
 
 
 class Section(BaseModel):
@@ -68,24 +78,28 @@ class CoverConfig(Section):
     shape: Literal["ellipse", "box"] = "ellipse"
     scale: float = Field(1.4, ge=1, le=5)
     cells: int = Field(8, ge=1, le=8)
+    masks: tuple[Annotated[XYXY, AfterValidator(region)], ...] = ()
+    allow: tuple[Annotated[XYXY, AfterValidator(region)], ...] = ()
 
 
 class EncodeConfig(Section):
-    codec: Literal["source", "h264", "hevc", "vp9", "av1"] = "source"
+    codec: Annotated[str, AfterValidator(_codec)] = "source"
     crf: float = Field(20, ge=0, le=51)
     preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
         "veryfast"
     )
     threads: int = Field(0, ge=0, le=64)
+    keep_metadata: bool = False
 
     def options(self, overwrite: bool) -> EncodeOptions:
         codec = None if self.codec == "source" else self.codec
-        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite)
+        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata)
 
 
 class RunConfig(Section):
     ring: int = Field(8, ge=1, le=1000)
     decode_threads: int = Field(0, ge=0, le=64)
+    workers: int = Field(0, ge=0, le=256)
 
 
 class Config(Section):

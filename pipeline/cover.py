@@ -16,7 +16,8 @@ from pipeline.config import CoverConfig
 from pipeline.errors import BadInput
 from pipeline.picture import convert
 from pipeline.planes import Plane, planes, to_stored
-from pipeline.types import CoveredFrame, TrackedFrame
+from pipeline.regions import in_pixels, to_cover
+from pipeline.types import XYXY, CoveredFrame, TrackedFrame
 
 LEAST_CELL = 4  # pixels: faces of a few pixels become one or a few flat squares
 
@@ -36,7 +37,7 @@ class Patch:
 
 
 class Anonymizer:
-    """Covers every box of a tracked frame."""
+    """Covers every box of a tracked frame that lies in no allowed region, and the masks."""
 
     def __init__(self, config: CoverConfig) -> None:
         self.config = config
@@ -46,30 +47,41 @@ class Anonymizer:
         """The frame with its boxes covered; the raw picture is overwritten, not copied, where that is safe."""
         frame = tracked.frame
         picture = frame.picture
-        if tracked.boxes:
+        patches = self._patches(tracked)
+        if patches:
             picture.make_writable()  # the decoder may still predict from these planes
-            for patch in self._patches(tracked):
+            for patch in patches:
                 self._apply(picture, patch)
         picture.pts, picture.time_base = frame.pts, frame.time_base
         return CoveredFrame(picture, tracked)
 
     def _patches(self, tracked: TrackedFrame) -> list[Patch]:
-        picture = tracked.frame.picture
-        xyxy = np.array([box.xyxy for box in tracked.boxes], np.float32)
-        stored = to_stored(xyxy, picture.width, picture.height, tracked.frame.rotation)
-        sides = (stored[:, 2:] - stored[:, :2]).max(1)
-        grown = grow_xyxy(stored, self.config.scale)
+        size = tracked.frame.size
+        faces = [box.xyxy for box in to_cover(tracked.boxes, self.config.allow, size)]
+        masks = [in_pixels(mask, size) for mask in self.config.masks]
         made = [
-            self._patch(box, float(side), picture.width, picture.height) for box, side in zip(grown, sides, strict=True)
+            *self._patches_of(faces, tracked, self.config.scale, self.config.shape),
+            *self._patches_of(masks, tracked, 1.0, "box"),
         ]
         return [patch for patch in made if patch is not None]
 
-    def _patch(self, xyxy: Array, side: float, width: int, height: int) -> Patch | None:
+    def _patches_of(self, boxes: list[XYXY], tracked: TrackedFrame, scale: float, shape: str) -> list[Patch | None]:
+        if not boxes:
+            return []
+        picture = tracked.frame.picture
+        xyxy = np.array(boxes, np.float32)
+        stored = to_stored(xyxy, picture.width, picture.height, tracked.frame.rotation)
+        sides = (stored[:, 2:] - stored[:, :2]).max(1)
+        grown = grow_xyxy(stored, scale) if scale != 1 else stored
+        w, h = picture.width, picture.height
+        return [self._patch(box, float(side), w, h, shape) for box, side in zip(grown, sides, strict=True)]
+
+    def _patch(self, xyxy: Array, side: float, width: int, height: int, shape: str) -> Patch | None:
         left, top = (int(v) // 2 * 2 for v in np.floor(np.clip(xyxy[:2], 0, None)))
         right, bottom = (min(end, int(np.ceil(v / 2)) * 2) for v, end in zip(xyxy[2:], (width, height), strict=True))
         if right <= left or bottom <= top:
             return None
-        if self.config.shape == "box":
+        if shape == "box":
             return Patch(left, top, np.ones((bottom - top, right - left), bool), side)
         centre, half = (xyxy[:2] + xyxy[2:]) / 2, np.maximum((xyxy[2:] - xyxy[:2]) / 2, 0.5)
         x = (np.arange(left, right) + 0.5 - centre[0]) / half[0]

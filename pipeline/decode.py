@@ -17,6 +17,7 @@ from pipeline.picture import rotation_of, to_planar
 from pipeline.types import Frame
 
 _BACKWARD = Fraction(1, 10)  # seconds; less than that is jitter
+_WAIT = 64  # pictures without a time that are kept at a file's beginning until one has it
 Packet: TypeAlias = "av.Packet[av.stream.Stream]"  # PyAV's class takes no [] when it runs
 
 
@@ -42,6 +43,7 @@ class Decoder:
         video.thread_type = ThreadType.SLICE if low_delay or self._avi else ThreadType.AUTO
         video.thread_count = threads
         self.reopen = None if self._avi else reopen
+        self._waiting: list[av.VideoFrame] | None = None if low_delay else []
         self._fed = 0
         self._sound = False  # a picture without damage has come
         self._last_pts: int | None = None
@@ -60,6 +62,26 @@ class Decoder:
             self.undecodable += 1
             return
         for picture in pictures:
+            yield from self._lead_in(picture)
+
+    def _lead_in(self, picture: av.VideoFrame) -> Iterator[Frame]:
+        """A picture's frame. Files may begin with pictures without a time (Matroska before zero): they are counted back
+        from the first that has one."""
+        if self._waiting is None or self._avi:
+            yield self._frame(picture)
+            return
+        self._waiting.append(picture)
+        timed = picture.pts is not None or picture.dts is not None
+        if timed or len(self._waiting) > _WAIT:
+            yield from self._let_in(picture)
+
+    def _let_in(self, last: av.VideoFrame) -> Iterator[Frame]:
+        waiting, self._waiting = self._waiting or [], None
+        at = last.pts if last.pts is not None else last.dts
+        step = max(1, last.duration)
+        for back, picture in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
+            if picture.pts is None and picture.dts is None:
+                picture.pts = (len(waiting) - 1 - back) * step if at is None else at - back * step
             yield self._frame(picture)
 
     def flush(self) -> Iterator[Frame]:
@@ -71,7 +93,9 @@ class Decoder:
         except av.FFmpegError:
             failed = True
         for picture in pictures:
-            yield self._frame(picture)
+            yield from self._lead_in(picture)
+        if self._waiting:
+            yield from self._let_in(self._waiting[-1])
         if self.reopen is not None and self._fed > self.frames + self.undecodable:
             yield from self._decode_tail(self.reopen)
         elif failed:

@@ -14,6 +14,7 @@ import numpy as np
 from av.codec.context import Flags
 from PIL import Image
 
+from pipeline import hardware
 from pipeline.errors import BadConfig, BadInput
 from pipeline.picture import convert
 from pipeline.types import StreamInfo
@@ -21,10 +22,11 @@ from pipeline.types import StreamInfo
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
-    """codec: h264, hevc, vp9, av1, or None for the source's own where we can write that.
+    """codec: h264, hevc, vp9, av1, an encoder of hardware.HARDWARE, or None for the source's own where we can write it.
 
     crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
     preset: x264's names, ultrafast to veryslow. threads: 0 for one a core. overwrite: replace an existing output.
+    keep_metadata: words and data streams that may say who, where and with what.
     """
 
     codec: str | None = None
@@ -32,6 +34,7 @@ class EncodeOptions:
     preset: str = "veryfast"
     threads: int = 0
     overwrite: bool = False
+    keep_metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,15 @@ def encoder_for(container: Container, info: StreamInfo, options: EncodeOptions) 
     if options.codec is None:
         source = info.video.codec_context.codec.canonical_name if info.video is not None else ""
         return ENCODERS[source if source in container.codecs else container.codecs[0]]
-    if options.codec not in ENCODERS:
+    made = hardware.HARDWARE.get(options.codec, options.codec)
+    if made not in ENCODERS:
         raise BadConfig(f"there is no codec {options.codec}", "codec", "known: " + " ".join(ENCODERS))
-    if options.codec not in container.codecs:
+    if made not in container.codecs:
         held = ", ".join(container.codecs)
         raise BadConfig(f"{container.format} does not hold {options.codec} here", "codec", f"it holds {held}")
+    if options.codec in hardware.HARDWARE:
+        hardware.check(options.codec)
+        return options.codec
     return ENCODERS[options.codec]
 
 
@@ -113,6 +120,8 @@ def format_for(encoder: str, picture: av.VideoFrame) -> str:
     base = name.removesuffix(depth).replace("yuvj", "yuv")
     base = {"gbrp": "yuv444p", "nv12": "yuv420p", "gray": "yuv420p"}.get(base, base)
     chromas = [base, "yuv420p"] if base != "yuv420p" else [base]
+    if depth and base == "yuv420p" and "p010le" in known:  # what graphics cards call ten bits
+        return "p010le"
     depths = {"12le": ("12le", "10le", ""), "10le": ("10le", ""), "": ("",)}[depth]
     return next((f for f in (name, *(c + d for d in depths for c in chromas)) if f in known), "yuv420p")
 
@@ -127,7 +136,7 @@ def add_video(
 ) -> av.VideoStream:
     """A video stream for pictures like this one: same size, colour tags, aspect ratio, time base and display matrix."""
     rate = info.rate or Fraction(30)
-    stream = output.add_stream(encoder, rate=rate.limit_denominator(2**16), options=_options(encoder, options))
+    stream = output.add_stream(encoder, rate=rate.limit_denominator(2**16), options=_options(encoder, options, info))
     assert isinstance(stream, av.VideoStream)
     ctx = stream.codec_context
     ctx.width, ctx.height = picture.width, picture.height
@@ -142,6 +151,10 @@ def add_video(
     ctx.color_primaries, ctx.color_trc = tagged.color_primaries, tagged.color_trc
     if info.video is not None and info.video.codec_context.sample_aspect_ratio:
         ctx.sample_aspect_ratio = info.video.codec_context.sample_aspect_ratio
+    if info.interlaced and encoder == "libx264":
+        ctx.flags |= Flags.interlaced_dct | Flags.interlaced_me
+        if info.video is not None:  # the container's word; x264 hears it from each picture
+            ctx.field_order = info.video.codec_context.field_order
     if container.format == "avi":  # it stores no presentation times
         ctx.max_b_frames = 0
     if encoder == "libx265" and container.format in ("mp4", "mov"):
@@ -155,7 +168,8 @@ def add_video(
 
 def container_options(container: Container, info: StreamInfo) -> dict[str, str]:
     """The muxer's options: among them the clock of the source's video, which mp4 would else choose by itself."""
-    options = dict(container.options)
+    # Exact: no random numbers, so that the same work gives the same bytes, and no version of the program.
+    options = {"fflags": "+bitexact"} | dict(container.options)
     if container.format in ("mp4", "mov", "3gp"):
         options["video_track_timescale"] = str(info.time_base.denominator)
         # The unit of edit lists, which hold the start time.
@@ -176,20 +190,24 @@ def for_encoder(picture: av.VideoFrame, stream: av.VideoStream) -> av.VideoFrame
     return picture
 
 
-def _options(encoder: str, options: EncodeOptions) -> dict[str, str]:
+def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str, str]:
     speed = _PRESETS.index(options.preset)
     crf = options.crf
+    light = info.light.params(encoder) if info.light is not None else {}
+    more = ":".join(f"{key}={value}" for key, value in light.items())
     if encoder == "libx264":
-        return {"crf": f"{crf:g}", "preset": options.preset}
+        return {"crf": f"{crf:g}", "preset": options.preset} | ({"x264-params": more} if more else {})
     if encoder == "libx265":
-        return {"crf": f"{min(crf + 3, 51):g}", "preset": options.preset, "x265-params": "log-level=error"}
+        params = "log-level=error" + (f":{more}:hdr10=1" if more else "")
+        return {"crf": f"{min(crf + 3, 51):g}", "preset": options.preset, "x265-params": params}
     if encoder == "libvpx-vp9":
         pace = {"deadline": "realtime" if speed < 4 else "good", "cpu-used": str(8 - speed)}
         return {"crf": f"{min(crf + 9, 63):.0f}", "b": "0", "row-mt": "1", **pace}
     if encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only: it prints a banner otherwise
-        return {"crf": f"{min(crf + 12, 63):.0f}", "preset": str(12 - speed)}
-    return {}
+        pace = {"crf": f"{min(crf + 12, 63):.0f}", "preset": str(12 - speed)}
+        return pace | ({"svtav1-params": more} if more else {})
+    return hardware.options(encoder, crf, speed) if encoder in hardware.HARDWARE else {}
 
 
 def _palette(picture: av.VideoFrame) -> av.VideoFrame:

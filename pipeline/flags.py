@@ -25,6 +25,8 @@ FLAGS = {
     "codec": "encode.codec",
     "crf": "encode.crf",
     "preset": "encode.preset",
+    "keep_metadata": "encode.keep_metadata",
+    "workers": "run.workers",
 }
 
 
@@ -63,9 +65,26 @@ def covering(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--hide", help="solid, pixelate, blur or image:PATH"),
         click.option("--shape", help="ellipse or box"),
         click.option("--scale", type=float, help="the box is grown by this factor"),
-        click.option("--codec", help="h264, hevc, vp9, av1 or source"),
+        click.option("--codec", help="h264, hevc, vp9, av1, source, or an encoder in hardware, as h264_nvenc"),
         click.option("--crf", type=float, help="quality, lower is better"),
         click.option("--preset", help="speed against size, x264's names"),
+        click.option("--keep-metadata", is_flag=True, default=None, help="keep GPS, maker, title and data streams"),
+    ):
+        command = option(command)
+    return command
+
+
+def batching(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Flags of a command that works on many files."""
+    for option in (
+        click.option(
+            "--list", "list_file", type=click.Path(path_type=Path), help="a file of inputs, one a line; - = stdin"
+        ),
+        click.option("--resume", is_flag=True, help="skip what an earlier run finished: same content, same settings"),
+        click.option(
+            "--manifest", type=click.Path(path_type=Path), metavar="FILE", help="write what was done, as JSON"
+        ),
+        click.option("--workers", type=int, metavar="N", help="processes side by side, 0 = one for two cores"),
     ):
         command = option(command)
     return command

@@ -111,7 +111,7 @@ def run_stages(
     anonymizer = Anonymizer(config.cover)
     if job.output is not None:
         check_output(job.output, config.encode.options(job.overwrite), [job.source])
-    source = open_source(job.source, SourceOptions(threads=config.run.decode_threads))
+    source = open_source(job.source, SourceOptions(threads=config.run.decode_threads, data=config.encode.keep_metadata))
     decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.run.ring)
     covered: Ring[CoveredFrame | SidePacket] = Ring(config.run.ring)
     started, cpu = time.perf_counter(), _cpu_s()

@@ -29,6 +29,7 @@ from pipeline.encode import (
     for_encoder,
 )
 from pipeline.errors import BadInput, SinkLost
+from pipeline.extras import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, words_of
 from pipeline.output import Temporary, check
 from pipeline.picture import duplicate
 from pipeline.still import FORMATS, ImageSink
@@ -40,7 +41,7 @@ _LATE_START_S = 10
 # An AVI names a block size for its sound that makes FFmpeg write constant-rate sound into another, and PyAV cannot
 # clear it. A stream set up for an encoder has none; the encoder never runs.
 _AVI_ENCODERS = {"mp3": "libmp3lame", "ac3": "ac3", "aac": "aac"}
-_KEPT_METADATA = ("language", "handler_name")  # all else may say who, where and with what
+_KEPT_METADATA = ("language",)  # all else may say who, where and with what
 
 
 class Sink(Protocol):
@@ -107,6 +108,7 @@ class FileSink:
         self._output: av.container.OutputContainer | None = None
         self._sides: dict[int, av.stream.Stream] = {}
         self._holdable = [side for side in info.sides if self._can_hold(side)]
+        self._note_extras()
         self._waiting: list[SidePacket] = []  # until the first frame tells what the header must say
         self._shift = Fraction(0)  # seconds taken off every time stamp
         self._last_pts: int | None = None
@@ -174,30 +176,56 @@ class FileSink:
     def _start(self, picture: av.VideoFrame) -> None:
         """Write the header, now that a picture shows what is in it."""
         muxer = container_options(self._kind, self._info)
+        if self._options.keep_metadata and self._kind.format in ("mp4", "mov"):
+            muxer["movflags"] = "use_metadata_tags"
         output = av.open(os.fspath(self._temporary.path), "w", format=self._kind.format, container_options=muxer)
         try:
             self._video = add_video(output, self._kind, self._encoder, self._info, picture, self._options)
             for side in self._holdable:
-                self._sides[side.index] = _add_side(output, side, self._kind.format)
+                self._sides[side.index] = _add_side(output, side, self._kind.format, self._options.keep_metadata)
+            self._start_shift(picture)
+            self._add_extras(output)
             output.start_encoding()
         except (av.FFmpegError, ValueError) as error:
             size = f"{picture.width}x{picture.height} {picture.format.name}"
             what = f"{self._encoder} cannot encode {size} into {self._kind.format} ({_reason(error)})"
             raise BadInput(what, str(self._path), "choose another codec or suffix") from None
         self._output = output
-        self._shift = self._start_shift(picture)
         waiting, self._waiting = self._waiting, []
         for packet in waiting:
             self.copy(packet)
 
-    def _start_shift(self, picture: av.VideoFrame) -> Fraction:
+    def _start_shift(self, picture: av.VideoFrame) -> None:
         start = (picture.pts or 0) * self._info.time_base
         if self._info.live:
-            return start
-        if start > _LATE_START_S and self._kind.format not in self._info.container.split(","):
+            self._shift = start
+        elif start > _LATE_START_S and self._kind.format not in self._info.container.split(","):
             self.warnings.append(f"the source starts at {float(start):.0f} s; the output starts at 0")
-            return start
-        return Fraction(0)
+            self._shift = start
+
+    def _note_extras(self) -> None:
+        """Say what the container or the encoder cannot hold of what stands beside the streams."""
+        info, kind = self._info, self._kind.format
+        if info.chapters and kind not in HOLD_CHAPTERS:
+            self.warnings.append(f"the chapters are left out: {kind} does not hold them")
+        if info.attachments and kind not in HOLD_ATTACHMENTS:
+            self.warnings.append(f"the attached fonts are left out: {kind} does not hold them")
+        if info.light is not None and not info.light.params(self._encoder):
+            self.warnings.append(f"the HDR light levels are left out: {self._encoder} does not write them")
+        if info.interlaced and self._encoder != "libx264":
+            self.warnings.append(f"the interlaced pictures are not marked so: {self._encoder} does not do that")
+
+    def _add_extras(self, output: av.container.OutputContainer) -> None:
+        info = self._info
+        if info.chapters and self._kind.format in HOLD_CHAPTERS:
+            add_chapters(output, info.chapters, self._shift)
+        if self._kind.format in HOLD_ATTACHMENTS:
+            for file in info.attachments:
+                output.add_attachment(file.name, file.mimetype, file.data)
+        if self._options.keep_metadata:
+            output.metadata.update(words_of(info.metadata))
+            if info.video is not None:
+                self._video.metadata.update(words_of(info.video.metadata.items()))
 
     def _in_time(self, picture: av.VideoFrame) -> av.VideoFrame:
         """A picture with a time behind the last one's: encoders take no other."""
@@ -247,11 +275,11 @@ class FileSink:
         """Whether the container takes a stream, found out by writing a header into memory."""
         try:
             with av.open(io.BytesIO(), "w", format=self._kind.format) as trial:
-                _add_side(trial, side, self._kind.format)
+                _add_side(trial, side, self._kind.format, False)
                 trial.start_encoding()
             return True
         except (av.FFmpegError, ValueError):
-            name = side.codec_context.codec.canonical_name
+            name = side.codec_context.codec.canonical_name if side.codec_context is not None else str(side.index)
             self.warnings.append(f"the {name} {side.type} stream is left out: {self._kind.format} does not hold it")
             return False
 
@@ -265,14 +293,19 @@ def _reason(error: Exception) -> str:
     return known.get(number or 0) or redact(getattr(error, "strerror", None) or error)
 
 
-def _add_side(output: av.container.OutputContainer, template: av.stream.Stream, kind: str) -> av.stream.Stream:
-    encoder = _AVI_ENCODERS.get(template.codec_context.codec.canonical_name) if kind == "avi" else None
+def _add_side(
+    output: av.container.OutputContainer, template: av.stream.Stream, kind: str, words: bool
+) -> av.stream.Stream:
+    encoder = None
+    if kind == "avi" and template.codec_context is not None:
+        encoder = _AVI_ENCODERS.get(template.codec_context.codec.canonical_name)
     stream: av.stream.Stream
     if encoder is not None and isinstance(template, av.AudioStream):
         stream = output.add_stream(encoder, rate=template.codec_context.sample_rate, layout=template.layout)
     else:
         stream = output.add_stream_from_template(template)
-    stream.metadata.update({key: text for key, text in template.metadata.items() if key in _KEPT_METADATA})
+    kept = words_of(template.metadata.items())
+    stream.metadata.update({key: text for key, text in kept.items() if words or key in _KEPT_METADATA})
     stream.disposition = template.disposition
     return stream
 

@@ -20,10 +20,12 @@ import av.stream
 
 from pipeline.decode import Decoder, Packet, Seams
 from pipeline.errors import BadInput, SourceLost
+from pipeline.extras import Attachment, attachment_of, chapters_of, light_of, lost_light
 from pipeline.picture import display_matrix
 from pipeline.still import ImageSource
 from pipeline.types import Frame, SidePacket, StreamInfo
 from pipeline.uri import Kind, Uri, check_file, explain, parse
+from pipeline.whole import missing_bytes
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
@@ -38,12 +40,16 @@ _LIVE_OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """threads: decoder threads, 0 for one a core. Time-outs in seconds, for live sources only."""
+    """threads: decoder threads, 0 for one a core. Time-outs in seconds, for live sources only.
+
+    data: data streams of files come along too; they may say where each picture was taken.
+    """
 
     threads: int = 0
     open_timeout_s: float = 5.0
     read_timeout_s: float = 2.0
     rtsp_transport: str = "tcp"
+    data: bool = False
 
 
 class Source(Protocol):
@@ -147,8 +153,16 @@ class VideoSource:
         shelf = av.open(os.devnull, "w", format="null")
         self._shelf: dict[int, av.stream.Stream] = {}
         self._left_out: list[str] = []
+        self._attachments: list[Attachment] = []
+        wanted = ("audio", "subtitle", "data") if self._options.data else ("audio", "subtitle")
         for stream in self._container.streams:
-            if stream.index == self._video.index or stream.type in ("audio", "subtitle"):
+            if (file := attachment_of(stream)) is not None:
+                self._attachments.append(file)
+                continue
+            if _is_made_anew(stream, self._container, self._options.data):
+                stream.discard = av.stream.Discard.all
+                continue
+            if stream.index == self._video.index or stream.type in wanted:
                 try:
                     self._shelf[stream.index] = _clone(shelf, stream)
                     continue
@@ -191,8 +205,12 @@ class VideoSource:
             sides=tuple(clone for index, clone in self._shelf.items() if index != video.index),
             metadata=tuple(sorted(container.metadata.items())),
             matrix=display_matrix(frame.picture),
-            left_out=tuple(self._left_out),
+            left_out=(*self._left_out, *lost_light(frame.picture)),
             container=container.format.name,
+            interlaced=bool(frame.picture.interlaced_frame),
+            chapters=chapters_of(container),
+            attachments=tuple(self._attachments),
+            light=light_of(frame.picture),
         )
 
     def _read(self) -> Generator[Frame | SidePacket]:
@@ -248,6 +266,8 @@ class VideoSource:
             parts.append(f"reading failed: {self._fault}")
         elif (short := self._missing()) is not None:
             parts.append(f"it is cut off: {float(short):.1f} s are missing at the end")
+        elif self.uri.kind is Kind.FILE and (lost_bytes := missing_bytes(self.uri.path)):
+            parts.append(f"it is cut off: {lost_bytes} bytes are missing at the end")
         if lost := self._decoder.undecodable:
             parts.append(f"{lost} frame{'s' * (lost > 1)} could not be decoded")
         if damaged := self._decoder.damaged:
@@ -261,10 +281,11 @@ class VideoSource:
             return None
         end = self._end.get(self._video.index, Fraction(0))
         slack = max(2 * self._step, Fraction(1, 10))
-        if self._video.duration is not None and self._video.time_base is not None:
-            promised = (self._video.duration + (self._video.start_time or 0)) * self._video.time_base
-        elif (tag := _clock(self._video.metadata.get("DURATION", ""))) is not None:
+        matroska = "matroska" in self._container.format.name  # a track's duration is the whole file's there
+        if (tag := _clock(self._video.metadata.get("DURATION", ""))) is not None:
             promised = tag
+        elif self._video.duration is not None and self._video.time_base is not None and not matroska:
+            promised = (self._video.duration + (self._video.start_time or 0)) * self._video.time_base
         elif self._container.duration is not None:  # of the longest stream
             promised = Fraction(self._container.duration, av.time_base)
             end, slack = max(self._end.values(), default=end), Fraction(1)
@@ -297,6 +318,15 @@ def _clone(shelf: av.container.OutputContainer, stream: av.stream.Stream) -> av.
     if isinstance(stream, av.VideoStream) and isinstance(clone, av.VideoStream) and stream.sample_aspect_ratio:
         clone.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio  # the container's word beats the codec's
     return clone
+
+
+def _is_made_anew(stream: av.stream.Stream, container: av.container.InputContainer, words: bool) -> bool:
+    """Data streams that MP4's muxer writes by itself: the chapters' titles, and the time code where words are kept."""
+    if stream.type != "data":
+        return False
+    if getattr(stream, "name", "") == "bin_data" and container.chapters():
+        return True
+    return words and "timecode" in stream.metadata
 
 
 def _seconds(count: int | None, unit: Fraction | None) -> Fraction | None:

@@ -15,6 +15,7 @@ import av
 import av.stream
 
 if TYPE_CHECKING:
+    from pipeline.extras import Attachment, Chapter, Light
     from pipeline.still import ImageSource
 
 
@@ -30,7 +31,8 @@ class StreamInfo:
     stay valid after the source is closed.
     matrix: the stored display matrix, nine numbers, which can mirror as well as turn.
     left_out: streams of the source that do not come along, in words. container: FFmpeg's names for its format.
-    still: the source, where it is a still image.
+    still: the source, where it is a still image. interlaced: its pictures are made of two half-pictures each.
+    chapters, attachments: of the file. light: of HDR pictures, None where nothing is said.
     """
 
     source: str
@@ -48,6 +50,10 @@ class StreamInfo:
     left_out: tuple[str, ...] = ()
     container: str = ""
     still: ImageSource | None = None
+    interlaced: bool = False
+    chapters: tuple[Chapter, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    light: Light | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -541,3 +541,12 @@ def test_render_itself_is_sound(tmp_path: Path) -> None:
     """The other tests stand on it."""
     path = render(tmp_path / "x.mp4", frames=5)
     assert stored(path) == [512 * i for i in range(5)]
+
+
+def test_sound_that_outlasts_the_pictures_is_no_cut(tmp_path: Path) -> None:
+    """Matroska's reader takes the file's duration for each track's."""
+    path = render(tmp_path / "brief.mkv", frames=6, size=(96, 64))  # with half a second of sound
+    source = open_source(path)
+    source.open()
+    assert len([item for item in source.items() if isinstance(item, Frame)]) == 6  # and nothing is raised
+    source.close()

@@ -1,0 +1,19 @@
+# CPU only:  docker build -t facestream . && docker run --rm -v "$PWD:/data" facestream anonymize /data/in.mp4 -o /data/out.mp4
+FROM python:3.11-slim-bookworm AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE build_engine.py config.toml ./
+COPY engines engines
+COPY pipeline pipeline
+COPY train train
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir .
+
+FROM python:3.11-slim-bookworm
+COPY --from=build /venv /venv
+# What a batch did so far, for --resume: mount this folder, since a container's own files go with it.
+ENV XDG_STATE_HOME=/state PATH=/venv/bin:$PATH
+RUN useradd --create-home face && mkdir -m 777 /state
+VOLUME /state
+USER face
+WORKDIR /data
+ENTRYPOINT ["facestream"]
+CMD ["--help"]

@@ -1,0 +1,37 @@
+"""Whether a file is as long as it says in its first bytes: Matroska's and AVI's do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+
+
+def missing_bytes(path: Path) -> int:
+    """Bytes that were cut off at the end, 0 where none are or nothing can be told.
+
+    AVI: the RIFF chunk's size, 32 bits, little-endian. Matroska (RFC 8794): the segment's size, of 1 to 8 bytes, which
+    a recorder leaves unknown (all ones) until it is stopped.
+    """
+    try:
+        with path.open("rb") as file:
+            head, size = file.read(4096), os.fstat(file.fileno()).st_size
+    except OSError:
+        return 0
+    if head[:4] == b"RIFF" and len(head) >= 12:
+        return max(0, 8 + int.from_bytes(head[4:8], "little") - size)
+    if head[:4] != _EBML:
+        return 0
+    at = head.find(_SEGMENT) + 4
+    length, value = _number(head[at : at + 8]) if at > 4 else (0, None)
+    return 0 if value is None else max(0, at + length + value - size)
+
+
+def _number(data: bytes) -> tuple[int, int | None]:
+    """EBML's variable-size integer: how many bytes it takes, and its value, None for the unknown one."""
+    length = 9 - data[0].bit_length() if data and data[0] else 0
+    if not 0 < length <= len(data):
+        return 0, None
+    value = int.from_bytes(data[:length], "big") & ((1 << 7 * length) - 1)
+    return length, None if value == (1 << 7 * length) - 1 else value

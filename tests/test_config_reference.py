@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pipeline.config import Config
+from tools.config_reference import TARGET, bounds, reference
+
+
+def test_the_reference_is_current() -> None:
+    assert TARGET.read_text() == reference(), "run: python tools/config_reference.py"
+
+
+def test_it_names_every_setting() -> None:
+    text = reference()
+    for section, values in Config().model_dump().items():
+        assert f"## [{section}]" in text
+        for key in values:
+            assert f"| `{key}` |" in text.split(f"## [{section}]")[1].split("## [")[0]
+
+
+def test_bounds_in_words() -> None:
+    assert bounds({"type": "number", "exclusiveMinimum": 0, "maximum": 1}) == "number over 0 to 1"
+    assert bounds({"enum": ["a", "b"]}) == "`a`, `b`"
