@@ -28,8 +28,8 @@ from pipeline.uri import Kind, Uri, check_file, explain, parse
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
+# Not nobuffer: it throws away what was read to find out what comes, the key picture that a camera begins with among it.
 _LIVE_OPTIONS = {
-    "fflags": "nobuffer",
     "flags": "low_delay",
     "probesize": "500000",
     "analyzeduration": "500000",
@@ -287,8 +287,6 @@ class VideoSource:
 def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
     """FFmpeg's options for a source that is not a file."""
     chosen = dict(_LIVE_OPTIONS)
-    if uri.kind is Kind.HTTP:  # it may be a file, of which nobuffer would throw away what was read to probe it
-        del chosen["fflags"]
     if uri.kind is Kind.RTSP:
         chosen["rtsp_transport"] = options.rtsp_transport
     if options.tls_verify and uri.text.lower().startswith(("rtsps:", "https:")):
