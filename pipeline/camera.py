@@ -115,6 +115,11 @@ class Camera:
     def status(self) -> Status:
         return self._status
 
+    @property
+    def over(self) -> bool:
+        """Nothing is tried any more: a file's end, or a fault that cannot pass."""
+        return self._over
+
     def start(self) -> None:
         self.epoch_s = time.time()
         self._clock = LiveClock(time.monotonic())

@@ -16,6 +16,7 @@ from pipeline.config import Config
 from pipeline.errors import BadInput, UserError
 from pipeline.evaluate import evaluate
 from pipeline.flags import config_of, covering, say, shared
+from pipeline.live_command import run as run_live
 from pipeline.records import RecordSink, read_records
 from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
@@ -32,6 +33,7 @@ def app() -> None:
 
 
 app.add_command(evaluate)
+app.add_command(run_live)
 
 
 @app.command()

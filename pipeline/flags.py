@@ -25,6 +25,12 @@ FLAGS = {
     "codec": "encode.codec",
     "crf": "encode.crf",
     "preset": "encode.preset",
+    "bitrate": "live.bitrate",
+    "encoder": "live.encoder",
+    "camera_size": "live.camera_size",
+    "camera_fps": "live.camera_fps",
+    "camera_format": "live.camera_format",
+    "rtsp_transport": "live.rtsp_transport",
 }
 
 

@@ -33,9 +33,8 @@ class MountCounts:
 class Mount:
     """One stream of the server. users: name -> password, empty for everybody."""
 
-    def __init__(self, path: str, users: dict[str, str]) -> None:
-        self.path, self.users = path, users
-        self.packetizer = Packetizer()
+    def __init__(self, path: str, users: dict[str, str], packetizer: Packetizer) -> None:
+        self.path, self.users, self.packetizer = path, users, packetizer
         self.players: set[Player] = set()  # of the loop's thread alone
         self.wish_key: Callable[[], None] = lambda: None  # is called when somebody begins to watch
         self.sent = self.dropped = self.octets = 0
@@ -60,11 +59,11 @@ class RtspServer:
         self._waiting = 0
         self.udp: UdpPair | None = None
 
-    def mount(self, path: str, users: dict[str, str] | None = None) -> Mount:
-        """A place for a stream. Raises BadInput where there is one already."""
+    def mount(self, path: str, users: dict[str, str] | None = None, packetizer: Packetizer | None = None) -> Mount:
+        """A place for a stream, whose units come from the packetizer. Raises BadInput where there is one already."""
         if path in self.mounts:
             raise BadInput("two streams want the same path", f"{self.where}/{path}", "put {name} into the sink's path")
-        self.mounts[path] = Mount(path, users or {})
+        self.mounts[path] = Mount(path, users or {}, packetizer or Packetizer())
         return self.mounts[path]
 
     @property
