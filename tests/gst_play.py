@@ -15,8 +15,8 @@ server.set_service(sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_shared(True)
 source = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1"
-# No x264enc in the small set of plugins: JPEG, as cheap cameras send it.
-factory.set_launch(f"( {source} ! jpegenc ! rtpjpegpay name=pay0 pt=26 )")
+encoder = "openh264enc gop-size=25 complexity=low"
+factory.set_launch(f"( {source} ! {encoder} ! rtph264pay name=pay0 pt=96 config-interval=-1 )")
 server.get_mount_points().add_factory("/live", factory)
 server.attach(None)
 print("ready", flush=True)

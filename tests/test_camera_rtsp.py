@@ -31,9 +31,9 @@ def gstreamer(port: int) -> Iterator[subprocess.Popen[str]]:
         pytest.skip("gst-rtsp-server's bindings are not installed")
     if (
         not shutil.which("gst-inspect-1.0")
-        or subprocess.run(["gst-inspect-1.0", "jpegenc"], capture_output=True).returncode
+        or subprocess.run(["gst-inspect-1.0", "openh264enc"], capture_output=True).returncode
     ):
-        pytest.skip("GStreamer's jpegenc is not installed")
+        pytest.skip("GStreamer's openh264enc is not installed")
     process = subprocess.Popen([python, str(script), str(port)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

@@ -223,6 +223,30 @@ def test_four_players_of_whom_one_stalls_and_the_others_lose_nothing() -> None:
         stalled.socket.close()
 
 
+def test_the_first_packet_belongs_to_a_key_picture_and_a_report_comes_before_it() -> None:
+    with serving() as (server, _, feed):
+        until(lambda: feed.sent > 5)
+        raw = Raw(server)
+        raw.start()
+        packets = []
+        for _ in range(2):
+            head = receive(raw.socket, 4)
+            assert head[:1] == b"$"
+            packets.append((head[1], receive(raw.socket, int.from_bytes(head[2:], "big"))))
+        (channel, report), (other, packet) = packets
+        assert (channel, report[1]) == (1, 200)
+        assert (other, packet[12] & 31) == (0, 7)  # the parameter sets
+
+
+def receive(end: socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        part = end.recv(length - len(data))
+        assert part
+        data += part
+    return data
+
+
 def test_a_new_size_goes_on_in_the_same_stream() -> None:
     with serving() as (server, _, feed):
         sizes = []
