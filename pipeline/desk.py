@@ -90,8 +90,7 @@ class Desk:
         """Those that come next; None at the end."""
         with self._lock:
             while True:
-                while self._waiting and self._waiting[0].given_up:
-                    self._waiting.popleft()
+                self._waiting = deque(request for request in self._waiting if not request.given_up)
                 if self._stopped:
                     return None
                 if self._waiting:
