@@ -24,7 +24,7 @@ $(VENV)/base: pyproject.toml
 # torch first and by its exact version, so that a CPU build which is at hand is taken instead of the newest CUDA build.
 $(VENV)/dev: $(VENV)/base
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[train,openvino,dev]'
+	$(PIP) -e '.[train,openvino,web,dev]'
 	touch $@
 
 # Independent programs that some tests hold our files against; those tests are skipped without them.

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -24,7 +25,6 @@ from pipeline.guard import Guard, GuardCounts
 from pipeline.outlet import Lane, StreamOutlet
 from pipeline.ring import Cancelled, Policy, Ring
 from pipeline.rtsp.push import Pusher
-from pipeline.rtsp.server import RtspServer
 from pipeline.types import Frame, TrackedFrame
 from pipeline.uri import Uri, redact
 
@@ -161,6 +161,14 @@ class Channel:
             self._told(self.name, redact(trouble) if trouble else "faces are looked for again")
 
 
+class Server(Protocol):
+    """What others connect to: an RTSP server, a page. start() raises BadInput where its address cannot be had."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 class Live:
     """All cameras of a run, the detector, the servers and the pushers."""
 
@@ -168,7 +176,7 @@ class Live:
         self.config, self._told = config, told
         self.desk = Desk(detector, config.live.batch)
         self.channels: list[Channel] = []
-        self.servers: list[RtspServer] = []
+        self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
         self._anonymizer = Anonymizer(config.cover)
 
@@ -179,7 +187,7 @@ class Live:
 
     def start(self) -> None:
         """Raises BadInput where a server's address cannot be had; then nothing has been started."""
-        started: list[RtspServer] = []
+        started: list[Server] = []
         try:
             for server in self.servers:
                 server.start()

@@ -22,7 +22,8 @@ from pipeline.errors import BadConfig, BadInput
 from pipeline.flags import Size, config_of, covering, say, shared
 from pipeline.live import Channel, Live
 from pipeline.livevideo import LiveOptions, check_encoder
-from pipeline.outlet import FileOutlet, Lane, RecordOutlet, StreamOutlet
+from pipeline.outlet import FileOutlet, Lane, Outlet, RecordOutlet, StreamOutlet
+from pipeline.preview import Figure, Page, PreviewOutlet
 from pipeline.rtsp.client import PushOptions, Target, target_of
 from pipeline.rtsp.player import Limits
 from pipeline.rtsp.push import Pusher
@@ -59,7 +60,8 @@ def run(sources: tuple[str, ...], sinks: tuple[str, ...], loop: bool | None, ins
             rtsp://[user:password@]host:port/path         push to one
             FILE.mp4, FILE.mkv, ...                       a video file
             FILE.jsonl, FILE.csv, FILE.mot                what was found
-    With several sources each SINK must hold {name}.
+            http://[TOKEN@]host:port                      a page to look at, /metrics, /healthz
+    With several sources each SINK but the page must hold {name}.
     """
     config = config_of(flags)
     if insecure:
@@ -150,7 +152,7 @@ class Teller:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a SINK means: serve, push, file or records."""
+    """What a SINK means: serve, push, file, records or page."""
 
     kind: str
     text: str
@@ -158,6 +160,8 @@ class Plan:
     @staticmethod
     def of(text: str, several: bool) -> Plan:
         """Raises BadInput for what means nothing."""
+        if text.lower().startswith("http://"):
+            return Plan("page", text)
         if several and "{name}" not in text:
             raise BadInput("several sources would go to one place", redact(text), "put {name} into it")
         try:
@@ -181,11 +185,15 @@ class Builder:
         self.live, self.config, self.overwrite, self._told = live, config, overwrite, told
         self.welcome: list[str] = []
         self._servers: dict[tuple[str, int], RtspServer] = {}
+        self._pages: dict[str, Page] = {}
         self._paths: set[Path] = set()
 
     def connect(self, channel: Channel, plans: list[Plan]) -> None:
         stream: StreamOutlet | None = None
         for plan in plans:
+            if plan.kind == "page":
+                self._show(channel, plan.text)
+                continue
             where = plan.text.format(name=channel.name)
             if plan.kind in ("file", "records"):
                 self._add(channel, self._written(channel, plan.kind, Path(where)))
@@ -203,7 +211,23 @@ class Builder:
             for lane in channel.lanes:
                 lane.outlet.abort()
 
-    def _add(self, channel: Channel, outlet: FileOutlet | RecordOutlet | StreamOutlet) -> None:
+    def _show(self, channel: Channel, text: str) -> None:
+        if text not in self._pages:
+            try:
+                parts = urlsplit(text)
+                host, port, token = parts.hostname, parts.port, unquote(parts.username or "")
+            except ValueError:
+                host = port = None
+            if not host or port is None or parts.path not in ("", "/"):
+                raise BadInput("a page's address is http://[TOKEN@]host:port", redact(text))
+            self._pages[text] = page = Page(host, port, token, lambda: [figure(c) for c in self.live.channels])
+            self.live.servers.append(page)
+            self.welcome.append(redact(text))
+        outlet = PreviewOutlet(channel.name)
+        self._pages[text].show(outlet)
+        self._add(channel, outlet)
+
+    def _add(self, channel: Channel, outlet: Outlet) -> None:
         channel.lanes.append(Lane(outlet, lambda message: self._told(channel.name, f"output lost: {message}")))
 
     def _stream(self, channel: Channel) -> StreamOutlet:
@@ -264,6 +288,19 @@ class Builder:
         pusher = Pusher(text, stream.packetizer, options, told)
         stream.push(pusher)
         self.live.pushers.append(pusher)
+
+
+def figure(channel: Channel) -> Figure:
+    """A camera's figures, for the page."""
+    counts = channel.counts
+    camera, line = counts.camera, counts.line
+    totals = {
+        "frames": camera.frames, "damaged": camera.damaged, "connects": camera.connects, "losses": camera.losses,
+        "stalls": camera.stalls, "hangs": camera.hangs, "frames_dropped": counts.dropped, "frames_left": counts.left,
+        "looks": line.looks, "looks_failed": line.failed, "frames_veiled": line.veiled, "frames_held": line.held,
+        "outlet_dropped": counts.outlets_dropped,
+    }  # fmt: skip
+    return Figure(channel.name, camera.state, camera.message, totals, {"delay_ms": counts.delay_ms})
 
 
 def _open_to_all(host: str) -> str:

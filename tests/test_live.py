@@ -75,6 +75,7 @@ class Run:
         plans = [Plan.of(sink, len(sources) > 1) for sink in sinks]
         for name, source in sources.items():
             builder.connect(self.live.add(name, parse(source), options), plans)
+        self.pages = list(builder._pages.values())
 
     def __enter__(self) -> Run:
         self.live.start()
