@@ -20,12 +20,13 @@ import numpy as np
 import pytest
 
 from engines.detector import Detector
+from pipeline.builder import Builder, Plan
 from pipeline.camera import CameraOptions, State
 from pipeline.cli import main
 from pipeline.config import read
 from pipeline.errors import BadInput
 from pipeline.live import Channel, Live
-from pipeline.live_command import Builder, Plan, Teller, named
+from pipeline.live_command import Teller, named
 from pipeline.rtsp.server import RtspServer
 from pipeline.uri import parse
 from tests.feed import Feed
