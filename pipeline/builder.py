@@ -119,8 +119,11 @@ class Builder:
         if kind == "records":
             return RecordOutlet(str(path), path, self.overwrite, source)
         options = self.config.encode.options(self.overwrite)
-        check_output(path, options, [channel.camera.uri.text])
-        return FileOutlet(str(path), path, options, source, lambda: channel.camera.status.rate)
+        segment_s = self.config.live.segment_s
+        first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
+        check_output(first, options, [channel.camera.uri.text])
+        camera = channel.camera
+        return FileOutlet(path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s)
 
     def _serve(self, stream: StreamOutlet, text: str) -> None:
         target = target_of(text)

@@ -34,6 +34,7 @@ _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 )
 @covering
 @click.option("--loop/--once", default=None, help="files begin anew at their end; by default where no output is a file")
+@click.option("--segment", type=float, metavar="S", help="video files: begin a new one every S seconds")
 @click.option("--bitrate", type=int, metavar="KBIT", help="of streams, at most")
 @click.option("--encoder", metavar="NAME", help="of streams: libx264, h264_nvenc, h264_v4l2m2m, ...")
 @click.option("--camera-size", type=Size(), help="asked of a webcam")

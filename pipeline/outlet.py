@@ -146,37 +146,65 @@ class StreamOutlet:
 
 
 class FileOutlet:
-    """A video file. It begins with the first frame; pictures of another size are scaled to that one's."""
+    """A video file. It begins with the first frame; pictures of another size are scaled to that one's.
 
-    def __init__(self, name: str, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float]) -> None:
-        self.name, self._path, self._options = name, path, options
+    segment_s: above 0, a new file begins after so many seconds, and with each new size, named by the time of its first
+    frame: door.mkv becomes door-20260131-235959.mkv. Each is whole once it has its name, whatever happens later.
+    """
+
+    def __init__(
+        self, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float],
+        segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:  # fmt: skip
+        self.name = str(path)
+        self._path, self._options = path, options
         self._source, self._rate = source, rate
+        self._segment_s, self._epoch_s = segment_s, epoch_s
         self._sink: FileSink | None = None
         self._size = (0, 0)
+        self._began = 0  # ticks
 
     def write(self, covered: CoveredFrame) -> None:
-        picture, frame = covered.picture, covered.tracked.frame
+        picture, ticks = covered.picture, covered.tracked.frame.pts or 0
+        if self._sink is not None and self._segment_s:
+            old = float((ticks - self._began) * TICK) >= self._segment_s
+            if old or (picture.width, picture.height) != self._size:
+                self.close()
         if self._sink is None:
-            self._size = picture.width, picture.height
-            rate = self._rate()
-            info = StreamInfo(
-                source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
-                time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
-            )  # fmt: skip
-            sink = open_sink(self._path, info, self._options)
-            if not isinstance(sink, FileSink):
-                sink.abort()
-                raise SinkLost("a live source cannot be written as a picture", str(self._path))
-            self._sink = sink
+            self._sink = self._open(covered)
+            self._size, self._began = (picture.width, picture.height), ticks
         self._sink.write(fitted(covered, *self._size))
+
+    def _open(self, covered: CoveredFrame) -> FileSink:
+        frame, rate = covered.tracked.frame, self._rate()
+        info = StreamInfo(
+            source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
+            time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
+        )  # fmt: skip
+        path = self._path
+        if self._segment_s:
+            path = segment_path(path, self._epoch_s() + float((frame.pts or 0) * TICK))
+        sink = open_sink(path, info, self._options)
+        if not isinstance(sink, FileSink):
+            sink.abort()
+            raise SinkLost("a live source cannot be written as a picture", str(path))
+        return sink
 
     def close(self) -> None:
         if self._sink is not None:
-            self._sink.close()
+            sink, self._sink = self._sink, None
+            sink.close()
 
     def abort(self) -> None:
         if self._sink is not None:
             self._sink.abort()
+
+
+def segment_path(path: Path, wall_s: float) -> Path:
+    """A segment's name, in local time; with a number where there is one of that second already."""
+    stem = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(wall_s))}"
+    names = (path.with_name(f"{stem}{f'-{n}' if n > 1 else ''}{path.suffix}") for n in range(1, 10_000))
+    return next(name for name in names if not name.exists())
 
 
 class RecordOutlet:

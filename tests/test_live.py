@@ -195,6 +195,23 @@ def test_a_pushed_stream_arrives_covered(marked: Path, tmp_path: Path) -> None:
     assert max(spreads) < 60
 
 
+def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path: Path) -> None:
+    sinks = [str(tmp_path / "{name}.mkv"), str(tmp_path / "{name}.jsonl")]
+    with Run({"door": str(marked), "yard": str(marked)}, sinks, Moody(), live__segment_s=1.0) as run:
+        run.until(lambda: len(list(tmp_path.glob("door-2*.mkv"))) >= 2)
+        ready = sorted(tmp_path.glob("door-2*.mkv"))
+        assert spread(ready[0]) < 60  # while the run goes on
+    frames = []
+    for path in sorted(tmp_path.glob("door-2*.mkv")):
+        with av.open(str(path)) as container:
+            frames.append(sum(1 for _ in container.decode(video=0)))
+    rows = (tmp_path / "door.jsonl").read_text().splitlines()
+    assert len(frames) >= 3
+    assert abs(sum(frames) - len(rows)) <= run["door"].counts.outlets_dropped
+    assert list(tmp_path.glob("yard-2*.mkv"))
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
 def test_an_output_that_is_lost_ends_alone(marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.errors import SinkLost
     from pipeline.outlet import FileOutlet
