@@ -25,10 +25,16 @@ from pipeline.guard import Guard, GuardCounts
 from pipeline.outlet import Lane, StreamOutlet
 from pipeline.ring import Cancelled, Policy, Ring
 from pipeline.rtsp.push import Pusher
-from pipeline.types import Frame, TrackedFrame
+from pipeline.types import CoveredFrame, Frame, TrackedFrame
 from pipeline.uri import Uri, redact
 
 Told = Callable[[str, str], None]  # name, message
+
+
+class Coverer(Protocol):
+    """Makes what may leave: an Anonymizer, or a Drawer on explicit request."""
+
+    def cover(self, tracked: TrackedFrame) -> CoveredFrame: ...
 
 
 class Gap:
@@ -57,7 +63,7 @@ class Channel:
         options: CameraOptions,
         config: Config,
         desk: Desk,
-        anonymizer: Anonymizer,
+        coverer: Coverer,
         told: Told,
     ) -> None:
         self.name, self._told = name, told
@@ -65,7 +71,7 @@ class Channel:
         self._ring: Ring[Frame | Gap] = Ring(config.live.ring, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._hear)
         self.guard = Guard(Asked(desk, config.live.deadline_s), config, config.live.seldom)
-        self._anonymizer = anonymizer
+        self._coverer = coverer
         self._trouble = ""
         self._left = 0
         self._thread = threading.Thread(target=self._run, name=f"line {name}", daemon=True)
@@ -145,7 +151,7 @@ class Channel:
         """Cover and give away. A frame that cannot be covered stays here."""
         for tracked in frames:
             try:
-                covered = self._anonymizer.cover(tracked)
+                covered = self._coverer.cover(tracked)
             except Exception as error:
                 self.guard.counts.held += 1
                 self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
@@ -172,16 +178,17 @@ class Server(Protocol):
 class Live:
     """All cameras of a run, the detector, the servers and the pushers."""
 
-    def __init__(self, config: Config, detector: Detector, told: Told) -> None:
+    def __init__(self, config: Config, detector: Detector, told: Told, coverer: Coverer | None = None) -> None:
+        """coverer: by default what config.cover says."""
         self.config, self._told = config, told
         self.desk = Desk(detector, config.live.batch)
         self.channels: list[Channel] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
-        self._anonymizer = Anonymizer(config.cover)
+        self._coverer = coverer or Anonymizer(config.cover)
 
     def add(self, name: str, uri: Uri, options: CameraOptions) -> Channel:
-        channel = Channel(name, uri, options, self.config, self.desk, self._anonymizer, self._told)
+        channel = Channel(name, uri, options, self.config, self.desk, self._coverer, self._told)
         self.channels.append(channel)
         return channel
 

@@ -17,7 +17,9 @@ from engines.detector import load
 from pipeline.builder import Builder, Plan
 from pipeline.camera import CameraOptions, State
 from pipeline.config import Config
-from pipeline.errors import BadInput
+from pipeline.cover import Anonymizer
+from pipeline.draw import Drawer
+from pipeline.errors import BadConfig, BadInput
 from pipeline.flags import Size, config_of, covering, say, shared
 from pipeline.live import Channel, Live
 from pipeline.livevideo import check_encoder
@@ -34,6 +36,7 @@ _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 )
 @covering
 @click.option("--loop/--once", default=None, help="files begin anew at their end; by default where no output is a file")
+@click.option("--draw", is_flag=True, help="draw boxes and ids; with --hide none on uncovered faces")
 @click.option("--segment", type=float, metavar="S", help="video files: begin a new one every S seconds")
 @click.option("--bitrate", type=int, metavar="KBIT", help="of streams, at most")
 @click.option("--encoder", metavar="NAME", help="of streams: libx264, h264_nvenc, h264_v4l2m2m, ...")
@@ -43,7 +46,9 @@ _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 @click.option("--rtsp-transport", type=click.Choice(["tcp", "udp"]), help="from RTSP cameras")
 @click.option("--insecure", is_flag=True, help="do not check certificates of cameras and servers")
 @shared
-def run(sources: tuple[str, ...], sinks: tuple[str, ...], loop: bool | None, insecure: bool, **flags: Any) -> int:
+def run(
+    sources: tuple[str, ...], sinks: tuple[str, ...], loop: bool | None, insecure: bool, draw: bool, **flags: Any
+) -> int:
     """Cover faces live, from cameras and files to streams, files and records.
 
     \b
@@ -55,6 +60,11 @@ def run(sources: tuple[str, ...], sinks: tuple[str, ...], loop: bool | None, ins
             http://[TOKEN@]host:port                      a page to look at, /metrics, /healthz
     With several sources each SINK but the page must hold {name}.
     """
+    bare = flags["hide"] == "none"
+    if bare:
+        if not draw:
+            raise BadConfig("nothing would be hidden", "--hide none", "only with --draw, to see what is found")
+        flags["hide"] = None
     config = config_of(flags)
     if insecure:
         config = config.model_copy(update={"live": config.live.model_copy(update={"tls_verify": False})})
@@ -66,7 +76,10 @@ def run(sources: tuple[str, ...], sinks: tuple[str, ...], loop: bool | None, ins
     for uri in cameras.values():
         _check_source(uri)
     teller = Teller(flags["quiet"])
-    live = Live(config, load(config.detector.model, config.detector.options()), teller)
+    coverer = Drawer(None if bare else Anonymizer(config.cover)) if draw else None
+    if bare:
+        say("warning", "faces are shown: --hide none")
+    live = Live(config, load(config.detector.model, config.detector.options()), teller, coverer)
     builder = Builder(live, config, flags["overwrite"], teller)
     try:
         for name, uri in cameras.items():

@@ -308,6 +308,8 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
         (["0", "--to", "serve:rtsps://127.0.0.1:8554/x"], "needs a certificate"),
         (["0", "--to", "gopher://h"], "not known"),
         (["0", "--to", "o.xyz"], "not a format"),
+        (["0", "--to", "o.mp4", "--hide", "none"], "nothing would be hidden"),
+        (["0", "--to", "http://0.0.0.0:8080"], "needs a token"),
         (["0", "--to", "o.mp4", "--encoder", "mpeg4"], "no H.264 encoder"),
         (["0", "--to", "serve:rtsp://203.0.113.7:8554/x"], "cannot listen"),
     ],
