@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pipeline.config import Config, read
 from pipeline.cover import Anonymizer
 from pipeline.desk import Asked, Desk, LookFailed
 from pipeline.guard import Guard
+from pipeline.picture import duplicate
 from pipeline.types import Frame, TrackedFrame
 from tests.conftest import picture
 
@@ -206,3 +208,51 @@ def test_the_desk_serves_in_turn_and_in_batches() -> None:
     with pytest.raises(LookFailed, match="stopped"):
         desk.ask(views[0], 1)
     assert desk.join(2)
+
+
+FRAMES = int(os.environ.get("FACESTREAM_FRAMES", "2000"))  # 20000 were run once, and take a minute
+
+
+def test_thousands_of_frames_of_faults_never_show_the_mark(moody: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Detectors that raise or are late, stages that break, gaps, other sizes, load, all mixed at random."""
+    from pipeline.track import Tracker
+
+    dice = np.random.default_rng(1)
+    update = Tracker.update
+
+    def fail(self: Tracker, *given: object, **more: object) -> object:
+        if dice.random() < 0.005:
+            raise ZeroDivisionError("the tracker broke")
+        return update(self, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tracker, "update", fail)
+    detect = moody.detect
+
+    def late(images: Sequence[ImageView]) -> list[Detections]:
+        if dice.random() < 0.001:
+            time.sleep(0.08)
+        return detect(images)
+
+    monkeypatch.setattr(moody, "detect", late)
+    line = guard(moody, deadline_s=0.05, detector__every=2, tracker__lookahead=5)
+    out, kinds = 0, {(160, 120): [frame(0)], (320, 240): [frame(0, (320, 240))]}
+    size = (160, 120)
+    for n in range(FRAMES):
+        if dice.random() < 0.02:
+            moody.mood = "raise" if moody.mood == "" else ""
+        if dice.random() < 0.002:
+            size = (320, 240) if size == (160, 120) else (160, 120)
+        shown = kinds[size][0].picture
+        copy = duplicate(shown)
+        copy.pts, copy.time_base = n * 3000, TICK
+        left = line.push(Frame(n, n * 3000, TICK, copy), behind=bool(dice.random() < 0.1))
+        if dice.random() < 0.002:
+            left += line.flush()
+        for tracked in left:
+            out += 1
+            assert not raw(tracked), f"frame {tracked.frame.index} shows the mark"
+    counts = line.counts
+    assert counts.failed > FRAMES / 20
+    assert counts.held > FRAMES / 400
+    assert counts.veiled > FRAMES / 7
+    assert out + counts.held >= FRAMES - 10
