@@ -25,7 +25,7 @@ def free_port() -> int:
         return port
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     """Wait for something that must come true."""
     end = time.monotonic() + seconds
     while not condition():
@@ -117,16 +117,16 @@ class Watched:
 
     def __exit__(self, *error: object) -> None:
         self.camera.stop()
-        joined = self.camera.join(5)
+        joined = self.camera.join(15)
         self.over.set()
         assert joined or self.camera.status.hangs, "the camera's thread hangs"
         assert "secret" not in str(self.told)
 
-    def wait(self, state: State, seconds: float = 10.0) -> Status:
+    def wait(self, state: State, seconds: float = 30.0) -> Status:
         until(lambda: self.camera.status.state is state, seconds)
         return self.camera.status
 
-    def wait_frames(self, more: int = 5, seconds: float = 10.0) -> None:
+    def wait_frames(self, more: int = 5, seconds: float = 30.0) -> None:
         want = len(self.frames) + more
         until(lambda: len(self.frames) >= want, seconds)
 

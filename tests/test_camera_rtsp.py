@@ -48,10 +48,10 @@ def gstreamer(port: int) -> Iterator[subprocess.Popen[str]]:
 def test_a_server_that_is_killed_and_started_again() -> None:
     with Watched(f"rtsp://viewer:secret@127.0.0.1:{(port := free_port())}/live") as seen:
         with gstreamer(port):
-            seen.wait_frames(10, 20)
+            seen.wait_frames(10)
         assert "went away" in seen.wait(State.RECONNECTING).message
         with gstreamer(port):
-            seen.wait_frames(10, 20)
+            seen.wait_frames(10)
             assert seen.wait(State.LIVE).losses == 1
 
 
@@ -59,12 +59,12 @@ def test_a_server_that_freezes_and_thaws() -> None:
     """SIGSTOP: the connection stands and nothing comes."""
     port = free_port()
     with gstreamer(port) as process, Watched(f"rtsp://viewer:secret@127.0.0.1:{port}/live") as seen:
-        seen.wait_frames(10, 20)
+        seen.wait_frames(10)
         process.send_signal(signal.SIGSTOP)
         assert "no picture for" in seen.wait(State.STALLED).message
         assert "in time" in seen.wait(State.RECONNECTING).message
         process.send_signal(signal.SIGCONT)
-        seen.wait_frames(10, 20)
+        seen.wait_frames(10)
         assert seen.wait(State.LIVE).hangs == 0
 
 
@@ -100,7 +100,7 @@ def test_lost_packets_over_udp_are_counted_as_damage() -> None:
         feed.noise = True
         mount.wish_key = feed.encoder.wish_key
         with Watched(address(server), source=replace(QUICK, rtsp_transport="udp")) as seen:
-            until(lambda: seen.camera.status.damaged > 3, 20)
+            until(lambda: seen.camera.status.damaged > 3)
             assert seen.wait(State.LIVE).losses == 0
     server.stop()
 
@@ -108,8 +108,8 @@ def test_lost_packets_over_udp_are_counted_as_damage() -> None:
 def test_a_camera_with_a_long_wait_between_key_pictures_starts_with_the_first() -> None:
     with serving() as (server, _, feed):
         object.__setattr__(feed.encoder.options, "gop_s", 20.0)
-        with Watched(address(server), first_frame_s=6.0) as seen:
-            seen.wait_frames(1, 6)
+        with Watched(address(server), first_frame_s=15.0) as seen:
+            seen.wait_frames(1, 15)
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: tuple[Path, Path]) -> None:  # noqa: F811
