@@ -17,6 +17,7 @@ from pipeline.errors import BadInput, UserError
 from pipeline.evaluate import evaluate
 from pipeline.flags import batching, config_of, covering, say, shared
 from pipeline.listed import Listed, place
+from pipeline.live_command import run as run_live
 from pipeline.records import RecordSink, read_records
 from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
@@ -36,6 +37,7 @@ def app() -> None:
 app.add_command(evaluate)
 app.add_command(verify)
 app.add_command(bench)
+app.add_command(run_live)
 
 
 @app.command()

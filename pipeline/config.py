@@ -102,6 +102,31 @@ class RunConfig(Section):
     workers: int = Field(0, ge=0, le=256)
 
 
+class LiveConfig(Section):
+    ring: int = Field(3, ge=1, le=100)
+    deadline_s: float = Field(0.5, gt=0, le=60)
+    seldom: int = Field(4, ge=1, le=30)
+    batch: int = Field(1, ge=1, le=64)
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    open_timeout_s: float = Field(5.0, gt=0, le=60)
+    read_timeout_s: float = Field(2.0, gt=0, le=60)
+    stall_s: float = Field(1.0, gt=0, le=60)
+    tls_verify: bool = True
+    ca_file: str = ""
+    camera_size: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
+    camera_fps: float = Field(0, ge=0, le=1000)
+    camera_format: str = ""
+    encoder: str = "libx264"
+    bitrate: int = Field(0, ge=0, le=1_000_000)
+    crf: float = Field(23, ge=0, le=51)
+    preset: str = "ultrafast"
+    gop_s: float = Field(1.0, gt=0, le=60)
+    segment_s: float = Field(0, ge=0, le=86400)
+    players: int = Field(64, ge=1, le=10_000)
+    tls_cert: str = ""
+    tls_key: str = ""
+
+
 class Config(Section):
     """The whole configuration; its sections are the tables of config.toml."""
 
@@ -110,6 +135,7 @@ class Config(Section):
     cover: CoverConfig = CoverConfig()
     encode: EncodeConfig = EncodeConfig()
     run: RunConfig = RunConfig()
+    live: LiveConfig = LiveConfig()
 
 
 def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:

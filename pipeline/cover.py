@@ -130,6 +130,16 @@ class Anonymizer:
         return planes(convert(av.VideoFrame.from_ndarray(rgb, format="rgb24"), picture.format.name))
 
 
+def fitted(covered: CoveredFrame, width: int, height: int) -> CoveredFrame:
+    """A covered frame scaled to width x height stored pixels, where it has another size."""
+    picture = covered.picture
+    if (picture.width, picture.height) == (width, height):
+        return covered
+    scaled = picture.reformat(width=width, height=height)
+    scaled.pts, scaled.time_base = picture.pts, picture.time_base
+    return CoveredFrame(scaled, covered.tracked)
+
+
 def _mask_of(plane: Plane, mask: Bool) -> Bool:
     """A patch's mask at the plane's resolution; a chroma pixel is covered when any of its pixels is."""
     for axis, step in ((0, plane.down), (1, plane.across)):

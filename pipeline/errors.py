@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from engines.errors import BadConfig, BadInput, EngineMismatch, UserError
 
-__all__ = ["BadConfig", "BadInput", "EngineMismatch", "SinkLost", "SourceLost", "UserError"]
+__all__ = ["BadConfig", "BadInput", "EngineMismatch", "Refused", "SinkLost", "SourceLost", "UserError"]
+
+
+class Refused(BadInput):
+    """A server that is there and says no: a wrong password, a wrong path. Asking again soon is no use."""
 
 
 class SourceLost(UserError):

@@ -27,6 +27,13 @@ FLAGS = {
     "preset": "encode.preset",
     "keep_metadata": "encode.keep_metadata",
     "workers": "run.workers",
+    "bitrate": "live.bitrate",
+    "encoder": "live.encoder",
+    "camera_size": "live.camera_size",
+    "camera_fps": "live.camera_fps",
+    "camera_format": "live.camera_format",
+    "segment": "live.segment_s",
+    "rtsp_transport": "live.rtsp_transport",
 }
 
 

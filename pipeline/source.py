@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Iterator
+import ssl
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -29,8 +30,8 @@ from pipeline.whole import missing_bytes
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
+# Not nobuffer: it throws away what was read to find out what comes, the key picture that a camera begins with among it.
 _LIVE_OPTIONS = {
-    "fflags": "nobuffer",
     "flags": "low_delay",
     "probesize": "500000",
     "analyzeduration": "500000",
@@ -43,6 +44,9 @@ class SourceOptions:
     """threads: decoder threads, 0 for one a core. Time-outs in seconds, for live sources only.
 
     data: data streams of files come along too; they may say where each picture was taken.
+    tls_verify: rtsps:// and https:// servers must show a certificate that ca_file (or the system) vouches for.
+    camera_size (width, height), camera_fps, camera_format (`mjpeg`, `yuyv422`, ...): what is asked of a webcam; None
+    and "" leave it the choice. patrol: called with each packet of a live source; what it raises ends the reading.
     """
 
     threads: int = 0
@@ -50,6 +54,12 @@ class SourceOptions:
     read_timeout_s: float = 2.0
     rtsp_transport: str = "tcp"
     data: bool = False
+    tls_verify: bool = True
+    ca_file: str = ""
+    camera_size: tuple[int, int] | None = None
+    camera_fps: float | None = None
+    camera_format: str = ""
+    patrol: Callable[[], None] | None = None
 
 
 class Source(Protocol):
@@ -136,11 +146,7 @@ class VideoSource:
             return av.open(os.path.abspath(text))
         if kind is Kind.LAVFI:
             return av.open(text, format="lavfi")
-        options = dict(_LIVE_OPTIONS)
-        if kind is Kind.HTTP:  # it may be a file, of which nobuffer would throw away what was read to probe it
-            del options["fflags"]
-        if kind is Kind.RTSP:
-            options["rtsp_transport"] = self._options.rtsp_transport
+        options = live_options(self.uri, self._options)
         timeout = (self._options.open_timeout_s, self._options.read_timeout_s)
         return av.open(text, format="v4l2" if kind is Kind.WEBCAM else None, options=options, timeout=timeout)
 
@@ -220,7 +226,8 @@ class VideoSource:
             else:
                 packet.stream = self._shelf[packet.stream_index]
                 yield SidePacket(packet)
-        yield from self._decoder.flush()
+        if not (self._live and self._fault):  # late pictures of a connection that broke are no sign of life
+            yield from self._decoder.flush()
         if self._live and not self._may_end:
             raise SourceLost(self._fault or "the source went away", self.uri.shown)
         if trouble := self._trouble():
@@ -238,6 +245,8 @@ class VideoSource:
                     if packet.size == 0 and packet.dts is None:
                         continue  # PyAV's sign to flush: _read() does that, also after an error
                     moved = True
+                    if self._live and self._options.patrol is not None:
+                        self._options.patrol()
                     self._seams.settle(packet)
                     if self._seams.found:
                         self._decoder.reopen = None  # its times are not the file's any more
@@ -292,6 +301,25 @@ class VideoSource:
         else:
             return None
         return promised - end if promised - end > slack else None
+
+
+def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
+    """FFmpeg's options for a source that is not a file."""
+    chosen = dict(_LIVE_OPTIONS)
+    if uri.kind is Kind.RTSP:
+        chosen["rtsp_transport"] = options.rtsp_transport
+    if options.tls_verify and uri.text.lower().startswith(("rtsps:", "https:")):
+        chosen["tls_verify"] = "1"
+        if ca_file := options.ca_file or ssl.get_default_verify_paths().cafile:
+            chosen["ca_file"] = ca_file
+    if uri.kind is Kind.WEBCAM:
+        if options.camera_size is not None:
+            chosen["video_size"] = "{}x{}".format(*options.camera_size)
+        if options.camera_fps is not None:
+            chosen["framerate"] = f"{options.camera_fps:g}"
+        if options.camera_format:
+            chosen["input_format"] = options.camera_format
+    return chosen
 
 
 def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStream:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import av
 
-from pipeline.errors import BadInput, UserError
+from pipeline.errors import BadInput, Refused, UserError
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -186,7 +186,7 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
     live = uri.kind in (Kind.RTSP, Kind.HTTP)
     for kind, (what, do) in _ANSWERS.items():
         if live and isinstance(error, kind):
-            return BadInput(what, uri.shown, do)
+            return (Refused if kind in _FINAL else BadInput)(what, uri.shown, do)
     if uri.kind is Kind.WEBCAM and error.errno in _WEBCAM:
         return BadInput(_WEBCAM[error.errno], uri.shown, "look for cameras with: ls /dev/video*")
     if isinstance(error, av.error.InvalidDataError):
@@ -218,6 +218,7 @@ _ANSWERS: dict[type[BaseException], tuple[str, str]] = {
     av.error.ExitError: ("it did not answer in time", "check the address and the network"),
     TimeoutError: ("it did not answer in time", "check the address and the network"),
 }
+_FINAL = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError, av.error.HTTPNotFoundError)
 _WEBCAM = {
     2: "there is no such camera",
     13: "no permission to use the camera",

@@ -1,0 +1,115 @@
+"""One detector for several cameras: each may have one picture waiting, and they are served in the order of asking."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from engines.detector import Detector
+from engines.letterbox import ImageView
+from engines.types import Detections
+
+
+class LookFailed(Exception):
+    """A picture was not looked at: the detector raised, hangs or came too late."""
+
+
+class Request:
+    """A picture that somebody waits for."""
+
+    def __init__(self, view: ImageView) -> None:
+        self.view = view
+        self.done = threading.Event()
+        self.found: Detections | None = None
+        self.error = ""
+        self.given_up = False
+
+
+class Desk:
+    """Runs the detector on a thread of its own. batch: pictures of different cameras that go in together."""
+
+    def __init__(self, detector: Detector, batch: int = 1) -> None:
+        self.detector, self.batch = detector, batch
+        self._waiting: deque[Request] = deque()
+        self._lock = threading.Condition()
+        self._stopped = False
+        self._busy_s = 0.0  # since when the detector has been at work, 0 when it rests
+        self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            self._lock.notify_all()
+
+    def join(self, timeout_s: float) -> bool:
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def ask(self, view: ImageView, deadline_s: float) -> Detections:
+        """The faces of a picture, within the deadline. Raises LookFailed.
+
+        While the detector hangs for longer than that on an earlier picture, the answer comes at once: waiting for
+        each would turn a detector that hangs into a camera that does.
+        """
+        request = Request(view)
+        with self._lock:
+            if self._stopped:
+                raise LookFailed("the detector has been stopped")
+            if self._busy_s and time.monotonic() - self._busy_s > deadline_s:
+                raise LookFailed("the detector hangs")
+            self._waiting.append(request)
+            self._lock.notify_all()
+        if not request.done.wait(deadline_s):
+            request.given_up = True
+            raise LookFailed(f"the detector took longer than {deadline_s:g} s")
+        if request.found is None:
+            raise LookFailed(request.error)
+        return request.found
+
+    def _run(self) -> None:
+        while (requests := self._take()) is not None:
+            found: Sequence[Detections | None] = [None] * len(requests)
+            error = ""
+            try:
+                found = self.detector.detect([request.view for request in requests])
+            except Exception as problem:  # whatever it is: nobody has looked at these pictures
+                error = f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
+            with self._lock:
+                self._busy_s = 0.0
+            for request, faces in zip(requests, found, strict=True):
+                request.found, request.error = faces, error
+                request.done.set()
+
+    def _take(self) -> list[Request] | None:
+        """Those that come next; None at the end."""
+        with self._lock:
+            while True:
+                self._waiting = deque(request for request in self._waiting if not request.given_up)
+                if self._stopped:
+                    return None
+                if self._waiting:
+                    break
+                self._lock.wait()
+            taken = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
+            self._busy_s = time.monotonic()
+            return taken
+
+
+class Asked(Detector):
+    """The desk, as a detector for one camera."""
+
+    def __init__(self, desk: Desk, deadline_s: float) -> None:
+        super().__init__(desk.detector.options)
+        self.desk, self.deadline_s = desk, deadline_s
+
+    def infer(self, images: object) -> tuple[object, object]:  # type: ignore[override]
+        raise NotImplementedError("it is asked for whole pictures")
+
+    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+        return [self.desk.ask(image, self.deadline_s) for image in images]

@@ -1,0 +1,1 @@
+"""RTSP out: a stream packed for RTP once, served to players and pushed to servers."""

@@ -1,0 +1,284 @@
+"""One connection to the RTSP server: its requests, and what is sent to it once it plays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.rtsp.auth import Gate
+from pipeline.rtsp.message import HEAD_LIMIT, Malformed, Message, pair_of, parse_head, path_of, response, transport_of
+from pipeline.rtsp.rtp import Unit
+
+if TYPE_CHECKING:
+    from pipeline.rtsp.server import Mount, RtspServer
+
+METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN, GET_PARAMETER, SET_PARAMETER"
+TRACK = "/track0"
+GUESSES = 5  # wrong passwords on one connection
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """connections at a time. buffer: bytes that wait for a player over TCP before pictures are dropped for it.
+
+    Seconds: idle_s without a request before it plays; stall_s without taking anything of what waits for it;
+    session_s without a sign of life over UDP; describe_s for which one waits for a first picture.
+    """
+
+    connections: int = 64
+    buffer: int = 1 << 20
+    idle_s: float = 15.0
+    stall_s: float = 10.0
+    session_s: float = 60.0
+    describe_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where to send: numbers of interleaved channels, or the player's UDP ports."""
+
+    rtp: int
+    rtcp: int
+    udp: bool
+
+
+class Player:
+    """Reads requests until the connection ends. Everything runs on the server's loop."""
+
+    def __init__(self, server: RtspServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.server, self.limits = server, server.limits
+        self._reader, self._writer = reader, writer
+        self._transport = writer.transport
+        peer = writer.get_extra_info("peername") or ("", 0)
+        self._host: str = peer[0]
+        self._gate = Gate()
+        self._session = ""
+        self._mount: Mount | None = None
+        self._route: Route | None = None
+        self._playing = False
+        self._waits = True  # for a key picture
+        self._sign_s = self._moved_s = time.monotonic()
+        self._held = 0  # bytes that waited when it was last looked at
+        self.dropped = 0
+
+    async def serve(self) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            try:
+                while (message := await self._next()) is not None:
+                    await self._answer(message)
+            except Malformed as error:
+                self._reply(error.code, {})
+            except asyncio.LimitOverrunError:
+                self._reply(413, {})
+
+    def refuse(self) -> None:
+        """One too many."""
+        self._reply(503, {"Retry-After": "10"})
+        self._writer.close()
+
+    def leave(self) -> None:
+        self._playing = False
+        if self._mount is not None:
+            self._mount.players.discard(self)
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()  # who is gone would keep it for ever
+        else:
+            self._writer.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def check(self) -> None:
+        """Let go of a player who takes nothing any more, or of whom nothing is heard."""
+        now = time.monotonic()
+        self._note_progress(now)
+        stalled = self._held > 0 and now - self._moved_s > self.limits.stall_s
+        lost = self._route is not None and self._route.udp and now - self._sign_s > self.limits.session_s
+        if stalled or lost:
+            self.abort()
+
+    def heard(self, host: str, port: int) -> None:
+        route = self._route
+        if route is not None and route.udp and host == self._host and port in (route.rtp, route.rtcp):
+            self._sign_s = time.monotonic()
+
+    def give(self, unit: Unit) -> None:
+        """A picture, when it plays: from a key picture on, and after a gap from the next one on."""
+        mount = self._mount
+        if not self._playing or mount is None or self._route is None:
+            return
+        if self._waits and not unit.key:
+            return
+        if not self._route.udp:
+            self._note_progress(time.monotonic())
+            if self._held + unit.size > self.limits.buffer:
+                self._drop(mount)
+                return
+        if not (self._send_udp(unit, self._route) if self._route.udp else self._send_tcp(unit, self._route)):
+            self._drop(mount)
+            return
+        self._waits = False
+        mount.sent += 1
+        mount.octets += unit.size
+
+    def _drop(self, mount: Mount) -> None:
+        self._waits = True
+        self.dropped += 1
+        mount.dropped += 1
+
+    def _note_progress(self, now: float) -> None:
+        size = self._transport.get_write_buffer_size()
+        if size < self._held or not size:
+            self._moved_s = now
+        self._held = size
+
+    def _send_tcp(self, unit: Unit, route: Route) -> bool:
+        """Interleaved with the answers, RFC 2326 section 10.12."""
+        parts: list[bytes] = []
+        if unit.report is not None:
+            parts += (b"$", bytes([route.rtcp]), len(unit.report).to_bytes(2, "big"), unit.report)
+        channel = bytes([route.rtp])
+        for packet in unit.packets:
+            parts += (b"$", channel, len(packet).to_bytes(2, "big"), packet)
+        self._transport.write(b"".join(parts))
+        return not self._transport.is_closing()
+
+    def _send_udp(self, unit: Unit, route: Route) -> bool:
+        pair = self.server.udp
+        if pair is None:
+            return False
+        try:
+            if unit.report is not None:
+                pair.rtcp.sendto(unit.report, (self._host, route.rtcp))
+            for packet in unit.packets:
+                pair.rtp.sendto(packet, (self._host, route.rtp))
+        except OSError:  # no room, or nobody there any more: the session's time-out finds out
+            return False
+        return True
+
+    async def _next(self) -> Message | None:
+        """The next request; None at the end. What players report over the same connection is passed over."""
+        while True:
+            patience = None if self._playing else self.limits.idle_s
+            first = await asyncio.wait_for(self._reader.read(1), patience)
+            if not first:
+                return None
+            self._sign_s = time.monotonic()
+            async with asyncio.timeout(self.limits.idle_s):
+                if first == b"$":
+                    head = await self._reader.readexactly(3)
+                    await self._reader.readexactly(int.from_bytes(head[1:], "big"))
+                elif first not in b"\r\n":
+                    text = first + await self._reader.readuntil(b"\r\n\r\n")
+                    if len(text) > HEAD_LIMIT:
+                        raise Malformed("the head is too long", 413)
+                    message = parse_head(text[:-4])
+                    await self._reader.readexactly(message.length)  # what it says does not matter to us
+                    return message
+
+    async def _answer(self, message: Message) -> None:
+        method, url, version = message.start
+        headers = {"CSeq": message.headers.get("cseq", "0")}
+        if version != "RTSP/1.0":
+            self._reply(505, headers)
+        elif method == "OPTIONS":
+            self._reply(200, headers | {"Public": METHODS})
+        elif method not in METHODS.split(", "):
+            self._reply(405, headers | {"Allow": METHODS})
+        else:
+            await self._answer_about(message, method, url, headers)
+
+    async def _answer_about(self, message: Message, method: str, url: str, headers: dict[str, str]) -> None:
+        path = path_of(url)
+        mount = self.server.mounts.get(path) or self.server.mounts.get(path.removesuffix(TRACK))
+        # Whether a path exists is told to those alone who may know: every stream's password lets one ask.
+        users = mount.users if mount is not None else self._all_users()
+        if not self._gate.admits(users, method, message.headers.get("authorization", "")):
+            self._reply(401, headers | {"WWW-Authenticate": self._gate.challenge()})
+            if self._gate.failures >= GUESSES:
+                raise ConnectionAbortedError
+        elif mount is None:
+            self._reply(404, headers)
+        elif method == "DESCRIBE":
+            await self._describe(mount, url, headers)
+        elif method == "SETUP":
+            self._set_up(mount, message, headers)
+        elif not self._session or message.session not in ("", self._session) or mount is not self._mount:
+            # A keep-alive outside of a session is as good as an OPTIONS.
+            self._reply(200 if method.endswith("_PARAMETER") and not message.session else 454, headers)
+        else:
+            self._act(mount, method, headers | {"Session": self._session})
+
+    def _all_users(self) -> dict[str, str]:
+        return {user: word for mount in self.server.mounts.values() for user, word in mount.users.items()}
+
+    async def _describe(self, mount: Mount, url: str, headers: dict[str, str]) -> None:
+        """The stream's description, for which the first key picture must have come."""
+        end = time.monotonic() + self.limits.describe_s
+        while not mount.described.is_set():
+            if time.monotonic() > end:
+                self._reply(503, headers | {"Retry-After": "5"})
+                return
+            await asyncio.sleep(0.02)
+        host = (self._writer.get_extra_info("sockname") or ("0.0.0.0", 0))[0]
+        body = mount.packetizer.sdp(mount.path or "facestream", host).encode()
+        base = url.rstrip("/") + "/"
+        self._reply(200, headers | {"Content-Type": "application/sdp", "Content-Base": base}, body)
+
+    def _set_up(self, mount: Mount, message: Message, headers: dict[str, str]) -> None:
+        if self._playing or (self._mount is not None and self._mount is not mount):
+            self._reply(455, headers)
+            return
+        for offer in transport_of(message.headers.get("transport", "")):
+            found = self._route_for(offer)
+            if found is not None:
+                self._route, words = found
+                self._mount, self._session = mount, self._session or secrets.token_hex(8)
+                session = f"{self._session};timeout={self.limits.session_s:.0f}"
+                self._reply(200, headers | {"Transport": words, "Session": session})
+                return
+        self._reply(461, headers)
+
+    def _route_for(self, offer: dict[str, str]) -> tuple[Route, str] | None:
+        """A way of sending that the client offers and we can do. UDP goes to the client's own address only, wherever
+        it asks us to send: no one can be flooded through us."""
+        if offer.get("mode", "play").lower() != "play" or "multicast" in offer:
+            return None
+        ssrc = f"ssrc={self._mount_ssrc()}" if self._mount else ""
+        if offer[""] == "RTP/AVP/TCP":
+            channels = pair_of(offer.get("interleaved", "0-1"))
+            if channels is None or channels[1] > 255:
+                return None
+            words = f"RTP/AVP/TCP;unicast;interleaved={channels[0]}-{channels[1]}"
+            return Route(*channels, udp=False), ";".join(filter(None, (words, ssrc)))
+        ports, pair = pair_of(offer.get("client_port", "")), self.server.udp
+        if offer[""] not in ("RTP/AVP", "RTP/AVP/UDP") or ports is None or pair is None or ports[0] < 1024:
+            return None
+        words = f"RTP/AVP;unicast;client_port={ports[0]}-{ports[1]};server_port={pair.ports[0]}-{pair.ports[1]}"
+        return Route(*ports, udp=True), ";".join(filter(None, (words, ssrc)))
+
+    def _mount_ssrc(self) -> str:
+        assert self._mount is not None
+        return f"{self._mount.packetizer.ssrc:08X}"
+
+    def _act(self, mount: Mount, method: str, headers: dict[str, str]) -> None:
+        if method == "PLAY":
+            headers |= {"Range": "npt=now-"}
+        self._reply(200, headers)
+        if method == "PLAY" and not self._playing:
+            self._playing = self._waits = True
+            mount.players.add(self)
+            mount.wish_key()
+        elif method == "PAUSE":
+            self._playing = False
+            mount.players.discard(self)
+        elif method == "TEARDOWN":
+            raise ConnectionAbortedError
+
+    def _reply(self, code: int, headers: dict[str, str], body: bytes = b"") -> None:
+        with contextlib.suppress(OSError):
+            self._transport.write(response(code, {**headers, "Server": "facestream"}, body))

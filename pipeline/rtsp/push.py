@@ -1,0 +1,148 @@
+"""Pushing a stream to an RTSP server, again and again for as long as it takes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.backoff import Backoff
+from pipeline.camera import STEADY_S, State
+from pipeline.errors import Refused, UserError
+from pipeline.rtsp.client import Connection, PushOptions, reason, target_of
+from pipeline.rtsp.message import Malformed
+from pipeline.rtsp.rtp import Packetizer, Unit
+from pipeline.uri import redact
+
+
+@dataclass(frozen=True, slots=True)
+class PushCounts:
+    """Pictures sent and dropped, connections made and lost."""
+
+    sent: int = 0
+    dropped: int = 0
+    connects: int = 0
+    losses: int = 0
+
+
+class Pusher:
+    """Keeps one stream on one server, on a thread of its own. send() never waits.
+
+    told: called with each new state and a line of explanation without passwords.
+    wish_key: called when the server begins to record, which wants a key picture.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        packetizer: Packetizer,
+        options: PushOptions | None = None,
+        told: Callable[[State, str], None] = lambda state, message: None,
+        wish_key: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.target, self.options = target_of(address), options or PushOptions()
+        self.packetizer, self._told, self.wish_key = packetizer, told, wish_key
+        self.state, self.message = State.CONNECTING, ""
+        self._units: deque[Unit] = deque()
+        self._held = 0
+        self._waits, self._gap = True, False  # for a key picture; because some were dropped
+        self._recording = False
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._stop = threading.Event()
+        self._described = threading.Event()
+        self._sent = self._dropped = self._connects = self._losses = 0
+        self._thread = threading.Thread(target=self._run, name="rtsp push", daemon=True)
+
+    @property
+    def counts(self) -> PushCounts:
+        return PushCounts(self._sent, self._dropped, self._connects, self._losses)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end; returns at once."""
+        self._stop.set()
+        self._ready.set()
+
+    def join(self, timeout_s: float) -> bool:
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def send(self, unit: Unit) -> None:
+        """Put a picture in line; where the line is too long, drop up to the next key picture."""
+        if unit.key:
+            self._described.set()
+        with self._lock:
+            if not self._recording:
+                return
+            if self._held + unit.size > self.options.buffer:
+                self._waits = self._gap = True
+            elif unit.key:
+                self._waits = self._gap = False
+            if self._waits:
+                self._dropped += self._gap
+                return
+            self._units.append(unit)
+            self._held += unit.size
+        self._ready.set()
+
+    def _run(self) -> None:
+        backoff = Backoff(most=self.options.most_s, slow=self.options.slow_s)
+        while not self._stop.is_set():
+            refused, live_s = False, 0.0
+            try:
+                if not self._described.wait(0.2):
+                    continue  # nothing to announce yet
+                with Connection(self.target, self.options, self._stop) as connection:
+                    connection.record(self.packetizer.sdp("facestream"))
+                    live_s = time.monotonic()
+                    self._connects += 1
+                    self._begin()
+                    self._become(State.LIVE, "")
+                    self.wish_key()
+                    self._stream(connection)
+                return
+            except Refused as error:
+                what, refused = f"{error.what}; tried again every {self.options.slow_s:.0f} s", True
+            except UserError as error:
+                what = error.what
+            except (OSError, Malformed, ValueError) as error:
+                what = reason(error)
+            finally:
+                with self._lock:
+                    self._recording = False
+            self._losses += bool(live_s)
+            if live_s and time.monotonic() - live_s > STEADY_S:
+                backoff.reset()
+            self._become(State.FAILED if refused else State.RECONNECTING, what)
+            self._stop.wait(backoff.next(refused))
+
+    def _begin(self) -> None:
+        with self._lock:
+            self._units.clear()
+            self._held, self._waits, self._gap, self._recording = 0, True, False, True
+
+    def _stream(self, connection: Connection) -> None:
+        while not self._stop.is_set():
+            self._ready.wait(0.5)
+            self._ready.clear()
+            connection.listen()
+            while not self._stop.is_set():
+                with self._lock:
+                    if not self._units:
+                        break
+                    unit = self._units.popleft()
+                connection.send(unit)
+                with self._lock:
+                    self._held -= unit.size
+                    self._sent += 1
+
+    def _become(self, state: State, message: str) -> None:
+        if (state, message) != (self.state, self.message):
+            self.state, self.message = state, message
+            self._told(state, redact(message))

@@ -1,0 +1,116 @@
+"""H.264 into RTP packets (RFC 6184, packetization mode 1) with sender reports (RFC 3550), and the SDP for them.
+
+FFmpeg has a packetiser too, but a new one for each encoder: with a new size of the picture the players would see
+another stream, with other numbers and times. Here they see one stream that goes on.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import struct
+from dataclasses import dataclass
+
+PAYLOAD_TYPE = 96
+CLOCK = 90000  # Hz
+MTU = 1400  # bytes of an RTP packet: fits into an Ethernet frame, with room for tunnels
+_NTP_EPOCH = 2208988800  # seconds from 1900 to 1970
+_SPS, _PPS, _SEI, _DELIMITER, _FU_A = 7, 8, 6, 9, 28
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A picture on its way: its RTP packets, whether a player may begin with it, and a sender report with each such."""
+
+    packets: tuple[bytes, ...]
+    key: bool
+    report: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.packets))
+
+
+def nal_units(data: bytes) -> list[bytes]:
+    """The NAL units of an Annex B byte stream, without start codes."""
+    units = []
+    at = data.find(b"\0\0\1")
+    while at >= 0:
+        after = data.find(b"\0\0\1", at + 3)
+        unit = data[at + 3 : after if after >= 0 else len(data)].rstrip(b"\0")
+        if unit:
+            units.append(unit)
+        at = after
+    return units
+
+
+class Packetizer:
+    """One RTP stream, from its first packet to its last."""
+
+    def __init__(self, mtu: int = MTU) -> None:
+        self.mtu = mtu
+        self.ssrc = secrets.randbits(32)
+        self.sequence = secrets.randbits(16)
+        self.base = secrets.randbits(32)
+        self.sent = self.octets = 0
+        self.sps = self.pps = b""  # the newest ones
+
+    def pack(self, data: bytes, ticks: int, key: bool, wall_s: float) -> Unit:
+        """An encoded picture (Annex B) as packets. ticks: its time, 1/90000 s; wall_s: the same by the wall clock."""
+        units = [unit for unit in nal_units(data) if unit[0] & 31 not in (_SEI, _DELIMITER)]
+        kinds = {unit[0] & 31 for unit in units}
+        self.sps = next((unit for unit in units if unit[0] & 31 == _SPS), self.sps)
+        self.pps = next((unit for unit in units if unit[0] & 31 == _PPS), self.pps)
+        if key and self.sps and not {_SPS, _PPS} <= kinds:  # who joins here needs them
+            units = [self.sps, self.pps, *(unit for unit in units if unit[0] & 31 not in (_SPS, _PPS))]
+        payloads = [payload for unit in units for payload in self._fragments(unit)]
+        stamp = (self.base + ticks) & 0xFFFFFFFF
+        packets = []
+        for n, payload in enumerate(payloads):
+            marker = 0x80 if n == len(payloads) - 1 else 0
+            packets.append(
+                struct.pack(">BBHII", 0x80, marker | PAYLOAD_TYPE, self.sequence, stamp, self.ssrc) + payload
+            )
+            self.sequence = (self.sequence + 1) & 0xFFFF
+            self.octets += len(payload)
+        self.sent += len(packets)
+        return Unit(tuple(packets), key, self._report(stamp, wall_s) if key else None)
+
+    def _fragments(self, unit: bytes) -> list[bytes]:
+        """A NAL unit as payloads: itself, or FU-A parts (RFC 6184 section 5.8)."""
+        room = self.mtu - 12
+        if len(unit) <= room:
+            return [unit]
+        head, kind = (unit[0] & 0xE0) | _FU_A, unit[0] & 31
+        parts = [unit[at : at + room - 2] for at in range(1, len(unit), room - 2)]
+        last = len(parts) - 1
+        return [bytes([head, kind | (n == 0) << 7 | (n == last) << 6]) + part for n, part in enumerate(parts)]
+
+    def _report(self, stamp: int, wall_s: float) -> bytes:
+        """A sender report and a source description, as RFC 3550 wants them together."""
+        ntp = round((wall_s + _NTP_EPOCH) * 2**32) & (2**64 - 1)
+        words = struct.pack(">BBHIQIII", 0x80, 200, 6, self.ssrc, ntp, stamp, self.sent & 0xFFFFFFFF, self.octets & 0xFFFFFFFF)  # fmt: skip # noqa: E501
+        name = b"facestream"
+        item = bytes([1, len(name)]) + name + b"\0"
+        item += bytes(-len(item) % 4)
+        return words + struct.pack(">BBHI", 0x81, 202, 1 + len(item) // 4, self.ssrc) + item
+
+    def sdp(self, name: str, address: str = "0.0.0.0") -> str:
+        """The stream's description (RFC 8866). Wants a first key picture to have been packed."""
+        family = "IP6" if ":" in address else "IP4"
+        sets = ",".join(base64.b64encode(part).decode() for part in (self.sps, self.pps))
+        level = self.sps[1:4].hex().upper()
+        lines = [
+            "v=0",
+            f"o=- {self.ssrc} 1 IN {family} {address}",
+            f"s={name}",
+            f"c=IN {family} {address}",
+            "t=0 0",
+            "a=control:*",
+            "a=range:npt=now-",
+            f"m=video 0 RTP/AVP {PAYLOAD_TYPE}",
+            f"a=rtpmap:{PAYLOAD_TYPE} H264/{CLOCK}",
+            f"a=fmtp:{PAYLOAD_TYPE} packetization-mode=1; sprop-parameter-sets={sets}; profile-level-id={level}",
+            "a=control:track0",
+        ]
+        return "\r\n".join(lines) + "\r\n"

@@ -1,0 +1,137 @@
+"""Servers for tests, on loopback, that misbehave on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.camera import Camera, CameraOptions, State, Status
+from pipeline.source import SourceOptions
+from pipeline.types import Frame
+from pipeline.uri import parse
+
+QUICK = SourceOptions(threads=1, open_timeout_s=1.0, read_timeout_s=0.4)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    """Wait for something that must come true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "never came true"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def talking(answer: Callable[[socket.socket], None], port: int = 0) -> Iterator[int]:
+    """A server that gives each connection to `answer` on a thread of its own; yields its port.
+
+    At the end everything is cut off: with a reset where data is on its way, as a killed process does.
+    """
+    listener = socket.create_server(("127.0.0.1", port))
+    open_now: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            answer(connection)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                open_now.append(connection)
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for connection in open_now:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+
+class Stream:
+    """An HTTP stream of MPEG-TS bytes at about the pace of a camera. What it does can be changed while it runs.
+
+    stalled: nothing is sent. data: what is sent, over and over.
+    """
+
+    def __init__(self, path: Path, seconds: float = 1.0) -> None:
+        self.data, self.seconds = path.read_bytes(), seconds
+        self.stalled = False
+        self.taken = 0  # connections so far
+
+    def __call__(self, connection: socket.socket) -> None:
+        connection.recv(4096)
+        self.taken += 1
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
+        while True:
+            data, piece = self.data, 188 * 7
+            for at in range(0, len(data), piece):
+                while self.stalled:
+                    time.sleep(0.01)
+                if data is not self.data:
+                    break
+                connection.sendall(data[at : at + piece])
+                time.sleep(self.seconds * piece / len(data))
+
+
+class Watched:
+    """A camera with a memory: every state and message it told, every frame it gave, and a watchdog."""
+
+    def __init__(self, address: str, **options: Any) -> None:
+        given = {"source": QUICK, "stall_s": 0.2, "most_s": 0.5, "slow_s": 0.5, "first_frame_s": 2.0, "dead_s": 1.5}
+        self.told: list[Status] = []
+        self.frames: list[tuple[int, int, tuple[int, int]]] = []  # index, pts, size
+        self.camera = Camera("door", parse(address), CameraOptions(**{**given, **options}), self.take, self.told.append)
+        self.over = threading.Event()
+
+    def take(self, frame: Frame) -> None:
+        assert frame.pts is not None
+        self.frames.append((frame.index, frame.pts, frame.size))
+
+    def watch(self) -> None:
+        while not self.over.wait(0.05):
+            self.camera.check()
+
+    def __enter__(self) -> Watched:
+        self.camera.start()
+        threading.Thread(target=self.watch, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.camera.stop()
+        joined = self.camera.join(15)
+        self.over.set()
+        assert joined or self.camera.status.hangs, "the camera's thread hangs"
+        assert "secret" not in str(self.told)
+
+    def wait(self, state: State, seconds: float = 30.0) -> Status:
+        until(lambda: self.camera.status.state is state, seconds)
+        return self.camera.status
+
+    def wait_frames(self, more: int = 5, seconds: float = 30.0) -> None:
+        want = len(self.frames) + more
+        until(lambda: len(self.frames) >= want, seconds)
+
+    @property
+    def states(self) -> list[State]:
+        """The states it went through, each once for a stretch."""
+        all_ = [status.state for status in self.told]
+        return [state for n, state in enumerate(all_) if n == 0 or state is not all_[n - 1]]
