@@ -111,5 +111,7 @@ class Asked(Detector):
     def infer(self, images: object) -> tuple[object, object]:  # type: ignore[override]
         raise NotImplementedError("it is asked for whole pictures")
 
-    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+    def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
+        if not coarsest:
+            raise NotImplementedError("it is asked for faces of all sizes")
         return [self.desk.ask(image, self.deadline_s) for image in images]
