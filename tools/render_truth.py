@@ -248,7 +248,7 @@ CLIPS: tuple[Callable[[Stills, Rng], Clip], ...] = (
 
 def small() -> Clip:
     """One clip of two shots from what the demo clip is made of: a face that steps out from behind a pillar unsharp, an
-    occlusion of 6 to 10 frames, a cut."""
+    occlusion of 6 to 10 frames, a cut, a small face that is never sharp."""
     from make_demo_clip import WALKERS, face, sprite
 
     place = hall()
@@ -266,10 +266,17 @@ def small() -> Clip:
     closer = view(place, SMALL, (0, 0.9, 0.5, 1.5), (1, 0.8, 0.5, 1.5))
     second = (
         Layer(place, closer),
+        Layer(people[1], walk(people[1], 0, (0, 320, 120, 0.2), (1, 345, 122, 0.2)), path((0.0, 3.5), (1.0, 3.5))),
         Layer(people[2], walk(people[2], 0, (0, 180, 150, 0.8), (1, 220, 150, 0.85))),
         Layer(people[0], walk(people[0], 0, (0, 470, 140, 0.6), (1, 440, 140, 0.6))),
     )
-    return Clip("small", "a late birth, an occlusion, a cut", SMALL, 30, (Shot(60, first), Shot(30, second)))
+    return Clip(
+        "small",
+        "a late birth, an occlusion, a cut, a small unsharp face",
+        SMALL,
+        30,
+        (Shot(60, first), Shot(30, second)),
+    )
 
 
 def main() -> None:

@@ -1,0 +1,111 @@
+"""The leak gate: a rendered clip through the whole program, and proof that it sees each safeguard fail."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engines.detector import load
+from pipeline.config import read
+from pipeline.cover import Anonymizer
+from pipeline.leaks import LeakMeter, read_truth
+from pipeline.lookahead import Lookahead
+from pipeline.pixels import measure
+from pipeline.run import Job, run
+from pipeline.tally import Leaks
+from pipeline.types import Box
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+
+import render_truth
+import scene
+from leak_table import Known
+
+MOST, LONGEST, OVERBLUR = 0.005, 2, 1.8
+
+
+class Gate:
+    """A clip of 90 frames with a late birth, an occlusion, a cut and a face that is never sharp.
+
+    The detector looks at each picture once a threshold.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        clip = render_truth.small()
+        scene.write(clip, folder, 0)
+        self.video, self.truth = folder / f"{clip.name}.mp4", read_truth(folder / f"{clip.name}.truth.txt")
+        self.out = folder / "out.mp4"
+        self.detectors: dict[float, Known] = {}
+
+    def boxes(self, **settings: Any) -> Leaks:
+        """What the shipped detector and defaults, but for these settings, leave uncovered."""
+        config = read(None, settings)
+        if config.detector.threshold not in self.detectors:
+            detector = load(config.detector.model, config.detector.options())
+            self.detectors[config.detector.threshold] = Known(detector, 0.0)
+        meter = LeakMeter(self.truth, config.cover)
+        run(Job(str(self.video), None), config, self.detectors[config.detector.threshold], meter, False)
+        return meter.result()
+
+    def pixels(self) -> Leaks:
+        """What the written video shows."""
+        config = read(None, {"encode.preset": "ultrafast", "cover.hide": "solid"})
+        detector = self.detectors[config.detector.threshold]
+        run(Job(str(self.video), self.out, overwrite=True), config, detector, None, False)
+        return measure(self.video, self.out, self.truth).result()
+
+
+def tight(leaks: Leaks) -> bool:
+    return leaks.leak_rate <= MOST and leaks.longest_exposed_run <= LONGEST and leaks.overblur <= OVERBLUR
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    return Gate(tmp_path_factory.mktemp("gate"))
+
+
+def test_nothing_leaks(gate: Gate) -> None:
+    found = gate.boxes()
+    assert found.face_frames == 179
+    assert tight(found), found
+    assert tight(gate.pixels()), gate.pixels()
+
+
+def forget(self: Lookahead, box: Box, index: int) -> None:
+    self.young.pop(box.id, None)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "broken"),
+    [
+        pytest.param(Lookahead, "_backfill", forget, id="backfill"),
+        pytest.param(Lookahead, "_fill_gap", lambda self, box: None, id="interpolation"),
+    ],
+)
+def test_the_gate_sees_a_broken_look_ahead(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, where: type, name: str, broken: Callable[..., None]
+) -> None:
+    monkeypatch.setattr(where, name, broken)
+    assert not tight(gate.boxes())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"tracker.coast_s": 0.0}, id="coasting"),
+        pytest.param({"detector.threshold": 0.6}, id="low threshold"),
+        pytest.param({"cover.scale": 1.0}, id="scale of the covers"),
+    ],
+)
+def test_the_gate_sees_a_safeguard_that_is_off(gate: Gate, settings: dict[str, float]) -> None:
+    assert not tight(gate.boxes(**settings))
+
+
+def test_the_gate_sees_a_broken_cover(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate.boxes()
+    monkeypatch.setattr(Anonymizer, "_apply", lambda self, picture, patch: None)
+    assert gate.pixels().leak_rate_tau50 > 0.7  # what is never sharp has little detail to lose
