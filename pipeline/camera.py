@@ -18,7 +18,8 @@ from pipeline.backoff import Backoff
 from pipeline.clock import TICK, LiveClock
 from pipeline.errors import Refused, SourceLost, UserError
 from pipeline.ring import Cancelled
-from pipeline.source import SourceOptions, open_source
+from pipeline.source import open_source
+from pipeline.source_options import SourceOptions
 from pipeline.types import Frame, StreamInfo
 from pipeline.uri import Kind, Uri, redact
 

@@ -23,7 +23,7 @@ from pipeline.errors import BadConfig, BadInput
 from pipeline.flags import Size, config_of, covering, say, shared
 from pipeline.live import Channel, Live
 from pipeline.livevideo import check_encoder
-from pipeline.source import SourceOptions
+from pipeline.source_options import SourceOptions
 from pipeline.uri import Kind, Uri, check_file, parse
 
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")

@@ -15,7 +15,8 @@ from pipeline.errors import BadInput
 from pipeline.exposed import Filmstrip
 from pipeline.leaks import drawn, ellipse_of
 from pipeline.planes import luma_view, rgb_view
-from pipeline.source import SourceOptions, open_source
+from pipeline.source import open_source
+from pipeline.source_options import SourceOptions
 from pipeline.tally import Sight, Tally
 from pipeline.types import Frame
 

@@ -25,7 +25,8 @@ from pipeline.errors import SourceLost
 from pipeline.line import Line
 from pipeline.ring import Cancelled, Ring
 from pipeline.sink import Sink, check_output, open_sink
-from pipeline.source import Source, SourceOptions, open_source
+from pipeline.source import Source, open_source
+from pipeline.source_options import SourceOptions
 from pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
 
 

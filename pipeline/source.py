@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +21,7 @@ from pipeline.decode import Decoder, Packet, Seams
 from pipeline.errors import BadInput, SourceLost
 from pipeline.extras import Attachment, attachment_of, chapters_of, light_of, lost_light
 from pipeline.picture import display_matrix
+from pipeline.source_options import SourceOptions, live_options
 from pipeline.still import ImageSource
 from pipeline.types import Frame, SidePacket, StreamInfo
 from pipeline.uri import Kind, Uri, check_file, explain, parse
@@ -30,36 +29,6 @@ from pipeline.whole import missing_bytes
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
-# Not nobuffer: it throws away what was read to find out what comes, the key picture that a camera begins with among it.
-_LIVE_OPTIONS = {
-    "flags": "low_delay",
-    "probesize": "500000",
-    "analyzeduration": "500000",
-    "export_side_data": "prft",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOptions:
-    """threads: decoder threads, 0 for one a core. Time-outs in seconds, for live sources only.
-
-    data: data streams of files come along too; they may say where each picture was taken.
-    tls_verify: rtsps:// and https:// servers must show a certificate that ca_file (or the system) vouches for.
-    camera_size (width, height), camera_fps, camera_format (`mjpeg`, `yuyv422`, ...): what is asked of a webcam; None
-    and "" leave it the choice. patrol: called with each packet of a live source; what it raises ends the reading.
-    """
-
-    threads: int = 0
-    open_timeout_s: float = 5.0
-    read_timeout_s: float = 2.0
-    rtsp_transport: str = "tcp"
-    data: bool = False
-    tls_verify: bool = True
-    ca_file: str = ""
-    camera_size: tuple[int, int] | None = None
-    camera_fps: float | None = None
-    camera_format: str = ""
-    patrol: Callable[[], None] | None = None
 
 
 class Source(Protocol):
@@ -301,25 +270,6 @@ class VideoSource:
         else:
             return None
         return promised - end if promised - end > slack else None
-
-
-def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
-    """FFmpeg's options for a source that is not a file."""
-    chosen = dict(_LIVE_OPTIONS)
-    if uri.kind is Kind.RTSP:
-        chosen["rtsp_transport"] = options.rtsp_transport
-    if options.tls_verify and uri.text.lower().startswith(("rtsps:", "https:")):
-        chosen["tls_verify"] = "1"
-        if ca_file := options.ca_file or ssl.get_default_verify_paths().cafile:
-            chosen["ca_file"] = ca_file
-    if uri.kind is Kind.WEBCAM:
-        if options.camera_size is not None:
-            chosen["video_size"] = "{}x{}".format(*options.camera_size)
-        if options.camera_fps is not None:
-            chosen["framerate"] = f"{options.camera_fps:g}"
-        if options.camera_format:
-            chosen["input_format"] = options.camera_format
-    return chosen
 
 
 def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStream:

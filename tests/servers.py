@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.camera import Camera, CameraOptions, State, Status
-from pipeline.source import SourceOptions
+from pipeline.source_options import SourceOptions
 from pipeline.types import Frame
 from pipeline.uri import parse
 

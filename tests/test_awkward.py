@@ -19,7 +19,8 @@ from pipeline.config import read
 from pipeline.errors import UserError
 from pipeline.extras import light_of
 from pipeline.run import Job, Report, run_stages
-from pipeline.source import SourceOptions, open_source
+from pipeline.source import open_source
+from pipeline.source_options import SourceOptions
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
 from tests.awkward import FILES, Awkward, helpers, probe
 from tests.conftest import picture, render

@@ -17,7 +17,7 @@ import pytest
 from pipeline.backoff import Backoff
 from pipeline.camera import State
 from pipeline.clock import LiveClock
-from pipeline.source import SourceOptions, live_options
+from pipeline.source_options import SourceOptions, live_options
 from pipeline.uri import parse
 from tests.servers import QUICK, Stream, Watched, free_port, talking, until
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from engines.boxes import Array
 from pipeline.exposed import ROWS, TILE, Filmstrip, timeline
-from pipeline.source import SourceOptions, open_source
+from pipeline.source import open_source
+from pipeline.source_options import SourceOptions
 from pipeline.tally import Sight, Tally
 from pipeline.types import Frame
 from tests.pack import DEMO, demo_truth

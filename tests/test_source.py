@@ -19,7 +19,8 @@ from PIL import Image
 
 from pipeline.errors import BadInput, SourceLost
 from pipeline.picture import PLANAR, duplicate, planar_format, to_planar
-from pipeline.source import Source, SourceOptions, open_source
+from pipeline.source import Source, open_source
+from pipeline.source_options import SourceOptions
 from pipeline.types import Frame, SidePacket, StreamInfo
 from tests.conftest import picture, render, unprivileged
 
