@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.cli import main as run
-
 
 def main() -> None:
+    try:
+        from pipeline.cli import main as run  # takes a second: Ctrl-C may come in it
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run())
 
 

@@ -60,10 +60,13 @@ def anonymize(
 
     Folders keep their structure; of several files, one bad one does not stop the rest.
     """
-    listed = Listed.read(list_file) if list_file is not None else Listed((), ())
     if not inputs and list_file is None:
         raise BadInput("no input is given", do="name files, folders or globs, or a --list")
-    jobs = [*(_jobs(inputs, output, flags["overwrite"]) if inputs else ()), *listed.jobs(output, flags["overwrite"])]
+    jobs = _jobs(inputs, output, flags["overwrite"]) if inputs else []
+    listed = Listed((), ())
+    if list_file is not None:
+        listed = Listed.read(list_file)
+        jobs += listed.jobs(output, flags["overwrite"])
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing)
     if alone:
         return _all(jobs, records, flags, run_twice if two_pass else run)
