@@ -89,7 +89,7 @@ def test_a_smaller_picture_can_be_shown_at_snips_levels(tmp_path: Path) -> None:
     snip = invoke("--data", str(pack), "--zoom", "0.5", "--snip", "--soft")
     assert half["faces"] == snip["faces"] > 0
     assert half["miss_rate"].keys() == snip["miss_rate"].keys()
-    assert snip["miss_rate"] != half["miss_rate"]
+    assert snip["false_alarms"] != half["false_alarms"]
     assert snip["ms_per_image"] > 0
 
 

@@ -63,24 +63,18 @@ def test_the_command_builds_a_real_plan_of_the_shipped_net(tmp_path: Path) -> No
     check_plan(trt, out, source)
 
 
-def test_a_reduced_vgg16_becomes_a_real_plan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_reduced_vgg16_becomes_a_real_plan(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     trt = rtx()
     torch = pytest.importorskip("torch", reason="exporting weights needs the train extra")
     import build_engine
-    from train.backbones import VGG16
     from train.checkpoint import save_weights
     from train.model import SPECS, SSH
 
-    plan = tuple(item if item == "M" else int(item) // 16 for item in VGG16.PLAN)
-    monkeypatch.setattr(VGG16, "PLAN", plan)
-    monkeypatch.setattr(VGG16, "channels", (32, 32, None))
     torch.manual_seed(2)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads that wait for each other on a busy machine take far longer
     request.addfinalizer(lambda: torch.set_num_threads(threads))
-    model = SSH(replace(SPECS["vgg16"], heads=(16, 16, 16), fusion=16))
+    model = SSH(replace(SPECS["vgg16"], shrink=16, heads=(16, 16, 16), fusion=16))
     with torch.no_grad():
         for layer in model.modules():
             if isinstance(layer, torch.nn.Conv2d):
