@@ -22,7 +22,7 @@ def test_every_ablation_of_the_paper_has_its_row_and_its_number() -> None:
     assert not set(sizes) & set(USUAL)
 
 
-@pytest.mark.parametrize("model", ["dense", "narrow", "vgg16"])
+@pytest.mark.parametrize("model", ["plainM", "narrow", "vgg16"])
 def test_variants_differ_in_their_switch_alone(model: str) -> None:
     base = settings_of(VARIANTS["ssh"], model, 10, 0, {}).model_dump()
     assert base["loss"] == "mined"

@@ -10,7 +10,7 @@ from train.plan import AugmentRule, Look, Plan, Subject, plan_crop  # noqa: E402
 from train.render import pyramid, render  # noqa: E402
 from train.render_torch import Album  # noqa: E402
 
-PLAIN_DICT = {"mosaic": 0, "colour": 0, "blur": 0, "jpeg": 0, "noise": 0, "dark": 0, "occlude": 0, "empty": 0}
+PLAIN_DICT = {"mosaic": 0, "colour": 0, "blur": 0, "jpeg": 0, "noise": 0, "dark": 0, "occlude": 0, "empty": 0, "signs": 0}
 
 Item = tuple[Array, Subject]
 
@@ -150,6 +150,7 @@ def drawn(rule: AugmentRule, count: int) -> list[Plan]:
         ({"blur": 1.0}, 1.2),
         ({"jpeg": 1.0}, 3.0),
         ({"occlude": 1.0}, 0.8),
+        ({"signs": 1.0}, 0.8),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, dict) else "",
 )

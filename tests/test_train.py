@@ -63,7 +63,7 @@ def test_a_run_that_is_cut_and_resumed_ends_like_one_that_is_not(tmp_path: Path)
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    config = recipe("dense", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, augment=FACES)
+    config = recipe("plainM", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, augment=FACES)
     Run(config, images, tmp_path / "run", resume=False, workers=0).train(log_every=5)
     values = [loss for _, loss in losses(tmp_path / "run")]
     assert values[-1] < 0.85 * values[0]
@@ -73,7 +73,7 @@ def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path)
     """What a GPU does, on the CPU: plans from workers, pixels from the album, the network in bfloat16."""
     images = read_split(make_pack(tmp_path / "pack"), "train")
     config = recipe(
-        "dense", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
+        "plainM", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
     )
     run = Run(config, images, tmp_path / "run", resume=False, workers=1)
     run.album = Album([run.data.picture(i) for i in range(len(images))], torch.device("cpu"))
@@ -207,7 +207,7 @@ def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
     run = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
     assert start_backbone(tmp_path / "small.safetensors", run.models()) == "by name"
     assert torch.equal(run.model.backbone.stage3[1][3].weight, small.backbone.stage3[1][3].weight)
-    dense = Run(recipe("dense", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
+    dense = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
     with pytest.raises(BadConfig, match="lacks"):
         start_backbone(tmp_path / "small.safetensors", dense.models())
 

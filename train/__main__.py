@@ -38,7 +38,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option(
     "--data", type=click.Path(path_type=Path), required=True, help="folder with WIDER_train/ and wider_face_split/"
 )
-@click.option("--model", default="plainS", show_default=True, help="vgg16, narrow, plainXS16, plainS, plainM or dense")
+@click.option("--model", default="plainS", show_default=True, help="vgg16, narrow, plainXS16, plainS or plainM")
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [default: runs/MODEL]")
 @click.option("--init", type=click.Path(path_type=Path), help="start from the weights of an earlier run")
 @click.option("--backbone", type=click.Path(path_type=Path), help="start its backbone from a classifier or another net")

@@ -167,7 +167,7 @@ def verdict(delta: float, sign: int, ours: list[float], base: list[float]) -> st
 @click.option("--steps", type=int, required=True, help="of every training")
 @click.option("--seeds", default=1, show_default=True, help="how many times each is trained")
 @click.option("--only", multiple=True, metavar="NAME", help=f"of {', '.join(VARIANTS)}; ssh comes always")
-@click.option("--model", default="dense", show_default=True, help="dense, narrow, vgg16 or another")
+@click.option("--model", default="plainM", show_default=True, help="plainM, narrow, vgg16 or another")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/ablate"), show_default=True)
 @click.option("--backbone", type=click.Path(path_type=Path), help="start every backbone from these weights")
 @click.option("--limit", default=0, help="look at the first N validation images only")

@@ -90,9 +90,8 @@ SPECS = {
         ModelSpec("narrow", "vgg16", PAPER_SIZES, (16, 32, 32), 16, shrink=8, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
         _mobilenet("plainXS16", (32, 32, 32), 32, (1, 1, 2, 2, 0), separable=True),
         _mobilenet("plainS", (64, 64, 64), 64, MobileNet.DEPTHS, separable=True),
-        _mobilenet("plainM", (64, 64, 64), 64, MobileNet.DEPTHS),
-        # To be trained from nothing; the others need a start from ImageNet to learn as fast.
-        ModelSpec("dense", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
+        # A straight stack, to be trained from nothing; the others start from ImageNet.
+        ModelSpec("plainM", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
     )
 }
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from engines.boxes import F32, Array, Bool, area_xyxy
+from train.signs import Sign, draw_signs
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class AugmentRule:
     become ignore regions, as do faces of which less than `visible` of the area is in the crop.
     empty: chance that a cell shows a part of its picture without a face, small or much enlarged: coats, leaves and
     walls close up are what a net that only ever sees crops around faces takes for faces.
+    signs: chance of lettering or ornament somewhere beside the faces.
     rotate: degrees either way. occlude: chance that something stands before a part of a face.
     """
 
@@ -38,6 +40,7 @@ class AugmentRule:
     visible: float = 0.5
     mosaic: float = 0.5
     empty: float = 0.15
+    signs: float = 0.2
     rotate: float = 15.0
     occlude: float = 0.05
     colour: float = 0.8
@@ -78,11 +81,12 @@ class Cell:
 class Look:
     """What happens to the pixels, in this order; None leaves them as they are.
 
-    patches: x0, y0, x1, y1, r, g, b. mix: float [3, 3] over RGB, then `shift`, and of the brightness
+    signs: in front of the pictures. patches: x0, y0, x1, y1, r, g, b. mix: float [3, 3] over RGB, then `shift`, and of the brightness
     that mix takes from the crop's mean, the share `keep` is given back. dark: gain and gamma.
     kernel: a filter [k, k], k odd. less: shrunk by this and enlarged again. noise: its sigma. quality: JPEG's.
     """
 
+    signs: tuple[Sign, ...] = ()
     patches: tuple[tuple[int, int, int, int, int, int, int], ...] = ()
     mix: Array | None = None
     keep: float = 0.0
@@ -118,6 +122,8 @@ def plan_crop(
     faces = xyxy[~ignore]
     look = _look(size, rule, rng)
     look = replace(look, patches=tuple(_patch(f, rng) for f in faces if rng.random() < rule.occlude))
+    if rng.random() < rule.signs:
+        look = replace(look, signs=draw_signs(size, xyxy, rng))
     return Plan(size, tuple(cells), look, faces, xyxy[ignore], int(rng.integers(1 << 31)))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from engines.boxes import Array
 from train.plan import Cell, Look, Plan
+from train.signs import paste
 
 LEVELS = 4
 
@@ -49,6 +50,7 @@ def render(plan: Plan, levels: dict[int, tuple[Array, ...]]) -> Array:
 
 
 def _seen(image: Array, look: Look, seed: int) -> Array:
+    paste(image, look.signs)
     for x0, y0, x1, y1, *colour in look.patches:
         image[y0:y1, x0:x1] = colour
     if look.mix is not None:

@@ -35,6 +35,11 @@ class Album:
         """Crops of plans of one size, uint8 [N, 3, S, S]; seed: of the noise."""
         crops = self._sample(plans)
         for crop, plan in zip(crops, plans, strict=True):
+            for sign in plan.look.signs:
+                h, w = sign.alpha.shape
+                cover = torch.from_numpy(sign.alpha).to(self.device).float() / 255
+                part = crop[:, sign.y : sign.y + h, sign.x : sign.x + w]
+                part.lerp_(torch.tensor(sign.colour, device=self.device).float().reshape(3, 1, 1), cover)
             for x0, y0, x1, y1, *colour in plan.look.patches:
                 crop[:, y0:y1, x0:x1] = torch.tensor(colour, device=self.device).reshape(3, 1, 1)
         return _seen(crops, [plan.look for plan in plans], seed).round_().clamp_(0, 255).byte()

@@ -1,0 +1,107 @@
+"""python -m train.compare --data DIR: our detectors beside other people's, one protocol, one runtime, one table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from engines.boxes import iou_xyxy
+from engines.command import finish
+from engines.detector import Detector, DetectorOptions, load
+from engines.types import Detections
+from train.data import Labelled, read_image
+from train.evaluate import false_alarms, misses
+from train.show import Show
+from train.wider import evaluate, read_validation
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One detector at one zoom. Shares are in 0..1; the keys of `missed` are sizes in pixels of the input.
+
+    false_alarms: an image, at the threshold. fair: the score at which it has `alarms` an image, and missed_fair what
+    it misses there, so that detectors whose scores mean different things can be compared.
+    """
+
+    detector: str
+    zoom: float
+    ap: float
+    missed: dict[str, float]
+    false_alarms: float
+    fair: float
+    missed_fair: dict[str, float]
+
+
+def score_at(found: list[Detections], images: list[Labelled], alarms: float) -> float:
+    """The lowest score at which there are at most `alarms` false alarms an image."""
+    wrong = [
+        d.scores[(iou_xyxy(d.xyxy, item.xyxy) < 0.3).all(1)] if len(item.xyxy) else d.scores
+        for d, item in zip(found, images, strict=True)
+    ]
+    scores = np.sort(np.concatenate(wrong))[::-1]
+    allowed = int(alarms * len(images))
+    return float(np.nextafter(scores[allowed], 2)) if len(scores) > allowed else 0.0
+
+
+def look(name: str, detector: Detector, images: list[Labelled], zoom: float, threshold: float, alarms: float) -> Row:
+    show = Show(zoom=zoom)
+    bar = tqdm(images, unit="image", desc=f"{name} x{zoom:g}", disable=None, dynamic_ncols=True)
+    found = [show.detect(detector, read_image(item.path)) for item in bar]
+    ap = evaluate(found, [i.xyxy for i in images], [i.ignore for i in images]).ap
+    fair = score_at(found, images, alarms)
+    return Row(
+        name, zoom, round(ap, 4), misses(found, images, threshold, zoom),
+        round(false_alarms(found, images, threshold), 3), round(fair, 3), misses(found, images, fair, zoom),
+    )  # fmt: skip
+
+
+SHOWN = ("all", "0-16", "16-32", "32-64", "64+", "10-32")
+
+
+def table(rows: list[Row], threshold: float, alarms: float) -> str:
+    """Markdown, a line a detector and zoom."""
+    sizes = [name if name == "all" else f"{name} px" for name in SHOWN]
+    lines = [
+        f"| detector | shown | AP | missed at {threshold:g}: {' | '.join(sizes)} | false alarms an image "
+        f"| missed at {alarms:g} false alarms an image: all | 10-32 px |",
+        "|---" * (len(SHOWN) + 6) + "|",
+    ]
+    for row in rows:
+        at = " | ".join(f"{100 * row.missed[s]:.1f} %" if s in row.missed else "" for s in SHOWN)
+        fair = " | ".join(f"{100 * row.missed_fair[s]:.1f} %" if s in row.missed_fair else "" for s in ("all", "10-32"))
+        lines.append(f"| {row.detector} | {row.zoom:g}x | {row.ap:.4f} | {at} | {row.false_alarms:.2f} | {fair} |")
+    return "\n".join(lines)
+
+
+@click.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="folder in WIDER FACE's layout")
+@click.option("--model", "models", multiple=True, default=("plainXS16", "plainS", "plainM"), show_default=True,
+              help="a shipped model's name or an engine file; may be given again")  # fmt: skip
+@click.option("--peer", "peers", multiple=True, default=("yunet", "centerface"), show_default=True)
+@click.option("--zoom", "zooms", multiple=True, type=float, default=(1.0, 0.5), show_default=True)
+@click.option("--threshold", default=0.3, show_default=True)
+@click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
+@click.option("--threads", default=2, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+def command(
+    data: Path, models: tuple[str, ...], peers: tuple[str, ...], zooms: tuple[float, ...], threshold: float,
+    alarms: float, threads: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Look at every validation image with each detector; AP, misses by size, false alarms."""
+    from engines.peers import load_peer
+
+    options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
+    detectors = {Path(name).stem: load(name, options) for name in models}
+    detectors |= {name: load_peer(name, options) for name in peers}
+    images = [item for item in next(reversed(read_validation(data).values())) if item.path.is_file()]
+    rows = [look(name, d, images, zoom, threshold, alarms) for zoom in zooms for name, d in detectors.items()]
+    print(json.dumps([asdict(row) for row in rows]) if as_json else table(rows, threshold, alarms))
+
+
+if __name__ == "__main__":
+    finish(command, "compare")
