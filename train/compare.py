@@ -82,22 +82,22 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="folder in WIDER FACE's layout")
 @click.option("--model", "models", multiple=True, default=("plainXS16", "plainS", "plainM"), show_default=True,
               help="a shipped model's name or an engine file; may be given again")  # fmt: skip
-@click.option("--peer", "peers", multiple=True, default=("yunet", "centerface"), show_default=True)
+@click.option("--peers/--no-peers", default=True, show_default=True, help="beside YuNet and CenterFace")
 @click.option("--zoom", "zooms", multiple=True, type=float, default=(1.0, 0.5), show_default=True)
 @click.option("--threshold", default=0.3, show_default=True)
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 def command(
-    data: Path, models: tuple[str, ...], peers: tuple[str, ...], zooms: tuple[float, ...], threshold: float,
+    data: Path, models: tuple[str, ...], peers: bool, zooms: tuple[float, ...], threshold: float,
     alarms: float, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Look at every validation image with each detector; AP, misses by size, false alarms."""
-    from engines.peers import load_peer
+    from engines.peers import PEERS, load_peer
 
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
     detectors = {Path(name).stem: load(name, options) for name in models}
-    detectors |= {name: load_peer(name, options) for name in peers}
+    detectors |= {name: load_peer(name, options) for name in (PEERS if peers else ())}
     images = [item for item in next(reversed(read_validation(data).values())) if item.path.is_file()]
     rows = [look(name, d, images, zoom, threshold, alarms) for zoom in zooms for name, d in detectors.items()]
     print(json.dumps([asdict(row) for row in rows]) if as_json else table(rows, threshold, alarms))

@@ -81,8 +81,9 @@ class Cell:
 class Look:
     """What happens to the pixels, in this order; None leaves them as they are.
 
-    signs: in front of the pictures. patches: x0, y0, x1, y1, r, g, b. mix: float [3, 3] over RGB, then `shift`, and of the brightness
-    that mix takes from the crop's mean, the share `keep` is given back. dark: gain and gamma.
+    signs: in front of the pictures. patches: x0, y0, x1, y1, r, g, b.
+    mix: float [3, 3] over RGB, then `shift`, and of the brightness that mix takes from the crop's mean, the share
+    `keep` is given back. dark: gain and gamma.
     kernel: a filter [k, k], k odd. less: shrunk by this and enlarged again. noise: its sigma. quality: JPEG's.
     """
 

@@ -35,7 +35,7 @@ class Sign:
 
 
 def draw_signs(size: int, boxes_xyxy: F32, rng: np.random.Generator) -> tuple[Sign, ...]:
-    """Some signs, one most often, for a crop of size x size, some on a board; none touches a box of boxes_xyxy [N, 4]."""
+    """Signs for a crop of size x size, one most often, some on a board; none touches a box of boxes_xyxy [N, 4]."""
     out: list[Sign] = []
     for _ in range(6):
         alpha = _shape(size, rng)
