@@ -1,4 +1,4 @@
-# CPU only:  docker build -t facestream . && docker run --rm -v "$PWD:/data" facestream anonymize /data/in.mp4 -o /data/out.mp4
+# CPU only:  docker build -t facestream . && docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" facestream anonymize in.mp4 -o out.mp4
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE build_engine.py config.toml ./

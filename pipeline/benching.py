@@ -25,13 +25,16 @@ _DEMO = Path(__file__).parent.parent / "tools" / "demo.mp4"
 )
 @click.option("--command", metavar="PATH", help="deface's executable, best in an environment of its own")
 @click.option("--rounds", type=click.IntRange(1, 1000), help="how often; medians are given  [default: 1, detectors 15]")
+@click.option("--peer-frames", type=click.IntRange(0, 100_000), default=0,
+              help="give deface only so many frames, which are timed with ours too; 0: all")  # fmt: skip
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each detector")
 @click.option("--engine", "engines", multiple=True, metavar="FILE", help="with --detector: time this .onnx or .xml too")
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 @covering
 @shared
 def bench(
-    video: str | None, detectors: bool, against: str | None, command: str | None, rounds: int | None, threads: int,
+    video: str | None, detectors: bool, against: str | None, command: str | None, rounds: int | None, peer_frames: int,
+    threads: int,
     engines: tuple[str, ...], as_json: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Time a whole job (CPU by stage, frames/s, peak memory) beside decoding and encoding alone, and beside deface.
@@ -49,6 +52,7 @@ def bench(
     result = bench_job(
         Path(video or _DEMO), config, peers, command, rounds or 1,
         (lambda _: None) if flags["quiet"] else lambda what: say("round", what),
+        peer_frames,
     )  # fmt: skip
     print(result.table())
     if as_json:

@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
 from engines.detector import Detector, load
-from pipeline.batch import Batch, run_batch
-from pipeline.benching import bench
 from pipeline.config import Config
 from pipeline.errors import BadInput, UserError
-from pipeline.evaluate import evaluate
 from pipeline.flags import batching, config_of, covering, say, shared
 from pipeline.listed import Listed, place
-from pipeline.live_command import run as run_live
 from pipeline.records import RecordSink, read_records
 from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
-from pipeline.twopass import run_twice
 from pipeline.uri import Kind, expand, parse
-from pipeline.verify import verify
 
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """A group some of whose commands are imported when they are asked for: what a web server or a benchmark needs
+    would else be a third of the cost of covering a short clip."""
+
+    ELSEWHERE: ClassVar = {
+        "bench": "pipeline.benching:bench",
+        "evaluate": "pipeline.evaluate:evaluate",
+        "run": "pipeline.live_command:run",
+        "verify": "pipeline.verify:verify",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self.ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if (where := self.ELSEWHERE.get(cmd_name)) is None:
+            return super().get_command(ctx, cmd_name)
+        module, name = where.split(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="facestream", message="facestream %(version)s")
 def app() -> None:
     """Find, track and hide faces in video."""
-
-
-app.add_command(evaluate)
-app.add_command(verify)
-app.add_command(bench)
-app.add_command(run_live)
 
 
 @app.command()
@@ -69,7 +80,9 @@ def anonymize(
         jobs += listed.jobs(output, flags["overwrite"])
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing)
     if alone:
-        return _all(jobs, records, flags, run_twice if two_pass else run)
+        return _all(jobs, records, flags, _twice if two_pass else run)
+    from pipeline.batch import Batch, run_batch
+
     config = config_of(flags)
     return run_batch(
         Batch(
@@ -106,6 +119,12 @@ def apply(input_: str, records: Path, output: Path, **flags: Any) -> int:
     report = run_stages(job, config, Saved(read_records(records, job.source), records), progress=not flags["quiet"])
     _tell(job, report, flags["quiet"])
     return 1 if report.lost else 0
+
+
+def _twice(job: Job, config: Config, detector: Detector, notes: Recorder | None, progress: bool) -> Report:
+    from pipeline.twopass import run_twice
+
+    return run_twice(job, config, detector, notes, progress)
 
 
 def _jobs(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:

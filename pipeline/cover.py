@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ class Patch:
     face: float
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The squares of a patch in one plane: where their rows and columns begin, how high, wide and large each is."""
+
+    rows: list[int]
+    columns: list[int]
+    high: Array
+    wide: Array
+    count: Array
+
+
 class Anonymizer:
     """Covers every box of a tracked frame that lies in no allowed region, and the masks."""
 
@@ -50,8 +62,9 @@ class Anonymizer:
         patches = self._patches(tracked)
         if patches:
             picture.make_writable()  # the decoder may still predict from these planes
+            layers = planes(picture)
             for patch in patches:
-                self._apply(picture, patch)
+                self._apply(picture, layers, patch)
         picture.pts, picture.time_base = frame.pts, frame.time_base
         return CoveredFrame(picture, tracked)
 
@@ -88,10 +101,14 @@ class Anonymizer:
         y = (np.arange(top, bottom) + 0.5 - centre[1]) / half[1]
         return Patch(left, top, x[None] ** 2 + y[:, None] ** 2 <= 1, side)
 
-    def _apply(self, picture: av.VideoFrame, patch: Patch) -> None:
+    def _apply(self, picture: av.VideoFrame, layers: list[Plane], patch: Patch) -> None:
         stamp = self._stamp_planes(picture, patch) if self.stamp is not None else None
-        for index, plane in enumerate(planes(picture)):
-            mask = _mask_of(plane, patch.mask)
+        here: dict[tuple[int, int], tuple[Bool, Grid]] = {}  # the two chroma planes share both
+        for index, plane in enumerate(layers):
+            if (plane.down, plane.across) not in here:
+                mask = _mask_of(plane, patch.mask)
+                here[plane.down, plane.across] = mask, self._grid(plane, patch, *mask.shape)
+            mask, grid = here[plane.down, plane.across]
             h, w = mask.shape
             y, x = patch.y // plane.down, patch.x // plane.across
             area = plane.pixels[y : y + h, x : x + w]
@@ -102,25 +119,21 @@ class Anonymizer:
             elif self.config.hide == "blur":
                 new = _blur(area)
             else:
-                new = self._pixelate(area, plane, patch)
+                new = _pixelate(area, grid)
             np.copyto(area, new, where=mask if area.ndim == 2 else mask[..., None])
 
-    def _pixelate(self, area: Array, plane: Plane, patch: Patch) -> Array:
-        """Squares of one colour, their grid fixed to the picture.
+    def _grid(self, plane: Plane, patch: Patch, height: int, width: int) -> Grid:
+        """The squares of a patch in a plane, of which it is height x width pixels large.
 
-        Were the grid to move with the face, the frames of a video would sample it at many offsets,
-        from which a sharper face can be computed.
+        The grid is fixed to the picture: were it to move with the face, the frames of a video would sample it at many
+        offsets, from which a sharper face can be computed.
         """
-        cell = max(LEAST_CELL, int(np.ceil(patch.face / self.config.cells)))
+        cell = max(LEAST_CELL, math.ceil(patch.face / self.config.cells))
         cell += cell % 2
-        columns = _grid(patch.x, patch.mask.shape[1], cell, plane.across, area.shape[1])
-        rows = _grid(patch.y, patch.mask.shape[0], cell, plane.down, area.shape[0])
-        sums = np.add.reduceat(np.add.reduceat(area, rows[:-1], axis=0, dtype=np.uint32), columns[:-1], axis=1)
-        high, wide = np.diff(rows), np.diff(columns)
-        count = high[:, None] * wide[None]
-        mean = sums // (count if area.ndim == 2 else count[..., None])
-        out: Array = mean.astype(area.dtype).repeat(high, axis=0).repeat(wide, axis=1)
-        return out
+        rows = _borders(patch.y, patch.mask.shape[0], cell, plane.down, height)
+        columns = _borders(patch.x, patch.mask.shape[1], cell, plane.across, width)
+        high, wide = np.subtract(rows[1:], rows[:-1]), np.subtract(columns[1:], columns[:-1])
+        return Grid(rows[:-1], columns[:-1], high, wide, high[:, None] * wide)
 
     def _stamp_planes(self, picture: av.VideoFrame, patch: Patch) -> list[Plane]:
         """The image over the patch, in the picture's own format."""
@@ -150,11 +163,18 @@ def _mask_of(plane: Plane, mask: Bool) -> Bool:
     return mask
 
 
-def _grid(start: int, length: int, cell: int, step: int, size: int) -> Array:
+def _borders(start: int, length: int, cell: int, step: int, size: int) -> list[int]:
     """Cell borders inside a plane's area, from 0 to `size`, where the picture-wide grid of `cell` pixels has them."""
-    first = -start % cell
-    borders = np.arange(first, length, cell) // step
-    return np.unique(np.concatenate([[0], borders[(borders > 0) & (borders < size)], [size]])).astype(np.intp)
+    between = (border // step for border in range(-start % cell, length, cell))
+    return [0, *(border for border in between if 0 < border < size), size]
+
+
+def _pixelate(area: Array, grid: Grid) -> Array:
+    """Squares of one colour, the mean of what was there."""
+    sums = np.add.reduceat(np.add.reduceat(area, grid.rows, axis=0, dtype=np.uint32), grid.columns, axis=1)
+    mean = sums // (grid.count if area.ndim == 2 else grid.count[..., None])
+    out: Array = mean.astype(area.dtype).repeat(grid.high, axis=0).repeat(grid.wide, axis=1)
+    return out
 
 
 def _solid(picture: av.VideoFrame, index: int, area: Array) -> Array:

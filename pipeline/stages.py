@@ -16,9 +16,12 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import av
 
 from engines.detector import load
 from pipeline.against import executable
@@ -62,33 +65,28 @@ class Spent:
 @dataclass(slots=True)
 class Bench:
     """ours, peers: of whole commands. stages_ms: CPU milliseconds a frame. limit_s: CPU seconds of decoding and
-    encoding alone."""
+    encoding alone. cut: frames that the peers were given where that was not all, and ours of just these."""
 
     frames: int
     ours: Spent
     stages_ms: dict[str, float]
     limit_s: float
     peers: dict[str, Spent] = field(default_factory=dict)
+    cut: tuple[int, Spent] | None = None
 
     def as_dict(self) -> dict[str, Any]:
+        frames, ours = self.cut or (self.frames, self.ours)
         return {
             "frames": self.frames,
-            **self._row(self.ours),
+            **_row(self.ours, self.frames),
             "limit_cpu_s_per_frame": round(self.limit_s / self.frames, 5),
             "times_limit": round(self.ours.cpu_s / self.limit_s, 3),
             "stages_ms": self.stages_ms,
             "peers": {
-                name: self._row(spent) | {"cpu_ratio": round(spent.cpu_s / self.ours.cpu_s, 3)}
+                name: _row(spent, frames) | {"cpu_ratio": round(spent.cpu_s / ours.cpu_s, 3)}
                 for name, spent in self.peers.items()
             },
-        }
-
-    def _row(self, spent: Spent) -> dict[str, float]:
-        return {
-            "cpu_s_per_frame": round(spent.cpu_s / self.frames, 5),
-            "fps": round(self.frames / spent.wall_s, 2),
-            "peak_rss_mb": round(spent.rss_mb, 1),
-        }
+        } | ({"peer_frames": frames, "same_frames": _row(ours, frames)} if self.cut else {})
 
     def table(self) -> str:
         """The figures as text, a line a stage and a line a tool."""
@@ -97,17 +95,36 @@ class Bench:
         lines += [f"{name:<34}{ms:>16.2f}" for name, ms in self.stages_ms.items()]
         lines += ["", f"{'command, ' + str(self.frames) + ' frames':<34}{'CPU s a frame':>16}{'frames/s':>10}"
                   f"{'peak MB':>9}{'x our CPU':>11}"]  # fmt: skip
-        rows = {"decode and encode alone": None, "facestream": self.ours, **self.peers}
-        for name, spent in rows.items():
-            if spent is None:
-                lines.append(f"{name:<34}{self.limit_s / self.frames:>16.4f}{'':>19}{1 / told['times_limit']:>11.2f}")
-                continue
-            row = self._row(spent)
-            ratio = spent.cpu_s / self.ours.cpu_s
-            lines.append(
-                f"{name:<34}{row['cpu_s_per_frame']:>16.4f}{row['fps']:>10.1f}{row['peak_rss_mb']:>9.0f}{ratio:>11.2f}"
-            )
+        alone = f"{self.limit_s / self.frames:>16.4f}{'':>19}{1 / told['times_limit']:>11.2f}"
+        lines += [f"{'decode and encode alone':<34}{alone}", _line("facestream", self.ours, self.frames, self.ours)]
+        frames, ours = self.cut or (self.frames, self.ours)
+        if self.cut:
+            lines += ["", _line(f"facestream, {frames} frames", ours, frames, ours)]
+        lines += [_line(name, spent, frames, ours) for name, spent in self.peers.items()]
         return "\n".join(lines)
+
+
+def _row(spent: Spent, frames: int) -> dict[str, float]:
+    return {
+        "cpu_s_per_frame": round(spent.cpu_s / frames, 5),
+        "fps": round(frames / spent.wall_s, 2),
+        "peak_rss_mb": round(spent.rss_mb, 1),
+    }
+
+
+def _line(name: str, spent: Spent, frames: int, ours: Spent) -> str:
+    row = _row(spent, frames)
+    figures = f"{row['cpu_s_per_frame']:>16.4f}{row['fps']:>10.1f}{row['peak_rss_mb']:>9.0f}"
+    return f"{name:<34}{figures}{spent.cpu_s / ours.cpu_s:>11.2f}"
+
+
+def cut_to(video: Path, frames: int, out: Path) -> None:
+    """The first `frames` packets of a file's video, as they are and without its sound, into another file."""
+    with av.open(str(video)) as source, av.open(str(out), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in islice((p for p in source.demux(video=0) if p.dts is not None), frames):
+            packet.stream = stream
+            target.mux(packet)
 
 
 class Nobody:
@@ -122,11 +139,12 @@ class Nobody:
 
 def bench(
     video: Path, config: Config, against: dict[str, tuple[str, ...]], command: str | None, rounds: int,
-    progress: Callable[[str], None],
+    progress: Callable[[str], None], peer_frames: int = 0,
 ) -> Bench:  # fmt: skip
     """Time the job that `anonymize` does with these settings, `rounds` times, in turn with the others; medians.
 
-    against: a name for each run of deface, and its arguments; command: its executable. BadInput where a pass fails.
+    against: a name for each run of deface, and its arguments; command: its executable. peer_frames: it is given only so
+    many frames, and ours runs on these as well (0: all). BadInput where a pass fails.
     """
     tool = executable("deface", command) if against else ""
     spent: dict[str, list[Spent]] = defaultdict(list)
@@ -135,24 +153,31 @@ def bench(
         settings = Path(folder, "config.json")
         settings.write_text(config.model_dump_json())
         out = Path(folder, f"out{video.suffix}")
+        short = video
+        if against and peer_frames:
+            short = Path(folder, f"cut{video.suffix}")
+            cut_to(video, peer_frames, short)
+        passes = {name: (name, video) for name in ("decode", "copy", "stages", "whole")}
+        passes |= {"cut": ("whole", short)} if short != video else {}
         for turn in range(1, rounds + 1):
-            for name in ("decode", "copy", "stages", "whole"):
+            for name, (which, file) in passes.items():
                 progress(f"{turn} of {rounds}: {name}")
-                words = [sys.executable, "-m", "pipeline.stages", name, str(video), str(settings), str(out)]
+                words = [sys.executable, "-m", "pipeline.stages", which, str(file), str(settings), str(out)]
                 took, said = timed(words)
                 spent[name].append(took)
                 told[name].append(json.loads(said.splitlines()[-1]))
                 out.unlink(missing_ok=True)
             for name, words_of_it in against.items():
                 progress(f"{turn} of {rounds}: {name}")
-                took, _ = timed([tool, str(video), "--output", str(out), *words_of_it])
+                took, _ = timed([tool, str(short), "--output", str(out), *words_of_it])
                 spent[name].append(took)
                 out.unlink(missing_ok=True)
     frames = int(told["whole"][0]["frames"])
     stages = _stages(told, frames)
     limit = median(t["cpu_s"] for t in told["copy"])
     peers = {name: _middle(spent[name]) for name in against}
-    return Bench(frames, _middle(spent["whole"]), stages, limit, peers)
+    cut = (int(told["cut"][0]["frames"]), _middle(spent["cut"])) if "cut" in told else None
+    return Bench(frames, _middle(spent["whole"]), stages, limit, peers, cut)
 
 
 def _stages(told: dict[str, list[Any]], frames: int) -> dict[str, float]:

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 
+import lap
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from engines.boxes import Array, Bool, area_xyxy, grow_xyxy, iou_xyxy
 from engines.types import Detections
@@ -294,6 +294,17 @@ def _assign(owner: NDArray[np.intp], rows: Bool, columns: Bool, likeness: Array,
     if len(index) and len(left):
         table = likeness[np.ix_(index, left)]
         table[table < least] = 0
-        row, column = linear_sum_assignment(table, maximize=True)
-        good = table[row, column] > 0
-        owner[index[row[good]]] = left[column[good]]
+        row, column = _pairs(table)
+        owner[index[row]] = left[column]
+
+
+def _pairs(table: Array) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of the pairs with the greatest sum in a table [N, M] of numbers >= 0; pairs of 0 are none."""
+    likely = table > 0
+    if (likely.sum(0) <= 1).all() and (likely.sum(1) <= 1).all():  # as mostly: nobody has a choice
+        row, column = np.nonzero(likely)
+        return row, column
+    column, _ = lap.lapjv(-table, extend_cost=True, return_cost=False)  # -1: more rows than columns
+    row = np.flatnonzero(column >= 0)
+    row = row[table[row, column[row]] > 0]
+    return row, column[row]

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import av
 import pytest
 
 from pipeline.config import read
@@ -32,6 +33,27 @@ def test_every_stage_takes_its_share_and_a_peer_runs_on_the_same_clip(tmp_path: 
     assert (tmp_path / "said").read_text().splitlines()[1].endswith("--scale 9x9")
     assert len(heard) == 6
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deface", "in.mp4", "said"]
+
+
+def test_a_peer_may_get_fewer_frames_and_is_compared_on_these(tmp_path: Path) -> None:
+    source = render(tmp_path / "in.mp4", frames=20)
+    peer = tmp_path / "deface"
+    peer.write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/given.mp4\ncp "$1" "$3"\n')
+    peer.chmod(0o755)
+    config = read(None, {"detector.size": (160, 96), "encode.preset": "ultrafast"})
+    told = bench(source, config, {"deface": ()}, str(peer), 1, lambda _: None, peer_frames=8).as_dict()
+    with av.open(str(tmp_path / "given.mp4")) as given:
+        assert len(list(given.decode(video=0))) == 8
+    assert (told["frames"], told["peer_frames"]) == (20, 8)
+    assert told["same_frames"]["cpu_s_per_frame"] > told["cpu_s_per_frame"] / 2
+
+
+def test_what_is_cut_is_compared_with_what_is_cut() -> None:
+    cut = (5, Spent(1.5, 2.0, 100.0))
+    result = Bench(10, Spent(2.0, 4.0, 100.0), {"decode": 1.0}, 1.0, {"deface": Spent(16.0, 20.0, 300.0)}, cut)
+    assert result.as_dict()["peers"]["deface"]["cpu_s_per_frame"] == 3.2
+    assert result.as_dict()["peers"]["deface"]["cpu_ratio"] == pytest.approx(16 / 1.5, abs=1e-3)
+    assert "10.67" in result.table().splitlines()[-1]
 
 
 def test_figures_are_those_of_a_frame() -> None:
