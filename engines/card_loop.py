@@ -144,6 +144,16 @@ class CardLoop:
             self._finish(self._busy[0])
         return ticket.found
 
+    def close(self) -> None:
+        """Wait for what is on its way and give the device's memory back; the loop is of no use after that."""
+        while self._busy:
+            self._finish(self._busy[0])
+        for slot in self.slots:
+            for address, _ in slot.memory.values():
+                self.device.free(address)
+            slot.memory, slot.graph, slot.key = {}, None, ()
+        self.device.free(self._norm)
+
     def _shape(self, slot: Slot, ticket: Ticket, canvas: tuple[int, int]) -> None:
         n = len(ticket.pictures)
         slot.boxes = self.net.prepare(slot.index, n, *canvas, slot.stream)

@@ -7,7 +7,6 @@ disorderly as a card may.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -183,8 +182,11 @@ class CudaDevice:
 @cache
 def current_device() -> CudaDevice:
     """One for the whole process, so that kernels are compiled and loaded once; with PyCUDA where that is installed."""
-    if find_card() is not None and importlib.util.find_spec("pycuda") is not None:
-        from engines.pycuda_device import PycudaDevice
+    if find_card() is not None:
+        try:
+            from engines.pycuda_device import PycudaDevice
 
-        return PycudaDevice()
+            return PycudaDevice()
+        except ImportError:  # not installed, or built for another CUDA
+            pass
     return CudaDevice()

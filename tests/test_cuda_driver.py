@@ -3,16 +3,13 @@ the tests for a card run against it, in a process of their own, where the bindin
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from engines.cuda_driver import find_card
-from engines.kernels import FOLDER, KERNELS
-from tests.cuda import build, needs_compiler
+from tests.cuda import needs_compiler, stand_in_driver
 
 ROOT = Path(__file__).parent.parent
 LOOP = """
@@ -48,14 +45,7 @@ print("six batches")
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    pytest.importorskip("cuda.bindings.driver", reason="needs the rtx or gpu extra")
-    if find_card() is not None:
-        pytest.skip("there is a card: tests/test_gpu.py runs on it")
-    folder = tmp_path_factory.mktemp("driver")
-    words = ["g++", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", str(ROOT / "tests/cpu_driver.cpp")]
-    subprocess.run([*words, "-o", str(folder / "libcuda.so.1"), "-ldl"], check=True)
-    kernels = [str(build((FOLDER / file).read_text(), names)) for file, names in KERNELS.items()]
-    return os.environ | {"LD_LIBRARY_PATH": str(folder), "FACESTREAM_KERNELS": ":".join(kernels)}
+    return stand_in_driver(tmp_path_factory.mktemp("driver"))
 
 
 @needs_compiler
