@@ -17,13 +17,14 @@ from engines.errors import BadConfig, EngineMismatch
 from engines.gpu_picture import Normalisation
 from engines.kernels import source_hash
 from engines.onnx_engine import OnnxDetector
-from engines.parity import differences, patches
+from engines.parity import AGREEMENT, agreement, differences, patches
 from engines.sidecar import Profile, Sidecar, digest
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "gpu", "rtx": "rtx"}
 BOX_TOLERANCE = 0.25, 0.005  # of half precision: more than these pixels and this share of the side is too much
 SCORE_TOLERANCE = 0.01
+COMPARED = 24  # pictures on which int8 is compared
 # Landscape and portrait, 320x192 to 1664x1280; both are needed since views are turned with the picture.
 PROFILES = (
     Profile((1, 192, 320), (4, 384, 640), (8, 1280, 1664)),
@@ -33,7 +34,9 @@ PROFILES = (
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """portable: newer versions and all cards from Ampere on may load it, at some cost in speed (tensorrt only).
+    """precision: fp16 or int8, the latter with photographs to calibrate on.
+
+    portable: newer versions and all cards from Ampere on may load it, at some cost in speed (tensorrt only).
 
     nms_iou, nms_threshold: of the NMS plugin (tensorrt only). Boxes that the threshold lets through and the caller
     does not want can be dropped afterwards: greedy suppression never lets a worse box touch a better one.
@@ -41,6 +44,7 @@ class PlanOptions:
     """
 
     profiles: tuple[Profile, ...] = PROFILES
+    precision: str = "fp16"
     portable: bool = False
     nms_iou: float = 0.3
     nms_threshold: float = 0.02
@@ -80,21 +84,29 @@ def compile_plan(
 ) -> dict[str, Any]:
     """Write the plan of a float32 graph and its sidecar, and say what was built.
 
-    The half-precision graph is held against the float32 one on the CPU first; EngineMismatch when it is further off
-    than BOX_TOLERANCE or SCORE_TOLERANCE. pictures: uint8 [N, H, W, 3] to measure the net's range and compare with.
+    The graph that the plan is made of is held against the float32 one on the CPU first. EngineMismatch when in half
+    precision it is further off than BOX_TOLERANCE or SCORE_TOLERANCE, and in int8 when it finds less than AGREEMENT of
+    the faces. pictures: uint8 [N, H, W, 3] to measure the net's range and compare with; int8 needs them (BadConfig).
     """
     from engines.half import halve
+    from engines.int8 import quantise
 
     trt = library(backend)
-    graph, normalisation, peak = halve(source, pictures)
-    parity = check_half(source, graph, normalisation, pictures)
+    if options.precision == "int8":
+        if not pictures:
+            raise BadConfig("int8 needs photographs of the kind it will see", "--calibrate", "give a folder")
+        graph, normalisation, peak = quantise(source, pictures)
+        parity = check_int8(source, graph, normalisation, pictures)
+    else:
+        graph, normalisation, peak = halve(source, pictures)
+        parity = check_half(source, graph, normalisation, pictures)
     plan = build_plan(backend, graph, options)
     hashes = {"plan": digest(plan), "weights": digest(source.read_bytes()), "onnx": digest(graph)}
     sidecar = Sidecar(
         backend=backend,
         library=trt.__version__,
         card=find_card() if backend == "tensorrt" else None,  # RTX settles for the card when it loads the plan
-        precision="fp16",
+        precision=options.precision,
         profiles=options.profiles,
         normalisation=normalisation,
         portable=options.portable,
@@ -107,8 +119,22 @@ def compile_plan(
     part.write_bytes(plan)
     sidecar.write(out)
     part.replace(out)
-    built = {"file": str(out), "backend": backend, "library": trt.__version__, "bytes": len(plan), "precision": "fp16"}
-    return {**built, "largest_value": round(peak, 2), "scale": normalisation.scale, **parity}
+    built = {"file": str(out), "backend": backend, "library": trt.__version__, "bytes": len(plan)}
+    built |= {"precision": options.precision, "largest_value": round(peak, 2), "scale": normalisation.scale}
+    return {**built, **parity}
+
+
+def check_int8(source: Path, graph: bytes, normalisation: Normalisation, pictures: list[Array]) -> dict[str, float]:
+    """`agreement` of an int8 graph and the float32 one on some of the pictures. EngineMismatch under AGREEMENT."""
+    from engines.half import HalfDetector
+
+    options = DetectorOptions()
+    pair = OnnxDetector(source, options), HalfDetector(graph, normalisation, options)
+    found = agreement(*pair, pictures[:: max(1, len(pictures) // COMPARED)])
+    if found["agreement"] < AGREEMENT:
+        what = f"int8 finds {found['agreement']:.0%} of the faces that float32 finds"
+        raise EngineMismatch(what, str(source), "calibrate on more pictures, or use fp16")
+    return found
 
 
 def check_half(

@@ -91,15 +91,16 @@ class EncodeConfig(Section):
     threads: int = Field(0, ge=0, le=64)
     keep_metadata: bool = False
 
-    def options(self, overwrite: bool) -> EncodeOptions:
+    def options(self, overwrite: bool, hardware: str = "off") -> EncodeOptions:
         codec = None if self.codec == "source" else self.codec
-        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata)
+        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware)
 
 
 class RunConfig(Section):
     ring: int = Field(8, ge=1, le=1000)
     decode_threads: int = Field(0, ge=0, le=64)
     workers: int = Field(0, ge=0, le=256)
+    hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
 
 
 class LiveConfig(Section):
