@@ -197,7 +197,7 @@ def export_plan(
     """Write OUT.plan and OUT.plan.json for a card from an .onnx or .safetensors file, in half precision or int8.
 
     The photographs in `calibrate` measure the net's range and are compared on, besides random patches; int8 takes its
-    scales from them. verify: run the plan on this machine's card and hold the faces that it finds against the float32 graph's.
+    scales from them. verify: run the plan on this machine's card and hold the faces that it finds against the graph's.
     """
     from engines.cuda_driver import current_device
     from engines.tensorrt_build import compile_plan, library

@@ -111,7 +111,7 @@ class CudaDevice:
         self._functions: dict[str, Any] = {}
 
     def enter(self) -> None:
-        """Make the context the calling thread's own; needed once in each thread."""
+        """Make the primary context the calling thread's own."""
         _call(self.driver.cuCtxSetCurrent, self.context)
 
     def alloc(self, size: int) -> int:

@@ -107,7 +107,8 @@ class LiveConfig(Section):
     ring: int = Field(3, ge=1, le=100)
     deadline_s: float = Field(0.5, gt=0, le=60)
     seldom: int = Field(4, ge=1, le=30)
-    batch: int = Field(1, ge=1, le=64)
+    batch: int = Field(0, ge=0, le=64)
+    batch_wait_ms: float = Field(5, ge=0, le=1000)
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     open_timeout_s: float = Field(5.0, gt=0, le=60)
     read_timeout_s: float = Field(2.0, gt=0, le=60)

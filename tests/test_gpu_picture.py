@@ -97,8 +97,8 @@ def test_half_precision_is_rounded_as_numpy_rounds_it() -> None:
         assert (out == values.astype(np.float16).view(np.uint16)).all()
 
 
-def noise(size: tuple[int, int]) -> av.VideoFrame:
-    rng = np.random.default_rng(4)
+def noise(size: tuple[int, int], seed: int = 4) -> av.VideoFrame:
+    rng = np.random.default_rng(seed)
     picture = av.VideoFrame(*size, "nv12")
     for plane in planes(picture):
         plane.pixels[...] = rng.integers(0, 256, plane.pixels.shape, dtype=np.uint8)
