@@ -8,22 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 from tqdm import tqdm
 
 from engines.boxes import Array
 from engines.cuda_driver import find_card
-from engines.detector import DetectorOptions
+from engines.detector import Detector, DetectorOptions
 from engines.errors import BadConfig, EngineMismatch
 from engines.gpu_picture import Normalisation
 from engines.kernels import source_hash
 from engines.onnx_engine import OnnxDetector
-from engines.parity import AGREEMENT, agreement, differences, patches
+from engines.parity import AGREEMENT, agreement, apart, differences, patches
 from engines.sidecar import Profile, Sidecar, digest
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "gpu", "rtx": "rtx"}
 BOX_TOLERANCE = 0.25, 0.005  # of half precision: more than these pixels and this share of the side is too much
 SCORE_TOLERANCE = 0.01
+CARD_TOLERANCE = 0.5, 0.01, 0.02  # of a plan on a card: pixels and share of the side, and score
 COMPARED = 24  # pictures on which int8 is compared
 # Landscape and portrait, 320x192 to 1664x1280; both are needed since views are turned with the picture.
 PROFILES = (
@@ -54,14 +56,18 @@ class PlanOptions:
 
 def library(backend: str) -> Any:
     """The Python module of a backend. BadConfig, with what to install, when there is none."""
-    name = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}[backend]
+    name, oldest = {"tensorrt": ("TensorRT", 10), "rtx": ("TensorRT-RTX", 1)}[backend]
     try:
-        return importlib.import_module(MODULES[backend])
+        trt = importlib.import_module(MODULES[backend])
     except (ImportError, OSError, RuntimeError) as e:
         absent = isinstance(e, ModuleNotFoundError) and e.name == MODULES[backend]
         why = "which is not installed" if absent else f"which does not load ({str(e).splitlines()[0][:100]})"
         install = f"pip install 'facestream[{EXTRAS[backend]}]', see docs/gpu.md"
         raise BadConfig(f"needs {name}, {why}", f"--backend {backend}", install) from None
+    if int(trt.__version__.split(".")[0]) < oldest:
+        do = f"pip install -U '{MODULES[backend].replace('_', '-')}>={oldest}'"
+        raise BadConfig(f"needs {name} {oldest} or newer, here is {trt.__version__}", f"--backend {backend}", do)
+    return trt
 
 
 def logger(trt: Any) -> Any:
@@ -152,6 +158,24 @@ def check_half(
     if parity["score_error"] > SCORE_TOLERANCE:
         raise EngineMismatch(f"half precision changes scores: {parity}", str(source), "use float32")
     return parity
+
+
+def verify_plan(
+    reference: Detector, plan: Detector, best: tuple[int, int], precision: str, pictures: list[Array] | None
+) -> dict[str, float]:
+    """`apart` of the float32 graph on the CPU and its plan on a card, on photographs or random patches of the size
+    `best` (width, height). EngineMismatch above CARD_TOLERANCE or under AGREEMENT; of int8 only the latter is asked."""
+    made = pictures[:: max(1, len(pictures) // COMPARED)] if pictures else patches()
+    sized = [cv2.resize(p[0], best, interpolation=cv2.INTER_AREA)[None] for p in made]
+    found = apart(reference, plan, sized)
+    pixels, share, score = CARD_TOLERANCE
+    far = found["box_error_px"] > pixels and found["box_error_share"] > share
+    if precision != "int8" and (far or found["score_error"] > score):
+        raise EngineMismatch(f"the plan says other boxes than the graph: {found}", "plan", "do not use it")
+    if found["agreement"] < AGREEMENT:
+        what = f"the plan finds {found['agreement']:.0%} of the faces that the graph finds"
+        raise EngineMismatch(what, "plan", "do not use it")
+    return found
 
 
 def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:

@@ -17,7 +17,9 @@ from engines.errors import BadInput, EngineMismatch
 from engines.half import HalfDetector, halve
 from engines.letterbox import pad, view
 from engines.sidecar import Profile
+from engines.tensorrt_build import verify_plan
 from engines.tensorrt_engine import CardDetector, canvas_of
+from engines.types import Detections
 from pipeline.config import CoverConfig, DetectorConfig
 from pipeline.cover import Anonymizer
 from pipeline.detect import Eye
@@ -210,6 +212,28 @@ def test_faces_are_covered_where_the_picture_lies_on_the_card(half: HalfDetector
     again = made.submit([shown(np.zeros((32, 32, 3), np.uint8))], keep=True)  # the slots are free again
     with pytest.raises(ValueError, match="NV12"):
         made.cover(again, [np.float32(FACES)], style)
+
+
+def test_a_plan_is_verified_in_pixels_and_scores(half: HalfDetector, pictures: list[Array]) -> None:
+    """On the stand-in: the net is the right one, one whose boxes are moved, one that misses."""
+    options = DetectorOptions(threshold=THRESHOLD)
+    reference, shots = load("plainS", options), [p[None] for p in pictures[:4]]
+    card = CardDetector(loop(LazyDevice(11), half), 4, options)
+    found = verify_plan(reference, card, (160, 96), "fp16", shots)
+    assert found["faces_compared"] > 3
+    assert found["box_error_px"] < 0.5
+    detect = card.detect
+
+    def moved(views: object) -> list[Detections]:
+        return [Detections(d.xyxy + 0.8, d.scores) for d in detect(views)]  # type: ignore[arg-type]
+
+    card.detect = moved  # type: ignore[method-assign, assignment]
+    with pytest.raises(EngineMismatch, match="says other boxes"):
+        verify_plan(reference, card, (160, 96), "fp16", shots)
+    assert verify_plan(reference, card, (160, 96), "int8", shots)["box_error_px"] > 0.7
+    card.detect = lambda views: [Detections.none() for _ in views]  # type: ignore[method-assign, assignment]
+    with pytest.raises(EngineMismatch, match="finds 0% of the faces"):
+        verify_plan(reference, card, (160, 96), "fp16", shots)
 
 
 def test_the_canvas_fits_a_profile() -> None:

@@ -64,3 +64,23 @@ def test_graphs_are_captured_and_replayed_through_the_bindings(environment: dict
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "six batches" in done.stdout
+
+
+@needs_compiler
+@pytest.mark.parametrize(("more", "words"), [
+    ({"FACESTREAM_CUINIT": "100"}, "no NVIDIA card here"),
+    ({"FACESTREAM_DRIVER": "12080"}, "the driver knows CUDA 12.8, the libraries here are for CUDA 13"),
+    ({"FACESTREAM_CUINIT": "999"}, "cuInit failed: CUDA_ERROR_UNKNOWN"),
+    ({"LD_LIBRARY_PATH": ""}, "no NVIDIA driver here"),
+])  # fmt: skip
+def test_what_is_wrong_with_card_or_driver_is_one_line(
+    environment: dict[str, str], tmp_path: Path, more: dict[str, str], words: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the rtx extra")
+    command = [sys.executable, "build_engine.py", "engines/weights/plainS.onnx", "--backend", "rtx", "--verify"]
+    command += ["-o", str(tmp_path / "x.plan")]
+    done = subprocess.run(command, cwd=ROOT, env=environment | more, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert words in line
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,38 @@ def test_what_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(tensorrt_build.MODULES, "tensorrt", "no_such_library")
     with pytest.raises(BadConfig, match=r"not installed \(pip install 'facestream\[gpu\]'"):
         library("tensorrt")
+
+
+@pytest.mark.parametrize(("backend", "version", "fits"), [
+    ("tensorrt", "8.6.1", False), ("tensorrt", "10.9.0.34", True), ("tensorrt", "11.4.0", True), ("rtx", "0.9", False),
+])  # fmt: skip
+def test_a_library_that_is_too_old_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, backend: str, version: str, fits: bool
+) -> None:
+    module = ModuleType(tensorrt_build.MODULES[backend])
+    module.__version__ = version  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    if fits:
+        assert library(backend) is module
+        return
+    with pytest.raises(BadConfig, match=rf"or newer, here is {version} \(pip install -U"):
+        library(backend)
+
+
+def test_a_library_without_a_card_says_where_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT's own builder says so by refusing to be made; here with RTX's in its place."""
+    trt = rtx()
+
+    class Cardless:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(trt, name)
+
+        def Builder(self, log: Any) -> Any:
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(tensorrt_build, "library", lambda backend: Cardless())
+    with pytest.raises(EngineMismatch, match=r"no NVIDIA card or driver here.*--backend rtx, which needs none"):
+        tensorrt_build.build_plan("tensorrt", b"", PlanOptions(progress=False))
 
 
 class Proxy:
