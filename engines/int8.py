@@ -73,7 +73,7 @@ def best_scale(values: F32) -> float:
         return LEAST_SCALE
     steps = [most * share / 127 for share in np.linspace(0.2, 1, 41)]
     errors = [float(((np.clip(np.rint(values / s), 0, 127) * s - values) ** 2).mean()) for s in steps]
-    return steps[int(np.argmin(errors))]
+    return float(steps[int(np.argmin(errors))])
 
 
 def _insert(model: Any, convs: list[Any], scales: dict[str, float]) -> None:
