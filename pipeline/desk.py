@@ -106,12 +106,12 @@ class Desk:
         """Pictures as they are stored go in as one batch, and so do views."""
         stored = [p for p in pictures if isinstance(p, HostPicture)]
         views = [p for p in pictures if isinstance(p, ImageView)]
-        assert isinstance(self.detector, PlanesDetector) or not stored
-        planes = iter(
-            self.detector.detect_planes(stored) if isinstance(self.detector, PlanesDetector) and stored else []
-        )
-        rest = iter(self.detector.detect(views) if views else [])
-        return [next(planes if isinstance(p, HostPicture) else rest) for p in pictures]
+        planes: list[Detections] = []
+        if stored:
+            assert isinstance(self.detector, PlanesDetector)
+            planes = self.detector.detect_planes(stored)
+        of_stored, of_views = iter(planes), iter(self.detector.detect(views) if views else [])
+        return [next(of_stored if isinstance(p, HostPicture) else of_views) for p in pictures]
 
     def _take(self) -> list[Request] | None:
         """Those that come next; None at the end."""
