@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint system clean
+.PHONY: demo test lint system plugin clean
 
 demo: $(VENV)/base
 	$(VENV)/bin/python tools/demo.py out
@@ -39,5 +39,17 @@ system:
 		echo "ffmpeg could not be installed: the tests that need it are skipped"; \
 	fi
 
+# The NMS plugin for programs that load TensorRT plans without Python: needs nvcc and the headers of TensorRT's SDK.
+# Every supported card's code, and PTX for those to come.
+TENSORRT ?= /usr/local/TensorRT
+CARDS := 75 80 86 89 90 100 120
+plugin: build/libfacestream_nms.so
+
+build/libfacestream_nms.so: engines/nms_plugin.cu engines/nms.cu
+	mkdir -p build
+	nvcc -O3 -std=c++17 --fmad=false -shared -Xcompiler -fPIC -I$(TENSORRT)/include \
+		$(foreach card,$(CARDS),-gencode=arch=compute_$(card),code=sm_$(card)) -gencode=arch=compute_120,code=compute_120 \
+		-o $@ engines/nms_plugin.cu
+
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out build

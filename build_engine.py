@@ -3,6 +3,7 @@
 python build_engine.py runs/plainS/weights.safetensors -o engines/weights/plainS.onnx
 python build_engine.py engines/weights/plainS.onnx --backend openvino --precision int8 --calibrate PHOTOS -o plainS.xml
 python build_engine.py engines/weights/plainS.onnx --backend rtx -o plainS.plan
+python build_engine.py engines/weights/plainS.onnx --backend rtx --precision int8 --calibrate PHOTOS -o plainS.plan
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def export_openvino(model: Path, out: Path, precision: str, calibrate: Path | No
             built["calibrated_on"] = len(pictures)
         part = Path(folder) / "part.xml"
         openvino.save_model(graph, str(part), compress_to_fp16=precision == "fp16")
-        built |= agreement(source, part, pictures if precision == "int8" else None)
+        built |= compare_files(source, part, pictures if precision == "int8" else None)
         for suffix in (".bin", ".xml"):
             shutil.copyfile(part.with_suffix(suffix), out.with_suffix(suffix + ".part"))
         for suffix in (".bin", ".xml"):
@@ -169,51 +170,45 @@ def calibration(folder: Path) -> list[Any]:
     return out
 
 
-AGREEMENT = 0.9
-
-
-def agreement(source: Path, built: Path, pictures: list[Any] | None) -> dict[str, float]:
-    """Share of the faces that the ONNX graph finds (score >= 0.3) which the built model finds too (IoU >= 0.5).
+def compare_files(source: Path, built: Path, pictures: list[Any] | None) -> dict[str, float]:
+    """`agreement` of an ONNX graph and what was built of it, at a score of 0.3.
 
     Looked for in the calibration pictures, else in random patches. EngineMismatch under AGREEMENT.
     """
     import numpy as np
 
-    from engines.boxes import iou_xyxy
     from engines.detector import DetectorOptions, load
-    from engines.letterbox import ImageView
+    from engines.parity import AGREEMENT, agreement
 
     options = DetectorOptions(threshold=0.3 if pictures else 0.02)
     if pictures is None:
         coarse = np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3), dtype=np.uint8)
         pictures = [c[None].repeat(8, axis=1).repeat(8, axis=2) for c in coarse]
-    views = [ImageView(p[0], p.shape[2], p.shape[1]) for p in pictures]
-
-    def found(name: str) -> list[Any]:
-        detector = load(name, options)
-        return [detector.detect([v])[0].xyxy for v in views]
-
-    both = zip(found(str(source)), found(str(built)), strict=True)
-    best = np.concatenate([iou_xyxy(a, b).max(1) if len(a) and len(b) else np.zeros(len(a)) for a, b in both])
-    share = float((best >= 0.5).mean()) if len(best) else 1.0
-    if share < AGREEMENT:
-        raise EngineMismatch(f"finds {share:.0%} of the faces that the graph finds", str(built), "calibrate better")
-    return {"faces_compared": len(best), "agreement": round(share, 4)}
+    found = agreement(load(str(source), options), load(str(built), options), pictures)
+    if found["agreement"] < AGREEMENT:
+        what = f"finds {found['agreement']:.0%} of the faces that the graph finds"
+        raise EngineMismatch(what, str(built), "calibrate better")
+    return found
 
 
 def export_plan(
     model: Path, out: Path, backend: str, options: PlanOptions, calibrate: Path | None, verify: bool
 ) -> dict[str, Any]:
-    """Write OUT.plan and OUT.plan.json for a card from an .onnx or .safetensors file, in half precision.
+    """Write OUT.plan and OUT.plan.json for a card from an .onnx or .safetensors file, in half precision or int8.
 
-    The photographs in `calibrate` measure the net's range and are compared on, besides random patches. verify: run the
-    plan on this machine's card and hold the faces that it finds against the float32 graph's.
+    The photographs in `calibrate` measure the net's range and are compared on, besides random patches; int8 takes its
+    scales from them. verify: run the plan on this machine's card and hold the faces that it finds against the graph's.
     """
     from engines.cuda_driver import current_device
-    from engines.tensorrt_build import compile_plan
+    from engines.detector import DetectorOptions, load
+    from engines.sidecar import path_of
+    from engines.tensorrt_build import compile_plan, library, verify_plan
 
+    library(backend)
     if verify:
         current_device()  # says so now, not after minutes, when there is none
+    if options.precision == "int8" and calibrate is None:
+        raise BadConfig("int8 needs photographs of the kind it will see", "--calibrate", "give a folder")
     pictures = calibration(calibrate) if calibrate is not None else None
     with tempfile.TemporaryDirectory() as folder:
         source = model
@@ -223,7 +218,16 @@ def export_plan(
         command = shlex.join(["python", "build_engine.py", *sys.argv[1:]])
         built = compile_plan(backend, source, out, options, pictures, command)
         if verify:
-            built |= {f"card_{key}": value for key, value in agreement(source, out, pictures).items()}
+            wanted = DetectorOptions(threshold=0.3 if pictures else 0.02, nms_iou=options.nms_iou)
+            _, height, width = options.profiles[0].best
+            try:
+                pair = load(str(source), wanted), load(str(out), wanted)
+                found = verify_plan(*pair, (width, height), options.precision, pictures)
+            except EngineMismatch:
+                for file in (out, path_of(out)):
+                    file.unlink(missing_ok=True)
+                raise
+            built |= {f"card_{key}": value for key, value in found.items()}
     return built
 
 
@@ -262,10 +266,10 @@ def build(
     if backend == "openvino":
         print(json.dumps(export_openvino(weights, out, precision or "fp32", calibrate)))
         return
-    if precision not in (None, "fp16"):
-        raise BadConfig(f"{precision} is not built for cards", f"--backend {backend}", "leave it at fp16")
+    if precision == "fp32":
+        raise BadConfig("fp32 is not built for cards", f"--backend {backend}", "leave it at fp16, or int8")
     profiles = profiles_of(shapes) or PROFILES
-    options = PlanOptions(profiles, portable, nms_iou, timing_cache=timing_cache)
+    options = PlanOptions(profiles, precision or "fp16", portable, nms_iou, timing_cache=timing_cache)
     print(json.dumps(export_plan(weights, out, backend, options, calibrate, verify)))
 
 

@@ -6,6 +6,7 @@ next is filled. A graph is captured the second time that shapes come, since Tens
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import numpy as np
 
 from engines.boxes import F32, Array
 from engines.cuda_driver import Device
-from engines.gpu_picture import DevicePicture, Normalisation, colour_row, packed_bytes, preprocess
+from engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, packed_bytes, preprocess
 from engines.kernels import MAX_BOXES, nms, nms_workspace
 
 HEAD = 32  # faces of a picture that come down at once, 640 bytes; more are fetched when there are more
@@ -89,14 +90,25 @@ class Slot:
 @dataclass(slots=True)
 class Ticket:
     """Pictures that are on their way; `found` is set once they are through: (xyxy [n, 4], scores [n]) for each, in
-    pixels of the net's input, best first, suppressed."""
+    pixels of the net's input, best first, suppressed. keep: they stay on the card until they are covered there."""
 
     pictures: tuple[HostPicture, ...]
     found: list[tuple[F32, F32]] | None = None
+    keep: bool = False
+    slot: Slot | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CoverStyle:
+    """How faces are covered: ellipse or box, grown by `scale`; `cells` squares across a face, None for mid grey."""
+
+    shape: str = "ellipse"
+    scale: float = 1.4
+    cells: int | None = 8
 
 
 class CardLoop:
-    """Not safe for use by several threads at once: one feeds it and takes from it."""
+    """Not safe for use by several threads at once: one feeds it and takes from it. It may be another than made it."""
 
     def __init__(
         self, device: Device, net: Net, normalisation: Normalisation, threshold: float, iou: float, slots: int = 3
@@ -104,6 +116,7 @@ class CardLoop:
         self.device, self.net, self.threshold, self.iou = device, net, threshold, iou
         self.slots = [Slot(i, device.stream(), device.event()) for i in range(slots)]
         self._busy: deque[Slot] = deque()
+        self._thread = threading.get_ident()
         rows = np.concatenate([normalisation.row(), colour_row(False), colour_row(True)])
         base = device.alloc(rows.nbytes)
         self._norm, self._colours = base, (base + 28, base + 52)
@@ -112,15 +125,19 @@ class CardLoop:
         device.record(first.done, first.stream)
         device.wait(first.done)
 
-    def submit(self, pictures: Sequence[HostPicture]) -> Ticket:
-        """Start on a batch; waits for the oldest one when no slot is free."""
-        ticket = Ticket(tuple(pictures))
-        if len(self._busy) == len(self.slots):
+    def submit(self, pictures: Sequence[HostPicture], keep: bool = False) -> Ticket:
+        """Start on a batch; waits for the oldest one when no slot is free. keep: `cover` is called for it too, and its
+        slot is taken until then. RuntimeError when all slots are kept so."""
+        self._enter()
+        ticket = Ticket(tuple(pictures), keep=keep)
+        while self._busy and all(slot.ticket is not None for slot in self.slots):
             self._finish(self._busy[0])
         wide, high = (max(p.fitted[k] for p in pictures) for k in (0, 1))
         canvas = self.net.canvas(len(pictures), wide, high)
         key = (canvas, *(p.key for p in pictures))
         free = [slot for slot in self.slots if slot.ticket is None]
+        if not free:
+            raise RuntimeError("every slot holds pictures that wait to be covered")
         slot = next((s for s in free if s.key == key), free[0])
         if slot.key != key:
             self._shape(slot, ticket, canvas)
@@ -134,15 +151,52 @@ class CardLoop:
             self._work(slot, ticket, canvas)
         slot.runs += 1
         self.device.record(slot.done, slot.stream)
-        slot.ticket = ticket
+        slot.ticket, ticket.slot = ticket, slot
         self._busy.append(slot)
         return ticket
 
     def result(self, ticket: Ticket) -> list[tuple[F32, F32]]:
         """Wait for a batch, and for those before it."""
+        self._enter()
         while ticket.found is None:
             self._finish(self._busy[0])
         return ticket.found
+
+    def cover(self, ticket: Ticket, faces: Sequence[F32], style: CoverStyle) -> list[tuple[Array, ...]]:
+        """Cover faces in a batch that was kept, where it lies on the card, and bring the pictures back: the planes of
+        each. faces: boxes xyxy [n, 4] of each picture, in its stored pixels. ValueError for pictures not in NV12."""
+        self.result(ticket)
+        slot = ticket.slot
+        if slot is None or any(p.layout != "nv12" for p in ticket.pictures):
+            raise ValueError("only NV12 pictures that were kept can be covered on the card")
+        launch, base = self.device.launcher(slot.stream), slot.memory["upload"][0]
+        starts = np.cumsum([0, *(_room(p) for p in ticket.pictures)]).tolist()
+        for picture, boxes, at in zip(ticket.pictures, faces, starts, strict=False):
+            stored = DevicePicture.packed(picture.layout, *picture.stored, base + at)
+            for box in boxes.tolist():
+                cover(launch, stored, tuple(box), style.scale, style.shape, style.cells)
+        back = slot.host["upload"][: starts[-1]]  # what came from there is on the card
+        self.device.download(back, base, slot.stream)
+        self.device.record(slot.done, slot.stream)
+        self.device.wait(slot.done)
+        slot.ticket = ticket.slot = None
+        return [_planes(back[at : at + _room(p)].copy(), p) for p, at in zip(ticket.pictures, starts, strict=False)]
+
+    def _enter(self) -> None:
+        if self._thread != threading.get_ident():
+            self.device.enter()
+            self._thread = threading.get_ident()
+
+    def close(self) -> None:
+        """Wait for what is on its way and give the device's memory back; the loop is of no use after that."""
+        self._enter()
+        while self._busy:
+            self._finish(self._busy[0])
+        for slot in self.slots:
+            for address, _ in slot.memory.values():
+                self.device.free(address)
+            slot.memory, slot.graph, slot.key = {}, None, ()
+        self.device.free(self._norm)
 
     def _shape(self, slot: Slot, ticket: Ticket, canvas: tuple[int, int]) -> None:
         n = len(ticket.pictures)
@@ -220,9 +274,19 @@ class CardLoop:
         sure = [f[f[:, 4] >= self.threshold] for f in faces]
         ticket.found = [(np.array(f[:, :4]), np.array(f[:, 4])) for f in sure]
         self._busy.popleft()
-        slot.ticket = None
+        if not ticket.keep:
+            slot.ticket = ticket.slot = None
 
 
 def _room(picture: HostPicture) -> int:
     """Bytes of a picture in the upload, rounded up so that the next one is aligned."""
     return -(-packed_bytes(picture.layout, *picture.stored) // 256) * 256
+
+
+def _planes(data: Array, picture: HostPicture) -> tuple[Array, ...]:
+    """A picture's planes, as they were packed for the upload."""
+    found, at = [], 0
+    for plane in picture.planes:
+        found.append(data[at : at + plane.size].reshape(plane.shape))
+        at += plane.size
+    return tuple(found)

@@ -7,7 +7,7 @@ disorderly as a card may.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
+import importlib.metadata
 import weakref
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -24,6 +24,10 @@ from engines.sidecar import Card
 class Device(Protocol):
     """Memory is addresses, streams, events and graphs are what the methods return. All but `pinned`, `alloc` and
     `wait` return before the work is done; work of one stream is done in order."""
+
+    def enter(self) -> None:
+        """Make the card usable from the calling thread; needed in each thread but the one that made this."""
+        ...
 
     def alloc(self, size: int) -> int:
         """Device memory of `size` bytes, a multiple of 256 as an address."""
@@ -77,6 +81,9 @@ def _call(function: Any, *arguments: Any) -> Any:
         raise EngineMismatch("no NVIDIA driver here", "cuda", do) from None
     if int(error):
         name = str(error).rsplit(".", 1)[-1].split(":")[0]
+        if name in ("CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_INVALID_DEVICE"):
+            do = "nvidia-smi lists those that the driver sees; the backends onnx and openvino need none"
+            raise EngineMismatch("no NVIDIA card here", "cuda", do)
         raise EngineMismatch(f"{function.__name__} failed: {name}", "cuda", "nvidia-smi shows whether the card is well")
     return out[0] if len(out) == 1 else out
 
@@ -109,10 +116,21 @@ class CudaDevice:
         card = find_card(index)
         assert card is not None
         self.card = card
+        self._check_driver()
         self._functions: dict[str, Any] = {}
 
+    def _check_driver(self) -> None:
+        """Code of a newer CUDA does not load, and its calls are not known."""
+        wanted = int(importlib.metadata.version("cuda-bindings").split(".")[0])
+        if self.card.driver // 1000 < wanted:
+            knows = f"{self.card.driver // 1000}.{self.card.driver % 1000 // 10}"
+            raise EngineMismatch(
+                f"the driver knows CUDA {knows}, the libraries here are for CUDA {wanted}", "cuda",
+                "update NVIDIA's driver (580 or newer for CUDA 13)",
+            )  # fmt: skip
+
     def enter(self) -> None:
-        """Make the context the calling thread's own; needed once in each thread."""
+        """Make the primary context the calling thread's own."""
         _call(self.driver.cuCtxSetCurrent, self.context)
 
     def alloc(self, size: int) -> int:
@@ -183,8 +201,11 @@ class CudaDevice:
 @cache
 def current_device() -> CudaDevice:
     """One for the whole process, so that kernels are compiled and loaded once; with PyCUDA where that is installed."""
-    if find_card() is not None and importlib.util.find_spec("pycuda") is not None:
-        from engines.pycuda_device import PycudaDevice
+    if find_card() is not None:
+        try:
+            from engines.pycuda_device import PycudaDevice
 
-        return PycudaDevice()
+            return PycudaDevice()
+        except ImportError:  # not installed, or built for another CUDA
+            pass
     return CudaDevice()

@@ -44,6 +44,8 @@ class Detector(ABC):
         """uint8 [N, H, W, 3], H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores
         [N, K], unsuppressed, in any order."""
 
+    takes_planes = False  # see PlanesDetector
+    batch = 1  # pictures that it gains from being given together
     coarsest_anchors = 0  # a cell of the coarsest detection module, whose boxes come last; 0: not known
     COARSEST_STRIDE, COARSEST_MOST = 32, 1000
 
@@ -84,6 +86,8 @@ class Detector(ABC):
 
 class PlanesDetector(Detector):
     """A detector that takes pictures as they are stored, and shrinks, turns and converts them itself."""
+
+    takes_planes = True
 
     @abstractmethod
     def detect_planes(self, pictures: Sequence[HostPicture]) -> list[Detections]:

@@ -36,9 +36,9 @@ def halve(path: Path, pictures: list[Array] | None = None) -> tuple[bytes, Norma
     import onnx
 
     model = onnx.load(path)
-    start, normalisation = _entry(model, path)
-    heads = _heads(model)
-    body = _above(model, heads, stop=start)
+    start, normalisation = entry(model, path)
+    heads = heads_of(model)
+    body = above(model, heads, stop=start)
     strange = sorted({node.op_type for node in body} - _EVEN - _SHAPES)
     if strange or not heads:
         what = ", ".join(strange) or "no convolution"
@@ -62,7 +62,7 @@ def probes() -> list[Array]:
     return made
 
 
-def _entry(model: Any, path: Path) -> tuple[str, Normalisation]:
+def entry(model: Any, path: Path) -> tuple[str, Normalisation]:
     """The tensor that normalisation ends in."""
     from onnx import numpy_helper
 
@@ -81,7 +81,7 @@ def _producers(model: Any) -> dict[str, Any]:
     return {name: node for node in model.graph.node for name in node.output}
 
 
-def _heads(model: Any) -> list[Any]:
+def heads_of(model: Any) -> list[Any]:
     """The last convolutions: those that no other stands behind."""
     makers, seen, found = _producers(model), set(), []
     reached = [output.name for output in model.graph.output]
@@ -97,7 +97,7 @@ def _heads(model: Any) -> list[Any]:
     return found
 
 
-def _above(model: Any, heads: list[Any], stop: str) -> list[Any]:
+def above(model: Any, heads: list[Any], stop: str) -> list[Any]:
     """The heads and every node that they depend on, up to the tensor `stop`."""
     makers, found = _producers(model), {}
     reached = [node.output[0] for node in heads]

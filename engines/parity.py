@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from engines.boxes import Array
+from engines.boxes import Array, iou_xyxy
 from engines.detector import Detector
+from engines.letterbox import ImageView
+
+AGREEMENT = 0.9  # share of the faces that a quantised net must still find
 
 
 def differences(reference: Detector, other: Detector, pictures: list[Array] | None = None) -> dict[str, float]:
@@ -42,3 +45,32 @@ def patches() -> list[Array]:
         coarse = rng.integers(0, 256, (n, h // 8, w // 8, 3), dtype=np.uint8)
         made.append(coarse.repeat(8, axis=1).repeat(8, axis=2))
     return made
+
+
+def agreement(reference: Detector, other: Detector, pictures: list[Array]) -> dict[str, float]:
+    """Share of the faces that one detector finds which another finds too (IoU >= 0.5). Pictures: [N, H, W, 3]."""
+    views = [ImageView(p[0], p.shape[2], p.shape[1]) for p in pictures]
+    best = []
+    for view in views:
+        a, b = (detector.detect([view])[0].xyxy for detector in (reference, other))
+        best.append(iou_xyxy(a, b).max(1) if len(a) and len(b) else np.zeros(len(a)))
+    all_best = np.concatenate(best)
+    share = float((all_best >= 0.5).mean()) if len(all_best) else 1.0
+    return {"faces_compared": len(all_best), "agreement": round(share, 4)}
+
+
+def apart(reference: Detector, other: Detector, pictures: list[Array]) -> dict[str, float]:
+    """How far what a detector finds is from what another one says, after suppression: the largest difference of a found
+    box (pixels, and as a share of its longer side) and score from the nearest that the reference gives before it
+    suppresses, since among near equals either may be the one that stays; and `agreement`. Pictures: [N, H, W, 3]."""
+    worst = {"box_error_px": 0.0, "box_error_share": 0.0, "score_error": 0.0}
+    for picture in pictures:
+        raw, scores = (a[0] for a in reference.infer(picture))
+        (found,) = other.detect([ImageView(picture[0], picture.shape[2], picture.shape[1])])
+        for box, score in zip(found.xyxy, found.scores, strict=True):
+            off = np.abs(raw - box).max(1)
+            like = int((off + 1e3 * np.abs(scores - score)).argmin())
+            side = max(float((box[2:] - box[:2]).max()), 1.0)
+            here = float(off[like]), float(off[like]) / side, float(abs(scores[like] - score))
+            worst = {key: max(value, new) for (key, value), new in zip(worst.items(), here, strict=True)}
+    return worst | agreement(reference, other, pictures)

@@ -3,6 +3,7 @@ since PyCUDA has no graphs and cannot launch on a stream that is not its own. Bo
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,17 @@ class PycudaDevice(CudaDevice):
         import pycuda.autoprimaryctx  # card 0's; autoinit would make a second context beside TensorRT's
         import pycuda.driver
 
+        self.cuda, self._primary, self._entered = pycuda.driver, pycuda.autoprimaryctx.context, threading.local()
+        self._entered.yes = True  # by the import
         super().__init__()
-        self.cuda = pycuda.driver
         self._held: dict[int, Any] = {}
         self._streams: dict[int, Any] = {}
+
+    def enter(self) -> None:
+        super().enter()
+        if not getattr(self._entered, "yes", False):  # PyCUDA keeps a stack of contexts in each thread
+            self._primary.push()
+            self._entered.yes = True
 
     def alloc(self, size: int) -> int:
         memory = self.cuda.mem_alloc(max(size, 1))

@@ -8,22 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 from tqdm import tqdm
 
 from engines.boxes import Array
 from engines.cuda_driver import find_card
-from engines.detector import DetectorOptions
+from engines.detector import Detector, DetectorOptions
 from engines.errors import BadConfig, EngineMismatch
 from engines.gpu_picture import Normalisation
 from engines.kernels import source_hash
 from engines.onnx_engine import OnnxDetector
-from engines.parity import differences, patches
+from engines.parity import AGREEMENT, agreement, apart, differences, patches
 from engines.sidecar import Profile, Sidecar, digest
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "gpu", "rtx": "rtx"}
 BOX_TOLERANCE = 0.25, 0.005  # of half precision: more than these pixels and this share of the side is too much
 SCORE_TOLERANCE = 0.01
+CARD_TOLERANCE = 0.5, 0.01, 0.02  # of a plan on a card: pixels and share of the side, and score
+COMPARED = 24  # pictures on which int8 is compared
 # Landscape and portrait, 320x192 to 1664x1280; both are needed since views are turned with the picture.
 PROFILES = (
     Profile((1, 192, 320), (4, 384, 640), (8, 1280, 1664)),
@@ -33,7 +36,9 @@ PROFILES = (
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """portable: newer versions and all cards from Ampere on may load it, at some cost in speed (tensorrt only).
+    """precision: fp16 or int8, the latter with photographs to calibrate on.
+
+    portable: newer versions and all cards from Ampere on may load it, at some cost in speed (tensorrt only).
 
     nms_iou, nms_threshold: of the NMS plugin (tensorrt only). Boxes that the threshold lets through and the caller
     does not want can be dropped afterwards: greedy suppression never lets a worse box touch a better one.
@@ -41,6 +46,7 @@ class PlanOptions:
     """
 
     profiles: tuple[Profile, ...] = PROFILES
+    precision: str = "fp16"
     portable: bool = False
     nms_iou: float = 0.3
     nms_threshold: float = 0.02
@@ -50,14 +56,18 @@ class PlanOptions:
 
 def library(backend: str) -> Any:
     """The Python module of a backend. BadConfig, with what to install, when there is none."""
-    name = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}[backend]
+    name, oldest = {"tensorrt": ("TensorRT", 10), "rtx": ("TensorRT-RTX", 1)}[backend]
     try:
-        return importlib.import_module(MODULES[backend])
+        trt = importlib.import_module(MODULES[backend])
     except (ImportError, OSError, RuntimeError) as e:
         absent = isinstance(e, ModuleNotFoundError) and e.name == MODULES[backend]
         why = "which is not installed" if absent else f"which does not load ({str(e).splitlines()[0][:100]})"
         install = f"pip install 'facestream[{EXTRAS[backend]}]', see docs/gpu.md"
         raise BadConfig(f"needs {name}, {why}", f"--backend {backend}", install) from None
+    if int(trt.__version__.split(".")[0]) < oldest:
+        do = f"pip install -U '{MODULES[backend].replace('_', '-')}>={oldest}'"
+        raise BadConfig(f"needs {name} {oldest} or newer, here is {trt.__version__}", f"--backend {backend}", do)
+    return trt
 
 
 def logger(trt: Any) -> Any:
@@ -80,21 +90,29 @@ def compile_plan(
 ) -> dict[str, Any]:
     """Write the plan of a float32 graph and its sidecar, and say what was built.
 
-    The half-precision graph is held against the float32 one on the CPU first; EngineMismatch when it is further off
-    than BOX_TOLERANCE or SCORE_TOLERANCE. pictures: uint8 [N, H, W, 3] to measure the net's range and compare with.
+    The graph that the plan is made of is held against the float32 one on the CPU first. EngineMismatch when in half
+    precision it is further off than BOX_TOLERANCE or SCORE_TOLERANCE, and in int8 when it finds less than AGREEMENT of
+    the faces. pictures: uint8 [N, H, W, 3] to measure the net's range and compare with; int8 needs them (BadConfig).
     """
     from engines.half import halve
+    from engines.int8 import quantise
 
     trt = library(backend)
-    graph, normalisation, peak = halve(source, pictures)
-    parity = check_half(source, graph, normalisation, pictures)
+    if options.precision == "int8":
+        if not pictures:
+            raise BadConfig("int8 needs photographs of the kind it will see", "--calibrate", "give a folder")
+        graph, normalisation, peak = quantise(source, pictures)
+        parity = check_int8(source, graph, normalisation, pictures)
+    else:
+        graph, normalisation, peak = halve(source, pictures)
+        parity = check_half(source, graph, normalisation, pictures)
     plan = build_plan(backend, graph, options)
     hashes = {"plan": digest(plan), "weights": digest(source.read_bytes()), "onnx": digest(graph)}
     sidecar = Sidecar(
         backend=backend,
         library=trt.__version__,
         card=find_card() if backend == "tensorrt" else None,  # RTX settles for the card when it loads the plan
-        precision="fp16",
+        precision=options.precision,
         profiles=options.profiles,
         normalisation=normalisation,
         portable=options.portable,
@@ -107,8 +125,22 @@ def compile_plan(
     part.write_bytes(plan)
     sidecar.write(out)
     part.replace(out)
-    built = {"file": str(out), "backend": backend, "library": trt.__version__, "bytes": len(plan), "precision": "fp16"}
-    return {**built, "largest_value": round(peak, 2), "scale": normalisation.scale, **parity}
+    built = {"file": str(out), "backend": backend, "library": trt.__version__, "bytes": len(plan)}
+    built |= {"precision": options.precision, "largest_value": round(peak, 2), "scale": normalisation.scale}
+    return {**built, **parity}
+
+
+def check_int8(source: Path, graph: bytes, normalisation: Normalisation, pictures: list[Array]) -> dict[str, float]:
+    """`agreement` of an int8 graph and the float32 one on some of the pictures. EngineMismatch under AGREEMENT."""
+    from engines.half import HalfDetector
+
+    options = DetectorOptions()
+    pair = OnnxDetector(source, options), HalfDetector(graph, normalisation, options)
+    found = agreement(*pair, pictures[:: max(1, len(pictures) // COMPARED)])
+    if found["agreement"] < AGREEMENT:
+        what = f"int8 finds {found['agreement']:.0%} of the faces that float32 finds"
+        raise EngineMismatch(what, str(source), "calibrate on more pictures, or use fp16")
+    return found
 
 
 def check_half(
@@ -126,6 +158,24 @@ def check_half(
     if parity["score_error"] > SCORE_TOLERANCE:
         raise EngineMismatch(f"half precision changes scores: {parity}", str(source), "use float32")
     return parity
+
+
+def verify_plan(
+    reference: Detector, plan: Detector, best: tuple[int, int], precision: str, pictures: list[Array] | None
+) -> dict[str, float]:
+    """`apart` of the float32 graph on the CPU and its plan on a card, on photographs or random patches of the size
+    `best` (width, height). EngineMismatch above CARD_TOLERANCE or under AGREEMENT; of int8 only the latter is asked."""
+    made = pictures[:: max(1, len(pictures) // COMPARED)] if pictures else patches()
+    sized = [cv2.resize(p[0], best, interpolation=cv2.INTER_AREA)[None] for p in made]
+    found = apart(reference, plan, sized)
+    pixels, share, score = CARD_TOLERANCE
+    far = found["box_error_px"] > pixels and found["box_error_share"] > share
+    if precision != "int8" and (far or found["score_error"] > score):
+        raise EngineMismatch(f"the plan says other boxes than the graph: {found}", "plan", "do not use it")
+    if found["agreement"] < AGREEMENT:
+        what = f"the plan finds {found['agreement']:.0%} of the faces that the graph finds"
+        raise EngineMismatch(what, "plan", "do not use it")
+    return found
 
 
 def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:

@@ -78,6 +78,7 @@ class CardDetector(PlanesDetector):
     def __init__(self, loop: CardLoop, most: int, options: DetectorOptions) -> None:
         super().__init__(options)
         self.loop, self.most = loop, most
+        self.batch = most
 
     def submit(self, pictures: Sequence[HostPicture]) -> Ticket:
         """Start on at most `most` pictures, copied before this returns."""

@@ -41,6 +41,7 @@ class TorchNet:
 
     def __init__(self, module: nn.Module, device: str = "cuda") -> None:
         self.module, self.device = module.to(device).eval(), device
+        torch.backends.cudnn.benchmark = True  # shapes are few and stay: measure which algorithm is fastest
         self.slots: dict[int, tuple[Tensor, Tensor, Tensor, Any]] = {}
 
     def canvas(self, pictures: int, width: int, height: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from pipeline import hardware
 from pipeline.camera import State
 from pipeline.config import Config
 from pipeline.errors import BadConfig, BadInput
@@ -108,7 +109,10 @@ class Builder:
 
     def _stream(self, channel: Channel) -> StreamOutlet:
         live, camera = self.config.live, channel.camera
-        options = LiveOptions(live.encoder, live.bitrate, live.crf, live.preset, live.gop_s)
+        encoder = live.encoder
+        if encoder == "libx264":
+            encoder = hardware.encoder_of(self.config.run.hardware, "h264", encoder)
+        options = LiveOptions(encoder, live.bitrate, live.crf, live.preset, live.gop_s)
         return StreamOutlet(channel.name, options, lambda: camera.status.rate, lambda: camera.epoch_s)
 
     def _written(self, channel: Channel, kind: str, path: Path) -> FileOutlet | RecordOutlet:
@@ -118,7 +122,7 @@ class Builder:
         source = channel.camera.uri.shown
         if kind == "records":
             return RecordOutlet(str(path), path, self.overwrite, source)
-        options = self.config.encode.options(self.overwrite)
+        options = self.config.encode.options(self.overwrite, self.config.run.hardware)
         segment_s = self.config.live.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
         check_output(first, options, [channel.camera.uri.text])

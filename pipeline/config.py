@@ -91,22 +91,24 @@ class EncodeConfig(Section):
     threads: int = Field(0, ge=0, le=64)
     keep_metadata: bool = False
 
-    def options(self, overwrite: bool) -> EncodeOptions:
+    def options(self, overwrite: bool, hardware: str = "off") -> EncodeOptions:
         codec = None if self.codec == "source" else self.codec
-        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata)
+        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware)
 
 
 class RunConfig(Section):
     ring: int = Field(8, ge=1, le=1000)
     decode_threads: int = Field(0, ge=0, le=64)
     workers: int = Field(0, ge=0, le=256)
+    hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
 
 
 class LiveConfig(Section):
     ring: int = Field(3, ge=1, le=100)
     deadline_s: float = Field(0.5, gt=0, le=60)
     seldom: int = Field(4, ge=1, le=30)
-    batch: int = Field(1, ge=1, le=64)
+    batch: int = Field(0, ge=0, le=64)
+    batch_wait_ms: float = Field(5, ge=0, le=1000)
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
     open_timeout_s: float = Field(5.0, gt=0, le=60)
     read_timeout_s: float = Field(2.0, gt=0, le=60)

@@ -1,4 +1,7 @@
-"""One detector for several cameras: each may have one picture waiting, and they are served in the order of asking."""
+"""One detector for several cameras: each may have one picture waiting, and they are served in the order of asking.
+
+Where the detector gains from batches, the first picture waits a little for those of other cameras.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from engines.detector import Detector
+from engines.card_loop import HostPicture
+from engines.detector import Detector, PlanesDetector
 from engines.letterbox import ImageView
 from engines.types import Detections
+
+Picture = ImageView | HostPicture
 
 
 class LookFailed(Exception):
@@ -19,19 +25,29 @@ class LookFailed(Exception):
 class Request:
     """A picture that somebody waits for."""
 
-    def __init__(self, view: ImageView) -> None:
-        self.view = view
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+        self.since_s = time.monotonic()
         self.done = threading.Event()
         self.found: Detections | None = None
         self.error = ""
         self.given_up = False
 
 
-class Desk:
-    """Runs the detector on a thread of its own. batch: pictures of different cameras that go in together."""
+def hold_s(waited_s: float, waiting: int, askers: int, batch: int, wait_s: float) -> float:
+    """For how long a batch of `waiting` pictures, whose first has waited for waited_s, is still held open for more:
+    until it is full, nobody is left who could join it, or the first has waited for wait_s."""
+    if waiting >= min(batch, max(1, askers)):
+        return 0.0
+    return max(0.0, wait_s - waited_s)
 
-    def __init__(self, detector: Detector, batch: int = 1) -> None:
-        self.detector, self.batch = detector, batch
+
+class Desk:
+    """Runs the detector on a thread of its own. batch: pictures of different cameras that go in together. wait_s: how
+    long the first of them waits for the others, see `hold_s`. askers: how many cameras there are."""
+
+    def __init__(self, detector: Detector, batch: int = 1, wait_s: float = 0.0) -> None:
+        self.detector, self.batch, self.wait_s, self.askers = detector, batch, wait_s, 0
         self._waiting: deque[Request] = deque()
         self._lock = threading.Condition()
         self._stopped = False
@@ -51,13 +67,13 @@ class Desk:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def ask(self, view: ImageView, deadline_s: float) -> Detections:
+    def ask(self, picture: Picture, deadline_s: float) -> Detections:
         """The faces of a picture, within the deadline. Raises LookFailed.
 
         While the detector hangs for longer than that on an earlier picture, the answer comes at once: waiting for
         each would turn a detector that hangs into a camera that does.
         """
-        request = Request(view)
+        request = Request(picture)
         with self._lock:
             if self._stopped:
                 raise LookFailed("the detector has been stopped")
@@ -77,7 +93,7 @@ class Desk:
             found: Sequence[Detections | None] = [None] * len(requests)
             error = ""
             try:
-                found = self.detector.detect([request.view for request in requests])
+                found = self._look([request.picture for request in requests])
             except Exception as problem:  # whatever it is: nobody has looked at these pictures
                 error = f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
             with self._lock:
@@ -86,6 +102,17 @@ class Desk:
                 request.found, request.error = faces, error
                 request.done.set()
 
+    def _look(self, pictures: list[Picture]) -> list[Detections]:
+        """Pictures as they are stored go in as one batch, and so do views."""
+        stored = [p for p in pictures if isinstance(p, HostPicture)]
+        views = [p for p in pictures if isinstance(p, ImageView)]
+        planes: list[Detections] = []
+        if stored:
+            assert isinstance(self.detector, PlanesDetector)
+            planes = self.detector.detect_planes(stored)
+        of_stored, of_views = iter(planes), iter(self.detector.detect(views) if views else [])
+        return [next(of_stored if isinstance(p, HostPicture) else of_views) for p in pictures]
+
     def _take(self) -> list[Request] | None:
         """Those that come next; None at the end."""
         with self._lock:
@@ -93,20 +120,30 @@ class Desk:
                 self._waiting = deque(request for request in self._waiting if not request.given_up)
                 if self._stopped:
                     return None
-                if self._waiting:
+                if not self._waiting:
+                    self._lock.wait()
+                    continue
+                waited_s = time.monotonic() - self._waiting[0].since_s
+                more_s = hold_s(waited_s, len(self._waiting), self.askers, self.batch, self.wait_s)
+                if more_s <= 0:
                     break
-                self._lock.wait()
+                self._lock.wait(more_s)
             taken = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
             self._busy_s = time.monotonic()
             return taken
 
 
-class Asked(Detector):
+class Asked(PlanesDetector):
     """The desk, as a detector for one camera."""
 
     def __init__(self, desk: Desk, deadline_s: float) -> None:
         super().__init__(desk.detector.options)
         self.desk, self.deadline_s = desk, deadline_s
+        desk.askers += 1
+
+    @property
+    def takes_planes(self) -> bool:  # type: ignore[override]
+        return self.desk.detector.takes_planes
 
     def infer(self, images: object) -> tuple[object, object]:  # type: ignore[override]
         raise NotImplementedError("it is asked for whole pictures")
@@ -115,3 +152,6 @@ class Asked(Detector):
         if not coarsest:
             raise NotImplementedError("it is asked for faces of all sizes")
         return [self.desk.ask(image, self.deadline_s) for image in images]
+
+    def detect_planes(self, pictures: Sequence[HostPicture]) -> list[Detections]:
+        return [self.desk.ask(picture, self.deadline_s) for picture in pictures]

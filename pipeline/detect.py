@@ -30,7 +30,7 @@ class Eye:
         if self.last is not None and frame.index - self.last < self.every and frame.index >= self.eager:
             return None
         self.last = frame.index
-        if isinstance(self.detector, PlanesDetector):
+        if isinstance(self.detector, PlanesDetector) and self.detector.takes_planes:
             picture = host_picture(frame, self.size)
             if picture is not None:
                 return self.detector.detect_planes([picture])[0]

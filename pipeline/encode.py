@@ -26,7 +26,7 @@ class EncodeOptions:
 
     crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
     preset: x264's names, ultrafast to veryslow. threads: 0 for one a core. overwrite: replace an existing output.
-    keep_metadata: words and data streams that may say who, where and with what.
+    keep_metadata: words and data streams that may say who, where and with what. hardware: a setting of run.hardware.
     """
 
     codec: str | None = None
@@ -35,6 +35,7 @@ class EncodeOptions:
     threads: int = 0
     overwrite: bool = False
     keep_metadata: bool = False
+    hardware: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ def encoder_for(container: Container, info: StreamInfo, options: EncodeOptions) 
         raise BadConfig(f"there is no preset {options.preset}", "preset", "known: " + " ".join(_PRESETS))
     if options.codec is None:
         source = info.video.codec_context.codec.canonical_name if info.video is not None else ""
-        return ENCODERS[source if source in container.codecs else container.codecs[0]]
+        return _encoder(source if source in container.codecs else container.codecs[0], options)
     made = hardware.HARDWARE.get(options.codec, options.codec)
     if made not in ENCODERS:
         raise BadConfig(f"there is no codec {options.codec}", "codec", "known: " + " ".join(ENCODERS))
@@ -101,7 +102,11 @@ def encoder_for(container: Container, info: StreamInfo, options: EncodeOptions) 
     if options.codec in hardware.HARDWARE:
         hardware.check(options.codec)
         return options.codec
-    return ENCODERS[options.codec]
+    return _encoder(options.codec, options)
+
+
+def _encoder(codec: str, options: EncodeOptions) -> str:
+    return hardware.encoder_of(options.hardware, codec, ENCODERS[codec])
 
 
 def format_for(encoder: str, picture: av.VideoFrame) -> str:

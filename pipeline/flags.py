@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pipeline import config as settings
+from pipeline import hardware
 from pipeline.config import Config
 from pipeline.uri import redact
 
@@ -98,7 +99,10 @@ def batching(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def config_of(flags: dict[str, Any]) -> Config:
-    return settings.read(flags["config_file"], {FLAGS[k]: v for k, v in flags.items() if k in FLAGS})
+    config = settings.read(flags["config_file"], {FLAGS[k]: v for k, v in flags.items() if k in FLAGS})
+    if line := hardware.told(config.run.hardware):
+        say("hardware", line)
+    return config
 
 
 def say(kind: str, message: object) -> None:

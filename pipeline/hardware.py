@@ -1,10 +1,19 @@
-"""Encoders in graphics cards and mobile chips: which there are, and what quality and speed are called in each."""
+"""Decoders and encoders in graphics cards and mobile chips: which there are, which of them answer here, and what
+quality and speed are called in each."""
 
 from __future__ import annotations
 
+from fractions import Fraction
+from functools import cache
+
 import av
+import av.codec.hwaccel
+from av.codec.hwaccel import HWAccel
 
 from pipeline.errors import BadConfig
+
+# FFmpeg's kinds of device that decode into host memory, and how its encoders for them end ("": they need frames there).
+DEVICES = {"cuda": "nvenc", "qsv": "qsv", "videotoolbox": "videotoolbox", "vaapi": "", "d3d11va": "amf"}
 
 # FFmpeg's name -> the codec it makes.
 HARDWARE = {
@@ -43,3 +52,65 @@ def options(encoder: str, crf: float, speed: int) -> dict[str, str]:
     if encoder.endswith("_videotoolbox"):
         return {"q:v": f"{max(1, min(100, 100 - 2 * crf)):.0f}", "realtime": "1" if speed < 3 else "0"}
     return {}
+
+
+@cache
+def missing(device: str) -> str:
+    """Why nothing can be decoded on a kind of device, empty when it can. Asked once: it takes a while to answer."""
+    if device not in av.codec.hwaccel.hwdevices_available():
+        return "this FFmpeg was built without it"
+    try:
+        HWAccel(device).create(av.Codec("h264", "r"))
+    except (av.FFmpegError, NotImplementedError, RuntimeError) as error:
+        reason = getattr(error, "strerror", "") or type(error).__name__
+        return f"no such device answers ({reason})"
+    return ""
+
+
+def device_of(setting: str) -> str:
+    """The device that a setting of `run.hardware` leads to here; empty: everything is done on the CPU."""
+    if setting == "auto":
+        return next((device for device in DEVICES if not missing(device)), "")
+    return "" if setting == "off" or missing(setting) else setting
+
+
+def decoder(setting: str) -> HWAccel | None:
+    """For av.open. Streams that the device does not know are decoded on the CPU all the same."""
+    device = device_of(setting)
+    return HWAccel(device, allow_software_fallback=True) if device else None
+
+
+@cache
+def opens(encoder: str) -> bool:
+    """Whether an encoder works here: only opening it shows that."""
+    if encoder not in av.codecs_available:
+        return False
+    try:
+        context = av.CodecContext.create(encoder, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height, context.time_base = 320, 192, Fraction(1, 30)
+        known = [kind.name for kind in av.Codec(encoder, "w").video_formats or ()]
+        context.pix_fmt = "yuv420p" if "yuv420p" in known or not known else known[0]
+        context.open()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def encoder_of(setting: str, codec: str, otherwise: str) -> str:
+    """The device's encoder for a codec (h264, hevc, ...), where it has one that works; else another."""
+    device = device_of(setting)
+    name = f"{codec}_{DEVICES.get(device) or 'none'}"
+    return name if name in HARDWARE and opens(name) else otherwise
+
+
+def told(setting: str) -> str:
+    """One line for the log about what the setting led to; empty when nothing was asked for."""
+    if setting == "off":
+        return ""
+    device = device_of(setting)
+    if not device:
+        asked = ", ".join(f"{name}: {missing(name)}" for name in (DEVICES if setting == "auto" else [setting]))
+        return f"decoding and encoding on the CPU ({asked})"
+    made = [codec for codec in ("h264", "hevc", "av1") if encoder_of(setting, codec, "")]
+    return f"decoding on {device}, encoding {', '.join(made) + ' there' if made else 'on the CPU'}"

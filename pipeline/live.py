@@ -181,7 +181,7 @@ class Live:
     def __init__(self, config: Config, detector: Detector, told: Told, coverer: Coverer | None = None) -> None:
         """coverer: by default what config.cover says."""
         self.config, self._told = config, told
-        self.desk = Desk(detector, config.live.batch)
+        self.desk = Desk(detector, config.live.batch or detector.batch, config.live.batch_wait_ms / 1000)
         self.channels: list[Channel] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []

@@ -207,5 +207,6 @@ def _camera_options(config: Config, loop: bool) -> CameraOptions:
         camera_size=live.camera_size if all(live.camera_size) else None,
         camera_fps=live.camera_fps or None,
         camera_format=live.camera_format,
+        hardware=config.run.hardware,
     )
     return CameraOptions(source=source, loop=loop, stall_s=live.stall_s)

@@ -111,8 +111,9 @@ def run_stages(
     """
     anonymizer = Anonymizer(config.cover)
     if job.output is not None:
-        check_output(job.output, config.encode.options(job.overwrite), [job.source])
-    source = open_source(job.source, SourceOptions(threads=config.run.decode_threads, data=config.encode.keep_metadata))
+        check_output(job.output, config.encode.options(job.overwrite, config.run.hardware), [job.source])
+    options = SourceOptions(config.run.decode_threads, data=config.encode.keep_metadata, hardware=config.run.hardware)
+    source = open_source(job.source, options)
     decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.run.ring)
     covered: Ring[CoveredFrame | SidePacket] = Ring(config.run.ring)
     started, cpu = time.perf_counter(), _cpu_s()
@@ -125,7 +126,7 @@ def run_stages(
         info = decoded.get()
         assert isinstance(info, StreamInfo)
         if job.output is not None:
-            sink = open_sink(job.output, info, config.encode.options(job.overwrite))
+            sink = open_sink(job.output, info, config.encode.options(job.overwrite, config.run.hardware))
             encoder = _start_encoder(sink, covered)
         with tqdm(total=info.frames, unit="frame", disable=None if progress else True, dynamic_ncols=True) as bar:
             _drive(decoded, covered, stages, anonymizer, sink, records, info, report, bar)

@@ -17,6 +17,7 @@ import av
 import av.container
 import av.stream
 
+from pipeline import hardware
 from pipeline.decode import Decoder, Packet, Seams
 from pipeline.errors import BadInput, SourceLost
 from pipeline.extras import Attachment, attachment_of, chapters_of, light_of, lost_light
@@ -112,12 +113,14 @@ class VideoSource:
     def _open_container(self) -> av.container.InputContainer:
         text, kind = self.uri.text, self.uri.kind
         if kind is Kind.FILE:  # absolute, or FFmpeg takes what stands before a colon for a protocol
-            return av.open(os.path.abspath(text))
+            return av.open(os.path.abspath(text), hwaccel=hardware.decoder(self._options.hardware))
         if kind is Kind.LAVFI:
             return av.open(text, format="lavfi")
         options = live_options(self.uri, self._options)
         timeout = (self._options.open_timeout_s, self._options.read_timeout_s)
-        return av.open(text, format="v4l2" if kind is Kind.WEBCAM else None, options=options, timeout=timeout)
+        if kind is Kind.WEBCAM:
+            return av.open(text, format="v4l2", options=options, timeout=timeout)
+        return av.open(text, options=options, timeout=timeout, hwaccel=hardware.decoder(self._options.hardware))
 
     def _clone_streams(self) -> None:
         """Copy the streams' descriptions into a container of their own.

@@ -25,6 +25,7 @@ class SourceOptions:
     tls_verify: rtsps:// and https:// servers must show a certificate that ca_file (or the system) vouches for.
     camera_size (width, height), camera_fps, camera_format (`mjpeg`, `yuyv422`, ...): what is asked of a webcam; None
     and "" leave it the choice. patrol: called with each packet of a live source; what it raises ends the reading.
+    hardware: a setting of run.hardware.
     """
 
     threads: int = 0
@@ -38,6 +39,7 @@ class SourceOptions:
     camera_fps: float | None = None
     camera_format: str = ""
     patrol: Callable[[], None] | None = None
+    hardware: str = "off"
 
 
 def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:

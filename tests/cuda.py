@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from engines.boxes import Array
-from engines.kernels import KERNELS, Dim3, Launch, nms, nms_workspace, source
+from engines.cuda_driver import find_card
+from engines.kernels import FOLDER, KERNELS, Dim3, Launch, nms, nms_workspace, source
 
 SHIM = Path(__file__).parent / "cuda_shim.cpp"
 FLAGS = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
@@ -75,6 +76,17 @@ def every_kernel() -> Launch:
         files[name](name, grid, block, arguments)
 
     return launch
+
+
+def stand_in_driver(folder: Path) -> dict[str, str]:
+    """The environment of a process that finds cpu_driver.cpp in the place of NVIDIA's driver."""
+    pytest.importorskip("cuda.bindings.driver", reason="needs the rtx or gpu extra")
+    if find_card() is not None:
+        pytest.skip("there is a card: tests/test_gpu.py runs on it")
+    words = ["g++", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", str(SHIM.with_name("cpu_driver.cpp"))]
+    subprocess.run([*words, "-o", str(folder / "libcuda.so.1"), "-ldl"], check=True)
+    kernels = [str(build((FOLDER / file).read_text(), names)) for file, names in KERNELS.items()]
+    return os.environ | {"LD_LIBRARY_PATH": str(folder), "FACESTREAM_KERNELS": ":".join(kernels)}
 
 
 def survives(work: Callable[[], object]) -> bool:

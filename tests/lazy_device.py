@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import random
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -51,14 +52,23 @@ class LazyDevice:
         self.freed: list[Array] = []
         self.kernels = every_kernel()
         self.replayed = self.copied_down = 0
+        self.threads = {threading.get_ident()}
+
+    def enter(self) -> None:
+        self.threads.add(threading.get_ident())
+
+    def _entered(self) -> None:
+        assert threading.get_ident() in self.threads, "no context in this thread"
 
     def alloc(self, size: int) -> int:
+        self._entered()
         room = np.frombuffer(self.random.randbytes(size + 256), np.uint8).copy()
         address = -(-room.ctypes.data // 256) * 256
         self.memory[address] = room
         return address
 
     def free(self, address: int) -> None:
+        self._entered()
         room = self.memory.pop(address)
         room[:] = 0xFF  # whoever still uses it finds nothing
         self.freed.append(room)
@@ -75,6 +85,7 @@ class LazyDevice:
         return Event()
 
     def record(self, event: Event, stream: Stream) -> None:
+        self._entered()
         event.recorded += 1
         number = event.recorded
 
@@ -87,6 +98,7 @@ class LazyDevice:
         return 1.0
 
     def wait(self, event: Event) -> None:
+        self._entered()
         while event.reached < event.recorded:
             busy = [stream for stream in self.streams if stream.work]
             self.random.choice(busy).work.popleft()()
@@ -97,28 +109,34 @@ class LazyDevice:
         )
 
     def upload(self, address: int, host: Array, stream: Stream) -> None:
+        self._entered()
         self._inside(address, host.nbytes)
         stream.put(lambda: ctypes.memmove(address, host.ctypes.data, host.nbytes) and None)
 
     def download(self, host: Array, address: int, stream: Stream) -> None:
+        self._entered()
         self._inside(address, host.nbytes)
         assert any(np.shares_memory(host, known) for known in self.host), "not page-locked: the copy would wait"
         self.copied_down += host.nbytes
         stream.put(lambda: ctypes.memmove(host.ctypes.data, address, host.nbytes) and None)
 
     def launcher(self, stream: Stream) -> Launch:
+        self._entered()
+
         def launch(name: str, grid: Dim3, block: Dim3, arguments: Sequence[Any]) -> None:
             stream.put(lambda: self.kernels(name, grid, block, arguments))
 
         return launch
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> list[Callable[[], None]]:
+        self._entered()
         stream.recording = []
         work()
         graph, stream.recording = stream.recording, None
         return graph
 
     def replay(self, graph: list[Callable[[], None]], stream: Stream) -> None:
+        self._entered()
         self.replayed += 1
         for step in graph:
             stream.put(step)

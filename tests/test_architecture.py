@@ -37,6 +37,7 @@ def test_only_training_and_the_reference_engine_need_torch(path: Path) -> None:
         "build_engine.py",
         "peers.py",
         "half.py",
+        "int8.py",
     ):
         assert not imports(path) & {"torch", "onnx", "matplotlib", "safetensors"}
 

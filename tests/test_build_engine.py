@@ -94,8 +94,9 @@ def test_a_quantised_net_that_finds_less_is_refused(photographs: Path, tmp_path:
     torch.manual_seed(5)
     save_weights(tmp_path / "other.safetensors", build("plainXS16"), {})
     build_engine.export_openvino(tmp_path / "other.safetensors", tmp_path / "other.xml", "fp32", None)
+    pictures = build_engine.calibration(photographs)
     with pytest.raises(EngineMismatch, match="of the faces"):
-        build_engine.agreement(WEIGHTS / "plainS.onnx", tmp_path / "other.xml", build_engine.calibration(photographs))
+        build_engine.compare_files(WEIGHTS / "plainS.onnx", tmp_path / "other.xml", pictures)
 
 
 def test_missing_weights_and_folders_are_one_line(tmp_path: Path) -> None:

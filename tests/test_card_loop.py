@@ -10,20 +10,26 @@ import numpy as np
 import pytest
 
 from engines.boxes import Array, iou_xyxy, nms_xyxy
-from engines.card_loop import HEAD, CardLoop, HostPicture
+from engines.card_loop import HEAD, CardLoop, CoverStyle, HostPicture
 from engines.cuda_driver import CudaDevice, find_card
 from engines.detector import WEIGHTS, DetectorOptions, load
 from engines.errors import BadInput, EngineMismatch
 from engines.half import HalfDetector, halve
 from engines.letterbox import pad, view
 from engines.sidecar import Profile
+from engines.tensorrt_build import verify_plan
 from engines.tensorrt_engine import CardDetector, canvas_of
-from pipeline.config import DetectorConfig
+from engines.types import Detections
+from pipeline.config import CoverConfig, DetectorConfig
+from pipeline.cover import Anonymizer
 from pipeline.detect import Eye
-from pipeline.types import Frame
+from pipeline.planes import host_picture, planes
+from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
 from tests.cuda import needs_compiler
 from tests.lazy_device import CpuNet, LazyDevice
 from tests.pack import demo_frames, demo_truth
+from tests.reference import FACES
+from tests.test_gpu_picture import noise
 
 PROFILES = (Profile((1, 64, 96), (2, 96, 160), (4, 160, 192)), Profile((1, 96, 64), (2, 160, 96), (4, 192, 160)))
 THRESHOLD = 0.03
@@ -179,6 +185,55 @@ def test_frames_go_to_the_card_as_they_are_stored(half: HalfDetector, layout: st
     assert want is not None
     assert len(found) == len(want) > 0
     assert (iou_xyxy(found.xyxy, want.xyxy).max(1) > 0.85).all()
+
+
+STYLES = {"pixelate": CoverStyle(), "solid": CoverStyle("box", 1.2, None)}
+
+
+@pytest.mark.parametrize("hide", sorted(STYLES))
+def test_faces_are_covered_where_the_picture_lies_on_the_card(half: HalfDetector, hide: str) -> None:
+    """To the last bit as the pipeline covers them, while other batches are on their way."""
+    made, style = loop(LazyDevice(10), half), STYLES[hide]
+    rng = np.random.default_rng(3)
+    frames, tickets = [noise((151, 93), rng.integers(1 << 30)) for _ in range(6)], []
+    for at in range(0, 6, 2):
+        stored = [Frame(at + i, 0, Fraction(1, 30), frames[at + i]) for i in range(2)]
+        shown_ = [host_picture(frame, (160, 96)) for frame in stored]
+        tickets.append(made.submit([p for p in shown_ if p is not None], keep=True))
+    with pytest.raises(RuntimeError, match="wait to be covered"):
+        made.submit([shown(np.zeros((32, 32, 3), np.uint8))])
+    config = CoverConfig(hide=hide, shape=style.shape, scale=style.scale)  # type: ignore[arg-type]
+    for turn, ticket in enumerate(tickets):
+        for i, covered in enumerate(made.cover(ticket, [np.float32(FACES), np.float32(FACES[:3])], style)):
+            frame = Frame(0, 0, Fraction(1, 30), frames[2 * turn + i])
+            boxes = tuple(Box(n, xyxy(face), 1.0, BoxState.OBSERVED) for n, face in enumerate(FACES[: (8, 3)[i]]))
+            want = planes(Anonymizer(config).cover(TrackedFrame(frame, boxes)).picture)
+            assert [p.tobytes() for p in covered] == [p.pixels.tobytes() for p in want]
+    again = made.submit([shown(np.zeros((32, 32, 3), np.uint8))], keep=True)  # the slots are free again
+    with pytest.raises(ValueError, match="NV12"):
+        made.cover(again, [np.float32(FACES)], style)
+
+
+def test_a_plan_is_verified_in_pixels_and_scores(half: HalfDetector, pictures: list[Array]) -> None:
+    """On the stand-in: the net is the right one, one whose boxes are moved, one that misses."""
+    options = DetectorOptions(threshold=THRESHOLD)
+    reference, shots = load("plainS", options), [p[None] for p in pictures[:4]]
+    card = CardDetector(loop(LazyDevice(11), half), 4, options)
+    found = verify_plan(reference, card, (160, 96), "fp16", shots)
+    assert found["faces_compared"] > 3
+    assert found["box_error_px"] < 0.5
+    detect = card.detect
+
+    def moved(views: object) -> list[Detections]:
+        return [Detections(d.xyxy + 0.8, d.scores) for d in detect(views)]  # type: ignore[arg-type]
+
+    card.detect = moved  # type: ignore[method-assign, assignment]
+    with pytest.raises(EngineMismatch, match="says other boxes"):
+        verify_plan(reference, card, (160, 96), "fp16", shots)
+    assert verify_plan(reference, card, (160, 96), "int8", shots)["box_error_px"] > 0.7
+    card.detect = lambda views: [Detections.none() for _ in views]  # type: ignore[method-assign, assignment]
+    with pytest.raises(EngineMismatch, match="finds 0% of the faces"):
+        verify_plan(reference, card, (160, 96), "fp16", shots)
 
 
 def test_the_canvas_fits_a_profile() -> None:

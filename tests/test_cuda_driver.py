@@ -3,16 +3,13 @@ the tests for a card run against it, in a process of their own, where the bindin
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from engines.cuda_driver import find_card
-from engines.kernels import FOLDER, KERNELS
-from tests.cuda import build, needs_compiler
+from tests.cuda import needs_compiler, stand_in_driver
 
 ROOT = Path(__file__).parent.parent
 LOOP = """
@@ -48,14 +45,7 @@ print("six batches")
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    pytest.importorskip("cuda.bindings.driver", reason="needs the rtx or gpu extra")
-    if find_card() is not None:
-        pytest.skip("there is a card: tests/test_gpu.py runs on it")
-    folder = tmp_path_factory.mktemp("driver")
-    words = ["g++", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", str(ROOT / "tests/cpu_driver.cpp")]
-    subprocess.run([*words, "-o", str(folder / "libcuda.so.1"), "-ldl"], check=True)
-    kernels = [str(build((FOLDER / file).read_text(), names)) for file, names in KERNELS.items()]
-    return os.environ | {"LD_LIBRARY_PATH": str(folder), "FACESTREAM_KERNELS": ":".join(kernels)}
+    return stand_in_driver(tmp_path_factory.mktemp("driver"))
 
 
 @needs_compiler
@@ -74,3 +64,23 @@ def test_graphs_are_captured_and_replayed_through_the_bindings(environment: dict
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "six batches" in done.stdout
+
+
+@needs_compiler
+@pytest.mark.parametrize(("more", "words"), [
+    ({"FACESTREAM_CUINIT": "100"}, "no NVIDIA card here"),
+    ({"FACESTREAM_DRIVER": "12080"}, "the driver knows CUDA 12.8, the libraries here are for CUDA 13"),
+    ({"FACESTREAM_CUINIT": "999"}, "cuInit failed: CUDA_ERROR_UNKNOWN"),
+    ({"LD_LIBRARY_PATH": ""}, "no NVIDIA driver here"),
+])  # fmt: skip
+def test_what_is_wrong_with_card_or_driver_is_one_line(
+    environment: dict[str, str], tmp_path: Path, more: dict[str, str], words: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="needs the rtx extra")
+    command = [sys.executable, "build_engine.py", "engines/weights/plainS.onnx", "--backend", "rtx", "--verify"]
+    command += ["-o", str(tmp_path / "x.plan")]
+    done = subprocess.run(command, cwd=ROOT, env=environment | more, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert words in line
+    assert not list(tmp_path.iterdir())

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from engines.boxes import Array, iou_xyxy
+from engines.card_loop import CardLoop
 from engines.cuda_driver import CudaDevice, current_device, find_card
 from engines.detector import WEIGHTS, DetectorOptions, load
 from engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
-from engines.kernels import Dim3, Launch, nms, nms_workspace, pointer
+from engines.kernels import Launch, nms, nms_workspace
 from engines.letterbox import view
 from engines.sidecar import Profile
 from engines.tensorrt_build import MODULES, PlanOptions, compile_plan
-from tests import test_gpu_picture as pictures
+from engines.tensorrt_engine import CardDetector
+from tests import reference as pictures
 from tests import test_nms_kernel as suppression
+from tests.cuda import cpu, needs_compiler
 from tests.pack import demo_frames
 
+ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(find_card() is None, reason="no NVIDIA card and driver here")]
 
 
@@ -93,19 +95,18 @@ def test_preprocessing_on_the_card_is_numpys_to_the_bit(card: Card, layout: str,
     assert output.tobytes() == want.tobytes()
 
 
+@needs_compiler
 @pytest.mark.parametrize("hide", ["pixelate", "solid"])
 def test_covers_on_the_card_are_the_cpus_to_the_bit(card: Card, hide: str) -> None:
-    def launch(name: str, grid: Dim3, block: Dim3, arguments: Sequence[Any]) -> None:
-        """The picture lies in host memory here: there and back around each launch."""
-        luma, chroma = arguments[0].value, arguments[2].value
-        size = packed_bytes("nv12", 151, 113)
-        base = card.put(np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(luma)))
-        moved = [pointer(base), arguments[1], pointer(base + chroma - luma), *arguments[3:]]
-        card.launcher()(name, grid, block, moved)
-        card.fetch()
-
-    made, want = pictures.covered_both_ways(launch, (151, 113), hide, "ellipse", 1.4)
-    assert made.tobytes() == want.tobytes()
+    """Against the kernel on the CPU, which tests/test_gpu_picture.py holds against the pipeline's covers."""
+    size = (151, 113)
+    made = np.random.default_rng(4).integers(0, 256, packed_bytes("nv12", *size), dtype=np.uint8)
+    want, before = made.copy(), made.copy()
+    pictures.cover_all(cpu("cover.cu"), DevicePicture.packed("nv12", *size, want.ctypes.data), hide, "ellipse", 1.4)
+    on_card = DevicePicture.packed("nv12", *size, card.put(made))
+    pictures.cover_all(card.launcher(), on_card, hide, "ellipse", 1.4)
+    card.fetch()
+    assert made.tobytes() == want.tobytes() != before.tobytes()
 
 
 @pytest.mark.parametrize("backend", sorted(MODULES))
@@ -118,6 +119,32 @@ def test_a_plan_finds_on_the_card_what_the_cpu_finds(backend: str, tmp_path: Pat
     detectors = load("plainS", options), load(str(out), options)
     faces = 0
     for _ in range(3):  # eagerly, captured, replayed
+        views = [view(rgb, (640, 384)) for rgb in demo_frames([30, 60, 90])]
+        for a, b in zip(*(detector.detect(views) for detector in detectors), strict=True):
+            sure = a.xyxy[a.scores > 0.4]
+            assert (iou_xyxy(sure, b.xyxy).max(1) > 0.95).all()
+            faces += len(sure)
+    assert faces > 9
+
+
+def test_torch_finds_on_the_card_what_the_cpu_finds() -> None:
+    torch = pytest.importorskip("torch", reason="needs torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    weights = ROOT / "train/checkpoints/plainS.safetensors"
+    if not weights.is_file():
+        pytest.skip("the checkpoint is not in this checkout")
+    from engines.torch_engine import TorchDetector, TorchNet
+    from train.checkpoint import load_weights
+    from train.half import HalfDeploy
+    from train.model import Deploy
+
+    options, model = DetectorOptions(), load_weights(weights)[0]
+    half = HalfDeploy(model)
+    loop = CardLoop(current_device(), TorchNet(half), half.normalisation, options.threshold, options.nms_iou)
+    detectors = TorchDetector(Deploy(model), options), CardDetector(loop, 4, options)
+    faces = 0
+    for _ in range(3):
         views = [view(rgb, (640, 384)) for rgb in demo_frames([30, 60, 90])]
         for a, b in zip(*(detector.detect(views) for detector in detectors), strict=True):
             sure = a.xyxy[a.scores > 0.4]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engines.boxes import Array
-from engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, packed_bytes, preprocess
+from engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
 from engines.kernels import Launch, pointer, source
 from engines.letterbox import fit, pad
 from pipeline.config import CoverConfig
@@ -18,9 +18,9 @@ from pipeline.planes import planes, rgb_view
 from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
 from tests.cuda import Cpu, cpu, needs_compiler, survives
 from tests.pack import demo_frames
+from tests.reference import FACES, NORM, cover_all, full_planes, reference
 
 pytestmark = needs_compiler
-NORM = Normalisation((128.0, 117.0, 104.0), (64.0, 58.4, 57.1), 0.25)
 
 
 def bytes_of(picture: av.VideoFrame) -> Array:
@@ -36,56 +36,6 @@ def run_preprocess(
     assert len(data) == packed_bytes(picture.layout, picture.width, picture.height)
     preprocess(launch, picture, fitted, norm.ctypes.data, colour.ctypes.data, output.ctypes.data, out)
     return output
-
-
-def spans(size: int, out: int) -> list[list[tuple[int, np.float32]]]:
-    """For each output pixel, the source pixels under it and how much of each, in source pixels."""
-    made = []
-    for at in range(out):
-        begin, end = Fraction(at * size, out), Fraction((at + 1) * size, out)
-        parts = [(i, min(end, i + 1) - max(begin, i)) for i in range(int(begin), -int(-end // 1))]
-        made.append([(i, np.float32(share.numerator) / np.float32(share.denominator)) for i, share in parts])
-    return made
-
-
-def reference(
-    channels: list[Array], fitted: tuple[int, int], out: tuple[int, int], turn: int, colour: Array | None
-) -> Array:
-    """The kernel's sums in numpy's float32: three full-size planes [H, W] -> half [3, out height, out width]."""
-    height, width = channels[0].shape
-    small = fitted if turn % 2 == 0 else fitted[::-1]
-    means = []
-    for plane in channels:
-        rows = np.zeros((height, small[0]), np.float32)
-        for x, parts in enumerate(spans(width, small[0])):
-            for i, share in parts:
-                rows[:, x] += share * plane[:, i].astype(np.float32)
-        mean = np.zeros((small[1], small[0]), np.float32)
-        for y, parts in enumerate(spans(height, small[1])):
-            for i, share in parts:
-                mean[y] += share * rows[i]
-        pixels = np.float32(width) / np.float32(small[0]) * (np.float32(height) / np.float32(small[1]))
-        means.append(mean / pixels)
-    a, b, c = means
-    if colour is not None:
-        light, u, v = (a - colour[0]) * colour[1], b - np.float32(128), c - np.float32(128)
-        means = [light + colour[2] * v, light + colour[3] * u + colour[4] * v, light + colour[5] * u]
-        means = [np.clip(m, np.float32(0), np.float32(255)) for m in means]
-    row = NORM.row()
-    picture = np.full((3, out[1], out[0]), row[6], np.float32)
-    picture[:, : fitted[1], : fitted[0]] = [np.rot90(m, turn) for m in means]
-    return ((picture - row[:3, None, None]) * row[3:6, None, None]).astype(np.float16)
-
-
-def full_planes(layout: str, data: Array, width: int, height: int) -> list[Array]:
-    """Three planes at the picture's own size, chroma repeated."""
-    if layout in ("rgb24", "bgr24"):
-        order = (0, 1, 2) if layout == "rgb24" else (2, 1, 0)
-        return [data.reshape(height, width, 3)[..., k] for k in order]
-    luma, rest = data[: width * height].reshape(height, width), data[width * height :]
-    w, h = (width + 1) // 2, (height + 1) // 2
-    pair = rest.reshape(h, w, 2).transpose(2, 0, 1) if layout == "nv12" else rest.reshape(2, h, w)
-    return [luma, *(p.repeat(2, 0).repeat(2, 1)[:height, :width] for p in pair)]
 
 
 @pytest.mark.parametrize("layout", ["nv12", "yuv420p", "rgb24", "bgr24"])
@@ -147,12 +97,8 @@ def test_half_precision_is_rounded_as_numpy_rounds_it() -> None:
         assert (out == values.astype(np.float16).view(np.uint16)).all()
 
 
-FACES = [(20.3, 10.7, 61.2, 50.1), (50, 40, 90, 80), (-12, -7, 18, 22), (100, 70, 140, 131), (30, 30, 33, 34),
-         (300, 10, 340, 40), (64, 0, 128, 100), (120, 20, 170, 60)]  # fmt: skip
-
-
-def noise(size: tuple[int, int]) -> av.VideoFrame:
-    rng = np.random.default_rng(4)
+def noise(size: tuple[int, int], seed: int = 4) -> av.VideoFrame:
+    rng = np.random.default_rng(seed)
     picture = av.VideoFrame(*size, "nv12")
     for plane in planes(picture):
         plane.pixels[...] = rng.integers(0, 256, plane.pixels.shape, dtype=np.uint8)
@@ -164,9 +110,7 @@ def covered_both_ways(
 ) -> tuple[Array, Array]:
     picture = noise(size)
     data = bytes_of(picture)
-    on_device = DevicePicture.packed("nv12", *size, data.ctypes.data)
-    for face in FACES:
-        cover(launch, on_device, face, scale, shape, None if hide == "solid" else 8)
+    cover_all(launch, DevicePicture.packed("nv12", *size, data.ctypes.data), hide, shape, scale)
     boxes = tuple(Box(i, xyxy(face), 1.0, BoxState.OBSERVED) for i, face in enumerate(FACES))
     config = CoverConfig(hide=hide, shape=shape, scale=scale)  # type: ignore[arg-type]
     done = Anonymizer(config).cover(TrackedFrame(Frame(0, 0, Fraction(1, 30), picture), boxes))

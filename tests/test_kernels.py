@@ -10,7 +10,7 @@ import pytest
 
 from engines import kernels
 from engines.errors import EngineMismatch
-from engines.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels
+from engines.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels, nms_workspace
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -46,3 +46,19 @@ def test_kernel_files_stand_alone_and_ship() -> None:
         text = (FOLDER / file).read_text()
         assert "#include" not in text
         assert text.count("__global__") == len(names)
+
+
+def test_the_plugin_for_programs_without_python_compiles_and_answers(tmp_path: Path) -> None:
+    """With declarations of our own in the place of TensorRT's headers, which no package holds: it has not met
+    TensorRT. The launches are those of kernels.nms, which run elsewhere."""
+    if shutil.which("nvcc") is None:
+        pytest.skip("no nvcc here")
+    folder, program = Path(__file__).parent / "nvinfer", tmp_path / "check"
+    words = ["nvcc", "-O1", "--fmad=false", "-gencode=arch=compute_90,code=sm_90", "-Werror=all-warnings"]
+    done = subprocess.run(
+        [*words, f"-I{folder}", f"-I{FOLDER}", "-o", program, folder / "check.cu"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout
+    assert told.stdout == f"workspace {nms_workspace(8)}\n"

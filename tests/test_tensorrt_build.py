@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,13 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
-def check_plan(trt: Any, plan: Path, source: Path) -> None:
+def check_plan(trt: Any, plan: Path, source: Path, precision: str = "fp16") -> None:
     """What can be seen of a plan without a card, and of the network that it was made of."""
     data = plan.read_bytes()
     sidecar = Sidecar.read(plan)
     assert sidecar.hashes["plan"] == digest(data)
     assert sidecar.hashes["weights"] == digest(source.read_bytes())
-    assert (sidecar.library, sidecar.precision, sidecar.card) == (trt.__version__, "fp16", None)
+    assert (sidecar.library, sidecar.precision, sidecar.card) == (trt.__version__, precision, None)
     sidecar.check(plan, data, trt.__version__, HERE)
     types: dict[str, set[str]] = {}
     for _, kind, output in layers("rtx", halve(source)[0]):
@@ -85,6 +86,20 @@ def test_a_reduced_vgg16_becomes_a_real_plan(tmp_path: Path, request: pytest.Fix
     built = compile_plan("rtx", source, out, PlanOptions(SMALL, progress=False), None, "build it")
     assert built["boxes_compared"] > 50
     check_plan(trt, out, source)
+
+
+def test_the_command_builds_a_real_int8_plan(tmp_path: Path) -> None:
+    trt = rtx()
+    from tests.pack import make_pack
+
+    photographs, out = make_pack(tmp_path / "pack", 2) / "WIDER_train", tmp_path / "plainS.plan"
+    source = WEIGHTS / "plainS.onnx"
+    arguments = ["--backend", "rtx", "--precision", "int8", "--calibrate", str(photographs)]
+    done = command(str(source), *arguments, "--profile", "1x96x64,2x128x96,2x160x128", "-o", str(out))
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert (result["precision"], result["agreement"] >= 0.9, result["faces_compared"] > 1) == ("int8", True, True)
+    check_plan(trt, out, source, "int8")
 
 
 def test_a_plan_for_other_shapes_than_the_graph_takes_is_one_error(tmp_path: Path) -> None:
@@ -158,6 +173,7 @@ def test_profiles_are_read_and_checked() -> None:
 def test_what_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = str(WEIGHTS / "plainS.onnx")
     wrong = [["--backend", "rtx", "--precision", "int8"], ["--backend", "rtx", "--profile", "x"]]
+    wrong.append(["--backend", "rtx", "--precision", "fp32"])
     if tensorrt_build.find_card() is None:
         wrong.append(["--backend", "rtx", "--verify"])
         wrong.append(["--backend", "tensorrt"])
@@ -169,6 +185,38 @@ def test_what_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(tensorrt_build.MODULES, "tensorrt", "no_such_library")
     with pytest.raises(BadConfig, match=r"not installed \(pip install 'facestream\[gpu\]'"):
         library("tensorrt")
+
+
+@pytest.mark.parametrize(("backend", "version", "fits"), [
+    ("tensorrt", "8.6.1", False), ("tensorrt", "10.9.0.34", True), ("tensorrt", "11.4.0", True), ("rtx", "0.9", False),
+])  # fmt: skip
+def test_a_library_that_is_too_old_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, backend: str, version: str, fits: bool
+) -> None:
+    module = ModuleType(tensorrt_build.MODULES[backend])
+    module.__version__ = version  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    if fits:
+        assert library(backend) is module
+        return
+    with pytest.raises(BadConfig, match=rf"or newer, here is {version} \(pip install -U"):
+        library(backend)
+
+
+def test_a_library_without_a_card_says_where_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT's own builder says so by refusing to be made; here with RTX's in its place."""
+    trt = rtx()
+
+    class Cardless:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(trt, name)
+
+        def Builder(self, log: Any) -> Any:
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(tensorrt_build, "library", lambda backend: Cardless())
+    with pytest.raises(EngineMismatch, match=r"no NVIDIA card or driver here.*--backend rtx, which needs none"):
+        tensorrt_build.build_plan("tensorrt", b"", PlanOptions(progress=False))
 
 
 class Proxy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,3 +103,29 @@ def largest(half: HalfDeploy, x: torch.Tensor) -> float:
     with torch.no_grad():
         half(x)
     return max(found)
+
+
+def test_nothing_comes_from_the_host_while_a_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made from Python's numbers for a device is copied there from the CPU's memory, which no CUDA graph holds.
+    On torch's device without memory, in place of a card."""
+    half, brought = HalfDeploy(SSH(SPECS["plainXS16"]).eval()).to("meta"), []
+
+    def watched(real: Any) -> Any:
+        def make(data: Any, **more: Any) -> Any:
+            if not isinstance(data, torch.Tensor) and more.get("device") is not None:
+                brought.append(data)
+            return real(data, **more)
+
+        return make
+
+    for name in ("tensor", "as_tensor"):
+        monkeypatch.setattr(torch, name, watched(getattr(torch, name)))
+    images = torch.zeros(2, 3, 64, 96, dtype=torch.half, device="meta")
+    with torch.inference_mode():
+        xyxy, scores = half(images)
+    assert (xyxy.shape, scores.shape) == ((2, 3 * (96 + 24 + 6), 4), (2, 3 * (96 + 24 + 6)))
+    assert not brought
+    monkeypatch.setattr(half, "get_buffer", lambda name: (16.0, 32.0, 64.0))
+    with torch.inference_mode():
+        half(images)
+    assert len(brought) == 3, "tables that are made on the way are noticed"

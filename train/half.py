@@ -29,6 +29,9 @@ class HalfDeploy(nn.Module):
                 layer.bias.data *= scale
         zero = tuple(float(v) for v in self.deploy.zero)
         self.normalisation = Normalisation(zero, model.spec.std, scale)  # type: ignore[arg-type]
+        # On the device beforehand: while a CUDA graph is captured nothing can come from the host.
+        for i, sizes in enumerate(model.spec.sizes):
+            self.register_buffer(f"sizes{i}", torch.tensor(sizes), persistent=False)
         self.deploy.model.half().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
@@ -50,7 +53,7 @@ class HalfDeploy(nn.Module):
         net, back = self.deploy.model, 1 / self.normalisation.scale
         maps = net.maps(images.contiguous(memory_format=torch.channels_last))
         out = [
-            self.deploy._best(s.float() * back, b.float() * back, stride, sizes)
-            for (s, b), stride, sizes in zip(maps, STRIDES, net.spec.sizes, strict=True)
+            self.deploy._best(s.float() * back, b.float() * back, stride, self.get_buffer(f"sizes{i}"))
+            for i, ((s, b), stride) in enumerate(zip(maps, STRIDES, strict=True))
         ]
         return torch.cat([xyxy for xyxy, _ in out], 1), torch.cat([score for _, score in out], 1)

@@ -252,7 +252,9 @@ class Deploy(nn.Module):
         ]
         return torch.cat([xyxy for xyxy, _ in out], 1), torch.cat([score for _, score in out], 1)
 
-    def _best(self, margin: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    def _best(
+        self, margin: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...] | Tensor
+    ) -> tuple[Tensor, Tensor]:
         """margin [N, K, h, w], boxes [N, 4K, h, w] -> xyxy [N, top, 4], scores [N, top]"""
         width, k = margin.shape[3], len(sizes)
         margin, offsets = margin.permute(0, 2, 3, 1).flatten(1), _rows(boxes, 4)
@@ -261,7 +263,7 @@ class Deploy(nn.Module):
         cell = torch.div(index, k, rounding_mode="trunc")  # "floor" is eight nodes of ONNX
         y = torch.div(cell, width, rounding_mode="trunc")
         centre = (torch.stack([cell - y * width, y], -1).float() + 0.5) * stride
-        half = torch.tensor(sizes, device=best.device)[index - cell * k].unsqueeze(-1) / 2
+        half = torch.as_tensor(sizes, device=best.device)[index - cell * k].unsqueeze(-1) / 2
         anchors = torch.cat([centre - half, centre + half], -1)
         picked = torch.gather(offsets, 1, index.unsqueeze(-1).expand(-1, -1, 4))
         return decode(anchors, picked), torch.sigmoid(best)

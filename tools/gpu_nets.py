@@ -1,0 +1,135 @@
+"""The nets that tools/gpu_check.py times: torch's, and plans; and how much work they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.card_loop import Net
+from engines.detector import WEIGHTS
+from engines.errors import BadInput
+from engines.gpu_picture import Normalisation
+from engines.sidecar import Profile, Sidecar
+from engines.tensorrt_build import PlanOptions, compile_plan, library, logger
+
+Make = Callable[[int, int, int], tuple[Net, Normalisation]]  # width, height, batch
+Work = Callable[[int, int], tuple[float, float]]  # width, height -> GFLOP and GB moved for one picture
+
+
+class Skipped(Exception):
+    """A part cannot run on this machine, and why."""
+
+
+def graph_work(graph: Path, width: int, height: int) -> tuple[float, float]:
+    """Arithmetic (10^9 multiplications and additions) and memory traffic (GB, half precision, every layer's input and
+    output once) of a graph's convolutions for one picture."""
+    import onnx
+
+    model = onnx.load(graph)
+    for value, size in zip(model.graph.input[0].type.tensor_type.shape.dim, (1, height, width, 3), strict=True):
+        value.dim_value = size
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.value_info}
+    weights = {t.name: list(t.dims) for t in model.graph.initializer}
+    flop = traffic = 0.0
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            out, kernel = shapes[node.output[0]], weights[node.input[1]]
+            flop += 2.0 * np.prod(out) * np.prod(kernel[1:])
+            traffic += 2.0 * (np.prod(out) + np.prod(shapes[node.input[0]]) + np.prod(kernel))
+    return flop / 1e9, traffic / 1e9
+
+
+def module_work(net: Any, width: int, height: int) -> tuple[float, float]:
+    """The same of a torch module's convolutions; nothing is computed."""
+    import torch
+
+    found = [0.0, 0.0]
+
+    def watch(layer: Any, inputs: Any, output: Any) -> None:
+        found[0] += 2.0 * output.numel() * layer.weight[0].numel()
+        found[1] += 2.0 * (output.numel() + inputs[0].numel() + layer.weight.numel())
+
+    shadow = copy.deepcopy(net).to("meta")
+    for layer in shadow.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.register_forward_hook(watch)
+    with torch.no_grad():
+        shadow.maps(torch.zeros(1, 3, height, width, device="meta", dtype=next(shadow.parameters()).dtype))
+    return found[0] / 1e9, found[1] / 1e9
+
+
+def torch_net(model: str, folder: Path) -> tuple[Make, Work]:
+    """A net with random weights: they change no times."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise Skipped("this torch has no CUDA")
+    from engines.torch_engine import TorchNet
+    from train.half import HalfDeploy
+    from train.model import build
+
+    torch.manual_seed(0)
+    half = HalfDeploy(build(model).eval())
+    net = half.deploy.model
+
+    @cache
+    def work(width: int, height: int) -> tuple[float, float]:
+        return module_work(net, width, height)
+
+    return lambda width, height, batch: (TorchNet(half), half.normalisation), work
+
+
+def plan_net(backend: str) -> Callable[[str, Path], tuple[Make, Work]]:
+    def nets(model: str, folder: Path) -> tuple[Make, Work]:
+        library(backend)
+        graph = WEIGHTS / f"{model}.onnx"
+        if not graph.is_file():
+            graph = folder / f"{model}.onnx"
+            if not graph.is_file():
+                export_random(model, graph)
+        return lambda *shape: load_plan(backend, graph, folder, *shape), lambda w, h: graph_work(graph, w, h)
+
+    return nets
+
+
+def export_random(model: str, graph: Path) -> None:
+    import torch
+
+    import build_engine
+    from train.checkpoint import save_weights
+    from train.model import build
+
+    torch.manual_seed(0)
+    save_weights(graph.with_suffix(".safetensors"), build(model), {"random": True})
+    build_engine.export_onnx(graph.with_suffix(".safetensors"), graph)
+
+
+def load_plan(
+    backend: str, graph: Path, folder: Path, width: int, height: int, batch: int
+) -> tuple[Net, Normalisation]:
+    """A plan for one shape, built unless an earlier part has."""
+    from engines.tensorrt_engine import PlanNet
+
+    trt, plan = library(backend), folder / f"{graph.stem}-{backend}-{width}x{height}x{batch}.plan"
+    if not plan.is_file():
+        shape = (batch, height, width)
+        options = PlanOptions((Profile(shape, shape, shape),), progress=False)
+        compile_plan(backend, graph, plan, options, None, "gpu_check")
+    sidecar = Sidecar.read(plan)
+    if backend == "tensorrt":
+        from engines.nms_plugin import make as plugin
+
+        plugin(trt)
+    runtime = trt.Runtime(logger(trt))
+    engine = runtime.deserialize_cuda_engine(plan.read_bytes())
+    if engine is None:
+        raise BadInput("the plan does not load on this card", str(plan))
+    net = PlanNet(trt, engine, sidecar.profiles, sidecar.nms_iou is not None)
+    net.runtime = runtime  # type: ignore[attr-defined]  # must outlive the engine
+    return net, sidecar.normalisation
