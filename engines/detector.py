@@ -44,6 +44,7 @@ class Detector(ABC):
         """uint8 [N, H, W, 3], H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores
         [N, K], unsuppressed, in any order."""
 
+    adjustable = True  # a lower options.threshold than it was made with takes effect
     coarsest_anchors = 0  # a cell of the coarsest detection module, whose boxes come last; 0: not known
     COARSEST_STRIDE, COARSEST_MOST = 32, 1000
 

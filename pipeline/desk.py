@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engines.detector import Detector
 from engines.letterbox import ImageView
@@ -19,8 +20,8 @@ class LookFailed(Exception):
 class Request:
     """A picture that somebody waits for."""
 
-    def __init__(self, view: ImageView) -> None:
-        self.view = view
+    def __init__(self, view: ImageView, threshold: float) -> None:
+        self.view, self.threshold = view, threshold
         self.done = threading.Event()
         self.found: Detections | None = None
         self.error = ""
@@ -32,6 +33,7 @@ class Desk:
 
     def __init__(self, detector: Detector, batch: int = 1) -> None:
         self.detector, self.batch = detector, batch
+        self.threshold = detector.options.threshold
         self._waiting: deque[Request] = deque()
         self._lock = threading.Condition()
         self._stopped = False
@@ -51,13 +53,15 @@ class Desk:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def ask(self, view: ImageView, deadline_s: float) -> Detections:
-        """The faces of a picture, within the deadline. Raises LookFailed.
+    def ask(self, view: ImageView, deadline_s: float, threshold: float | None = None) -> Detections:
+        """The faces of a picture with at least this score (None: the detector's), within the deadline.
+
+        Raises LookFailed.
 
         While the detector hangs for longer than that on an earlier picture, the answer comes at once: waiting for
         each would turn a detector that hangs into a camera that does.
         """
-        request = Request(view)
+        request = Request(view, self.threshold if threshold is None else threshold)
         with self._lock:
             if self._stopped:
                 raise LookFailed("the detector has been stopped")
@@ -77,7 +81,7 @@ class Desk:
             found: Sequence[Detections | None] = [None] * len(requests)
             error = ""
             try:
-                found = self.detector.detect([request.view for request in requests])
+                found = self._look(requests)
             except Exception as problem:  # whatever it is: nobody has looked at these pictures
                 error = f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
             with self._lock:
@@ -85,6 +89,17 @@ class Desk:
             for request, faces in zip(requests, found, strict=True):
                 request.found, request.error = faces, error
                 request.done.set()
+
+    def _look(self, requests: list[Request]) -> list[Detections]:
+        """Each one's own threshold is applied afterwards: what has a lower score suppresses nothing with a higher."""
+        lowest = min(request.threshold for request in requests)
+        if lowest != self.detector.options.threshold:
+            self.detector.options = replace(self.detector.options, threshold=lowest)
+        found = self.detector.detect([request.view for request in requests])
+        return [
+            faces if request.threshold == lowest else _sure(faces, request.threshold)
+            for request, faces in zip(requests, found, strict=True)
+        ]
 
     def _take(self) -> list[Request] | None:
         """Those that come next; None at the end."""
@@ -101,12 +116,17 @@ class Desk:
             return taken
 
 
-class Asked(Detector):
-    """The desk, as a detector for one camera."""
+def _sure(found: Detections, threshold: float) -> Detections:
+    sure = found.scores >= threshold
+    return Detections(found.xyxy[sure], found.scores[sure])
 
-    def __init__(self, desk: Desk, deadline_s: float) -> None:
+
+class Asked(Detector):
+    """The desk, as a detector for one camera. threshold: may be changed at any time; None: the detector's."""
+
+    def __init__(self, desk: Desk, deadline_s: float, threshold: float | None = None) -> None:
         super().__init__(desk.detector.options)
-        self.desk, self.deadline_s = desk, deadline_s
+        self.desk, self.deadline_s, self.threshold = desk, deadline_s, threshold
 
     def infer(self, images: object) -> tuple[object, object]:  # type: ignore[override]
         raise NotImplementedError("it is asked for whole pictures")
@@ -114,4 +134,4 @@ class Asked(Detector):
     def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
         if not coarsest:
             raise NotImplementedError("it is asked for faces of all sizes")
-        return [self.desk.ask(image, self.deadline_s) for image in images]
+        return [self.desk.ask(image, self.deadline_s, self.threshold) for image in images]

@@ -56,7 +56,7 @@ def test_the_page_shows_covered_pictures_and_figures(marked: Path) -> None:  # n
         code, page = get(port, "/")
         assert code == 200
         assert "<img" in page or "img" in page
-        rows = {row["name"]: row for row in json.loads(get(port, "/status")[1])}
+        rows = {row["name"]: row for row in json.loads(get(port, "/status")[1])["cameras"]}
         assert rows["door"]["state"] == "live"
         assert rows["door"]["frames_left"] > 5
         assert "refused" in rows["yard"]["message"]
