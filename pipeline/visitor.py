@@ -42,9 +42,10 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A visitor's figures so far. dropped: pictures that came while it was busy; broken: those that were none."""
+    """A visitor's figures so far. done: pictures that are dealt with, however; dropped: of them, those that came while
+    it was busy; broken: those that were none."""
 
-    taken: int
+    done: int
     left: int
     dropped: int
     broken: int
@@ -92,7 +93,7 @@ class Visitor:
         self._decoder = JpegDecoder()
         self._clock = LiveClock(time.monotonic())
         self._stamps: dict[int, bytes] = {}  # of the frames inside
-        self._taken = self._left = self._broken = self._faces = 0
+        self._taken = self._done = self._left = self._broken = self._faces = 0
         self._in_a_row = 0  # broken ones
         self.tune({})
         self._thread = threading.Thread(target=self._run, name="visitor", daemon=True)
@@ -121,8 +122,9 @@ class Visitor:
     @property
     def seen(self) -> Seen:
         counts = self._guard.counts
+        dropped = self._ring.counts.dropped
         return Seen(
-            self._taken, self._left, self._ring.counts.dropped, self._broken,
+            self._done + dropped, self._left, dropped, self._broken,
             counts.veiled, counts.held, self._faces, redact(self._guard.trouble),
         )  # fmt: skip
 
@@ -136,6 +138,7 @@ class Visitor:
                     self._stamps.clear()
                 last = now
                 self._look(shot)
+                self._done += 1
                 self._send(None)
         except Cancelled:
             pass
@@ -159,7 +162,8 @@ class Visitor:
         pts = self._clock.tick(None, time.monotonic())
         picture.pts, picture.time_base = pts, TICK
         self._stamps[index] = shot.stamp
-        for tracked in self._guard.push(Frame(index, pts, TICK, picture), self._ring.counts.inside > 0):
+        # Each picture is looked at: a browser sends the next ones only as these are done with.
+        for tracked in self._guard.push(Frame(index, pts, TICK, picture)):
             self._leave(tracked)
         self._stamps = {at: stamp for at, stamp in self._stamps.items() if at > index - 1000}
 

@@ -131,7 +131,7 @@ async def _send(socket: web.WebSocketResponse, visitor: Visitor, mailbox: Mailbo
         while not (mailbox.over or socket.closed):
             shot, words = await mailbox.take(TELL_S)
             seen = visitor.seen
-            words["done"] = seen.taken + seen.broken + seen.dropped
+            words["done"] = seen.done
             now = asyncio.get_running_loop().time()
             if now - told >= TELL_S:
                 told = now

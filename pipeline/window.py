@@ -20,6 +20,7 @@ from pipeline.camera import State
 from pipeline.errors import BadConfig, BadInput
 from pipeline.screen import boxed, shrunk
 from pipeline.types import CoveredFrame
+from pipeline.uri import redact
 
 if TYPE_CHECKING:
     from pipeline.live import Channel
@@ -232,9 +233,11 @@ class Window:
         dropped = channel.counts.dropped + channel.counts.outlets_dropped + pane.dropped
         words += [f"{dropped} dropped"] * bool(dropped)
         self._write("   ".join(words), left + 8, top + 8, TEXT)
-        if status.state not in (State.LIVE, State.ENDED) or channel.guard.trouble:
-            trouble = ", ".join(filter(None, (str(status.state), status.message or channel.guard.trouble)))
-            self._write(trouble, left + 8, top + 32, BAD)
+        trouble = channel.guard.trouble
+        if status.state not in (State.LIVE, State.ENDED):
+            trouble = ", ".join(filter(None, (str(status.state), status.message)))
+        if trouble:
+            self._write(redact(trouble), left + 8, top + 32, BAD)
 
     def _write(self, text: str, left: int, top: int, colour: tuple[int, int, int]) -> None:
         words = self._font.render(text, True, colour)
