@@ -34,9 +34,9 @@ $(VENV)/dev: $(VENV)/base
 
 # Independent programs that some tests hold our files against; those tests are skipped without them.
 system:
-	@if ! command -v ffprobe >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg >/dev/null || \
-		echo "ffmpeg could not be installed: the tests that need it are skipped"; \
+	@if ! { command -v ffprobe && command -v Xvfb; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg xvfb xdotool >/dev/null || \
+		echo "ffmpeg and Xvfb could not be installed: the tests that need them are skipped"; \
 	fi
 
 clean:

@@ -68,7 +68,7 @@ class Tuner:
     def choices(self) -> dict[str, Any]:
         """What each may become: lists of words, [lowest, highest] of numbers."""
         policy, start = self.config.live.change, self.start
-        own = [start.hide] if start.hide not in HIDE else []  # never another image: that would read any file here
+        own = ["image"] if start.hide not in HIDE else []  # never another image: that would read any file here
         least = 0 if policy == "any" else STRENGTH.get(start.hide, 2)
         hides = [*own, *(name for name in HIDE if STRENGTH[name] >= least)]
         scale = [1.0 if policy == "any" else start.scale, MOST_SCALE]
@@ -78,13 +78,13 @@ class Tuner:
         ]
         modes = [Mode.COVER, Mode.BOXES, *([Mode.BARE] if self._bare else [])]
         if policy == "no":
-            modes, hides, scale, threshold = [start.mode], [start.hide], [start.scale] * 2, [start.threshold] * 2
+            modes, hides, scale, threshold = [start.mode], [_word(start.hide)], [start.scale] * 2, [start.threshold] * 2
         return {"mode": [str(mode) for mode in modes], "hide": hides, "scale": scale, "threshold": threshold}
 
     @property
     def shown(self) -> dict[str, Any]:
         """The settings of now and the choices, for a page."""
-        return {**asdict(self.now), "choices": self.choices}
+        return {**asdict(self.now), "hide": _word(self.now.hide), "choices": self.choices}
 
     def change(self, wish: Mapping[str, Any]) -> Tuning:
         """Change some of the settings; the result. Raises BadConfig, and changes nothing, for what may not be."""
@@ -92,18 +92,17 @@ class Tuner:
         for key in wish:
             if key not in choices:
                 raise BadConfig(f"unknown key {key!r}", "page", "known: " + ", ".join(choices))
-        config = changed(self._as_config(), {KEYS[key]: value for key, value in wish.items() if key in KEYS}, "page")
+        values = {KEYS[key]: value for key, value in wish.items() if key in KEYS}
+        if wish.get("hide") == "image" and "image" in choices["hide"]:
+            values["cover.hide"] = self.start.hide
+        config = changed(self._as_config(), values, "page")
         mode = wish.get("mode", self.now.mode)
-        new = {
-            "mode": mode, "hide": config.cover.hide, "scale": config.cover.scale,
-            "threshold": config.detector.threshold,
-        }  # fmt: skip
-        for key in wish:
+        new = {"scale": config.cover.scale, "threshold": config.detector.threshold}
+        for key, asked in wish.items():
             allowed = choices[key]
-            numbers = key in ("scale", "threshold")
-            if not (allowed[0] <= new[key] <= allowed[1] if numbers else new[key] in allowed):
-                words = f"{allowed[0]:g} to {allowed[1]:g}" if numbers else ", ".join(allowed)
-                raise BadConfig(f"{key} is {wish[key]!r}: the run allows {words}", "page", "see live.change")
+            if not (allowed[0] <= new[key] <= allowed[1] if key in new else asked in allowed):
+                words = f"{allowed[0]:g} to {allowed[1]:g}" if key in new else ", ".join(allowed)
+                raise BadConfig(f"{key} is {asked!r}: the run allows {words}", "page", "see live.change")
         tuning = Tuning(Mode(mode), config.cover.hide, config.cover.scale, config.detector.threshold)
         self.now, self.coverer = tuning, self._coverer(tuning, config.cover)
         return tuning
@@ -119,3 +118,8 @@ class Tuner:
         cover = self.config.cover.model_copy(update={"hide": self.now.hide, "scale": self.now.scale})
         detector = self.config.detector.model_copy(update={"threshold": self.now.threshold})
         return self.config.model_copy(update={"cover": cover, "detector": detector})
+
+
+def _word(hide: str) -> str:
+    """How a page calls it, without an image's path."""
+    return "image" if hide.startswith("image:") else hide

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from pipeline.config import Config, read
 from pipeline.cover import Anonymizer
 from pipeline.draw import Drawer
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BadInput
 from pipeline.tuning import Mode, Tuner
 
 
@@ -79,15 +81,20 @@ def test_a_detector_with_a_threshold_of_its_own_keeps_it() -> None:
 
 
 def test_an_image_hides_as_much_as_solid(tmp_path: Any) -> None:
-    import cv2
-    import numpy as np
-
     path = tmp_path / "stamp.png"
     cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
     tuner = Tuner(config(cover__hide=f"image:{path}"))
-    assert tuner.choices["hide"] == [f"image:{path}", "solid"]
+    assert tuner.choices["hide"] == ["image", "solid"]
+    assert str(tmp_path) not in str(tuner.shown)
+    tuner.change({"hide": "solid"})
+    tuner.change({"hide": "image"})
+    assert tuner.now == tuner.start
     tuner.change({"hide": "solid"})
     path.unlink()
-    with pytest.raises(Exception, match="does not exist"):
-        tuner.change({"hide": f"image:{path}"})
+    with pytest.raises(BadInput, match="does not exist"):
+        tuner.change({"hide": "image"})
     assert tuner.now.hide == "solid"
+    other = tmp_path / "other.png"
+    cv2.imwrite(str(other), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(BadConfig):
+        tuner.change({"hide": f"image:{other}"})
