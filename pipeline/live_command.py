@@ -107,6 +107,9 @@ def _until_the_end(live: Live, builder: Builder, quiet: bool) -> int:
     if not quiet:
         for channel in live.channels:
             print(summary(channel))
+    if window is not None and window.failed:
+        say("error", f"window: the display failed ({window.failed})")
+        code = code or 1
     if code == 0 and any(channel.failed for channel in live.channels):
         code = 2 if all(channel.camera.status.frames == 0 for channel in live.channels) else 1
     if not ended:  # a thread hangs in a device or in the network, which cannot be ended from here

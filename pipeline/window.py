@@ -103,9 +103,10 @@ class Window:
         self.panes: list[Pane] = []
         self._news = threading.Event()
         self._screen: Any = None
+        self._before: tuple[int, int] | None = None  # its size, while it fills the screen
         self._sized = False  # to the first picture, or by hand
         self._help_s = self._drawn_s = 0.0
-        self._note = ""
+        self._note = self.failed = ""
 
     def pane(self, channel: Channel) -> Pane:
         self.panes.append(Pane(channel, self))
@@ -140,14 +141,22 @@ class Window:
             pygame.display.quit()
 
     def show(self) -> bool:
-        """Wait a moment for a picture, obey the keys and draw; False when the window was closed."""
+        """Wait a moment for a picture, obey the keys and draw; False when the window was closed, or when the display
+        failed: then `failed` says how."""
+        try:
+            return self._show()
+        except pygame.error as error:
+            self.failed = str(error)
+            return False
+
+    def _show(self) -> bool:
         fresh = self._news.wait(PACE_S)
         self._news.clear()
         for event in pygame.event.get():
             if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and not self._obey(event)):
                 return False
             if event.type == pygame.VIDEORESIZE:
-                self._sized = True
+                self._screen, self._sized = pygame.display.get_surface(), True
                 self._arrange()
         if fresh or time.monotonic() - self._drawn_s > 0.25:
             self._draw()
@@ -159,9 +168,7 @@ class Window:
         if key in (pygame.K_q, pygame.K_ESCAPE):
             return False
         if key == pygame.K_f:
-            self._sized = True
-            pygame.display.toggle_fullscreen()
-            self._arrange()
+            self._fill()
         elif key == pygame.K_m:
             self._turn("mode")
         elif key == pygame.K_h:
@@ -169,6 +176,15 @@ class Window:
         else:
             self._help_s = time.monotonic() + HELP_S
         return True
+
+    def _fill(self) -> None:
+        """Full screen, or back."""
+        if self._before is None:
+            self._before, size, how = self._screen.get_size(), pygame.display.get_desktop_sizes()[0], pygame.FULLSCREEN
+        else:
+            size, self._before, how = self._before, None, pygame.RESIZABLE
+        self._screen, self._sized = pygame.display.set_mode(size, how), True
+        self._arrange()
 
     def _turn(self, key: str) -> None:
         """The next choice, for all cameras."""

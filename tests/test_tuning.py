@@ -8,8 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
+from engines.detector import Detector, DetectorOptions
+from engines.letterbox import ImageView
 from pipeline.config import Config, read
 from pipeline.cover import Anonymizer
+from pipeline.desk import Asked, Desk, Request
 from pipeline.draw import Drawer
 from pipeline.errors import BadConfig, BadInput
 from pipeline.tuning import Mode, Tuner
@@ -98,3 +101,32 @@ def test_an_image_hides_as_much_as_solid(tmp_path: Any) -> None:
     cv2.imwrite(str(other), np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(BadConfig):
         tuner.change({"hide": f"image:{other}"})
+
+
+class Scores(Detector):
+    """Finds the same overlapping boxes with scores from 0.9 down to 0.05 in every picture."""
+
+    def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chance = np.random.default_rng(4)
+        corner = chance.uniform(0, 400, (40, 2))
+        xyxy = np.concatenate([corner, corner + chance.uniform(20, 40, (40, 2))], 1).astype(np.float32)
+        scores = np.linspace(0.9, 0.05, 40, dtype=np.float32)
+        return np.repeat(xyxy[None], len(images), 0), np.repeat(scores[None], len(images), 0)
+
+
+def test_cameras_with_different_thresholds_share_a_detector() -> None:
+    view = ImageView(np.zeros((448, 448, 3), np.uint8), 448, 448)
+    desk = Desk(Scores(DetectorOptions(0.3)), batch=4)
+    requests = [Request(view, threshold) for threshold in (0.1, 0.6, 0.3)]
+    for request, found in zip(requests, desk._look(requests), strict=True):
+        alone = Scores(DetectorOptions(request.threshold)).detect([view])[0]
+        assert found.scores.tolist() == alone.scores.tolist()
+        assert found.xyxy.tolist() == alone.xyxy.tolist()
+    desk.start()
+    asked = Asked(desk, 5.0)
+    assert min(asked.detect([view])[0].scores) >= 0.3
+    asked.threshold = 0.06
+    assert min(asked.detect([view])[0].scores) < 0.1
+    assert min(Asked(desk, 5.0).detect([view])[0].scores) >= 0.3  # the run's own, whatever others ask
+    desk.stop()
+    assert desk.join(5)

@@ -7,6 +7,7 @@ import json
 import random
 import struct
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -68,13 +69,12 @@ class Guest:
 
     async def until(self, condition: Callable[[], bool], data: bytes | None = PICTURE) -> None:
         """Send a picture whenever the last one is done with, until something comes true."""
-        for _ in range(2000):
-            if condition():
-                return
+        end = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < end, "never came true"
             if data is not None and self.words.get("done", 0) >= self.sent:
                 await self.send(data)
             assert await self.hear(), f"closed: {self.socket.close_code}"
-        raise AssertionError("never came true")
 
 
 def visit(port: int, act: Callable[[Guest], Awaitable[None]], path: str = "/webcam", **headers: str) -> None:

@@ -24,7 +24,7 @@ from pipeline.window import Window
 from tests.conftest import facestream
 from tests.servers import free_port
 from tests.test_guard import Moody
-from tests.test_live import Run, marked  # noqa: F401
+from tests.test_live import Run, marked, spread  # noqa: F401
 
 PICTURE = (960, 720)  # the window that suits 160 x 120
 SCALE = 6
@@ -71,7 +71,7 @@ def test_it_shows_covered_pictures_and_obeys_its_keys(dummy: None, marked: Path)
         pane = run.window.panes[0]
         assert pygame.display.get_surface().get_size() == PICTURE
         assert np.ptp(seen()[MARK]) < 60
-        assert pane.fps > 0
+        show(run, lambda: pane.fps > 0)
         assert 0 < pane.latency_ms < 60_000
         assert seen()[8:28, 8:300].max() > 200  # the words in the corner
         line = np.s_[35 * SCALE : 42 * SCALE, 47 * SCALE : 53 * SCALE]
@@ -87,8 +87,25 @@ def test_it_shows_covered_pictures_and_obeys_its_keys(dummy: None, marked: Path)
         show(run, more(run, 8))
         assert np.ptp(seen()[MARK][12:-12, 12:-12]) < 12
         assert ("door", "set: hide solid") in run.said
+        press(pygame.K_f)
+        show(run, lambda: pygame.display.get_surface().get_size() == pygame.display.get_desktop_sizes()[0])
+        show(run, more(run, 1))
+        press(pygame.K_f)
+        show(run, lambda: pygame.display.get_surface().get_size() == PICTURE)
         press(pygame.K_x, pygame.K_q)
         assert not run.window.show()
+        assert not run.window.failed
+
+
+def test_a_display_that_fails_ends_the_run_with_its_outputs_whole(dummy: None, marked: Path, tmp_path: Path) -> None:  # noqa: F811
+    out = tmp_path / "o.mkv"
+    with Run({"door": str(marked)}, ["window", str(out)], Moody()) as run:
+        assert run.window is not None
+        show(run, more(run))
+        pygame.display.quit()
+        assert not run.window.show()
+        assert run.window.failed
+    assert spread(out) < 60
 
 
 def test_closing_it_ends_the_run(dummy: None, marked: Path) -> None:  # noqa: F811
