@@ -178,7 +178,7 @@ class Builder:
     def _tls(self, shown: str) -> ssl.SSLContext:
         live = self.config.live
         if not live.tls_cert:
-            raise BadConfig("rtsps and https need a certificate", "live.tls_cert", f"for {shown}")
+            raise BadConfig("TLS needs a certificate", "live.tls_cert", f"for {shown}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(live.tls_cert, live.tls_key or None)
