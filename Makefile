@@ -25,7 +25,7 @@ $(VENV)/base: pyproject.toml
 # trackeval brings opencv-python, whose cv2 lands on the headless one's and needs libGL.so.1: it goes, the other comes back.
 $(VENV)/dev: $(VENV)/base
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[train,openvino,web,evaluate,dev]'
+	$(PIP) -e '.[train,openvino,web,window,evaluate,dev]'
 	$(VENV)/bin/python -m pip uninstall --quiet --yes opencv-python
 	$(PIP) --force-reinstall --no-deps opencv-python-headless
 	@# Builds real plans for NVIDIA cards, and needs none itself; those tests are skipped without it.
@@ -34,9 +34,9 @@ $(VENV)/dev: $(VENV)/base
 
 # Independent programs that some tests hold our files against; those tests are skipped without them.
 system:
-	@if ! command -v ffprobe >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg >/dev/null || \
-		echo "ffmpeg could not be installed: the tests that need it are skipped"; \
+	@if ! { command -v ffprobe && command -v Xvfb; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg xvfb xdotool >/dev/null || \
+		echo "ffmpeg and Xvfb could not be installed: the tests that need them are skipped"; \
 	fi
 
 # The NMS plugin for programs that load TensorRT plans without Python: needs nvcc and the headers of TensorRT's SDK.

@@ -46,6 +46,7 @@ class Detector(ABC):
 
     takes_planes = False  # see PlanesDetector
     batch = 1  # pictures that it gains from being given together
+    adjustable = True  # a lower options.threshold than it was made with takes effect
     coarsest_anchors = 0  # a cell of the coarsest detection module, whose boxes come last; 0: not known
     COARSEST_STRIDE, COARSEST_MOST = 32, 1000
 

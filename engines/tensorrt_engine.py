@@ -75,6 +75,8 @@ def canvas_of(profiles: tuple[Profile, ...], pictures: int, width: int, height: 
 class CardDetector(PlanesDetector):
     """Detects in batches on a card; `submit` and `collect` let the next batch be filled while one is worked on."""
 
+    adjustable = False  # the card applies the threshold
+
     def __init__(self, loop: CardLoop, most: int, options: DetectorOptions) -> None:
         super().__init__(options)
         self.loop, self.most = loop, most

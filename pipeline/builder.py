@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline import hardware
@@ -15,21 +16,23 @@ from pipeline.config import Config
 from pipeline.errors import BadConfig, BadInput
 from pipeline.live import Channel, Live
 from pipeline.livevideo import LiveOptions
+from pipeline.metrics import Figure
 from pipeline.outlet import FileOutlet, Lane, Outlet, RecordOutlet, StreamOutlet
-from pipeline.preview import Figure, Page, PreviewOutlet
+from pipeline.preview import Page, PreviewOutlet
 from pipeline.rtsp.client import PushOptions, Target, target_of
 from pipeline.rtsp.player import Limits
 from pipeline.rtsp.push import Pusher
 from pipeline.rtsp.server import RtspServer
 from pipeline.sink import check_output
 from pipeline.uri import redact
+from pipeline.window import Window
 
 RECORDS = (".jsonl", ".csv", ".mot")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a SINK means: serve, push, file, records or page."""
+    """What a SINK means: serve, push, file, records, page or window."""
 
     kind: str
     text: str
@@ -37,8 +40,10 @@ class Plan:
     @staticmethod
     def of(text: str, several: bool) -> Plan:
         """Raises BadInput for what means nothing."""
-        if text.lower().startswith("http://"):
+        if text.lower().startswith(("http://", "https://")):
             return Plan("page", text)
+        if text == "window":
+            return Plan("window", text)
         if several and "{name}" not in text:
             raise BadInput("several sources would go to one place", redact(text), "put {name} into it")
         try:
@@ -50,8 +55,8 @@ class Plan:
         if re.match(r"rtsps?://", text, re.IGNORECASE):
             target_of(text)
             return Plan("push", text)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text) or text == "window":
-            raise BadInput("this output is not known", redact(text), "a file, rtsp://, serve:rtsp://, .jsonl")
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
+            raise BadInput("this output is not known", redact(text), "a file, rtsp://, serve:rtsp://, http://, window")
         return Plan("records" if Path(text).suffix.lower() in RECORDS else "file", text)
 
 
@@ -64,12 +69,28 @@ class Builder:
         self._servers: dict[tuple[str, int], RtspServer] = {}
         self._pages: dict[str, Page] = {}
         self._paths: set[Path] = set()
+        self.window: Window | None = None
+
+    def open(self, plans: list[Plan]) -> None:
+        """What is there once for all cameras, and without any."""
+        for plan in plans:
+            if plan.kind == "page":
+                self._page(plan.text)
+            elif plan.kind == "window" and self.window is None:
+                self.window = Window(self.live.channels)
+                self.live.servers.append(self.window)
 
     def connect(self, channel: Channel, plans: list[Plan]) -> None:
         stream: StreamOutlet | None = None
         for plan in plans:
             if plan.kind == "page":
-                self._show(channel, plan.text)
+                outlet = PreviewOutlet(channel.name, channel.tuner)
+                self._pages[plan.text].show(outlet)
+                self._add(channel, outlet)
+                continue
+            if plan.kind == "window":
+                assert self.window is not None
+                self._add(channel, self.window.pane(channel))
                 continue
             where = plan.text.format(name=channel.name)
             if plan.kind in ("file", "records"):
@@ -88,21 +109,30 @@ class Builder:
             for lane in channel.lanes:
                 lane.outlet.abort()
 
-    def _show(self, channel: Channel, text: str) -> None:
-        if text not in self._pages:
-            try:
-                parts = urlsplit(text)
-                host, port, token = parts.hostname, parts.port, unquote(parts.username or "")
-            except ValueError:
-                host = port = None
-            if not host or port is None or parts.path not in ("", "/"):
-                raise BadInput("a page's address is http://[TOKEN@]host:port", redact(text))
-            self._pages[text] = page = Page(host, port, token, lambda: [figure(c) for c in self.live.channels])
-            self.live.servers.append(page)
-            self.welcome.append(redact(text))
-        outlet = PreviewOutlet(channel.name)
-        self._pages[text].show(outlet)
-        self._add(channel, outlet)
+    def _page(self, text: str) -> None:
+        if text in self._pages:
+            return
+        try:
+            parts = urlsplit(text)
+            host, port, token = parts.hostname, parts.port, unquote(parts.username or "")
+        except ValueError:
+            host = port = None
+        if not host or port is None or parts.path not in ("", "/"):
+            raise BadInput("a page's address is http://[TOKEN@]host:port", redact(text))
+        tls = self._tls(redact(text)) if parts.scheme == "https" else None
+
+        def figures() -> list[Figure]:
+            return [figure(channel) for channel in self.live.channels]
+
+        self._pages[text] = page = Page(host, port, token, figures, self._tune, self.live.visitors, tls)
+        self.live.servers.append(page)
+        self.welcome.append(redact(text))
+
+    def _tune(self, name: str, wish: dict[str, Any]) -> None:
+        channel = next((channel for channel in self.live.channels if channel.name == name), None)
+        if channel is None:
+            raise KeyError(name)
+        channel.tune(wish)
 
     def _add(self, channel: Channel, outlet: Outlet) -> None:
         channel.lanes.append(Lane(outlet, lambda message: self._told(channel.name, f"output lost: {message}")))
@@ -141,7 +171,7 @@ class Builder:
         key = target.host, target.port
         if key not in self._servers:
             limits = Limits(connections=self.config.live.players)
-            server = RtspServer(target.host, target.port, limits, self._tls(target) if target.tls else None)
+            server = RtspServer(target.host, target.port, limits, self._tls(target.shown) if target.tls else None)
             self._servers[key] = server
             self.live.servers.append(server)
         server = self._servers[key]
@@ -149,10 +179,10 @@ class Builder:
             raise BadInput("one port cannot speak with and without TLS", target.shown, "choose another port")
         return server
 
-    def _tls(self, target: Target) -> ssl.SSLContext:
+    def _tls(self, shown: str) -> ssl.SSLContext:
         live = self.config.live
         if not live.tls_cert:
-            raise BadConfig("rtsps needs a certificate", "live.tls_cert", f"for {target.shown}")
+            raise BadConfig("TLS needs a certificate", "live.tls_cert", f"for {shown}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(live.tls_cert, live.tls_key or None)
@@ -183,7 +213,8 @@ def figure(channel: Channel) -> Figure:
         "looks": line.looks, "looks_failed": line.failed, "frames_veiled": line.veiled, "frames_held": line.held,
         "outlet_dropped": counts.outlets_dropped,
     }  # fmt: skip
-    return Figure(channel.name, camera.state, camera.message, totals, {"delay_ms": counts.delay_ms})
+    gauges = {"delay_ms": counts.delay_ms, "latency_ms": counts.latency_ms}
+    return Figure(channel.name, camera.state, camera.message, totals, gauges, channel.tuner.shown)
 
 
 def _open_to_all(host: str) -> str:

@@ -127,6 +127,9 @@ class LiveConfig(Section):
     players: int = Field(64, ge=1, le=10_000)
     tls_cert: str = ""
     tls_key: str = ""
+    change: Literal["no", "more", "any"] = "more"
+    visitors: int = Field(4, ge=0, le=1000)
+    visitor_lookahead: int = Field(3, ge=0, le=600)
 
 
 class Config(Section):
@@ -160,6 +163,15 @@ def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
             section, name = key.split(".")
             table.setdefault(section, {})[name] = value
     return _check(table, "flag")
+
+
+def changed(config: Config, values: dict[str, Any], where: str) -> Config:
+    """The configuration with other values, `{"cover.scale": 2}`. Raises BadConfig as read() does."""
+    table = config.model_dump()
+    for key, value in values.items():
+        section, name = key.split(".")
+        table[section][name] = value
+    return _check(table, where)
 
 
 def _check(table: dict[str, Any], where: str) -> Config:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from engines.card_loop import HostPicture
 from engines.detector import Detector, PlanesDetector
@@ -25,8 +26,8 @@ class LookFailed(Exception):
 class Request:
     """A picture that somebody waits for."""
 
-    def __init__(self, picture: Picture) -> None:
-        self.picture = picture
+    def __init__(self, picture: Picture, threshold: float) -> None:
+        self.picture, self.threshold = picture, threshold
         self.since_s = time.monotonic()
         self.done = threading.Event()
         self.found: Detections | None = None
@@ -48,6 +49,7 @@ class Desk:
 
     def __init__(self, detector: Detector, batch: int = 1, wait_s: float = 0.0) -> None:
         self.detector, self.batch, self.wait_s, self.askers = detector, batch, wait_s, 0
+        self.threshold = detector.options.threshold
         self._waiting: deque[Request] = deque()
         self._lock = threading.Condition()
         self._stopped = False
@@ -67,13 +69,15 @@ class Desk:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def ask(self, picture: Picture, deadline_s: float) -> Detections:
-        """The faces of a picture, within the deadline. Raises LookFailed.
+    def ask(self, picture: Picture, deadline_s: float, threshold: float | None = None) -> Detections:
+        """The faces of a picture with at least this score (None: the detector's), within the deadline.
+
+        Raises LookFailed.
 
         While the detector hangs for longer than that on an earlier picture, the answer comes at once: waiting for
         each would turn a detector that hangs into a camera that does.
         """
-        request = Request(picture)
+        request = Request(picture, self.threshold if threshold is None else threshold)
         with self._lock:
             if self._stopped:
                 raise LookFailed("the detector has been stopped")
@@ -93,7 +97,7 @@ class Desk:
             found: Sequence[Detections | None] = [None] * len(requests)
             error = ""
             try:
-                found = self._look([request.picture for request in requests])
+                found = self._look(requests)
             except Exception as problem:  # whatever it is: nobody has looked at these pictures
                 error = f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
             with self._lock:
@@ -102,7 +106,18 @@ class Desk:
                 request.found, request.error = faces, error
                 request.done.set()
 
-    def _look(self, pictures: list[Picture]) -> list[Detections]:
+    def _look(self, requests: list[Request]) -> list[Detections]:
+        """Each one's own threshold is applied afterwards: what has a lower score suppresses nothing with a higher."""
+        lowest = min(request.threshold for request in requests)
+        if lowest != self.detector.options.threshold:
+            self.detector.options = replace(self.detector.options, threshold=lowest)
+        found = self._found([request.picture for request in requests])
+        return [
+            faces if request.threshold == lowest else _sure(faces, request.threshold)
+            for request, faces in zip(requests, found, strict=True)
+        ]
+
+    def _found(self, pictures: list[Picture]) -> list[Detections]:
         """Pictures as they are stored go in as one batch, and so do views."""
         stored = [p for p in pictures if isinstance(p, HostPicture)]
         views = [p for p in pictures if isinstance(p, ImageView)]
@@ -133,12 +148,17 @@ class Desk:
             return taken
 
 
-class Asked(PlanesDetector):
-    """The desk, as a detector for one camera."""
+def _sure(found: Detections, threshold: float) -> Detections:
+    sure = found.scores >= threshold
+    return Detections(found.xyxy[sure], found.scores[sure])
 
-    def __init__(self, desk: Desk, deadline_s: float) -> None:
+
+class Asked(PlanesDetector):
+    """The desk, as a detector for one camera. threshold: may be changed at any time; None: the detector's."""
+
+    def __init__(self, desk: Desk, deadline_s: float, threshold: float | None = None) -> None:
         super().__init__(desk.detector.options)
-        self.desk, self.deadline_s = desk, deadline_s
+        self.desk, self.deadline_s, self.threshold = desk, deadline_s, threshold
         desk.askers += 1
 
     @property
@@ -151,7 +171,7 @@ class Asked(PlanesDetector):
     def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
         if not coarsest:
             raise NotImplementedError("it is asked for faces of all sizes")
-        return [self.desk.ask(image, self.deadline_s) for image in images]
+        return [self.desk.ask(image, self.deadline_s, self.threshold) for image in images]
 
     def detect_planes(self, pictures: Sequence[HostPicture]) -> list[Detections]:
-        return [self.desk.ask(picture, self.deadline_s) for picture in pictures]
+        return [self.desk.ask(picture, self.deadline_s, self.threshold) for picture in pictures]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from statistics import median
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,22 +21,17 @@ from engines.detector import Detector
 from engines.letterbox import ImageView
 from pipeline.camera import Camera, CameraOptions, State, Status
 from pipeline.config import Config
-from pipeline.cover import Anonymizer
 from pipeline.desk import Asked, Desk
 from pipeline.guard import Guard, GuardCounts
 from pipeline.outlet import Lane, StreamOutlet
 from pipeline.ring import Cancelled, Policy, Ring
 from pipeline.rtsp.push import Pusher
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
+from pipeline.tuning import Tuner
+from pipeline.types import Frame, TrackedFrame
 from pipeline.uri import Uri, redact
+from pipeline.visitor import Visitors
 
 Told = Callable[[str, str], None]  # name, message
-
-
-class Coverer(Protocol):
-    """Makes what may leave: an Anonymizer, or a Drawer on explicit request."""
-
-    def cover(self, tracked: TrackedFrame) -> CoveredFrame: ...
 
 
 class Gap:
@@ -43,7 +40,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """A camera's figures so far. dropped: frames that came while the line was busy; outlets: that one was busy."""
+    """A camera's figures so far. dropped: frames that came while the line was busy; outlets: that one was busy.
+
+    delay_ms, latency_ms: medians from a frame's arrival to its packets in a stream, and until it may leave.
+    """
 
     camera: Status
     line: GuardCounts
@@ -51,6 +51,7 @@ class Counts:
     left: int
     outlets_dropped: int
     delay_ms: float
+    latency_ms: float
 
 
 class Channel:
@@ -63,15 +64,16 @@ class Channel:
         options: CameraOptions,
         config: Config,
         desk: Desk,
-        coverer: Coverer,
+        tuner: Tuner,
         told: Told,
     ) -> None:
-        self.name, self._told = name, told
+        self.name, self.tuner, self._told = name, tuner, told
         self.lanes: list[Lane] = []
         self._ring: Ring[Frame | Gap] = Ring(config.live.ring, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._hear)
-        self.guard = Guard(Asked(desk, config.live.deadline_s), config, config.live.seldom)
-        self._coverer = coverer
+        self._asked = Asked(desk, config.live.deadline_s)
+        self.guard = Guard(self._asked, config, config.live.seldom)
+        self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
         self._trouble = ""
         self._left = 0
         self._thread = threading.Thread(target=self._run, name=f"line {name}", daemon=True)
@@ -100,7 +102,16 @@ class Channel:
             self._left,
             sum(lane.ring.counts.dropped for lane in self.lanes),
             max(delays, default=0.0),
+            1000 * median(self._delays_s.copy()) if self._delays_s else 0.0,
         )
+
+    def tune(self, wish: Mapping[str, Any]) -> None:
+        """Change settings, for all outputs, from the next frame that leaves. Raises BadConfig for what may not be."""
+        before = self.tuner.now
+        self.tuner.change(wish)
+        if self.tuner.now != before:
+            self._asked.threshold = self.tuner.now.threshold
+            self._told(self.name, "set: " + ", ".join(f"{key} {value}" for key, value in wish.items()))
 
     def stop(self) -> None:
         """No more frames; those inside still leave."""
@@ -151,12 +162,13 @@ class Channel:
         """Cover and give away. A frame that cannot be covered stays here."""
         for tracked in frames:
             try:
-                covered = self._coverer.cover(tracked)
+                covered = self.tuner.coverer.cover(tracked)
             except Exception as error:
                 self.guard.counts.held += 1
                 self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._left += 1
+            self._delays_s.append(time.time() - self.camera.epoch_s - (tracked.frame.time_s or 0.0))
             for lane in self.lanes:
                 lane.give(covered)
 
@@ -176,19 +188,21 @@ class Server(Protocol):
 
 
 class Live:
-    """All cameras of a run, the detector, the servers and the pushers."""
+    """All cameras of a run, the detector, the servers, the pushers and the page's visitors."""
 
-    def __init__(self, config: Config, detector: Detector, told: Told, coverer: Coverer | None = None) -> None:
-        """coverer: by default what config.cover says."""
+    def __init__(self, config: Config, detector: Detector, told: Told, drawn: bool = False, bare: bool = False) -> None:
+        """drawn: boxes are drawn on what all outputs get; bare: on faces that are not covered."""
         self.config, self._told = config, told
         self.desk = Desk(detector, config.live.batch or detector.batch, config.live.batch_wait_ms / 1000)
         self.channels: list[Channel] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
-        self._coverer = coverer or Anonymizer(config.cover)
+        self._drawn, self._bare = drawn, bare
+        self.visitors = Visitors(self.desk, config, drawn, bare)
 
     def add(self, name: str, uri: Uri, options: CameraOptions) -> Channel:
-        channel = Channel(name, uri, options, self.config, self.desk, self._coverer, self._told)
+        tuner = Tuner(self.config, self._drawn, self._bare, self.desk.detector.adjustable)
+        channel = Channel(name, uri, options, self.config, self.desk, tuner, self._told)
         self.channels.append(channel)
         return channel
 
@@ -213,12 +227,12 @@ class Live:
             channel.start()
 
     def wait(self, seconds: float) -> bool:
-        """Watch over the cameras for about so long; True when all of them are over."""
+        """Watch over the cameras for about so long; True when all of them are over. Without one, visitors may come."""
         end = time.monotonic() + seconds
         while True:
             for channel in self.channels:
                 channel.camera.check()
-            if all(channel.over for channel in self.channels):
+            if self.channels and all(channel.over for channel in self.channels):
                 return True
             rest = end - time.monotonic()
             if rest <= 0:
@@ -232,12 +246,14 @@ class Live:
             channel.stop()
         for pusher in self.pushers:
             pusher.stop()
+        visitors = self.visitors.stop()
         finished = _together([channel.finish for channel in self.channels], max(0.5, end - time.monotonic()))
         for server in self.servers:
             server.stop()
         self.desk.stop()
         rest = max(0.1, end - time.monotonic())
         joined = [self.desk.join(rest), *(pusher.join(rest) for pusher in self.pushers)]
+        joined += [visitor.join(rest) for visitor in visitors]
         cameras = _together([channel.camera.join for channel in self.channels], rest)
         return finished and cameras and all(joined)
 

@@ -17,8 +17,6 @@ from engines.detector import load
 from pipeline.builder import Builder, Plan
 from pipeline.camera import CameraOptions, State
 from pipeline.config import Config
-from pipeline.cover import Anonymizer
-from pipeline.draw import Drawer
 from pipeline.errors import BadConfig, BadInput
 from pipeline.flags import Size, config_of, covering, say, shared
 from pipeline.live import Channel, Live
@@ -30,7 +28,7 @@ _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="[NAME=]SOURCE...")
+@click.argument("sources", nargs=-1, metavar="[NAME=]SOURCE...")
 @click.option(
     "--to", "sinks", multiple=True, required=True, metavar="SINK", help="where to; may be given several times"
 )
@@ -58,7 +56,9 @@ def run(
             FILE.mp4, FILE.mkv, ...                       a video file
             FILE.jsonl, FILE.csv, FILE.mot                what was found
             http://[TOKEN@]host:port                      a page to look at, /metrics, /healthz
-    With several sources each SINK but the page must hold {name}.
+            window                                        a window on this desktop
+    With several sources each SINK but the page and the window must hold {name}. Without a SOURCE the page covers the
+    cameras of the browsers that open it.
     """
     bare = flags["hide"] == "none"
     if bare:
@@ -71,17 +71,19 @@ def run(
     check_encoder(config.live.encoder)
     cameras = named(sources)
     plans = [Plan.of(text, len(cameras) > 1) for text in sinks]
+    if not cameras and (any(plan.kind != "page" for plan in plans) or not config.live.visitors):
+        raise BadInput("nothing to show", "SOURCE", "name one: 0, rtsp://..., a file; a page alone can do without")
     if loop is None:
         loop = not any(plan.kind in ("file", "records") for plan in plans)
     for uri in cameras.values():
         _check_source(uri)
     teller = Teller(flags["quiet"])
-    coverer = Drawer(None if bare else Anonymizer(config.cover)) if draw else None
     if bare:
         say("warning", "faces are shown: --hide none")
-    live = Live(config, load(config.detector.model, config.detector.options()), teller, coverer)
+    live = Live(config, load(config.detector.model, config.detector.options()), teller, draw, bare)
     builder = Builder(live, config, flags["overwrite"], teller)
     try:
+        builder.open(plans)
         for name, uri in cameras.items():
             builder.connect(live.add(name, uri, _camera_options(config, loop)), plans)
         live.start()
@@ -94,16 +96,20 @@ def run(
 def _until_the_end(live: Live, builder: Builder, quiet: bool) -> int:
     for line in builder.welcome:
         say("serving", line)
-    code = 0
+    code, window = 0, builder.window
     try:
-        while not live.wait(1.0):
-            pass
+        while not live.wait(1.0 if window is None else 0.0):
+            if window is not None and not window.show():
+                break
     except KeyboardInterrupt:  # SIGTERM too
         code = 130
     ended = live.stop()
     if not quiet:
         for channel in live.channels:
             print(summary(channel))
+    if window is not None and window.failed:
+        say("error", f"window: the display failed ({window.failed})")
+        code = code or 1
     if code == 0 and any(channel.failed for channel in live.channels):
         code = 2 if all(channel.camera.status.frames == 0 for channel in live.channels) else 1
     if not ended:  # a thread hangs in a device or in the network, which cannot be ended from here

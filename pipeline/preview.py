@@ -10,28 +10,30 @@ import asyncio
 import contextlib
 import hmac
 import json
+import re
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import cv2
+from urllib.parse import urlsplit
 
 from pipeline.camera import State
-from pipeline.errors import BadConfig, BadInput
-from pipeline.livevideo import flat
+from pipeline.errors import BadConfig, BadInput, UserError
+from pipeline.metrics import Figure, metrics
+from pipeline.screen import boxed, encode, shrunk
+from pipeline.tuning import Tuner
 from pipeline.types import CoveredFrame
+from pipeline.visitor import Visitors
+from pipeline.webcam import serve
 
 try:
+    import prometheus_client  # noqa: F401  metrics.py needs it
     from aiohttp import web
-    from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 except ImportError:  # the extra is not installed; check_web() says so
     web = None  # type: ignore[assignment]
 
 WIDTH = 960  # pixels at most
-QUALITY = 80
 VIEWERS = 32  # at a time; each is an open connection
 HTML = Path(__file__).with_name("preview.html")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -44,22 +46,11 @@ def check_web() -> None:
         raise BadConfig("the page needs more libraries", "http://", "pip install 'facestream[web]'")
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A camera's figures for the page and /metrics. counts: name -> total so far; gauges: name -> value now."""
-
-    name: str
-    state: State
-    message: str
-    counts: dict[str, int]
-    gauges: dict[str, float]
-
-
 class PreviewOutlet:
     """The newest covered picture of one camera, as JPEG, for whoever looks."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, tuner: Tuner) -> None:
+        self.name, self._tuner = name, tuner
         self.viewers = 0
         self.jpeg = b""
         self.number = 0
@@ -68,17 +59,10 @@ class PreviewOutlet:
     def write(self, covered: CoveredFrame) -> None:
         if not self.viewers:
             return
-        picture = flat(covered)
-        width = min(WIDTH, picture.width)
-        height = max(2, round(picture.height * width / picture.width))
-        ok, data = cv2.imencode(
-            ".jpg",
-            picture.reformat(width=width, height=height, format="bgr24").to_ndarray(),
-            [cv2.IMWRITE_JPEG_QUALITY, QUALITY],
-        )
-        if ok:
-            self.jpeg, self.number = data.tobytes(), self.number + 1
-            self.woken()
+        bgr = shrunk(covered, WIDTH)
+        self.jpeg = encode(boxed(bgr, covered) if self._tuner.boxes else bgr)
+        self.number += 1
+        self.woken()
 
     def close(self) -> None:
         """Nothing is kept."""
@@ -87,14 +71,28 @@ class PreviewOutlet:
         """Nothing is kept."""
 
 
-class Page:
-    """Serves on host:port. token: what a request must hold, as ?token= or as a bearer; "" only on loopback."""
+def _no_camera(name: str, wish: dict[str, Any]) -> None:
+    raise KeyError(name)
 
-    def __init__(self, host: str, port: int, token: str, figures: Callable[[], Iterable[Figure]]) -> None:
+
+class Page:
+    """Serves on host:port. token: what a request must hold, as ?token= or as a bearer; "" only on loopback.
+
+    tune: changes a camera's settings; raises KeyError for one that is not there, BadConfig for what may not be.
+    visitors: None where no browser may show its camera. tls: serve https.
+    """
+
+    def __init__(
+        self, host: str, port: int, token: str, figures: Callable[[], Iterable[Figure]],
+        tune: Callable[[str, dict[str, Any]], None] = _no_camera, visitors: Visitors | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:  # fmt: skip
         """Raises BadInput for an address that others reach without a token."""
         check_web()
         self.host, self.port = host, port
-        self._token, self._figures = token, figures
+        self._token, self._figures, self._tune = token, figures, tune
+        self._visitors = visitors if visitors is not None and visitors.most else None
+        self._tls = tls
         self._outlets: dict[str, PreviewOutlet] = {}
         if not token and host not in LOOPBACK:
             raise BadInput("others can reach it, so it needs a token", self.where, "http://TOKEN@host:port")
@@ -105,7 +103,7 @@ class Page:
 
     @property
     def where(self) -> str:
-        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return f"http{'s' * bool(self._tls)}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def show(self, outlet: PreviewOutlet) -> None:
         outlet.woken = self._wake
@@ -148,7 +146,7 @@ class Page:
 
     async def _open(self, runner: web.AppRunner) -> None:
         await runner.setup()
-        site = web.TCPSite(runner, self.host, self.port)
+        site = web.TCPSite(runner, self.host, self.port, ssl_context=self._tls)
         await site.start()
         self.port = runner.addresses[0][1]
 
@@ -159,6 +157,8 @@ class Page:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/camera/{name}.mjpg", self._stream)
+        app.router.add_post("/camera/{name}/settings", self._settings)
+        app.router.add_get("/webcam", self._webcam)
         return app
 
     @property
@@ -174,19 +174,54 @@ class Page:
             # at 127.0.0.1 is not one of ours.
             if not self._token and (request.url.host or "") not in LOOPBACK:
                 raise web.HTTPForbidden(text="not by this name\n")
+            # Browsers let any page send to any address, but they say where it came from.
+            origin = request.headers.get("Origin", "")
+            if origin and urlsplit(origin).netloc != request.host:
+                raise web.HTTPForbidden(text="not from another page\n")
             return await handler(request)
 
         return guarded
 
     async def _page(self, request: web.Request) -> web.Response:
-        headers = {"Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'"}
+        host = re.sub(r"[^A-Za-z0-9.:\[\]-]", "", request.host)
+        headers = {
+            "Content-Security-Policy": f"default-src 'self' 'unsafe-inline'; connect-src 'self' ws://{host} wss://{host};"
+            " frame-ancestors 'none'",
+            "Referrer-Policy": "no-referrer",  # the address may hold the token
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+        }
         return web.Response(text=HTML.read_text(encoding="utf-8"), content_type="text/html", headers=headers)
 
     async def _status(self, request: web.Request) -> web.Response:
-        rows = [
-            {"name": f.name, "state": f.state, "message": f.message, **f.counts, **f.gauges} for f in self._figures()
+        cameras = [
+            {"name": f.name, "state": f.state, "message": f.message, **f.counts, **f.gauges, "settings": f.settings}
+            for f in self._figures()
         ]
-        return web.Response(text=json.dumps(rows), content_type="application/json")
+        guests = self._visitors
+        visitors = {"here": guests.here, "most": guests.most, "refused": guests.refused} if guests else None
+        return web.json_response({"cameras": cameras, "visitors": visitors}, headers={"Cache-Control": "no-store"})
+
+    async def _settings(self, request: web.Request) -> web.Response:
+        """Change some of a camera's settings: one JSON object. 400 with words for what may not be."""
+        try:
+            wish = await request.json()
+            if not isinstance(wish, dict):
+                raise ValueError
+            self._tune(request.match_info["name"], wish)
+        except KeyError:
+            raise web.HTTPNotFound(text="there is no such camera\n") from None
+        except UserError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from None
+        except (ValueError, RecursionError):
+            raise web.HTTPBadRequest(text="settings are one JSON object\n") from None
+        now = next((f.settings for f in self._figures() if f.name == request.match_info["name"]), {})
+        return web.json_response(now)
+
+    async def _webcam(self, request: web.Request) -> web.StreamResponse:
+        if self._visitors is None:
+            raise web.HTTPNotFound(text="browsers' own cameras are switched off (live.visitors)\n")
+        return await serve(request, self._visitors)
 
     async def _health(self, request: web.Request) -> web.Response:
         """200 when every camera delivers, else 503; which one does not stands in the body."""
@@ -194,9 +229,8 @@ class Page:
         return web.Response(text=json.dumps({"ok": not ill, "not_live": ill}) + "\n", status=503 if ill else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        registry = CollectorRegistry()
-        registry.register(Collector(list(self._figures())))
-        return web.Response(body=generate_latest(registry), content_type="text/plain", charset="utf-8")
+        body = metrics(list(self._figures()), self._visitors)
+        return web.Response(body=body, content_type="text/plain", charset="utf-8")
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         outlet = self._outlets.get(request.match_info["name"])
@@ -228,29 +262,3 @@ class Page:
         self._news.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), 1)
-
-
-class Collector:
-    """Figures as Prometheus wants them."""
-
-    def __init__(self, figures: list[Figure]) -> None:
-        self._figures = figures
-
-    def collect(self) -> Iterable[Any]:
-        state = GaugeMetricFamily(
-            "facestream_camera_state", "1 for the state that it is in", labels=["camera", "state"]
-        )
-        for figure in self._figures:
-            for each in State:
-                state.add_metric([figure.name, each], float(figure.state is each))
-        yield state
-        for name in sorted({name for figure in self._figures for name in figure.counts}):
-            count = CounterMetricFamily(f"facestream_{name}", name.replace("_", " "), labels=["camera"])
-            for figure in self._figures:
-                count.add_metric([figure.name], figure.counts.get(name, 0))
-            yield count
-        for name in sorted({name for figure in self._figures for name in figure.gauges}):
-            gauge = GaugeMetricFamily(f"facestream_{name}", name.replace("_", " "), labels=["camera"])
-            for figure in self._figures:
-                gauge.add_metric([figure.name], figure.gauges.get(name, 0.0))
-            yield gauge

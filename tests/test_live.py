@@ -74,9 +74,11 @@ class Run:
         builder = Builder(self.live, config, False, Teller(True))
         options = CameraOptions(source=QUICK, loop=True, stall_s=0.3, most_s=0.5, slow_s=0.5)
         plans = [Plan.of(sink, len(sources) > 1) for sink in sinks]
+        builder.open(plans)
         for name, source in sources.items():
             builder.connect(self.live.add(name, parse(source), options), plans)
         self.pages = list(builder._pages.values())
+        self.window = builder.window
 
     def __enter__(self) -> Run:
         self.live.start()

@@ -1,0 +1,125 @@
+"""What may be changed while a live run goes on: how faces are covered, from which score, and whether boxes are drawn.
+
+By default a change can make more covered than the run's settings say, never less (`live.change`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from pipeline.config import HIDE, Config, CoverConfig, changed
+from pipeline.cover import Anonymizer
+from pipeline.draw import Drawer
+from pipeline.errors import BadConfig
+from pipeline.types import CoveredFrame, TrackedFrame
+
+KEYS = {"hide": "cover.hide", "scale": "cover.scale", "threshold": "detector.threshold"}
+STRENGTH = {"blur": 0, "pixelate": 1, "solid": 2}  # an image hides as much as solid does
+LEAST_THRESHOLD, MOST_THRESHOLD, MOST_SCALE = 0.02, 0.95, 5.0
+
+
+class Mode(StrEnum):
+    """What a camera's picture shows."""
+
+    COVER = "cover"  # faces covered
+    BOXES = "boxes"  # faces covered, boxes and ids drawn
+    BARE = "bare"  # boxes drawn on bare faces: only in a run that was started so
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """hide, scale, threshold: as cover.hide, cover.scale and detector.threshold; they hold for all of a camera's
+    outputs. mode: for the page and the window; for all outputs where the run draws on all of them."""
+
+    mode: Mode
+    hide: str
+    scale: float
+    threshold: float
+
+
+class Coverer(Protocol):
+    """Makes what may leave: an Anonymizer, or a Drawer on explicit request."""
+
+    def cover(self, tracked: TrackedFrame) -> CoveredFrame: ...
+
+
+class Tuner:
+    """One camera's settings of now, and how far they may be changed.
+
+    coverer: makes frames fit to leave, as the settings of now say. drawn: the run draws on all outputs. bare: it was
+    told to show faces. adjustable: the detector can find more than it was made to.
+    """
+
+    def __init__(self, config: Config, drawn: bool = False, bare: bool = False, adjustable: bool = True) -> None:
+        self.config, self._drawn, self._bare, self._adjustable = config, drawn, bare, adjustable
+        mode = Mode.BARE if bare else Mode.BOXES if drawn else Mode.COVER
+        self.start = Tuning(mode, config.cover.hide, config.cover.scale, config.detector.threshold)
+        self.now, self.coverer = self.start, self._coverer(self.start, config.cover)
+
+    @property
+    def boxes(self) -> bool:
+        """Whether the page and the window are to draw boxes themselves."""
+        return self.now.mode is Mode.BOXES and not self._drawn
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What each may become: lists of words, [lowest, highest] of numbers."""
+        policy, start = self.config.live.change, self.start
+        own = ["image"] if start.hide not in HIDE else []  # never another image: that would read any file here
+        least = 0 if policy == "any" else STRENGTH.get(start.hide, 2)
+        hides = [*own, *(name for name in HIDE if STRENGTH[name] >= least)]
+        scale = [1.0 if policy == "any" else start.scale, MOST_SCALE]
+        threshold = [
+            min(LEAST_THRESHOLD, start.threshold) if self._adjustable else start.threshold,
+            max(MOST_THRESHOLD, start.threshold) if policy == "any" else start.threshold,
+        ]
+        modes = [Mode.COVER, Mode.BOXES, *([Mode.BARE] if self._bare else [])]
+        if policy == "no":
+            modes, hides, scale, threshold = [start.mode], [_word(start.hide)], [start.scale] * 2, [start.threshold] * 2
+        return {"mode": [str(mode) for mode in modes], "hide": hides, "scale": scale, "threshold": threshold}
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The settings of now and the choices, for a page."""
+        return {**asdict(self.now), "hide": _word(self.now.hide), "choices": self.choices}
+
+    def change(self, wish: Mapping[str, Any]) -> Tuning:
+        """Change some of the settings; the result. Raises BadConfig, and changes nothing, for what may not be."""
+        choices = self.choices
+        for key in wish:
+            if key not in choices:
+                raise BadConfig(f"unknown key {key!r}", "page", "known: " + ", ".join(choices))
+        values = {KEYS[key]: value for key, value in wish.items() if key in KEYS}
+        if wish.get("hide") == "image" and "image" in choices["hide"]:
+            values["cover.hide"] = self.start.hide
+        config = changed(self._as_config(), values, "page")
+        mode = wish.get("mode", self.now.mode)
+        new = {"scale": config.cover.scale, "threshold": config.detector.threshold}
+        for key, asked in wish.items():
+            allowed = choices[key]
+            if not (allowed[0] <= new[key] <= allowed[1] if key in new else asked in allowed):
+                words = f"{allowed[0]:g} to {allowed[1]:g}" if key in new else ", ".join(allowed)
+                raise BadConfig(f"{key} is {asked!r}: the run allows {words}", "page", "see live.change")
+        tuning = Tuning(Mode(mode), config.cover.hide, config.cover.scale, config.detector.threshold)
+        self.now, self.coverer = tuning, self._coverer(tuning, config.cover)
+        return tuning
+
+    def _coverer(self, tuning: Tuning, cover: CoverConfig) -> Coverer:
+        anonymizer = Anonymizer(cover)
+        if not self._drawn or tuning.mode is Mode.COVER:
+            return anonymizer
+        return Drawer(None if tuning.mode is Mode.BARE else anonymizer)
+
+    def _as_config(self) -> Config:
+        """The run's configuration with the settings of now."""
+        cover = self.config.cover.model_copy(update={"hide": self.now.hide, "scale": self.now.scale})
+        detector = self.config.detector.model_copy(update={"threshold": self.now.threshold})
+        return self.config.model_copy(update={"cover": cover, "detector": detector})
+
+
+def _word(hide: str) -> str:
+    """How a page calls it, without an image's path."""
+    return "image" if hide.startswith("image:") else hide
