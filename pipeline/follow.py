@@ -33,7 +33,7 @@ def follow(before: Array, xyxy: Array, after: Array, near: Array | None = None) 
     ahead = np.zeros(2) if near is None else np.round((near[:2] + near[2:] - xyxy[:2] - xyxy[2:]) / 2)
     dx, dy = (int(v) for v in ahead)
     x0, y0 = np.maximum(np.floor(xyxy[:2]), np.maximum(0, -ahead)).astype(int)
-    x1, y1 = np.minimum(np.ceil(xyxy[2:]), np.minimum(0, -ahead) + (width, height)).astype(int)
+    x1, y1 = np.minimum(np.ceil(xyxy[2:]), np.minimum(0, -ahead) + np.array([width, height])).astype(int)
     w, h = x1 - x0, y1 - y0
     if min(w, h) < SMALLEST:
         return None

@@ -32,7 +32,8 @@ def test_other_faces_stay_as_they_are() -> None:
 def test_a_box_never_loses_anything_and_gains_nothing_inside(rows: list[tuple[float, float, float, float]]) -> None:
     xyxy = np.array([(x, y, x + w, y + h) for x, y, w, h in rows], np.float32)
     made = whole(Detections(xyxy, np.ones(len(rows), np.float32)), SIZE).xyxy
-    assert (made[:, :2] <= xyxy[:, :2]).all() and (made[:, 2:] >= xyxy[:, 2:]).all()
+    assert (made[:, :2] <= xyxy[:, :2]).all()
+    assert (made[:, 2:] >= xyxy[:, 2:]).all()
     moved = np.abs(made - xyxy) > 1e-3
     near = 0.05 * (xyxy[:, 2:] - xyxy[:, :2]).max(1, keepdims=True)
     at_edge = np.concatenate([xyxy[:, :2] <= near, xyxy[:, 2:] >= np.array(SIZE) - near], 1)

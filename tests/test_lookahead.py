@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.lookahead import DOUBT, GRACE, KNOWN, STEADY, WEAK_BACK, Lookahead, carried
+from pipeline.lookahead import DOUBT, KNOWN, STEADY, WEAK_BACK, Lookahead
+from pipeline.trace import GRACE, carried
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
 
 PICTURE = av.VideoFrame(160, 60, "yuv420p")
@@ -264,7 +265,8 @@ def test_what_is_remembered_of_tracks_is_bounded() -> None:
         line.push(tracked(i, box(0, track=i + 2), box(100, track=1)))
     assert len(line.best) <= KNOWN
     assert 1 in line.best  # seen all the time
-    assert len(line.times) <= KNOWN and len(line.seen_s) <= KNOWN + 1
+    assert len(line.times) <= KNOWN
+    assert len(line.seen_s) <= KNOWN + 1
 
 
 @given(st.integers(0, 20), st.integers(0, 40))

@@ -107,7 +107,8 @@ def test_frames_wait_for_exactly_the_lag_and_no_more_than_the_ring_are_held_besi
 
     monkeypatch.setattr(Ring, "put", counting_put)
     monkeypatch.setattr(Line, "push", counting_push)
-    report = run(Job(str(clip), None), read(None, {"tracker.lookahead": lag, "run.ring": ring}), Everywhere(), None, False)
+    config = read(None, {"tracker.lookahead": lag, "run.ring": ring})
+    report = run(Job(str(clip), None), config, Everywhere(), None, False)
     assert report.frames == pushed[0] == 30
     assert left[0] == 30 - lag
     # N that wait, the ring, the one that is being looked at, and the one that the decoder would put in next

@@ -165,7 +165,9 @@ def together(tallies: list[Tally]) -> Leaks:
 
 
 def row(name: str, r: Leaks, beside: Sequence[Leaks | None] = ()) -> str:
-    more = [f" {b.leaked} / {b.face_frames}, {b.longest_exposed_run}, {b.overblur:.2f} |" if b else " |" for b in beside]
+    more = [
+        f" {b.leaked} / {b.face_frames}, {b.longest_exposed_run}, {b.overblur:.2f} |" if b else " |" for b in beside
+    ]
     return (
         f"| {name} | {r.leaked} / {r.face_frames} | {r.leak_rate:.2%} | {r.leak_rate_tau50:.2%} | {r.leaked_area:.2%} "
         f"| {r.longest_exposed_run} | {r.leaky_tracks} / {r.exposed_5} of {r.tracks} | {r.overblur:.2f} |"
