@@ -51,7 +51,7 @@ class DetectorConfig(Section):
     model: str = "plainS"
     size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
     threshold: float = Field(0.3, gt=0, lt=1)
-    faint: float = Field(0.3, gt=0, lt=1)
+    faint: float = Field(1.0, gt=0, le=1)
     nms_iou: float = Field(0.3, gt=0, le=1)
     threads: int = Field(1, ge=1, le=256)
     every: Annotated[int | str, PlainValidator(_every)] = 1

@@ -18,8 +18,9 @@ BACK, ON = 60, 15  # frames for which looks are followed at most, before the fir
 WEAK_S, WEAK_BACK = 0.2, 3  # the same for tracks that never had a sure score: seconds after, frames before
 STEADY = 9  # sightings that make a face of what was only seen faintly
 KNOWN = 4096  # tracks about which something is remembered
-# A box's score under which its place is doubtful, the score at which it is grown by all of DOUBT.
-CLEAR, FAINT, DOUBT = 0.65, 0.3, 0.3
+# A box's score under which its place is doubtful, the one at which it is grown by all of DOUBT (by less where its track
+# was never sure: that may be no face at all).
+CLEAR, FAINT, DOUBT, WEAK_DOUBT = 0.65, 0.45, 0.45, 0.25
 # Frames around one over which a track's usual size is found, and the share of its sizes that are not larger.
 USUAL, USUAL_SHARE = 15, 0.7
 REACH, SIGMA = 5, 2.5  # frames around one over which its boxes are smoothed, and the Gaussian's width
@@ -111,7 +112,9 @@ class Lookahead:
             for box in boxes:
                 paths.setdefault(box.id, []).append((weight, box.xyxy))
         self.gone.append((here, tracked.boxes))
-        return replace(tracked, boxes=tuple(_united(box, paths[box.id], sizes.get(box.id)) for box in tracked.boxes))
+        return replace(
+            tracked, boxes=tuple(self._united(box, paths[box.id], sizes.get(box.id)) for box in tracked.boxes)
+        )
 
     def _without_last_scene(self, held: Waiting) -> TrackedFrame:
         """The tracker guesses on over a cut for one frame, since it may be a flash. When the next frame says that it
@@ -133,6 +136,21 @@ class Lookahead:
         self.seen_s |= {track: max(now, self.seen_s.get(track, now)) for track in known}
         kept = (box for box in tracked.boxes if now - self.seen_s.get(box.id, now) <= self._patience(box.id))
         return replace(tracked, boxes=tuple(kept))
+
+    def _united(self, box: Box, path: list[tuple[float, XYXY]], size: tuple[float, float] | None) -> Box:
+        """A box, enlarged as its score is doubtful and to its track's usual width and height, grown over the weighted
+        mean of its track's boxes around it."""
+        left, top, right, bottom = box.xyxy
+        doubt = DOUBT if self.best.get(box.id, 1.0) >= self.sure else WEAK_DOUBT
+        grown = 1 + doubt * min(max((CLEAR - box.score) / (CLEAR - FAINT), 0.0), 1.0)
+        width, height = (right - left) * grown, (bottom - top) * grown
+        if size is not None:
+            width, height = max(width, size[0]), max(height, size[1])
+        x, y, total = (left + right) / 2, (top + bottom) / 2, sum(weight for weight, _ in path)
+        mean = [sum(weight * corners[i] for weight, corners in path) / total for i in range(4)]
+        left, top = min(x - width / 2, mean[0]), min(y - height / 2, mean[1])
+        right, bottom = max(x + width / 2, mean[2]), max(y + height / 2, mean[3])
+        return replace(box, xyxy=(left, top, right, bottom))
 
     def _sizes(self, tracked: TrackedFrame) -> dict[int, tuple[float, float]]:
         """The usual width and height of each track of a leaving frame, from its sightings around it."""
@@ -246,21 +264,6 @@ class Lookahead:
         held = self.waiting[at]
         rest = (b for b in held.tracked.boxes if b.id != box.id)
         self.waiting[at] = replace(held, tracked=replace(held.tracked, boxes=(*rest, box)))
-
-
-def _united(box: Box, path: list[tuple[float, XYXY]], size: tuple[float, float] | None) -> Box:
-    """A box, enlarged as its score is doubtful and to its track's usual size [width, height], grown over the weighted
-    mean of its track's boxes around it."""
-    left, top, right, bottom = box.xyxy
-    grown = 1 + DOUBT * min(max((CLEAR - box.score) / (CLEAR - FAINT), 0.0), 1.0)
-    width, height = (right - left) * grown, (bottom - top) * grown
-    if size is not None:
-        width, height = max(width, size[0]), max(height, size[1])
-    x, y, total = (left + right) / 2, (top + bottom) / 2, sum(weight for weight, _ in path)
-    mean = [sum(weight * corners[i] for weight, corners in path) / total for i in range(4)]
-    left, top = min(x - width / 2, mean[0]), min(y - height / 2, mean[1])
-    right, bottom = max(x + width / 2, mean[2]), max(y + height / 2, mean[3])
-    return replace(box, xyxy=(left, top, right, bottom))
 
 
 def _at_share(values: list[float]) -> float:

@@ -97,7 +97,7 @@ def test_the_gate_sees_a_broken_look_ahead(
     "settings",
     [
         pytest.param({"tracker.coast_s": 0.0}, id="coasting"),
-        pytest.param({"detector.threshold": 0.6, "detector.faint": 0.6}, id="low threshold"),
+        pytest.param({"detector.threshold": 0.6}, id="low threshold"),
         pytest.param({"cover.scale": 1.0}, id="scale of the covers"),
     ],
 )
