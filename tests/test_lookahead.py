@@ -254,7 +254,9 @@ def test_a_face_is_followed_out_of_the_picture_with_the_camera() -> None:
     out += line.flush()
     for i in range(2, 6):  # until 4 of its 24 pixels are left
         (made,) = out[i].boxes
-        assert (made.xyxy[0] + made.xyxy[2]) / 2 == pytest.approx(7 * (i - 6) + 28, abs=2.5)
+        x = 7 * (i - 6) + 16
+        assert contains(made, (x, 20, x + 24, 44))
+        assert made.xyxy[2] - made.xyxy[0] < 46  # smoothing widens
 
 
 def test_a_carried_box_stays_upright_and_grows_by_the_zoom() -> None:
