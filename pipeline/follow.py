@@ -22,21 +22,24 @@ class Match:
     score: float
 
 
-def follow(before: Array, xyxy: Array, after: Array) -> Match | None:
+def follow(before: Array, xyxy: Array, after: Array, near: Array | None = None) -> Match | None:
     """Where what lies in the box `xyxy` of the picture `before` lies in `after`: luma uint8 [h, w] of one size.
 
-    Normalised correlation, so brightness and contrast may change; the size stays. None when the box is too
-    small, or outside. The box is found as near as half a pixel of the (shrunk) view.
+    Normalised correlation, so brightness and contrast may change; the size stays. near: where the box is thought to
+    be, and sought around; without it, where it was. Only the part that would be in both pictures is compared. None
+    when that is too small, or outside. The box is found as near as half a pixel of the (shrunk) view.
     """
     height, width = before.shape
-    x0, y0 = np.maximum(np.floor(xyxy[:2]), 0).astype(int)
-    x1, y1 = np.minimum(np.ceil(xyxy[2:]), (width, height)).astype(int)
+    ahead = np.zeros(2) if near is None else np.round((near[:2] + near[2:] - xyxy[:2] - xyxy[2:]) / 2)
+    dx, dy = (int(v) for v in ahead)
+    x0, y0 = np.maximum(np.floor(xyxy[:2]), np.maximum(0, -ahead)).astype(int)
+    x1, y1 = np.minimum(np.ceil(xyxy[2:]), np.minimum(0, -ahead) + np.array([width, height])).astype(int)
     w, h = x1 - x0, y1 - y0
     if min(w, h) < SMALLEST:
         return None
     far = int(np.ceil(REACH * max(w, h)))
-    left, top = max(0, x0 - far), max(0, y0 - far)
-    window = after[top : min(height, y1 + far), left : min(width, x1 + far)]
+    left, top = max(0, x0 + dx - far), max(0, y0 + dy - far)
+    window = after[top : min(height, y1 + dy + far), left : min(width, x1 + dx + far)]
     patch = before[y0:y1, x0:x1]
     scale = min(1.0, SIDE / max(w, h))
     if scale < 1:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engines.detector import Detector
+from engines.types import Detections
 from pipeline.config import Config
 from pipeline.cuts import Cuts
 from pipeline.detect import Eye
+from pipeline.edges import whole
 from pipeline.lookahead import Lookahead
 from pipeline.motion import Motion
 from pipeline.planes import luma_view
@@ -31,20 +33,23 @@ class Line:
         self.watch = Watch()
         self.motion = Motion() if config.tracker.motion else None
         self.config = config.tracker
+        self.threshold = config.detector.threshold
         self.scene = 0
         self.tracked_scene = 0  # the same as the tracker knows it
         self.same: dict[int, int] = {}  # scenes that go on with an earlier one of the tracker's
         self.was_held = False  # was the last frame one in which faces are held
         self.held_s = 0.0  # how long the tracker's clock stood still
         self.last_s: float | None = None
-        self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.sure, guess_s)
+        self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.sure, guess_s, config.detector.threshold)
 
     def push(self, frame: Frame) -> list[TrackedFrame]:
         luma, scale = luma_view(frame, LUMA)
         scene = self.cuts.look(luma)
         cut, self.scene = scene != self.scene, scene
         found = self.eye.look(frame, cut)
-        blind = self.watch.blind(luma, found, self.config.sure)
+        if found is not None:
+            found = whole(found, frame.size)
+        blind = self.watch.blind(luma, _loud(found, self.threshold), self.config.sure)
         affine = self.motion.look(luma, frame.size) if self.motion is not None else None
         boxes = self.tracker.update(
             found,
@@ -56,7 +61,8 @@ class Line:
         self.eye.pace(self.tracker.pace, self.config.lookahead)
         if blind and self.config.blind == "cover-all":
             boxes = (*boxes, everything(frame))
-        return [settled(t) for t in self.lookahead.push(TrackedFrame(self._held(frame), boxes), luma, scale, scene)]
+        tracked = TrackedFrame(self._held(frame), boxes)
+        return [settled(t) for t in self.lookahead.push(tracked, luma, scale, scene, None if cut else affine)]
 
     def _clock(self, time_s: float | None, blind: bool) -> float | None:
         """The tracker's time. It stands still while the detector is blind and faces are to be held, so that they
@@ -83,6 +89,14 @@ class Line:
 
     def flush(self) -> list[TrackedFrame]:
         return [settled(t) for t in self.lookahead.flush()]
+
+
+def _loud(found: Detections | None, threshold: float) -> Detections | None:
+    """Those that are covered at first sight."""
+    if found is None:
+        return None
+    loud = found.scores >= threshold
+    return Detections(found.xyxy[loud], found.scores[loud])
 
 
 def everything(frame: Frame) -> Box:

@@ -255,16 +255,16 @@ class Tracker:
         """Tracks without a detection, where they should be, grown with their uncertainty (at most by half).
 
         Those that were missing for at most coast_s when the last frame came, so one frame is covered at any
-        frame rate; and whose centre has not left the picture.
+        frame rate; and that have not left the picture altogether.
         """
-        unseen, centre = self.clock - self.tracks["seen_s"], self.filters.table[0, :, :2]
-        inside = ((centre >= 0) & (centre <= size)).all(1)
+        unseen, corners = self.clock - self.tracks["seen_s"], self.filters.xyxy()
+        inside = (corners[:, 2:] > 0).all(1) & (corners[:, :2] < size).all(1)
         index = np.flatnonzero(~observed & (unseen - step <= self.config.coast_s) & inside & self._sure())
         if not len(index):
             return []
         value, _, pp, _, _ = self.filters.table[:, index]
         spread = 2 * np.sqrt(pp[:, :2].max(1)) / value[:, 2:].max(1)
-        grown = grow_xyxy(self.filters.xyxy()[index], 1 + np.clip(spread, 0, 0.5))
+        grown = grow_xyxy(corners[index], 1 + np.clip(spread, 0, 0.5))
         left = self.tracks[index]
         rows = zip(left["id"].tolist(), grown.tolist(), left["score"].tolist(), strict=True)
         return [Box(track, xyxy(box), score, BoxState.COASTED) for track, box, score in rows]

@@ -96,13 +96,19 @@ def test_the_gate_sees_a_broken_look_ahead(
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({"tracker.coast_s": 0.0}, id="coasting"),
         pytest.param({"detector.threshold": 0.6}, id="low threshold"),
         pytest.param({"cover.scale": 1.0}, id="scale of the covers"),
     ],
 )
 def test_the_gate_sees_a_safeguard_that_is_off(gate: Gate, settings: dict[str, float]) -> None:
     assert not tight(gate.boxes(**settings))
+
+
+def test_the_gate_sees_coasting_that_is_off(gate: Gate) -> None:
+    """Without look-ahead, which fills the same gaps, and with looks so seldom that there are some."""
+    seldom = {"tracker.lookahead": 0, "detector.every": 5}
+    on, off = (gate.boxes(**seldom, **{"tracker.coast_s": seconds}) for seconds in (0.7, 0.0))
+    assert off.leaked > on.leaked
 
 
 def test_the_gate_sees_a_broken_cover(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,14 +98,15 @@ class Random(Sees):
         count = int(self.random.integers(0, 6))
         corner = self.random.uniform(-10, 140, (count, 2))
         boxes = np.concatenate([corner, corner + self.random.uniform(3, 60, (count, 2))], 1).astype(np.float32)
-        self.said.append(boxes)
-        return [Detections(boxes, self.random.uniform(0.25, 1, count).astype(np.float32))]
+        scores = self.random.uniform(0.15, 1, count).astype(np.float32)
+        self.said.append(boxes[scores >= 0.3])
+        return [Detections(boxes, scores)]
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("lag", [0, 4])
 def test_nothing_that_the_detector_says_is_left_uncovered(seed: int, lag: int) -> None:
-    """Through pans, cuts and darkness."""
+    """Through pans, cuts and darkness: no box of the threshold's score or more."""
     detector = Random(seed)
     line = Line(detector, read(None, {"tracker.lookahead": lag}))
     rng = np.random.default_rng(seed)
@@ -148,6 +149,35 @@ def test_a_cut_ends_the_tracks() -> None:
     line = Line(detector, read(None, {"tracker.lookahead": 2}))
     out = [t for i in range(20) for t in line.push(Frame(i, i, Fraction(1, 30), still(int(i >= 10))))] + line.flush()
     assert [[b.id for b in t.boxes] for t in out] == [[1]] * 10 + [[2]] * 10
+
+
+def test_a_face_at_the_edge_is_covered_beyond_it_and_until_it_is_gone() -> None:
+    detector = Told()
+    line = Line(detector, read(None, {"tracker.lookahead": 0, "tracker.motion": False}))
+    out = []
+    for i in range(12):
+        left = 290 + 4 * i  # 320 is the edge
+        detector.now = np.array([[left, 60, 320, 100]]) if left < 314 else np.zeros((0, 4))
+        out += line.push(Frame(i, i, Fraction(1, 30), still(1)))
+    (cut,) = out[5].boxes
+    assert cut.xyxy[2] >= cut.xyxy[0] + 0.65 * 40 > 320
+    assert [b.state for b in out[6].boxes] == [BoxState.COASTED]  # hidden from the detector, with its middle outside
+    assert out[6].boxes[0].xyxy[0] < 320
+
+
+def test_faint_noise_does_not_pass_for_faces_when_all_are_lost() -> None:
+    detector = Told()
+    line = Line(detector, read(None, {"tracker.lookahead": 0}))
+    for i in range(60):
+        detector.now = TWO
+        line.push(Frame(i, i, Fraction(1, 30), picture(False)))
+
+    def noise(images: Sequence[ImageView]) -> list[Detections]:
+        return [Detections(np.array([[130, 90, 140, 100]], np.float32), np.array([0.2], np.float32))]
+
+    detector.detect = noise  # type: ignore[method-assign]
+    done = [line.push(Frame(i, i, Fraction(1, 30), picture(False)))[0] for i in range(60, 110)]
+    assert {b.id for b in done[-1].boxes} >= {1, 2}  # held, 1.6 s on
 
 
 @pytest.mark.parametrize("follows", [True, False])

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.lookahead import GRACE, WEAK_BACK, Lookahead
+from pipeline.lookahead import DOUBT, KNOWN, STEADY, WEAK_BACK, WEAK_DOUBT, Lookahead
+from pipeline.trace import GRACE, carried
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
 
-PICTURE = av.VideoFrame(32, 32, "yuv420p")
+PICTURE = av.VideoFrame(160, 60, "yuv420p")
 
 
 def tracked(index: int, *boxes: Box) -> TrackedFrame:
@@ -189,6 +190,89 @@ def test_a_track_that_was_never_sure_is_not_guessed_on_for_long() -> None:
         first = Box(1, (0.0, 10.0, 10.0, 20.0), score, BoxState.OBSERVED)
         out = through(Lookahead(0), [tracked(0, first), *(tracked(i, guess) for i in range(1, 21))])
         assert [len(t.boxes) for t in out] == [1] * (1 + guesses) + [0] * (20 - guesses)
+
+
+def test_a_doubtful_box_is_grown_and_more_so_where_its_track_was_sure_once() -> None:
+    for scores, grown in (((0.9,), 0), ((0.7,), 0), ((0.3,), WEAK_DOUBT), ((0.1,), WEAK_DOUBT), ((0.9, 0.3), DOUBT)):
+        seen = [Box(1, (50.0, 20.0, 60.0, 40.0), score, BoxState.OBSERVED) for score in scores]
+        out = through(Lookahead(0), [tracked(i, box) for i, box in enumerate(seen)])
+        x0, y0, x1, y1 = out[-1].boxes[0].xyxy
+        assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx((55, 30))
+        assert (x1 - x0, y1 - y0) == pytest.approx((10 * (1 + grown), 20 * (1 + grown)))
+
+
+@pytest.mark.parametrize("lag", [0, 12])
+def test_a_box_that_is_too_small_for_a_while_is_covered_in_its_usual_size(lag: int) -> None:
+    """For longer than the smoothing reaches."""
+    small = Box(1, (52.0, 22.0, 58.0, 34.0), 0.9, BoxState.OBSERVED)
+    whole = Box(1, (50.0, 20.0, 60.0, 40.0), 0.9, BoxState.OBSERVED)
+    out = through(Lookahead(lag), [tracked(i, small if 20 <= i < 30 else whole) for i in range(40)])
+    x0, y0, x1, y1 = out[25].boxes[0].xyxy
+    assert (x1 - x0, y1 - y0) == pytest.approx((10, 20), abs=0.01)
+    assert contains(out[25].boxes[0], small.xyxy)
+    assert out[10].boxes[0].xyxy == pytest.approx(whole.xyxy)
+
+
+def test_what_is_only_seen_faintly_is_a_face_when_it_keeps_coming() -> None:
+    def times(count: int, score: float = 0.2) -> list[int]:
+        frames = [tracked(i, *([seen(60, score)] if i < count else [])) for i in range(10)]
+        return [len(t.boxes) for t in through(Lookahead(15, plain=0.3), frames)]
+
+    assert times(STEADY - 1) == [0] * 10
+    assert times(STEADY) == [1] * STEADY + [0] * (10 - STEADY)  # from its first sighting on
+    assert times(1, 0.3) == [1] + [0] * 9
+    late = [len(t.boxes) for t in through(Lookahead(0, plain=0.3), [tracked(i, seen(60, 0.2)) for i in range(10)])]
+    assert late == [0] * (STEADY - 1) + [1] * (11 - STEADY)
+
+
+def test_a_face_without_looks_is_carried_back_by_the_camera() -> None:
+    """At its first sighting; and what it moves itself comes on top, once more sightings tell it."""
+    pan = np.array([[1.0, 0.0, 8.0], [0.0, 1.0, 0.0]])
+    for own, sightings in ((0, 1), (2, 5)):
+        line, out = Lookahead(12), []
+        for i in range(5 + sightings):
+            boxes = [box(90 + (8 + own) * (i - 5))] if i >= 5 else []
+            out += line.push(tracked(i, *boxes), None, 1.0, 0, pan)
+        out += line.flush()
+        for i in range(2, 5):
+            (made,) = out[i].boxes
+            x = 90 + (8 + own) * (i - 5)
+            assert contains(made, (x, 10, x + 10, 20))
+            assert made.xyxy[2] - made.xyxy[0] < 24  # smoothing widens
+
+
+def test_a_face_is_followed_out_of_the_picture_with_the_camera() -> None:
+    """It comes in at the left edge: before, less and less of it can be seen."""
+    pan = np.array([[1.0, 0.0, 7.0], [0.0, 1.0, 0.0]])
+    line, out = Lookahead(12), []
+    for i in range(7):
+        x = 7 * (i - 6) + 16
+        wide = np.full((60, 240), 90, np.uint8) + np.random.default_rng(1).integers(0, 12, (60, 240)).astype(np.uint8)
+        wide[20:44, 40 + x : 64 + x] = texture()
+        boxes = [seen(x)] if i == 6 else []
+        out += line.push(tracked(i, *boxes), np.ascontiguousarray(wide[:, 40:200]), 1.0, 0, pan)
+    out += line.flush()
+    for i in range(2, 6):  # until 4 of its 24 pixels are left
+        (made,) = out[i].boxes
+        x = 7 * (i - 6) + 16
+        assert contains(made, (x, 20, x + 24, 44))
+        assert made.xyxy[2] - made.xyxy[0] < 46  # smoothing widens
+
+
+def test_a_carried_box_stays_upright_and_grows_by_the_zoom() -> None:
+    turned = 2 * np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
+    assert carried(np.array([10.0, 20, 30, 24]), turned) == pytest.approx([-64, 36, -24, 44])
+    assert carried(np.array([10.0, 20, 30, 24]), None) == pytest.approx([10, 20, 30, 24])
+
+
+def test_what_is_remembered_of_tracks_is_bounded() -> None:
+    line = Lookahead(1)
+    for i in range(KNOWN + 100):
+        line.push(tracked(i, box(0, track=i + 2), box(100, track=1)))
+    assert len(line.best) <= KNOWN
+    assert 1 in line.best  # seen all the time
+    assert len(line.times) <= KNOWN
+    assert len(line.seen_s) <= KNOWN + 1
 
 
 @given(st.integers(0, 20), st.integers(0, 40))

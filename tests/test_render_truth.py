@@ -297,6 +297,13 @@ def test_a_still_shows_its_faces_and_nothing_to_ignore(tools: SimpleNamespace, t
         stills.still("x/a")
 
 
+def test_a_label_can_be_cut_to_what_is_seen(
+    tools: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(tools.stills.SEEN, "x/a", {(60, 40, 40, 50): (60, 40, 40, 30)})
+    assert make_stills(tools, tmp_path).still("x/a").faces.tolist() == [[60, 40, 100, 70]]
+
+
 def test_a_cut_out_person_keeps_face_and_body_alone(tools: SimpleNamespace, tmp_path: Path) -> None:
     person = make_stills(tools, tmp_path).cutout("x/a")
     rgba = cv2.resize(person.pixels(1.0), (200, 160), interpolation=cv2.INTER_AREA)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -20,8 +21,10 @@ from pipeline.config import Config, read
 from pipeline.cover import Anonymizer
 from pipeline.errors import SinkLost
 from pipeline.leaks import LeakMeter, read_truth
+from pipeline.line import Line
+from pipeline.ring import Ring
 from pipeline.run import Job, run
-from pipeline.types import CoveredFrame, TrackedFrame
+from pipeline.types import CoveredFrame, Frame, TrackedFrame
 from tests.compare import looks, packets, times
 from tests.conftest import render
 from tests.pack import DEMO, TRUTH, demo_frames, demo_truth
@@ -76,6 +79,39 @@ def test_the_demo_clip_comes_out_covered_with_every_frame(tmp_path: Path) -> Non
     assert report.cpu_s > 0
     assert report.peak_rss_mb > 50
     assert not threads()
+
+
+@pytest.mark.parametrize(("lag", "ring"), [(0, 2), (5, 3)])
+def test_frames_wait_for_exactly_the_lag_and_no_more_than_the_ring_are_held_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lag: int, ring: int
+) -> None:
+    """Counted: each frame that is pushed, and each that is decoded while the line is slow."""
+    clip = render(tmp_path / "in.mp4", frames=30)
+    decoded, pushed, left, held = [0], [0], [0], [0]
+    put, push = Ring.put, Line.push
+
+    def counting_put(self: Ring[Any], item: Any) -> None:
+        decoded[0] += isinstance(item, Frame)
+        put(self, item)
+
+    def counting_push(self: Line, frame: Frame) -> list[TrackedFrame]:
+        pushed[0] += 1
+        until = time.monotonic() + 0.5
+        while decoded[0] < min(30, pushed[0] + ring - 1) and time.monotonic() < until:
+            time.sleep(0.001)  # until the ring is about full
+        held[0] = max(held[0], decoded[0] - left[0])
+        done = push(self, frame)
+        assert len(done) == (pushed[0] > lag)
+        left[0] += len(done)
+        return done
+
+    monkeypatch.setattr(Ring, "put", counting_put)
+    monkeypatch.setattr(Line, "push", counting_push)
+    config = read(None, {"tracker.lookahead": lag, "run.ring": ring})
+    report = run(Job(str(clip), None), config, Everywhere(), None, False)
+    assert report.frames == pushed[0] == 30
+    assert left[0] == 30 - lag
+    assert lag + ring <= held[0] <= lag + ring + 1  # those that wait, the ring, and the one that is being looked at
 
 
 def test_covered_pixels_are_covered_in_the_file(tmp_path: Path) -> None:

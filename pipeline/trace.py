@@ -1,0 +1,84 @@
+"""Following a face through frames that wait, by its looks and with the camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from engines.boxes import Array, grow_xyxy
+from pipeline.follow import follow
+from pipeline.types import TrackedFrame
+
+SPREAD = 0.04  # by which a box grows with each frame further back
+FOLLOWED = 0.015  # the same where its looks were followed
+ALIKE = 0.5  # correlation from which two pictures show the same face
+GRACE = 3  # frames further back that are covered after its looks were lost
+EDGE = 12  # the same while the face is cut by the picture's edge, where little is covered in vain
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A frame that is held back. luma: the displayed picture's luma, uint8 [h, w], small, None when there is none.
+
+    scale: luma pixels for a pixel of the displayed picture. scene: frames of one scene have the same number.
+    affine: the camera's motion from the frame before, [2, 3] in displayed pixels; None: it stands, or nobody knows.
+    """
+
+    tracked: TrackedFrame
+    luma: Array | None = None
+    scale: float = 1.0
+    scene: int = 0
+    affine: Array | None = None
+
+
+def trace(chain: list[Waiting], box: Array, lost: int = GRACE) -> list[Array] | None:
+    """Where the face `box` (xyxy, displayed pixels) of the first frame of a chain is in the others, one after the
+    other, growing a little with each step: as far as its looks are found, and `lost` steps further. Steps in which
+    it is partly outside the picture do not count.
+
+    None when it has no looks to go by: no luma, or it is too small.
+    """
+    last = chain[0]
+    place, speed, missed = box, np.zeros(4), 0
+    places = []
+    for step, now in enumerate(chain[1:], 1):
+        if last.luma is None or now.luma is None or now.luma.shape != last.luma.shape:
+            return None
+        scale, size = now.scale, np.array(now.tracked.frame.size)
+        ahead = carried(place, between(last, now))
+        match = None
+        if not missed:
+            match = follow(last.luma, place * scale, now.luma, (ahead + speed) * scale)
+        if match is None and step == 1:
+            return None
+        if match is not None and match.score >= ALIKE:
+            place = match.xyxy / scale
+            speed = 0.5 * speed + 0.5 * (place - ahead)
+        else:
+            place = ahead + speed
+            cut = (place[:2] < 0).any() or (place[2:] > size).any()
+            missed += 1
+            if missed > (EDGE if cut and lost else lost):
+                break
+        places.append(grow_xyxy(place, 1 + FOLLOWED * step + SPREAD * missed))
+        last = now
+    return places
+
+
+def between(last: Waiting, now: Waiting) -> Array | None:
+    """The camera's motion from one frame to one of its neighbours, [2, 3]; None where it stands."""
+    if now.tracked.frame.index >= last.tracked.frame.index:
+        return now.affine
+    return None if last.affine is None else cv2.invertAffineTransform(last.affine)
+
+
+def carried(box: Array, affine: Array | None) -> Array:
+    """A box xyxy moved with the camera: it stays upright, and grows by the zoom."""
+    if affine is None:
+        return box
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    centre = affine[:, :2] @ centre + affine[:, 2]
+    half = half * np.sqrt(abs(np.linalg.det(affine[:, :2])))
+    return np.concatenate([centre - half, centre + half])
