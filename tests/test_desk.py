@@ -112,7 +112,7 @@ def test_everybody_gets_the_answer_to_his_own_picture() -> None:
     desk = Desk(Counting(), 8)
     views = [ImageView(np.zeros((8, n, 3), np.uint8), n, 8) for n in (3, 5)]
     stored = [replace(shown(v.rgb), width=v.width) for v in (views[1], views[0])]
-    found = desk._look([views[0], stored[0], views[1], stored[1]])
+    found = desk._found([views[0], stored[0], views[1], stored[1]])
     assert [len(f) for f in found] == [3, 5, 5, 3]
     assert desk.detector.asked == [("planes", 2), ("views", 2)]  # type: ignore[attr-defined]
 
