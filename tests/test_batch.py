@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from pipeline.config import read
 from pipeline.manifest import sha256
 from pipeline.run import Job, Report
 from pipeline.worker import Progress, Scribe, Setup, Task, _do
-from tests.conftest import facestream, render
+from tests.conftest import render
 from tests.pack import demo_frames
 
 Here = Callable[..., subprocess.CompletedProcess[str]]
@@ -138,45 +137,6 @@ def test_a_list_of_files(tmp_path: Path, here: Here) -> None:
 def start(*words: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipeline", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(what: Path, process: subprocess.Popen[str], lines: int) -> None:
-    """Until the diary has so many lines."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if length(what) >= lines:
-            return
-        time.sleep(0.01)
-
-
-def length(state: Path) -> int:
-    """Lines in all diaries."""
-    return sum(path.read_bytes().count(b"\n") for path in state.rglob("*.jsonl"))
-
-
-@pytest.mark.slow
-def test_killed_at_ten_moments_and_resumed_it_is_the_same(tmp_path: Path) -> None:
-    source = make_folder(tmp_path / "in", 12, frames=40)
-    straight = facestream("anonymize", source, "-o", tmp_path / "straight", *FAST, "--workers", "2")
-    assert straight.returncode == 0, straight.stderr
-    dice = random.Random(2026)
-    words = ["anonymize", source, "-o", tmp_path / "out", *FAST, "--workers", "2", "--resume"]
-    killed = 0
-    for _ in range(10):
-        process = start(*words)
-        wait_for(tmp_path / "state", process, length(tmp_path / "state") + dice.randrange(1, 12))
-        time.sleep(dice.random() * 0.15)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        process.communicate()
-        for path, found in hashes(tmp_path / "out").items() if (tmp_path / "out").exists() else ():
-            if not path.endswith(".part"):  # what has its name is whole
-                assert found == sha256(tmp_path / "straight" / path)
-    assert killed >= 5
-    last = facestream(*words, "--manifest", tmp_path / "m.json")
-    assert last.returncode == 0, last.stderr
-    assert hashes(tmp_path / "out") == hashes(tmp_path / "straight")
-    assert facestream("verify", tmp_path / "m.json").returncode == 0
 
 
 def children(pid: int) -> list[int]:
