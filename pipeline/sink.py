@@ -154,8 +154,7 @@ class FileSink:
             self.abort()
             raise SinkLost("no frame arrived, nothing was written", str(self._path))
         try:
-            for packet in self._video.encode(None):
-                self._mux_video(packet)
+            self._drain()
             self._output.close()
             if not self._options.overwrite and self._path.exists():
                 raise FileExistsError(errno.EEXIST, "another program wrote the output meanwhile")
@@ -165,6 +164,10 @@ class FileSink:
             raise self._lost(error) from None
         if self._late:
             self.warnings.append(f"{self._late} side packets came without a usable time and are left out")
+
+    def _drain(self) -> None:
+        for packet in self._video.encode(None):
+            self._mux_video(packet)
 
     def abort(self) -> None:
         """Leave nothing behind. May follow anything, and may be called twice."""
