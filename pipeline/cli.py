@@ -54,7 +54,7 @@ app.add_command(run_live)
 @shared
 def anonymize(
     inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, list_file: Path | None,
-    resume: bool, manifest: Path | None, **flags: Any,
+    resume: bool, manifest: Path | None, ray: str, **flags: Any,
 ) -> int:  # fmt: skip
     """Write videos and images again with every face covered.
 
@@ -67,14 +67,14 @@ def anonymize(
     if list_file is not None:
         listed = Listed.read(list_file)
         jobs += listed.jobs(output, flags["overwrite"])
-    alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing)
+    alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
     if alone:
         return _all(jobs, records, flags, run_twice if two_pass else run)
     config = config_of(flags)
     return run_batch(
         Batch(
             jobs, output, config, two_pass, records, manifest, resume, flags["overwrite"], flags["quiet"],
-            config.run.workers, listed.missing,
+            config.run.workers, listed.missing, ray,
         )
     )  # fmt: skip
 

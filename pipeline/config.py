@@ -100,6 +100,7 @@ class RunConfig(Section):
     ring: int = Field(8, ge=1, le=1000)
     decode_threads: int = Field(0, ge=0, le=64)
     workers: int = Field(0, ge=0, le=256)
+    piece_s: float = Field(60, ge=0, le=86400)
 
 
 class LiveConfig(Section):

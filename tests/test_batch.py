@@ -22,7 +22,7 @@ from pipeline.cli import main
 from pipeline.config import read
 from pipeline.manifest import sha256
 from pipeline.run import Job, Report
-from pipeline.worker import Progress, Scribe, Setup, Task, _do
+from pipeline.worker import Progress, Scribe, Setup, Task, do_task
 from tests.conftest import render
 from tests.pack import demo_frames
 
@@ -193,7 +193,9 @@ def test_an_exception_that_nobody_expected_is_one_files_failure(tmp_path: Path) 
     def broken(job: Job, scribe: Scribe) -> Report:
         raise ZeroDivisionError("a fault\nof two lines, rtsp://me:secret@host/x")
 
-    outcome = _do(Task(3, Job(str(source), tmp_path / "out.mp4")), Setup(read(None), False, "key"), broken, theirs)
+    outcome = do_task(
+        Task(3, Job(str(source), tmp_path / "out.mp4")), Setup(read(None), False, "key"), broken, theirs.send
+    )
     assert (outcome.index, outcome.code, outcome.entry.state) == (3, 1, "failed")
     assert outcome.entry.error == f"{source}: unexpected ZeroDivisionError: a fault"
     ours.close()
