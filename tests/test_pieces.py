@@ -45,7 +45,7 @@ def settings(**more: Any) -> Config:
 def film(
     path: Path, seconds: float, gop: int = 12, size: tuple[int, int] = (320, 180), rate: int = 30, **options: str
 ) -> Path:
-    """The middle of the demo clip, small, over and over, with sound and keyframes; people are cut off amid their walk."""
+    """The middle of the demo clip, small, over and over, with sound and keyframes; people vanish amid their walk."""
     (width, height), step = size, 30 // rate
     with av.open(str(DEMO)) as clip:
         double = [f.to_ndarray(width=2 * width, height=2 * height, format="rgb24") for f in clip.decode(video=0)]
