@@ -7,6 +7,7 @@ machine is lost is done again elsewhere.
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from pipeline.twopass import run_twice
 from pipeline.worker import Outcome, Scribe, Setup, Task, do_task
 
 RETRIES = 3  # times that a task is begun anew after its process or machine was lost
+_ANSWER_S = 10.0  # for a cluster to take a connection
 _STOP_S = 10.0  # for which tasks may clean up after themselves
 
 
@@ -173,6 +175,9 @@ def connect(address: str) -> ModuleType:
     ray = ray_module()
     where: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host:  # else Ray itself goes on trying for minutes
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
         ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **where)
     except Exception as e:  # it raises bare ones too
         first = (str(e).splitlines() or [""])[0].rstrip(".")
