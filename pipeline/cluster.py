@@ -7,6 +7,7 @@ machine is lost is done again elsewhere.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
@@ -174,6 +175,7 @@ def connect(address: str) -> ModuleType:
     HOST:PORT of one, or ray://HOST:PORT. Raises BadInput where nobody answers."""
     ray = ray_module()
     where: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    stop = signal.getsignal(signal.SIGTERM)
     try:
         host, _, port = address.removeprefix("ray://").rpartition(":")
         if host:  # else Ray itself goes on trying for minutes
@@ -182,4 +184,6 @@ def connect(address: str) -> ModuleType:
     except Exception as e:  # it raises bare ones too
         first = (str(e).splitlines() or [""])[0].rstrip(".")
         raise BadInput(f"no Ray cluster answers ({first})", address, "ray start --head on one machine") from None
+    finally:
+        signal.signal(signal.SIGTERM, stop)  # Ray puts its own there, which leaves no time to clean up
     return ray
