@@ -12,7 +12,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,7 +47,7 @@ class Crew:
 
     def submit(self, do: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
         ray = ray_module()
-        return partial(_result, ray, remote(ray, do).remote(*arguments))
+        return partial(_result, ray, remote(do).remote(*arguments))
 
 
 def ray_module() -> ModuleType:
@@ -59,7 +59,10 @@ def ray_module() -> ModuleType:
     return module
 
 
-def remote(ray: ModuleType, do: Callable[..., Any]) -> Any:
+@lru_cache(maxsize=8)
+def remote(do: Callable[..., Any]) -> Any:
+    """A function as Ray calls it; made once, since each is stored in the cluster."""
+    ray = ray_module()
     return ray.remote(num_cpus=1, max_retries=RETRIES)(do)
 
 
@@ -132,7 +135,7 @@ class ClusterDesk(Desk):
             away = Job(os.path.abspath(task.job.source), task.job.output.absolute(), True)
             before = task.before if task.rows is None or task.rows.exists() else None
             sent = replace(task, job=away, before=before, name=task.job.source)
-            self.busy[remote(ray, cover_file).remote(sent, self.setup)] = task
+            self.busy[remote(cover_file).remote(sent, self.setup)] = task
             table.start(task)
             some = True
         return some
