@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,21 @@ from pipeline.verify import verify
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
 
+class Target(click.ParamType[Path]):
+    """An output; with a slash at its end it is a folder, and made."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        if str(value).endswith(os.sep):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as e:
+                raise BadInput(f"cannot make the folder ({e.strerror})", str(value)) from None
+        return path
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="facestream", message="facestream %(version)s")
 def app() -> None:
@@ -42,9 +58,7 @@ app.add_command(run_live)
 
 @app.command()
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="file, or folder for several inputs"
-)
+@click.option("-o", "--output", required=True, type=Target(), help="file, or folder for several inputs")
 @covering
 @click.option("--two-pass", is_flag=True, help="go through each video twice: later frames tell what earlier ones hid")
 @click.option(

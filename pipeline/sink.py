@@ -30,6 +30,7 @@ from pipeline.encode import (
 )
 from pipeline.errors import BadInput, SinkLost
 from pipeline.extras import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, words_of
+from pipeline.hardware import HARDWARE
 from pipeline.output import Temporary, check
 from pipeline.picture import duplicate
 from pipeline.still import FORMATS, ImageSink
@@ -192,7 +193,8 @@ class FileSink:
         except (av.FFmpegError, ValueError) as error:
             size = f"{picture.width}x{picture.height} {picture.format.name}"
             what = f"{self._encoder} cannot encode {size} into {self._kind.format} ({_reason(error)})"
-            raise BadInput(what, str(self._path), "choose another codec or suffix") from None
+            absent = "is its device there? Else " if self._encoder in HARDWARE else ""
+            raise BadInput(what, str(self._path), f"{absent}choose another codec or suffix") from None
         self._output = output
         waiting, self._waiting = self._waiting, []
         for packet in waiting:

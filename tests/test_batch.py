@@ -123,6 +123,16 @@ def test_resume_redoes_only_what_changed(tmp_path: Path, here: Here) -> None:
     assert (out / "0.mp4").read_bytes() == b"somebody's own"
 
 
+def test_an_output_with_a_slash_at_its_end_is_a_folder(tmp_path: Path, here: Here) -> None:
+    source = render(tmp_path / "in.mp4", frames=3, size=(96, 64))
+    assert here("anonymize", source, "-o", f"{tmp_path}/new/out/", *FAST).returncode == 0
+    assert set(hashes(tmp_path / "new")) == {"out/in.mp4"}
+    (tmp_path / "file").touch()
+    failed = here("anonymize", source, "-o", f"{tmp_path}/file/", *FAST)
+    assert failed.returncode == 2
+    assert len(failed.stderr.strip().splitlines()) == 1
+
+
 def test_a_list_of_files(tmp_path: Path, here: Here) -> None:
     make_folder(tmp_path / "a" / "in", 2)
     names = [str(tmp_path / "a" / "in" / "0.mp4"), "", str(tmp_path / "a" / "in" / "deep" / "*.mp4"), "gone.mp4"]
