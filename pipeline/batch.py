@@ -35,7 +35,8 @@ _STOP_S = 10.0  # for which a worker may clean up after itself
 class Batch:
     """jobs: each with an output. output: the folder (or file) that names the batch. missing: inputs that are not there.
 
-    workers: processes, 0 for as many as pay off. resume: finished files are skipped.
+    workers: processes, 0 for as many as pay off. ray: address of a cluster that does the work
+    instead. resume: finished files are skipped.
     """
 
     jobs: list[Job]
@@ -49,6 +50,7 @@ class Batch:
     quiet: bool = False
     workers: int = 0
     missing: tuple[str, ...] = ()
+    ray: str = ""
 
 
 def run_batch(batch: Batch) -> int:
@@ -60,7 +62,7 @@ def run_batch(batch: Batch) -> int:
     journal = None
     try:
         journal = Journal(batch.output)
-        desk = Desk(batch, journal)
+        desk = _desk(batch, journal)
         try:
             desk.work()
         finally:
@@ -78,6 +80,14 @@ def run_batch(batch: Batch) -> int:
         if journal is not None:
             journal.close()
     return desk.summary()
+
+
+def _desk(batch: Batch, journal: Journal) -> Desk:
+    if not batch.ray:
+        return Desk(batch, journal)
+    from pipeline.cluster import ClusterDesk
+
+    return ClusterDesk(batch, journal)
 
 
 def _gather(notes: RecordSink, desk: Desk) -> None:

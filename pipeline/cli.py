@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from importlib import import_module
@@ -21,6 +22,21 @@ from pipeline.saved import Saved
 from pipeline.uri import Kind, expand, parse
 
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
+
+
+class Target(click.ParamType[Path]):
+    """An output; with a slash at its end it is a folder, and made."""
+
+    name = "PATH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(value)
+        if str(value).endswith(os.sep):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as e:
+                raise BadInput(f"cannot make the folder ({e.strerror})", str(value)) from None
+        return path
 
 
 class Commands(click.Group):
@@ -53,9 +69,7 @@ def app() -> None:
 
 @app.command()
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
-@click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="file, or folder for several inputs"
-)
+@click.option("-o", "--output", required=True, type=Target(), help="file, or folder for several inputs")
 @covering
 @click.option("--two-pass", is_flag=True, help="go through each video twice: later frames tell what earlier ones hid")
 @click.option(
@@ -65,7 +79,7 @@ def app() -> None:
 @shared
 def anonymize(
     inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, list_file: Path | None,
-    resume: bool, manifest: Path | None, **flags: Any,
+    resume: bool, manifest: Path | None, ray: str, **flags: Any,
 ) -> int:  # fmt: skip
     """Write videos and images again with every face covered.
 
@@ -78,7 +92,7 @@ def anonymize(
     if list_file is not None:
         listed = Listed.read(list_file)
         jobs += listed.jobs(output, flags["overwrite"])
-    alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing)
+    alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
     if alone:
         return _all(jobs, records, flags, _twice if two_pass else run)
     from pipeline.batch import Batch, run_batch
@@ -87,7 +101,7 @@ def anonymize(
     return run_batch(
         Batch(
             jobs, output, config, two_pass, records, manifest, resume, flags["overwrite"], flags["quiet"],
-            config.run.workers, listed.missing,
+            config.run.workers, listed.missing, ray,
         )
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from engines.detector import DetectorOptions
 from pipeline.encode import EncodeOptions
@@ -38,9 +38,19 @@ def _every(value: Any) -> int | str:
 
 
 def _codec(value: str) -> str:
+    value = "hevc" if value == "h265" else value
     if value not in CODECS and value not in HARDWARE:
         raise ValueError(f"must be {', '.join(CODECS)}, or a hardware encoder: {', '.join(HARDWARE)}")
     return value
+
+
+def _four(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        raise ValueError("must be four numbers, x1, y1, x2, y2")
+    return value
+
+
+Region = Annotated[XYXY, BeforeValidator(_four), AfterValidator(region)]
 
 
 class Section(BaseModel):
@@ -80,8 +90,8 @@ class CoverConfig(Section):
     shape: Literal["ellipse", "box"] = "ellipse"
     scale: float = Field(1.4, ge=1, le=5)
     cells: int = Field(8, ge=1, le=8)
-    masks: tuple[Annotated[XYXY, AfterValidator(region)], ...] = ()
-    allow: tuple[Annotated[XYXY, AfterValidator(region)], ...] = ()
+    masks: tuple[Region, ...] = ()
+    allow: tuple[Region, ...] = ()
 
 
 class EncodeConfig(Section):
@@ -103,6 +113,7 @@ class RunConfig(Section):
     decode_threads: int = Field(0, ge=0, le=64)
     workers: int = Field(0, ge=0, le=256)
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
+    piece_s: float = Field(60, ge=0, le=86400)
 
 
 class LiveConfig(Section):

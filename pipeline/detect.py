@@ -30,6 +30,9 @@ class Eye:
         if self.last is not None and frame.index - self.last < self.every and frame.index >= self.eager:
             return None
         self.last = frame.index
+        return self._see(frame)
+
+    def _see(self, frame: Frame) -> Detections:
         if isinstance(self.detector, PlanesDetector) and self.detector.takes_planes:
             picture = host_picture(frame, self.size)
             if picture is not None:

@@ -30,6 +30,7 @@ from pipeline.encode import (
 )
 from pipeline.errors import BadInput, SinkLost
 from pipeline.extras import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, words_of
+from pipeline.hardware import HARDWARE
 from pipeline.output import Temporary, check
 from pipeline.picture import duplicate
 from pipeline.still import FORMATS, ImageSink
@@ -154,8 +155,7 @@ class FileSink:
             self.abort()
             raise SinkLost("no frame arrived, nothing was written", str(self._path))
         try:
-            for packet in self._video.encode(None):
-                self._mux_video(packet)
+            self._drain()
             self._output.close()
             if not self._options.overwrite and self._path.exists():
                 raise FileExistsError(errno.EEXIST, "another program wrote the output meanwhile")
@@ -165,6 +165,10 @@ class FileSink:
             raise self._lost(error) from None
         if self._late:
             self.warnings.append(f"{self._late} side packets came without a usable time and are left out")
+
+    def _drain(self) -> None:
+        for packet in self._video.encode(None):
+            self._mux_video(packet)
 
     def abort(self) -> None:
         """Leave nothing behind. May follow anything, and may be called twice."""
@@ -189,7 +193,8 @@ class FileSink:
         except (av.FFmpegError, ValueError) as error:
             size = f"{picture.width}x{picture.height} {picture.format.name}"
             what = f"{self._encoder} cannot encode {size} into {self._kind.format} ({_reason(error)})"
-            raise BadInput(what, str(self._path), "choose another codec or suffix") from None
+            absent = "is its device there? Else " if self._encoder in HARDWARE else ""
+            raise BadInput(what, str(self._path), f"{absent}choose another codec or suffix") from None
         self._output = output
         waiting, self._waiting = self._waiting, []
         for packet in waiting:

@@ -103,6 +103,15 @@ class VideoSource:
         if self._rest is not None:
             yield from self._rest
 
+    def sides(self) -> Iterator[SidePacket]:
+        """In the place of items(): what travels beside the pictures, which are not decoded any more."""
+        yield from (item for item in self._first if isinstance(item, SidePacket))
+        self._first.clear()
+        for packet in self._packets():
+            if packet.stream_index != self._video.index:
+                packet.stream = self._shelf[packet.stream_index]
+                yield SidePacket(packet)
+
     def close(self) -> None:
         if self._rest is not None:
             self._rest.close()  # who goes on reading gets the end, not a crash in a container that is gone

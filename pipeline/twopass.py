@@ -44,6 +44,12 @@ class Memory:
         self.rows[row.frame] = row
 
 
+def far(config: Config) -> Config:
+    """The configuration of the first pass."""
+    ahead = {"lookahead": WINDOW, "coast_s": max(BRIDGE_S, config.tracker.coast_s)}
+    return config.model_copy(update={"tracker": config.tracker.model_copy(update=ahead)})
+
+
 def run_twice(
     job: Job, config: Config, detector: Detector, records: Recorder | None = None, progress: bool = True
 ) -> Report:
@@ -52,10 +58,8 @@ def run_twice(
     Gaps of up to two seconds are bridged, and faces are followed both ways as far as their looks reach. The
     source is decoded twice. The report's figures are those of both passes.
     """
-    ahead = {"lookahead": WINDOW, "coast_s": max(BRIDGE_S, config.tracker.coast_s)}
-    wide = config.model_copy(update={"tracker": config.tracker.model_copy(update=ahead)})
     memory = Memory()
-    line = Blind(detector, wide, config.tracker.coast_s)
+    line = Blind(detector, far(config), config.tracker.coast_s)
     first = run_stages(Job(job.source, None), config, line, memory, progress)
     second = run_stages(job, config, Saved(memory.rows, Path(job.source)), records, progress)
     second.seconds += first.seconds

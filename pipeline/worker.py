@@ -42,12 +42,14 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One file. before: its entry of an earlier run, when a finished file is to be skipped. rows: for its records."""
+    """One file. before: its entry of an earlier run, when a finished file is to be skipped. rows: for its records, in
+    which it is called `name` (empty: what the job calls it)."""
 
     index: int
     job: Job
     before: Entry | None = None
     rows: Path | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +73,28 @@ class Outcome:
 class Scribe:
     """Counts what leaves, tells about it now and then, and writes the rows down."""
 
-    def __init__(self, tell: Callable[[int], None], rows: TextIO | None, ending: str) -> None:
+    def __init__(self, tell: Callable[[int], object], rows: TextIO | None, ending: str, name: str = "") -> None:
         self.frames = 0
         self.faces: Counter[str] = Counter()
-        self._tell, self._rows, self._ending = tell, rows, ending
+        self._tell, self._rows, self._ending, self._name = tell, rows, ending, name
         self._told = time.monotonic()
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
         self.frames += 1
         self.faces.update(str(box.state) for box in tracked.boxes)
         if self._rows is not None:
-            self._rows.write(lines(record(tracked, source), self._ending))
+            self._rows.write(lines(record(tracked, self._name or source), self._ending))
         if time.monotonic() - self._told > _EVERY_S:
             self._told = time.monotonic()
             self._tell(self.frames)
+
+    def forget(self) -> None:
+        """Back to the beginning: the file is done again."""
+        self.frames = 0
+        self.faces.clear()
+        if self._rows is not None:
+            self._rows.seek(0)
+            self._rows.truncate()
 
 
 def work(pipe: Connection, setup: Setup) -> None:
@@ -95,14 +105,24 @@ def work(pipe: Connection, setup: Setup) -> None:
     tqdm.set_lock(threading.RLock())  # its own is shared between processes, and lost with a note when one is killed
     detector = load(setup.config.detector.model, setup.config.detector.options())
     runner = run_twice if setup.two_pass else run
+
+    def cover(job: Job, scribe: Scribe) -> Report:
+        return runner(job, setup.config, detector, scribe, False)
+
     try:
         while (task := pipe.recv()) is not None:
-            pipe.send(_do(task, setup, lambda job, scribe: runner(job, setup.config, detector, scribe, False), pipe))
+            outcome = do_task(
+                task, setup, lambda job, scribe: runner(job, setup.config, detector, scribe, False), pipe.send
+            )
+            pipe.send(outcome)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 
 
-def _do(task: Task, setup: Setup, runner: Callable[[Job, Scribe], Report], pipe: Connection) -> Outcome:
+def do_task(
+    task: Task, setup: Setup, runner: Callable[[Job, Scribe], Report], tell: Callable[[Progress], object]
+) -> Outcome:
+    """Do one task; what stops it is told in its outcome."""
     job = task.job
     assert job.output is not None
     source, target = os.path.abspath(job.source), job.output.absolute()
@@ -113,7 +133,7 @@ def _do(task: Task, setup: Setup, runner: Callable[[Job, Scribe], Report], pipe:
     base = {"input": source, "output": str(target), "key": setup.key, "input_sha256": held}
     began = time.perf_counter()
     rows = task.rows.open("w", encoding="utf-8") if task.rows is not None else None
-    scribe = Scribe(lambda frames: pipe.send(Progress(task.index, frames, total)), rows, setup.ending)
+    scribe = Scribe(lambda frames: tell(Progress(task.index, frames, total)), rows, setup.ending, task.name)
     try:
         report = runner(job, scribe)
     except UserError as e:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -23,8 +22,8 @@ from pipeline.cli import main
 from pipeline.config import read
 from pipeline.manifest import sha256
 from pipeline.run import Job, Report
-from pipeline.worker import Progress, Scribe, Setup, Task, _do
-from tests.conftest import facestream, render
+from pipeline.worker import Progress, Scribe, Setup, Task, do_task
+from tests.conftest import render
 from tests.pack import demo_frames
 
 Here = Callable[..., subprocess.CompletedProcess[str]]
@@ -124,6 +123,16 @@ def test_resume_redoes_only_what_changed(tmp_path: Path, here: Here) -> None:
     assert (out / "0.mp4").read_bytes() == b"somebody's own"
 
 
+def test_an_output_with_a_slash_at_its_end_is_a_folder(tmp_path: Path, here: Here) -> None:
+    source = render(tmp_path / "in.mp4", frames=3, size=(96, 64))
+    assert here("anonymize", source, "-o", f"{tmp_path}/new/out/", *FAST).returncode == 0
+    assert set(hashes(tmp_path / "new")) == {"out/in.mp4"}
+    (tmp_path / "file").touch()
+    failed = here("anonymize", source, "-o", f"{tmp_path}/file/", *FAST)
+    assert failed.returncode == 2
+    assert len(failed.stderr.strip().splitlines()) == 1
+
+
 def test_a_list_of_files(tmp_path: Path, here: Here) -> None:
     make_folder(tmp_path / "a" / "in", 2)
     names = [str(tmp_path / "a" / "in" / "0.mp4"), "", str(tmp_path / "a" / "in" / "deep" / "*.mp4"), "gone.mp4"]
@@ -138,45 +147,6 @@ def test_a_list_of_files(tmp_path: Path, here: Here) -> None:
 def start(*words: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pipeline", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(what: Path, process: subprocess.Popen[str], lines: int) -> None:
-    """Until the diary has so many lines."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if length(what) >= lines:
-            return
-        time.sleep(0.01)
-
-
-def length(state: Path) -> int:
-    """Lines in all diaries."""
-    return sum(path.read_bytes().count(b"\n") for path in state.rglob("*.jsonl"))
-
-
-@pytest.mark.slow
-def test_killed_at_ten_moments_and_resumed_it_is_the_same(tmp_path: Path) -> None:
-    source = make_folder(tmp_path / "in", 12, frames=40)
-    straight = facestream("anonymize", source, "-o", tmp_path / "straight", *FAST, "--workers", "2")
-    assert straight.returncode == 0, straight.stderr
-    dice = random.Random(2026)
-    words = ["anonymize", source, "-o", tmp_path / "out", *FAST, "--workers", "2", "--resume"]
-    killed = 0
-    for _ in range(10):
-        process = start(*words)
-        wait_for(tmp_path / "state", process, length(tmp_path / "state") + dice.randrange(1, 12))
-        time.sleep(dice.random() * 0.15)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-        process.communicate()
-        for path, found in hashes(tmp_path / "out").items() if (tmp_path / "out").exists() else ():
-            if not path.endswith(".part"):  # what has its name is whole
-                assert found == sha256(tmp_path / "straight" / path)
-    assert killed >= 5
-    last = facestream(*words, "--manifest", tmp_path / "m.json")
-    assert last.returncode == 0, last.stderr
-    assert hashes(tmp_path / "out") == hashes(tmp_path / "straight")
-    assert facestream("verify", tmp_path / "m.json").returncode == 0
 
 
 def children(pid: int) -> list[int]:
@@ -233,7 +203,9 @@ def test_an_exception_that_nobody_expected_is_one_files_failure(tmp_path: Path) 
     def broken(job: Job, scribe: Scribe) -> Report:
         raise ZeroDivisionError("a fault\nof two lines, rtsp://me:secret@host/x")
 
-    outcome = _do(Task(3, Job(str(source), tmp_path / "out.mp4")), Setup(read(None), False, "key"), broken, theirs)
+    outcome = do_task(
+        Task(3, Job(str(source), tmp_path / "out.mp4")), Setup(read(None), False, "key"), broken, theirs.send
+    )
     assert (outcome.index, outcome.code, outcome.entry.state) == (3, 1, "failed")
     assert outcome.entry.error == f"{source}: unexpected ZeroDivisionError: a fault"
     ours.close()

@@ -40,6 +40,7 @@ def test_flags_beat_the_file_and_the_file_beats_the_defaults(tmp_path: Path) -> 
         ("[cover]\ncells = 30", ["cover.cells", "30"]),
         ('[detector]\nthreshold = "high"', ["detector.threshold", "'high'"]),
         ("[detector]\nsize = [960]", ["detector.size"]),
+        ("[cover]\nmasks = [[0, 0, 0.2]]", ["cover.masks.0", "four numbers"]),
         ("detector = 3", ["detector", "3"]),
         ("[cover", ["not TOML", "Expected"]),
     ],
@@ -52,6 +53,10 @@ def test_a_bad_file_is_one_line_with_file_key_and_what_is_allowed(tmp_path: Path
     message = str(caught.value)
     assert "\n" not in message
     assert all(part in message for part in [str(file), *parts]), message
+
+
+def test_the_other_name_of_hevc() -> None:
+    assert read(None, {"encode.codec": "h265"}).encode.codec == "hevc"
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:

@@ -34,9 +34,7 @@ def test_vgg16_has_the_papers_parameters() -> None:
     assert count(build("vgg16")) == pytest.approx(19.8e6, rel=0.01)
 
 
-@pytest.mark.parametrize(
-    ("name", "millions"), [("plainXS16", 0.071), ("plainS", 0.30), ("plainM", 0.79)]
-)
+@pytest.mark.parametrize(("name", "millions"), [("plainXS16", 0.071), ("plainS", 0.30), ("plainM", 0.79)])
 def test_light_nets_have_their_size_when_fused(name: str, millions: float) -> None:
     assert count(fuse(build(name))) == pytest.approx(millions * 1e6, rel=0.03)
 

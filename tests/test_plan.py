@@ -10,7 +10,7 @@ from train.plan import AugmentRule, Look, Plan, Subject, plan_crop  # noqa: E402
 from train.render import pyramid, render  # noqa: E402
 from train.render_torch import Album  # noqa: E402
 
-PLAIN_DICT = {"mosaic": 0, "colour": 0, "blur": 0, "jpeg": 0, "noise": 0, "dark": 0, "occlude": 0, "empty": 0, "signs": 0}
+PLAIN_DICT = dict.fromkeys(("mosaic", "colour", "blur", "jpeg", "noise", "dark", "occlude", "empty", "signs"), 0)
 
 Item = tuple[Array, Subject]
 
