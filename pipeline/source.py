@@ -29,6 +29,7 @@ from pipeline.whole import missing_bytes
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
+SEGMENTS = 5  # times the usual time-out for HLS, where nothing comes until the next segment is whole
 
 
 class Source(Protocol):
@@ -116,8 +117,14 @@ class VideoSource:
         if kind is Kind.LAVFI:
             return av.open(text, format="lavfi")
         options = live_options(self.uri, self._options)
-        timeout = (self._options.open_timeout_s, self._options.read_timeout_s)
-        return av.open(text, format="v4l2" if kind is Kind.WEBCAM else None, options=options, timeout=timeout)
+        read_s = self._options.read_timeout_s * (SEGMENTS if text.partition("?")[0].endswith(".m3u8") else 1)
+        format_ = "v4l2" if kind is Kind.WEBCAM else None
+        container = av.open(text, format=format_, options=options, timeout=(self._options.open_timeout_s, read_s))
+        if container.format.name == "hls" and read_s == self._options.read_timeout_s:  # by another name
+            container.close()
+            slow = (self._options.open_timeout_s, SEGMENTS * read_s)
+            container = av.open(text, options=live_options(self.uri, self._options), timeout=slow)
+        return container
 
     def _clone_streams(self) -> None:
         """Copy the streams' descriptions into a container of their own.
