@@ -136,7 +136,10 @@ def test_a_wrong_password_is_tried_again_slowly_and_works_once_it_is_right() -> 
         seen.wait(State.LIVE)
 
 
-@pytest.mark.parametrize(("number", "words"), [(16, "another program"), (25, "not a camera"), (2, "no such camera")])
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(16, "another program"), (25, "not a camera"), (2, "no such camera"), (22, "does not have this size")],
+)
 def test_a_webcams_errors_have_words(number: int, words: str) -> None:
     error = av.error.FFmpegError(number, "x")
     assert words in explain(error, parse("/dev/video9")).what

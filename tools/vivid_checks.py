@@ -47,6 +47,7 @@ def check() -> None:
     with Watched("0", source=SourceOptions(threads=1, camera_format="mjpeg"), **patient) as odd:
         told = odd.wait(State.RECONNECTING, SLOW_S)
         print("a format it does not have:", told.state, "-", told.message, flush=True)
+        assert "does not have this" in told.message
 
 
 if __name__ == "__main__":
