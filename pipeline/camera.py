@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.backoff import Backoff
 from pipeline.clock import TICK, LiveClock
 from pipeline.errors import Refused, SourceLost, UserError
+from pipeline.pace import Pace
 from pipeline.ring import Cancelled
 from pipeline.source import open_source
 from pipeline.source_options import SourceOptions
@@ -41,7 +42,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CameraOptions:
-    """Times in seconds. loop: a file begins anew at its end. paced: files come as fast as their times say.
+    """Times in seconds. loop: a file begins anew at its end. paced: files and HLS come as fast as their times say.
 
     first_frame_s, dead_s: no picture for so long after opening, or later, ends a connection. stall_s: after so long
     without a picture the camera counts as stalled. hang_s: after so long without a sign of life its thread is given up.
@@ -108,6 +109,7 @@ class Camera:
         self._thread: threading.Thread | None = None
         self._status = Status(name, State.CONNECTING)
         self._backoff = Backoff(most=options.most_s, slow=options.slow_s)
+        self._pace, self._paced = Pace(), False
         self._sign_s = self._frame_s = self._live_s = 0.0  # last sign of life, last frame, begin of the connection
         self._resting = False  # between two tries
         self._over = False  # nothing is tried any more
@@ -212,9 +214,11 @@ class Camera:
         source = open_source(self.uri, replace(options.source, patrol=lambda: self._patrol(turn)))
         try:
             info = source.open()
+            self._pace.restart(segmented=info.container == "hls")
+            self._paced = options.paced and (self.uri.kind in _FINITE or not info.live or self._pace.segmented)
             first = True
             for item in source.items():
-                if isinstance(item, Frame):
+                if isinstance(item, Frame) and not self._pace.seen(item.time_s):
                     self._take(turn, item, info if first else None)
                     first = False
         finally:
@@ -232,8 +236,8 @@ class Camera:
             raise Cancelled
 
     def _take(self, turn: int, frame: Frame, info: StreamInfo | None) -> None:
-        if self.options.paced and self.uri.kind in _FINITE:
-            self._pace(frame, info is not None)
+        if self._paced:
+            self._await(frame)
         with self._lock:
             self._check_turn(turn)
             now, status = time.monotonic(), self._status
@@ -259,12 +263,9 @@ class Camera:
             index = status.frames
         self._put(replace(frame, index=index, pts=ticks, time_base=TICK))
 
-    def _pace(self, frame: Frame, first: bool) -> None:
-        """Wait until a file's frame is due, as if it came from a camera."""
-        if first or frame.time_s is None:
-            self._due_s = time.monotonic() - (frame.time_s or 0.0)
-            return
-        while (wait := self._due_s + frame.time_s - time.monotonic()) > 0 and not self._stop.is_set():
+    def _await(self, frame: Frame) -> None:
+        """Wait until a frame is due that could be had earlier, as if it came from a camera."""
+        while (wait := self._pace.wait_s(frame.time_s, time.monotonic())) > 0 and not self._stop.is_set():
             self._sign_s = time.monotonic()
             self._stop.wait(min(wait, 0.5))
 

@@ -21,7 +21,7 @@ from engines.detector import Detector
 from engines.letterbox import ImageView
 from pipeline.camera import Camera, CameraOptions, State, Status
 from pipeline.config import Config
-from pipeline.desk import Asked, Desk
+from pipeline.desk import Asked, Desk, LookFailed
 from pipeline.guard import Guard, GuardCounts
 from pipeline.outlet import Lane, StreamOutlet
 from pipeline.ring import Cancelled, Policy, Ring
@@ -31,6 +31,7 @@ from pipeline.types import Frame, TrackedFrame
 from pipeline.uri import Uri, redact
 from pipeline.visitor import Visitors
 
+WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, covered all over
 Told = Callable[[str, str], None]  # name, message
 
 
@@ -218,13 +219,20 @@ class Live:
                 server.stop()
             raise
         # The first look takes several times as long as the others: not at the cost of a frame's deadline.
-        width, height = self.config.detector.size
-        self.desk.detector.detect([ImageView(np.zeros((height, width, 3), np.uint8), width, height)])
         self.desk.start()
+        self._warm_up()
         for pusher in self.pushers:
             pusher.start()
         for channel in self.channels:
             channel.start()
+
+    def _warm_up(self) -> None:
+        """On the detector's own thread: one that hangs must not keep this one, which hears that the run is to end."""
+        width, height = self.config.detector.size
+        try:
+            self.desk.ask(ImageView(np.zeros((height, width, 3), np.uint8), width, height), WARM_UP_S)
+        except LookFailed as error:
+            self._told("detector", f"the first look failed: {redact(error)}")
 
     def wait(self, seconds: float) -> bool:
         """Watch over the cameras for about so long; True when all of them are over. Without one, visitors may come."""

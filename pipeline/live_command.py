@@ -24,6 +24,7 @@ from pipeline.livevideo import check_encoder
 from pipeline.source_options import SourceOptions
 from pipeline.uri import Kind, Uri, check_file, parse
 
+LIMIT_S = 4.5  # from the signal to the end at the latest
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 
 
@@ -103,6 +104,9 @@ def _until_the_end(live: Live, builder: Builder, quiet: bool) -> int:
                 break
     except KeyboardInterrupt:  # SIGTERM too
         code = 130
+        last = threading.Timer(LIMIT_S, os._exit, [code])  # whatever hangs, a disk or who reads our words
+        last.daemon = True
+        last.start()
     ended = live.stop()
     if not quiet:
         for channel in live.channels:

@@ -30,6 +30,7 @@ from pipeline.whole import missing_bytes
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
+SEGMENTS = 5  # times the usual time-out for HLS, where nothing comes until the next segment is whole
 
 
 class Source(Protocol):
@@ -126,8 +127,16 @@ class VideoSource:
         if kind is Kind.LAVFI:
             return av.open(text, format="lavfi")
         options = live_options(self.uri, self._options)
-        timeout = (self._options.open_timeout_s, self._options.read_timeout_s)
-        if kind is Kind.WEBCAM:
+        hls = text.partition("?")[0].endswith(".m3u8")
+        container = self._open_live(text, options, SEGMENTS if hls else 1)
+        if container.format.name == "hls" and not hls:  # by another name
+            container.close()
+            container = self._open_live(text, live_options(self.uri, self._options), SEGMENTS)
+        return container
+
+    def _open_live(self, text: str, options: dict[str, str], patience: int) -> av.container.InputContainer:
+        timeout = (self._options.open_timeout_s, patience * self._options.read_timeout_s)
+        if self.uri.kind is Kind.WEBCAM:
             return av.open(text, format="v4l2", options=options, timeout=timeout)
         return av.open(text, options=options, timeout=timeout, hwaccel=hardware.decoder(self._options.hardware))
 

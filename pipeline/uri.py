@@ -188,7 +188,9 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
         if live and isinstance(error, kind):
             return (Refused if kind in _FINAL else BadInput)(what, uri.shown, do)
     if uri.kind is Kind.WEBCAM and error.errno in _WEBCAM:
-        return BadInput(_WEBCAM[error.errno], uri.shown, "look for cameras with: ls /dev/video*")
+        asked = error.errno == 22
+        do = "leave --camera-size, -fps, -format away" if asked else "look for cameras with: ls /dev/video*"
+        return BadInput(_WEBCAM[error.errno], uri.shown, do)
     if isinstance(error, av.error.InvalidDataError):
         if live:
             return BadInput("what it sent is no video", uri.shown, "check the address, the port and the path")
@@ -224,6 +226,7 @@ _WEBCAM = {
     13: "no permission to use the camera",
     16: "another program is using the camera",
     19: "the camera has been unplugged",
+    22: "the camera does not have this size, rate or format",
     25: "it is not a camera",
 }
 

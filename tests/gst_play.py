@@ -1,4 +1,7 @@
-"""GStreamer's RTSP server with a test picture, as a camera; run by the system's Python. Argument: port."""
+"""GStreamer's RTSP server with a test picture, as a camera; run by the system's Python.
+
+Arguments: port, and after how many frames whoever makes the picture goes away.
+"""
 
 import sys
 
@@ -14,7 +17,8 @@ server.set_address("127.0.0.1")
 server.set_service(sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_shared(True)
-source = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=25/1"
+count = sys.argv[2] if len(sys.argv) > 2 else "-1"
+source = f"videotestsrc is-live=true num-buffers={count} ! video/x-raw,width=320,height=240,framerate=25/1"
 encoder = "openh264enc gop-size=25 complexity=low"
 factory.set_launch(f"( {source} ! {encoder} ! rtph264pay name=pay0 pt=96 config-interval=-1 )")
 server.get_mount_points().add_factory("/live", factory)

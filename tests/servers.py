@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,14 +93,62 @@ class Stream:
                 time.sleep(self.seconds * piece / len(data))
 
 
+class Proxy:
+    """Passes on what goes between a camera and its server. frozen: it stops, in the middle of what it was sending.
+
+    slow: one byte of what the server sends goes on each hundredth of a second.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.frozen = self.slow = False
+        self.taken = 0  # connections so far
+        self._open: list[socket.socket] = []
+
+    def __call__(self, near: socket.socket) -> None:
+        self.taken += 1
+        self._open.append(near)
+        with socket.create_connection(("127.0.0.1", self.port)) as far:
+            threading.Thread(target=self._pass, args=(near, far, False), daemon=True).start()
+            self._pass(far, near, True)
+
+    def _pass(self, source: socket.socket, target: socket.socket, halt: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1000):
+                while self.slow and halt and data:
+                    target.sendall(data[:1])
+                    data = data[1:]
+                    time.sleep(0.01)
+                if self.frozen and halt:
+                    target.sendall(data[: len(data) // 2])
+                    data = data[len(data) // 2 :]
+                    while self.frozen:
+                        time.sleep(0.01)
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_RDWR)
+
+    def reset(self) -> None:
+        """Break all connections off with an RST."""
+        for end in self._open:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.shutdown(socket.SHUT_RD)
+                end.close()
+        self._open.clear()
+
+
+BUSY_S = 5.0  # by which a busy machine may be late
+
+
 class Watched:
     """A camera with a memory: every state and message it told, every frame it gave, and a watchdog."""
 
-    def __init__(self, address: str, **options: Any) -> None:
+    def __init__(self, address: str, name: str = "door", **options: Any) -> None:
         given = {"source": QUICK, "stall_s": 0.2, "most_s": 0.5, "slow_s": 0.5, "first_frame_s": 2.0, "dead_s": 1.5}
         self.told: list[Status] = []
         self.frames: list[tuple[int, int, tuple[int, int]]] = []  # index, pts, size
-        self.camera = Camera("door", parse(address), CameraOptions(**{**given, **options}), self.take, self.told.append)
+        self.camera = Camera(name, parse(address), CameraOptions(**{**given, **options}), self.take, self.told.append)
         self.over = threading.Event()
 
     def take(self, frame: Frame) -> None:
@@ -129,6 +178,13 @@ class Watched:
     def wait_frames(self, more: int = 5, seconds: float = 30.0) -> None:
         want = len(self.frames) + more
         until(lambda: len(self.frames) >= want, seconds)
+
+    def wait_back(self, gop_s: float) -> None:
+        """What was wrong is right again: pictures must come within back-off + GOP + twice the time-out."""
+        options, frames = self.camera.options, len(self.frames)
+        timeout_s = max(options.source.open_timeout_s, options.source.read_timeout_s)
+        bound = max(options.most_s, options.slow_s) + gop_s + 2 * timeout_s
+        until(lambda: len(self.frames) > frames, bound + BUSY_S)
 
     @property
     def states(self) -> list[State]:

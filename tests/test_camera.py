@@ -19,6 +19,7 @@ from pipeline.camera import State
 from pipeline.clock import LiveClock
 from pipeline.source_options import SourceOptions, live_options
 from pipeline.uri import parse
+from tests.neighbour import neighbour  # noqa: F401
 from tests.servers import QUICK, Stream, Watched, free_port, talking, until
 
 Clip = Callable[..., Path]
@@ -76,7 +77,7 @@ def test_a_server_that_is_killed_and_comes_back(stream: Stream) -> None:
             seen.wait_frames(10)
         seen.wait(State.RECONNECTING)
         with talking(stream, port):
-            seen.wait_frames(10)
+            seen.wait_back(0.4)
             status = seen.wait(State.LIVE)
     assert status.losses == 1
     assert status.connects == 2
@@ -93,7 +94,7 @@ def test_a_server_that_stalls_and_goes_on(stream: Stream) -> None:
         assert status.stalls == 1
         seen.wait(State.RECONNECTING)
         stream.stalled = False
-        seen.wait_frames(10)
+        seen.wait_back(0.4)
         seen.wait(State.LIVE)
     # The last picture before the stall may come out only when the connection is given up.
     states = [state for state in seen.states if state is not State.LIVE]

@@ -19,12 +19,13 @@ from pipeline.rtsp.rtp import Unit
 from pipeline.rtsp.server import RtspServer
 from pipeline.uri import explain, parse
 from tests.feed import Feed
+from tests.neighbour import neighbour  # noqa: F401
 from tests.servers import QUICK, Watched, free_port, until
 from tests.test_rtsp_server import USERS, address, certificate, serving  # noqa: F401
 
 
 @contextlib.contextmanager
-def gstreamer(port: int) -> Iterator[subprocess.Popen[str]]:
+def gstreamer(port: int, *more: str) -> Iterator[subprocess.Popen[str]]:
     script, python = Path(__file__).with_name("gst_play.py"), "/usr/bin/python3"
     probe = "import gi; gi.require_version('GstRtspServer', '1.0')"
     if subprocess.run([python, "-c", probe], capture_output=True, check=False).returncode:
@@ -34,7 +35,7 @@ def gstreamer(port: int) -> Iterator[subprocess.Popen[str]]:
         or subprocess.run(["gst-inspect-1.0", "openh264enc"], capture_output=True).returncode
     ):
         pytest.skip("GStreamer's openh264enc is not installed")
-    process = subprocess.Popen([python, str(script), str(port)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([python, str(script), str(port), *more], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
         assert process.stdout.readline() == "ready\n"
@@ -51,20 +52,21 @@ def test_a_server_that_is_killed_and_started_again() -> None:
             seen.wait_frames(10)
         assert "went away" in seen.wait(State.RECONNECTING).message
         with gstreamer(port):
-            seen.wait_frames(10)
+            seen.wait_back(1.0)
             assert seen.wait(State.LIVE).losses == 1
 
 
-def test_a_server_that_freezes_and_thaws() -> None:
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_a_server_that_freezes_and_thaws(transport: str) -> None:
     """SIGSTOP: the connection stands and nothing comes."""
-    port = free_port()
-    with gstreamer(port) as process, Watched(f"rtsp://viewer:secret@127.0.0.1:{port}/live") as seen:
+    port, source = free_port(), replace(QUICK, rtsp_transport=transport)
+    with gstreamer(port) as process, Watched(f"rtsp://viewer:secret@127.0.0.1:{port}/live", source=source) as seen:
         seen.wait_frames(10)
         process.send_signal(signal.SIGSTOP)
         assert "no picture for" in seen.wait(State.STALLED).message
         assert "in time" in seen.wait(State.RECONNECTING).message
         process.send_signal(signal.SIGCONT)
-        seen.wait_frames(10)
+        seen.wait_back(1.0)
         assert seen.wait(State.LIVE).hangs == 0
 
 
@@ -134,7 +136,10 @@ def test_a_wrong_password_is_tried_again_slowly_and_works_once_it_is_right() -> 
         seen.wait(State.LIVE)
 
 
-@pytest.mark.parametrize(("number", "words"), [(16, "another program"), (25, "not a camera"), (2, "no such camera")])
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(16, "another program"), (25, "not a camera"), (2, "no such camera"), (22, "does not have this size")],
+)
 def test_a_webcams_errors_have_words(number: int, words: str) -> None:
     error = av.error.FFmpegError(number, "x")
     assert words in explain(error, parse("/dev/video9")).what

@@ -150,7 +150,34 @@ def test_a_detector_that_hangs_to_the_end_does_not_stop_the_end(marked: Path, tm
     assert spread(tmp_path / "o.mkv") < 60
 
 
-def test_four_cameras_share_the_detector_and_one_that_dies_comes_back(marked: Path) -> None:
+def fair(share: dict[str, int], more: int = 2) -> bool:
+    """Whether counts lie within ten per cent of each other; more: what one look at them may be off."""
+    return max(share.values()) <= 1.1 * min(share.values()) + more
+
+
+def test_four_looped_cameras_are_served_fairly_by_a_detector_that_is_too_slow(marked: Path) -> None:
+    """They want a hundred looks a second, and there is time for about fifty."""
+    moody = Moody()
+    detect = moody.detect
+
+    def slowly(images: Any) -> Any:
+        time.sleep(0.02)
+        return detect(images)
+
+    moody.detect = slowly  # type: ignore[method-assign]
+    with Run(dict.fromkeys("abcd", str(marked)), ["serve:rtsp://127.0.0.1:0/{name}"], moody) as run:
+        run.until(lambda: all(run.left(name) > 25 for name in "abcd"))
+        left = {name: run.left(name) for name in "abcd"}
+        looks = {name: run[name].counts.line.looks for name in "abcd"}
+        run.until(lambda: run.left("a") >= left["a"] + 150)
+        left = {name: run.left(name) - left[name] for name in "abcd"}
+        looks = {name: run[name].counts.line.looks - looks[name] for name in "abcd"}
+        assert fair(left), left
+        assert fair(looks, 5), looks
+        assert sum(looks.values()) < sum(left.values())  # it is the looks that are spared
+
+
+def test_a_camera_that_dies_leaves_three_others_alone_and_comes_back(marked: Path) -> None:
     port, out = free_port(), free_port()
 
     @contextlib.contextmanager
@@ -163,23 +190,31 @@ def test_four_cameras_share_the_detector_and_one_that_dies_comes_back(marked: Pa
             yield
             server.stop()
 
+    def go_on(run: Run, names: str) -> None:
+        """Stretches of 75 frames, until nearly as many left of one as of another: what is unfair is so in all of them,
+        while a busy machine is in some."""
+        shares: list[dict[str, int]] = []
+        while not shares or not fair(shares[-1]):
+            assert len(shares) < 4, shares
+            before = {name: run.left(name) for name in names}
+            run.until(lambda before=before: run.left("a") >= before["a"] + 75)
+            shares.append({name: run.left(name) - before[name] for name in names})
+
     sources = {name: str(marked) for name in ("a", "b", "c")} | {"d": f"rtsp://127.0.0.1:{port}/live"}
     with Run(sources, [f"serve:rtsp://127.0.0.1:{out}/{{name}}"], Moody()) as run:
         run.until(lambda: all(run.left(name) > 10 for name in "abc"))  # the missing one delays nobody's start
         assert run["d"].camera.status.state is State.RECONNECTING
         with camera():
             run.until(lambda: run.left("d") > 20)
-            before = {name: run.left(name) for name in "abcd"}
-            run.until(lambda: run.left("a") >= before["a"] + 75)
-            share = {name: run.left(name) - before[name] for name in "abcd"}
-            assert max(share.values()) < 2 * min(share.values()) + 10, share  # nobody starves, even on a busy machine
-        before = {name: run.left(name) for name in "abc"}
+            go_on(run, "abc")
+        go_on(run, "abc")
         run.until(lambda: run["d"].camera.status.state is State.RECONNECTING)
-        run.until(lambda: all(run.left(name) > before[name] + 20 for name in "abc"))
         with camera():
             left = run.left("d")
             run.until(lambda: run.left("d") > left + 10)
-            assert run["d"].camera.status.losses == 1
+            assert run["d"].camera.status.losses >= 1  # more on a machine that is too busy to read in time
+            go_on(run, "abc")
+        assert [run[name].camera.status.losses for name in "abc"] == [0, 0, 0]
         assert spread(f"rtsp://127.0.0.1:{out}/b", 10, rtsp_transport="tcp") < 60
 
 
@@ -246,11 +281,14 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def stop(process: subprocess.Popen[str], with_: int) -> tuple[int, str, str]:
-    """Its exit code and words; it must end by itself; five seconds, where the machine is not busy."""
+    """Its exit code and words; it must end by itself in five seconds, or as many times more as the machine is slow."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import pipeline.live_command"], check=True)  # half a second by itself
+    slow = max(1.0, 2 * (time.monotonic() - began))
     began = time.monotonic()
     process.send_signal(with_)
     out, err = process.communicate(timeout=60)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 5 * slow
     assert "Traceback" not in err
     return process.returncode, out, err
 
@@ -299,6 +337,52 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
         code, out, err = stop(process, with_)
     assert code == 130, err
     assert "secret" not in out + err
+
+
+HANGING = """
+import sys, threading, time
+import pipeline.live_command as command, pipeline.outlet as outlet, pipeline.cover as cover
+from tests.test_guard import Moody
+stage, moody = sys.argv[1], Moody()
+command.load = lambda *given: moody
+
+def hang(*given):
+    print("hanging", file=sys.stderr, flush=True)
+    threading.Event().wait(100)
+
+if stage == "first look":
+    moody.detect = hang
+if stage == "look":
+    threading.Timer(3, lambda: setattr(moody, "detect", hang)).start()
+if stage == "cover":
+    cover.Anonymizer.cover = hang
+if stage == "file":
+    outlet.FileOutlet.write = hang
+if stage == "close":
+    outlet.FileOutlet.close = hang
+if stage == "encoder":
+    outlet.LiveEncoder.encode = hang
+from pipeline.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("stage", ["first look", "look", "cover", "file", "close", "encoder"])
+def test_the_end_comes_whatever_stage_hangs(marked: Path, tmp_path: Path, stage: str) -> None:
+    port = free_port()
+    words = [f"door={marked}", "--loop", "--to", f"serve:rtsp://127.0.0.1:{port}/live", "--to", str(tmp_path / "o.mkv")]
+    command = [sys.executable, "-c", HANGING, stage, "run", *words, "--size", "320x192"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if line.startswith("hanging" if stage != "close" else "door: live"):
+                break
+        time.sleep(0.5)
+        code, out, err = stop(process, signal.SIGTERM)
+    finally:
+        process.kill()
+    assert code == 130, out + err
 
 
 @pytest.mark.parametrize(
