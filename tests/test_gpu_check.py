@@ -36,7 +36,7 @@ def test_arithmetic_is_counted_alike_in_graphs_and_in_torch(request: pytest.Fixt
     in_torch = gpu_nets.module_work(net, 320, 192)
     assert gpu_nets.graph_work(WEIGHTS / "plainS.onnx", 320, 192) == pytest.approx(in_torch, rel=1e-6)
     assert gpu_nets.module_work(net, 640, 384)[0] == pytest.approx(4 * in_torch[0])
-    assert 0.5 < in_torch[0] < 5
+    assert 0.1 < in_torch[0] < 5
 
 
 def test_the_ideal_is_the_slower_of_arithmetic_and_memory() -> None:

@@ -113,6 +113,20 @@ def test_something_stands_before_a_part_of_a_face() -> None:
         assert 0.05 < hidden < 0.6
 
 
+def test_signs_stand_beside_faces() -> None:
+    rule = AugmentRule(**{**PLAIN_DICT, "signs": 1.0}, smallest=20, largest=40, rotate=0.0)
+    bare = AugmentRule(**PLAIN_DICT, smallest=20, largest=40, rotate=0.0)
+    seen = 0
+    for seed in range(20):
+        crop, faces, _ = augment(picture([(180, 120, 220, 170)]), 128, rule, seed)
+        same, as_well, _ = augment(picture([(180, 120, 220, 170)]), 128, bare, seed)
+        assert np.array_equal(faces, as_well)
+        seen += not np.array_equal(crop, same)
+        x0, y0, x1, y1 = (int(v) for v in faces[0])
+        assert np.array_equal(crop[y0:y1, x0:x1], same[y0:y1, x0:x1]), "a sign covers the face"
+    assert seen > 12
+
+
 def pictures() -> list[Array]:
     """Two of different sizes, smooth in places and sharp in others, as photographs are."""
     out = []

@@ -65,7 +65,8 @@ def test_the_largest_level_can_do_without_m3(shipped: bool) -> None:
     assert k in (2, 3)
     views = [ImageView(rgb, 192, 128)]
     every, rest = (len(detector.detect(views, coarsest=c)[0]) for c in (True, False))
-    assert every - rest == 4 * 6 * k
+    assert 0 < every - rest <= 4 * 6 * k, "boxes without an area fall out"
+    assert shipped or every - rest == 4 * 6 * k
 
 
 def invoke(*words: str) -> dict:

@@ -185,8 +185,8 @@ def test_snip_trains_any_model_on_whole_pictures(tmp_path: Path) -> None:
 
 def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    run = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
-    other = build("plainM").backbone.state_dict()
+    run = Run(recipe("plainS", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    other = build("plainS").backbone.state_dict()
     state = {"module." + k: v for k, v in other.items()} | {"module.fc.bias": torch.zeros(1000)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "classifier.tar")
     assert start_backbone(tmp_path / "classifier.tar", run.models()) == "by name"
@@ -204,7 +204,7 @@ def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
     small = build("plainS")
     save_weights(tmp_path / "small.safetensors", small, {})
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    run = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    run = Run(recipe("plainS", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
     assert start_backbone(tmp_path / "small.safetensors", run.models()) == "by name"
     assert torch.equal(run.model.backbone.stage3[1][3].weight, small.backbone.stage3[1][3].weight)
     dense = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
