@@ -37,7 +37,7 @@ class AugmentRule:
     enlarge: float = 2.5
     fill: float = 0.7
     drop: float = 6.0
-    visible: float = 0.5
+    visible: float = 0.25
     mosaic: float = 0.5
     empty: float = 0.15
     signs: float = 0.2
