@@ -59,10 +59,12 @@ def test_the_shipped_model_finds_the_faces_of_the_demo() -> None:
     detector = load("plainS")
     picked = [10, 40, 70, 100, 130]
     truth = demo_truth()
+    false = 0
     for index, rgb in zip(picked, demo_frames(picked), strict=True):
         found = detector.detect([view(rgb, (960, 544))])[0]
         assert (iou_xyxy(truth[index], found.xyxy).max(1) > 0.5).all(), f"a face of frame {index} is missed"
-        assert len(found) <= len(truth[index]) + 2
+        false += len(found) - len(truth[index])
+    assert false <= 6
 
 
 def test_the_shipped_model_finds_nothing_in_an_empty_picture() -> None:

@@ -25,7 +25,7 @@ import render_truth
 import scene
 from leak_table import Known
 
-MOST, LONGEST, OVERBLUR = 0.005, 2, 1.8
+MOST, LONGEST, AREA, OVERBLUR = 0.005, 2, 0.002, 1.8
 
 
 class Gate:
@@ -59,8 +59,10 @@ class Gate:
         return measure(self.video, self.out, self.truth).result()
 
 
-def tight(leaks: Leaks) -> bool:
-    return leaks.leak_rate <= MOST and leaks.longest_exposed_run <= LONGEST and leaks.overblur <= OVERBLUR
+def tight(leaks: Leaks, overblur: float = OVERBLUR) -> bool:
+    """Few leak, none for long, and little of those that count as covered is seen; nor is all covered instead."""
+    few = leaks.leak_rate <= MOST and leaks.longest_exposed_run <= LONGEST
+    return few and leaks.leaked_area <= AREA and leaks.overblur <= overblur
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +74,8 @@ def test_nothing_leaks(gate: Gate) -> None:
     found = gate.boxes()
     assert found.face_frames == 179
     assert tight(found), found
-    assert tight(gate.pixels()), gate.pixels()
+    seen = gate.pixels()
+    assert tight(seen, OVERBLUR + 0.2), seen  # what the encoder blurs beside a cover counts as covered
 
 
 def forget(self: Lookahead, box: Box, index: int) -> None:
