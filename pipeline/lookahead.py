@@ -205,11 +205,11 @@ class Lookahead:
         along its own motion as far as its sightings tell it."""
         if not before:
             return []
-        at, seen = before[-1] + 1, []  # where its first sighting waits
+        first, seen = before[-1] + 1, []  # where its first sighting waits
+        place_of = {held.tracked.frame.index: at for at, held in enumerate(self.waiting)}  # live, frames are dropped
         for index, box in young.seen:
-            for frame in range(index - young.seen[0][0], 0, -1):
-                held = self.waiting[at + frame]
-                box = carried(box, between(held, self.waiting[at + frame - 1]))
+            for at in range(place_of[index], first, -1):
+                box = carried(box, between(self.waiting[at], self.waiting[at - 1]))
             seen.append((index, box))
         speed, place, places = _speed(seen), young.seen[0][1], []
         for step, now in enumerate(reversed(before), 1):

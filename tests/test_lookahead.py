@@ -52,6 +52,17 @@ def test_a_moving_face_is_followed_back_to_where_it_came_from() -> None:
         assert contains(made, (100 + 8 * i, 10, 110 + 8 * i, 20))
 
 
+def test_a_face_is_moved_back_over_frames_that_were_dropped() -> None:
+    """A busy camera's frames are numbered with gaps: a sighting's number is not its place in the line."""
+    seen = [tracked(i, box(100 + 8 * i)) for i in range(20, 60, 9)]
+    out = through(Lookahead(12), [tracked(i) for i in range(12, 20)] + seen)
+    states = [b.state for t in out for b in t.boxes]
+    assert states == [BoxState.BACKFILLED] * 8 + [BoxState.OBSERVED] * 5
+    for t in out:
+        x = 100 + 8 * t.frame.index
+        assert contains(t.boxes[0], (x, 10, x + 10, 20))
+
+
 def test_a_gap_is_filled_along_the_line_and_never_made_smaller() -> None:
     guess = Box(1, (9.0, 8.0, 21.0, 22.0), 0.9, BoxState.COASTED)
     frames = [tracked(0, box(0)), tracked(1, guess), tracked(2, guess), tracked(3, box(30))]
