@@ -173,7 +173,7 @@ def test_four_looped_cameras_are_served_fairly_by_a_detector_that_is_too_slow(ma
         left = {name: run.left(name) - left[name] for name in "abcd"}
         looks = {name: run[name].counts.line.looks - looks[name] for name in "abcd"}
         assert fair(left), left
-        assert fair(looks, 5), looks
+        assert max(looks.values()) <= 2 * min(looks.values()), looks  # every picture, or every other, or every third
         assert sum(looks.values()) < sum(left.values())  # it is the looks that are spared
 
 
