@@ -24,6 +24,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def at_least(self, score: float) -> Detections:
+        """Those with at least this score."""
+        sure = self.scores >= score
+        return Detections(self.xyxy[sure], self.scores[sure])
+
     @staticmethod
     def none() -> Detections:
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))

@@ -113,7 +113,7 @@ class Desk:
             self.detector.options = replace(self.detector.options, threshold=lowest)
         found = self._found([request.picture for request in requests])
         return [
-            faces if request.threshold == lowest else _sure(faces, request.threshold)
+            faces if request.threshold == lowest else faces.at_least(request.threshold)
             for request, faces in zip(requests, found, strict=True)
         ]
 
@@ -146,11 +146,6 @@ class Desk:
             taken = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
             self._busy_s = time.monotonic()
             return taken
-
-
-def _sure(found: Detections, threshold: float) -> Detections:
-    sure = found.scores >= threshold
-    return Detections(found.xyxy[sure], found.scores[sure])
 
 
 class Asked(PlanesDetector):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engines.detector import Detector
-from engines.types import Detections
 from pipeline.config import Config
 from pipeline.cuts import Cuts
 from pipeline.detect import Eye
@@ -49,7 +48,8 @@ class Line:
         found = self.eye.look(frame, cut)
         if found is not None:
             found = whole(found, frame.size)
-        blind = self.watch.blind(luma, _loud(found, self.threshold), self.config.sure)
+        loud = None if found is None else found.at_least(self.threshold)  # those that are covered at first sight
+        blind = self.watch.blind(luma, loud, self.config.sure)
         affine = self.motion.look(luma, frame.size) if self.motion is not None else None
         boxes = self.tracker.update(
             found,
@@ -89,14 +89,6 @@ class Line:
 
     def flush(self) -> list[TrackedFrame]:
         return [settled(t) for t in self.lookahead.flush()]
-
-
-def _loud(found: Detections | None, threshold: float) -> Detections | None:
-    """Those that are covered at first sight."""
-    if found is None:
-        return None
-    loud = found.scores >= threshold
-    return Detections(found.xyxy[loud], found.scores[loud])
 
 
 def everything(frame: Frame) -> Box:

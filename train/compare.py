@@ -8,16 +8,14 @@ from pathlib import Path
 
 import click
 import numpy as np
-from tqdm import tqdm
 
-from engines.boxes import iou_xyxy
 from engines.command import finish
 from engines.detector import Detector, DetectorOptions, load
 from engines.types import Detections
-from train.data import Labelled, read_image
-from train.evaluate import false_alarms, misses
+from train.data import Labelled
+from train.evaluate import false_scores, measure, misses
 from train.show import Show
-from train.wider import evaluate, read_validation
+from train.wider import read_validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +37,18 @@ class Row:
 
 def score_at(found: list[Detections], images: list[Labelled], alarms: float) -> float:
     """The lowest score at which there are at most `alarms` false alarms an image."""
-    wrong = [
-        d.scores[(iou_xyxy(d.xyxy, item.xyxy) < 0.3).all(1)] if len(item.xyxy) else d.scores
-        for d, item in zip(found, images, strict=True)
-    ]
-    scores = np.sort(np.concatenate(wrong))[::-1]
+    scores = np.sort(false_scores(found, images))[::-1]
     allowed = int(alarms * len(images))
     return float(np.nextafter(scores[allowed], 2)) if len(scores) > allowed else 0.0
 
 
 def look(name: str, detector: Detector, images: list[Labelled], zoom: float, threshold: float, alarms: float) -> Row:
-    show = Show(zoom=zoom)
-    bar = tqdm(images, unit="image", desc=f"{name} x{zoom:g}", disable=None, dynamic_ncols=True)
-    found = [show.detect(detector, read_image(item.path)) for item in bar]
-    ap = evaluate(found, [i.xyxy for i in images], [i.ignore for i in images]).ap
-    fair = score_at(found, images, alarms)
+    result, _, found = measure(detector, {"all": images}, Show(zoom=zoom), threshold)
+    there = [item for item in images if item.path.is_file()]
+    fair = score_at(found, there, alarms)
     return Row(
-        name, zoom, round(ap, 4), misses(found, images, threshold, zoom),
-        round(false_alarms(found, images, threshold), 3), round(fair, 3), misses(found, images, fair, zoom),
+        name, zoom, result["ap"]["all"], result["miss_rate"], result["false_alarms"],
+        round(fair, 3), misses(found, there, fair, zoom),
     )  # fmt: skip
 
 
@@ -98,7 +90,7 @@ def command(
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
     detectors = {Path(name).stem: load(name, options) for name in models}
     detectors |= {name: load_peer(name, options) for name in (PEERS if peers else ())}
-    images = [item for item in next(reversed(read_validation(data).values())) if item.path.is_file()]
+    images = list(read_validation(data).values())[-1]
     rows = [look(name, d, images, zoom, threshold, alarms) for zoom in zooms for name, d in detectors.items()]
     print(json.dumps([asdict(row) for row in rows]) if as_json else table(rows, threshold, alarms))
 

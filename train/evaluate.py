@@ -62,12 +62,17 @@ def misses(found: list[Detections], images: list[Labelled], threshold: float, zo
 
 
 def false_alarms(found: list[Detections], images: list[Labelled], threshold: float) -> float:
-    """Detections of at least `threshold` an image that touch no labelled face, sure or not (IoU < 0.3)."""
-    count = 0
-    for detections, item in zip(found, images, strict=True):
-        sure = detections.xyxy[detections.scores >= threshold]
-        count += int((iou_xyxy(sure, item.xyxy).max(1) < 0.3).sum()) if len(item.xyxy) else len(sure)
-    return count / max(1, len(images))
+    """Detections of at least `threshold` an image that touch no labelled face."""
+    return int((false_scores(found, images) >= threshold).sum()) / max(1, len(images))
+
+
+def false_scores(found: list[Detections], images: list[Labelled]) -> F32:
+    """The scores of all detections that touch no labelled face, sure or not (IoU < 0.3)."""
+    alone = [
+        d.scores[(iou_xyxy(d.xyxy, item.xyxy) < 0.3).all(1)] if len(item.xyxy) else d.scores
+        for d, item in zip(found, images, strict=True)
+    ]
+    return np.concatenate([np.zeros(0, np.float32), *alone])
 
 
 Measure = Callable[[list[Detections], list[F32], list[Bool]], Curve]
