@@ -41,6 +41,10 @@ class Line:
         self.last_s: float | None = None
         self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.sure, guess_s, config.detector.threshold)
 
+    def trust(self, threshold: float) -> None:
+        """From now on boxes from this score up are covered at first sight."""
+        self.threshold = self.lookahead.plain = threshold
+
     def push(self, frame: Frame) -> list[TrackedFrame]:
         luma, scale = luma_view(frame, LUMA)
         scene = self.cuts.look(luma)

@@ -91,6 +91,21 @@ def test_all_is_well(moody: Moody) -> None:
     assert line.counts.veiled == line.counts.failed == line.counts.held == 0
 
 
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_a_threshold_that_was_lowered_holds_from_the_next_frame_on(moody: Moody, lookahead: int) -> None:
+    def unsure(images: Sequence[ImageView]) -> list[Detections]:
+        return [Detections(np.array([[38, 38, 62, 62]], np.float32), np.array([0.2], np.float32)) for _ in images]
+
+    moody.detect = unsure  # type: ignore[method-assign]
+    line = guard(moody, tracker__lookahead=lookahead)
+    before = [t for n in range(10) for t in line.push(frame(n))] + line.flush()
+    line._asked.threshold = 0.1
+    after = [t for n in range(10, 14) for t in line.push(frame(n))] + line.flush()
+    assert all(raw(t) for t in before[:5]), "a score of 0.2 is none of a face by default"
+    assert [t.frame.index for t in after] == [10, 11, 12, 13]
+    assert not any(raw(t) for t in after)
+
+
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("lookahead", [0, 3, 15])
 def test_a_detector_that_raises_veils_all_it_did_not_see(moody: Moody, every: int, lookahead: int) -> None:
