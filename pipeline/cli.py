@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 import click
 
 from engines.detector import Detector, load
+from pipeline.batch.listed import Listed, place
 from pipeline.config import Config
 from pipeline.errors import BadInput, UserError
 from pipeline.flags import batching, config_of, covering, say, shared
-from pipeline.listed import Listed, place
 from pipeline.records import RecordSink, read_records
 from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
-from pipeline.uri import Kind, expand, parse
+from pipeline.video.uri import Kind, expand, parse
 
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
@@ -44,10 +44,10 @@ class Commands(click.Group):
     would else be a third of the cost of covering a short clip."""
 
     ELSEWHERE: ClassVar = {
-        "bench": "pipeline.benching:bench",
-        "evaluate": "pipeline.evaluate:evaluate",
-        "run": "pipeline.live_command:run",
-        "verify": "pipeline.verify:verify",
+        "bench": "pipeline.measure.benching:bench",
+        "evaluate": "pipeline.measure.evaluate:evaluate",
+        "run": "pipeline.live.command:run",
+        "verify": "pipeline.batch.verify:verify",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -95,7 +95,7 @@ def anonymize(
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
     if alone:
         return _all(jobs, records, flags, _twice if two_pass else run)
-    from pipeline.batch import Batch, run_batch
+    from pipeline.batch.run import Batch, run_batch
 
     config = config_of(flags)
     return run_batch(

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
 from engines.detector import DetectorOptions
-from pipeline.encode import EncodeOptions
 from pipeline.errors import BadConfig, BadInput
-from pipeline.hardware import HARDWARE
 from pipeline.regions import region
 from pipeline.types import XYXY
+from pipeline.video.encode import EncodeOptions
+from pipeline.video.hardware import HARDWARE
 
 HIDE = ("solid", "pixelate", "blur")
 CODECS = ("source", "h264", "hevc", "vp9", "av1")

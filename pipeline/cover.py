@@ -15,10 +15,10 @@ from PIL import Image, UnidentifiedImageError
 from engines.boxes import Array, Bool, grow_xyxy
 from pipeline.config import CoverConfig
 from pipeline.errors import BadInput
-from pipeline.picture import convert
-from pipeline.planes import Plane, planes, to_stored
 from pipeline.regions import in_pixels, to_cover
 from pipeline.types import XYXY, CoveredFrame, TrackedFrame
+from pipeline.video.picture import convert
+from pipeline.video.planes import Plane, planes, to_stored
 
 LEAST_CELL = 4  # pixels: faces of a few pixels become one or a few flat squares
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from engines.detector import Detector, PlanesDetector
 from engines.types import Detections
 from pipeline.config import DetectorConfig
-from pipeline.planes import host_picture, rgb_view
 from pipeline.types import Frame
+from pipeline.video.planes import host_picture, rgb_view
 
 EAGER = 5  # frames after a cut that are all looked at: every face there is new
 CALM = 0.25  # share of its own side by which a face may move between two looks

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from pipeline.cover import Anonymizer
-from pipeline.planes import Plane, planes, to_stored
 from pipeline.types import Box, BoxState, CoveredFrame, TrackedFrame
+from pipeline.video.planes import Plane, planes, to_stored
 
 # Y, U, V of each state's line, for 8 bits: green, orange, blue.
 COLOURS = {

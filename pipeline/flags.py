@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from pipeline import config as settings
-from pipeline import hardware
 from pipeline.config import Config
-from pipeline.uri import redact
+from pipeline.video import hardware
+from pipeline.video.uri import redact
 
 FLAGS = {
     "model": "detector.model",

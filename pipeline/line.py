@@ -11,9 +11,9 @@ from pipeline.detect import Eye
 from pipeline.edges import whole
 from pipeline.lookahead import Lookahead
 from pipeline.motion import Motion
-from pipeline.planes import luma_view
 from pipeline.track import Tracker
 from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
+from pipeline.video.planes import luma_view
 from pipeline.watch import Watch
 
 LUMA = 640  # the longer side of the brightness by which cuts are found and faces followed

@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from engines.errors import BadConfig
 from pipeline.errors import BadInput, SinkLost
-from pipeline.output import Temporary, check
 from pipeline.types import XYXY, Box, BoxState, TrackedFrame
+from pipeline.video.output import Temporary, check
 
 ENDINGS = (".jsonl", ".csv", ".mot", ".txt")
 COLUMNS = ("source", "frame", "pts", "time_s", "width", "height", "id", "x1", "y1", "x2", "y2", "score", "state")

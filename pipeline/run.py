@@ -24,10 +24,10 @@ from pipeline.cover import Anonymizer
 from pipeline.errors import SourceLost
 from pipeline.line import Line
 from pipeline.ring import Cancelled, Ring
-from pipeline.sink import Sink, check_output, open_sink
-from pipeline.source import Source, open_source
-from pipeline.source_options import SourceOptions
 from pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
+from pipeline.video.options import SourceOptions
+from pipeline.video.sink import Sink, check_output, open_sink
+from pipeline.video.source import Source, open_source
 
 
 @dataclass(frozen=True, slots=True)

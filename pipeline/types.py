@@ -15,8 +15,8 @@ import av
 import av.stream
 
 if TYPE_CHECKING:
-    from pipeline.extras import Attachment, Chapter, Light
-    from pipeline.still import ImageSource
+    from pipeline.video.extras import Attachment, Chapter, Light
+    from pipeline.video.still import ImageSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def stand_in_driver(folder: Path) -> dict[str, str]:
     """The environment of a process that finds cpu_driver.cpp in the place of NVIDIA's driver."""
     pytest.importorskip("cuda.bindings.driver", reason="needs the rtx or gpu extra")
     if find_card() is not None:
-        pytest.skip("there is a card: tests/test_gpu.py runs on it")
+        pytest.skip("there is a card: tests/engines/test_gpu.py runs on it")
     words = ["g++", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", str(SHIM.with_name("cpu_driver.cpp"))]
     subprocess.run([*words, "-o", str(folder / "libcuda.so.1"), "-ldl"], check=True)
     kernels = [str(build((FOLDER / file).read_text(), names)) for file, names in KERNELS.items()]

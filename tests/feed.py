@@ -9,8 +9,8 @@ from collections.abc import Callable
 import av
 import numpy as np
 
-from pipeline.clock import TICK
-from pipeline.livevideo import LiveEncoder, LiveOptions
+from pipeline.live.clock import TICK
+from pipeline.live.encode import LiveEncoder, LiveOptions
 from pipeline.rtsp.rtp import Packetizer, Unit
 from pipeline.types import CoveredFrame, Frame, TrackedFrame
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.camera import Camera, CameraOptions, State, Status
-from pipeline.source_options import SourceOptions
+from pipeline.live.camera import Camera, CameraOptions, State, Status
 from pipeline.types import Frame
-from pipeline.uri import parse
+from pipeline.video.options import SourceOptions
+from pipeline.video.uri import parse
 
 QUICK = SourceOptions(threads=1, open_timeout_s=1.0, read_timeout_s=0.4)
 

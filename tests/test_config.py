@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import Config, read
 from pipeline.errors import BadConfig, BadInput
 
-SHIPPED = Path(__file__).parent.parent / "config.toml"
+SHIPPED = Path(__file__).parents[1] / "config.toml"
 
 
 def test_the_shipped_file_holds_every_default() -> None:

@@ -11,9 +11,9 @@ from PIL import Image
 from pipeline.config import CoverConfig
 from pipeline.cover import Anonymizer
 from pipeline.errors import BadInput
-from pipeline.picture import PLANAR
-from pipeline.planes import planes
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
+from pipeline.video.picture import PLANAR
+from pipeline.video.planes import planes
 
 
 def noise(name: str = "yuv420p", width: int = 160, height: int = 120) -> av.VideoFrame:

@@ -6,12 +6,12 @@ import av
 import numpy as np
 import pytest
 
-from pipeline.clock import TICK
 from pipeline.config import Config
 from pipeline.cover import Anonymizer
 from pipeline.draw import Drawer
+from pipeline.live.clock import TICK
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
-from tests.test_guard import SECRET, frame
+from tests.live.test_guard import SECRET, frame
 
 
 def drawn(drawer: Drawer, pix_fmt: str = "yuv420p") -> av.VideoFrame:

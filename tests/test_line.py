@@ -15,8 +15,8 @@ from engines.types import Detections
 from pipeline.config import read
 from pipeline.cover import Anonymizer
 from pipeline.line import Line
-from pipeline.planes import planes
 from pipeline.types import BoxState, Frame, TrackedFrame
+from pipeline.video.planes import planes
 
 TWO = np.array([[20, 20, 50, 60], [90, 30, 120, 70]], np.float32)
 

@@ -20,8 +20,8 @@ from engines.types import Detections
 from pipeline.config import Config, read
 from pipeline.cover import Anonymizer
 from pipeline.errors import SinkLost
-from pipeline.leaks import LeakMeter, read_truth
 from pipeline.line import Line
+from pipeline.measure.leaks import LeakMeter, read_truth
 from pipeline.ring import Ring
 from pipeline.run import Job, run
 from pipeline.types import CoveredFrame, Frame, TrackedFrame
@@ -207,7 +207,7 @@ def test_a_cover_that_breaks_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_sink_that_breaks_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.sink import FileSink
+    from pipeline.video.sink import FileSink
 
     source = render(tmp_path / "in.mp4", frames=60)
     write, count = FileSink.write, []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.whole import missing_bytes
+from pipeline.video.whole import missing_bytes
 
 Clip = Callable[..., Path]
 

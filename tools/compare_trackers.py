@@ -6,8 +6,8 @@
 DATA is a folder like that of `facestream evaluate tracks`: SEQ/det/det.txt, SEQ/gt/gt.txt, SEQ/seqinfo.ini, and for
 the rows with camera motion SEQ/gmc.txt. The peers run in an environment of their own (see peer_trackers.py), since they
 want another OpenCV; without --peers only ours run. Every tracker gets the detections with a score of 0.1 or more, and
-scores are trackeval's. What of ours is scored: see pipeline/mot.py. "filled": gaps of up to a second are interpolated,
-the peers' too.
+scores are trackeval's. What of ours is scored: see pipeline/measure/mot.py. "filled": gaps of up to a second are
+interpolated, the peers' too.
 
 Sequences with truth but no detections are tracked by us alone, with the truth's boxes as detections: on every frame and
 on every fifth, and with a camera that shakes (a seeded random walk); its motion is told to the tracker with the error
@@ -30,8 +30,8 @@ from peer_trackers import PEERS
 
 from engines.boxes import Array
 from engines.types import Detections
-from pipeline import mot
 from pipeline.config import TrackerConfig, read
+from pipeline.measure import mot
 from pipeline.track import Tracker
 
 FILLED_S = 1.0

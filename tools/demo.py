@@ -16,7 +16,7 @@ import numpy as np
 from engines.boxes import Array
 from engines.detector import load
 from pipeline.config import Config
-from pipeline.leaks import LeakMeter, read_truth
+from pipeline.measure.leaks import LeakMeter, read_truth
 from pipeline.run import Job, run
 
 HERE = Path(__file__).parent

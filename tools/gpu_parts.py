@@ -87,7 +87,7 @@ def run_tests(before: list[str], *more: str) -> str:
     """The last line that pytest prints, and how it ended."""
     # Without conftest.py, which makes videos: PyAV need not be here.
     words = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-n", "0", "-p", "no:cacheprovider", "-rfE"]
-    words += ["-m", "gpu", str(ROOT / "tests/test_gpu.py"), *more]
+    words += ["-m", "gpu", str(ROOT / "tests/engines/test_gpu.py"), *more]
     done = subprocess.run([*before, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     told = [line for line in lines if " in " in line and ("passed" in line or "failed" in line or "skipped" in line)]

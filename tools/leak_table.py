@@ -26,13 +26,13 @@ from engines.command import finish
 from engines.detector import WEIGHTS, Detector, load
 from engines.letterbox import ImageView
 from engines.types import Detections
-from pipeline.against import cover_with
 from pipeline.config import Config, read
 from pipeline.errors import BadInput
-from pipeline.leaks import LeakMeter, read_truth
-from pipeline.pixels import measure
+from pipeline.measure.against import cover_with
+from pipeline.measure.leaks import LeakMeter, read_truth
+from pipeline.measure.pixels import measure
+from pipeline.measure.tally import Leaks, Tally
 from pipeline.run import Job, run
-from pipeline.tally import Leaks, Tally
 from pipeline.twopass import run_twice
 
 MODES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {

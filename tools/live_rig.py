@@ -20,17 +20,17 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from engines.detector import load  # noqa: E402
-from pipeline.builder import Builder, Plan  # noqa: E402
-from pipeline.camera import Camera, CameraOptions  # noqa: E402
-from pipeline.clock import TICK  # noqa: E402
 from pipeline.config import read  # noqa: E402
-from pipeline.live import Live  # noqa: E402
-from pipeline.livevideo import LiveEncoder, LiveOptions  # noqa: E402
-from pipeline.outlet import Lane, StreamOutlet  # noqa: E402
-from pipeline.planes import planes  # noqa: E402
+from pipeline.live.builder import Builder, Plan  # noqa: E402
+from pipeline.live.camera import Camera, CameraOptions  # noqa: E402
+from pipeline.live.clock import TICK  # noqa: E402
+from pipeline.live.encode import LiveEncoder, LiveOptions  # noqa: E402
+from pipeline.live.outlet import Lane, StreamOutlet  # noqa: E402
+from pipeline.live.run import Live  # noqa: E402
 from pipeline.rtsp.server import RtspServer  # noqa: E402
 from pipeline.types import CoveredFrame, Frame, TrackedFrame  # noqa: E402
-from pipeline.uri import parse  # noqa: E402
+from pipeline.video.planes import planes  # noqa: E402
+from pipeline.video.uri import parse  # noqa: E402
 
 RATE, SIZE = 30, (1280, 720)
 BITS, CELL = 16, 16  # a picture's number, and beside it the same inverted: what is covered cannot be read by mistake

@@ -23,9 +23,9 @@ from engines.command import finish
 from engines.detector import load
 from pipeline import line as lines
 from pipeline.config import Config, read
-from pipeline.source import open_source
-from pipeline.source_options import SourceOptions
 from pipeline.types import Frame
+from pipeline.video.options import SourceOptions
+from pipeline.video.source import open_source
 
 PARTS = {
     "scenes": (("cuts", "look"), ("watch", "blind")),

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import itertools
 
-from pipeline.camera import State
-from pipeline.source_options import SourceOptions
+from pipeline.live.camera import State
+from pipeline.video.options import SourceOptions
 from tests.servers import Watched, until
 
 DRIVER = Path("/sys/bus/platform/drivers/vivid")

@@ -19,7 +19,7 @@ from pipeline.errors import BadInput, Refused, SinkLost, UserError
 from pipeline.rtsp.auth import answer
 from pipeline.rtsp.message import HEAD_LIMIT, Malformed, Message, parse_head, request
 from pipeline.rtsp.rtp import Unit
-from pipeline.uri import redact
+from pipeline.video.uri import redact
 
 _PORT = re.compile(r"[^/?#@:]*:\d*[/?#]")  # as in uri.py: such a colon starts no password
 

@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.backoff import Backoff
-from pipeline.camera import STEADY_S, State
 from pipeline.errors import Refused, UserError
+from pipeline.live.backoff import Backoff
+from pipeline.live.camera import STEADY_S, State
 from pipeline.rtsp.client import Connection, PushOptions, reason, target_of
 from pipeline.rtsp.message import Malformed
 from pipeline.rtsp.rtp import Packetizer, Unit
-from pipeline.uri import redact
+from pipeline.video.uri import redact
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,192 @@
+"""A batch by the machines of a Ray cluster: a file a task, and long files in pieces, each a task of its own.
+
+All machines see the inputs and the output folder under the same paths, and have this software. A task whose process or
+machine is lost is done again elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from engines.detector import load
+from pipeline.batch import manifest
+from pipeline.batch.journal import sweep
+from pipeline.batch.manifest import Entry
+from pipeline.batch.pieces import Uncut, find_pieces, run_pieces
+from pipeline.batch.run import Board, Dispatcher
+from pipeline.batch.worker import Outcome, Scribe, Setup, Task, do_task
+from pipeline.errors import BadConfig, BadInput
+from pipeline.flags import say
+from pipeline.run import Job, Report, run
+from pipeline.twopass import run_twice
+
+RETRIES = 3  # times that a task is begun anew after its process or machine was lost
+_ANSWER_S = 10.0  # for a cluster to take a connection
+_STOP_S = 10.0  # for which tasks may clean up after themselves
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a task gives back. rows: its records."""
+
+    outcome: Outcome
+    rows: str = ""
+
+
+class Crew:
+    """The cluster, as pieces are given to it."""
+
+    def submit(self, do: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+        ray = ray_module()
+        return partial(_result, ray, remote(do).remote(*arguments))
+
+
+def ray_module() -> ModuleType:
+    try:
+        import ray
+    except ImportError:
+        raise BadInput("Ray is not installed", "--ray", "pip install 'facestream[ray]'") from None
+    module: ModuleType = ray
+    return module
+
+
+@lru_cache(maxsize=8)
+def remote(do: Callable[..., Any]) -> Any:
+    """A function as Ray calls it; made once, since each is stored in the cluster."""
+    ray = ray_module()
+    return ray.remote(num_cpus=1, max_retries=RETRIES)(do)
+
+
+def _result(ray: ModuleType, ticket: Any) -> Any:
+    """A task's result. The errors that it raised come as they were, not in Ray's wrapping."""
+    try:
+        return ray.get(ticket)
+    except ray.exceptions.RayTaskError as e:
+        raise (e.cause if isinstance(e.cause, Exception) else e) from None
+
+
+def cover_file(task: Task, setup: Setup) -> Answer:
+    """One file, on a machine of the cluster."""
+    config = setup.config
+    if manifest.fingerprint(config, setup.two_pass) != setup.key:
+        do = "install the same versions, and the same model, everywhere"
+        error = BadConfig(f"the software of {os.uname().nodename} is not that of the machine that asks", "--ray", do)
+        source, output = os.path.abspath(task.job.source), str(task.job.output)
+        return Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=str(error)), 2))
+    detector = load(config.detector.model, config.detector.options())
+
+    def cover(job: Job, scribe: Scribe) -> Report:
+        pieces = find_pieces(job, config.run.piece_s) if config.run.piece_s else []
+        if len(pieces) > 1:
+            try:
+                return run_pieces(job, config, pieces, Crew(), setup.two_pass, scribe)
+            except Uncut:
+                scribe.forget()
+        return (run_twice if setup.two_pass else run)(job, config, detector, scribe, False)
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder, "rows") if task.rows is not None else None
+        if rows is not None:
+            rows.touch()
+        outcome = do_task(replace(task, rows=rows), setup, cover, lambda _: None)
+        return Answer(outcome, rows.read_text(encoding="utf-8") if rows is not None else "")
+
+
+class ClusterDispatcher(Dispatcher):
+    """Hands the files out to a cluster."""
+
+    def work(self) -> None:
+        """Until nothing waits and nobody works. An interruption stops all tasks and leaves nothing unfinished."""
+        for line in self.batch.missing:
+            say("error", line)
+            self.codes.append(2)
+        ray = connect(self.batch.ray)
+        self.busy: dict[Any, Task] = {}
+        try:
+            with self._table() as table:
+                while self._hand_out(ray, table) or self.busy:
+                    ready, _ = ray.wait(list(self.busy), num_returns=1)
+                    for ticket in ready:
+                        self._take_back(ray, ticket, table)
+        finally:
+            self._stop(ray)
+            ray.shutdown()
+
+    def _hand_out(self, ray: ModuleType, table: Board) -> bool:
+        """Give away what the cluster can take; whether that was anything."""
+        some = False
+        most = self.batch.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        while self.waiting and len(self.busy) < most:
+            index, job = self.waiting.pop(0)
+            task = self._task(index, job)
+            if task is None:
+                continue
+            # Nothing was there when it was handed out; what a lost worker had finished may be, when it is done again.
+            assert task.job.output is not None
+            away = Job(os.path.abspath(task.job.source), task.job.output.absolute(), True)
+            before = task.before if task.rows is None or task.rows.exists() else None
+            sent = replace(task, job=away, before=before, name=task.job.source)
+            self.busy[remote(cover_file).remote(sent, self.setup)] = task
+            table.start(task)
+            some = True
+        return some
+
+    def _take_back(self, ray: ModuleType, ticket: Any, table: Board) -> None:
+        task = self.busy.pop(ticket)
+        table.end(task.index)
+        try:
+            answer: Answer = _result(ray, ticket)
+        except Exception as e:  # lost too often, or the cluster itself is: the others may still be done
+            lost = isinstance(e, ray.exceptions.RayError)
+            why = f"its worker was lost {RETRIES + 1} times" if lost else (str(e).splitlines() or [""])[0]
+            error = f"{task.job.source}: {why} ({type(e).__name__}); it is left out"
+            source, output = os.path.abspath(task.job.source), str(_output(task))
+            answer = Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=error), 1))
+        sweep(_output(task))
+        outcome = answer.outcome
+        if task.rows is not None and outcome.entry.kept and not outcome.skipped:
+            task.rows.write_text(answer.rows, encoding="utf-8")
+        self.journal.finish(outcome.entry)
+        self._note(outcome)
+
+    def _stop(self, ray: ModuleType) -> None:
+        """End what is still at work; its temporary files go."""
+        for ticket in self.busy:
+            ray.cancel(ticket, recursive=True)
+        if self.busy:
+            ray.wait(list(self.busy), num_returns=len(self.busy), timeout=_STOP_S)
+        for task in self.busy.values():
+            sweep(_output(task))
+
+
+def _output(task: Task) -> Path:
+    assert task.job.output is not None
+    return task.job.output.absolute()
+
+
+def connect(address: str) -> ModuleType:
+    """Ray, connected: to `local` (this machine, for this run), `auto` (the cluster that this machine is part of),
+    HOST:PORT of one, or ray://HOST:PORT. Raises BadInput where nobody answers."""
+    ray = ray_module()
+    where: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    stop = signal.getsignal(signal.SIGTERM)
+    try:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if host:  # else Ray itself goes on trying for minutes
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+        ray.init(address, log_to_driver=False, logging_level="ERROR", configure_logging=True, **where)
+    except Exception as e:  # it raises bare ones too
+        first = (str(e).splitlines() or [""])[0].rstrip(".")
+        raise BadInput(f"no Ray cluster answers ({first})", address, "ray start --head on one machine") from None
+    finally:
+        signal.signal(signal.SIGTERM, stop)  # Ray puts its own there, which leaves no time to clean up
+    return ray

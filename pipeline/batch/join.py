@@ -1,0 +1,173 @@
+"""Encoded pieces of a video, and one file made of them with the source's sound and subtitles beside."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.container
+
+from pipeline.config import Config
+from pipeline.cover import Anonymizer
+from pipeline.errors import BadInput, SinkLost
+from pipeline.run import Job
+from pipeline.types import Frame, StreamInfo, TrackedFrame
+from pipeline.video.decode import Packet
+from pipeline.video.encode import add_video, container_for, container_options, encoder_for, for_encoder
+from pipeline.video.options import SourceOptions
+from pipeline.video.output import Temporary
+from pipeline.video.sink import FileSink, check_output
+from pipeline.video.source import VideoSource
+from pipeline.video.uri import parse
+
+
+class Unlike(Exception):
+    """Pieces that do not fit together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """An encoded picture; times in units of the source's stream."""
+
+    data: bytes
+    pts: int
+    dts: int
+    duration: int
+    key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A piece. extradata: what a decoder must know before the first picture."""
+
+    chunks: tuple[Chunk, ...]
+    extradata: bytes
+
+
+def encode(job: Job, tracked: Iterator[TrackedFrame], config: Config) -> Encoded:
+    """Cover and encode a piece's frames."""
+    assert job.output is not None
+    info, _ = _look(job, config)
+    options = config.encode.options(job.overwrite)
+    container = container_for(job.output)
+    encoder = encoder_for(container, info, options)
+    anonymizer = Anonymizer(config.cover)
+    chunks: list[Chunk] = []
+    stream = None
+    shelf = av.open(io.BytesIO(), "w", format=container.format, container_options=container_options(container, info))
+    try:
+        for frame in tracked:
+            picture = anonymizer.cover(frame).picture
+            if stream is None:
+                stream = add_video(shelf, container, encoder, info, picture, options)
+                shelf.start_encoding()
+            chunks += map(_chunk, stream.encode(for_encoder(picture, stream)))
+        if stream is None:
+            raise Unlike("a piece is empty")
+        chunks += map(_chunk, stream.encode(None))
+        return Encoded(tuple(chunks), bytes(stream.codec_context.extradata or b""))
+    except (av.FFmpegError, ValueError) as e:
+        raise SinkLost(f"encoding failed: {e}", str(job.output)) from None
+    finally:
+        with contextlib.suppress(av.FFmpegError, ValueError):
+            shelf.close()
+
+
+def join(job: Job, config: Config, pieces: Iterable[Encoded]) -> list[str]:
+    """Write the output; returns the warnings. Raises Unlike, SinkLost, BadInput: then nothing is left of it."""
+    assert job.output is not None
+    options = config.encode.options(job.overwrite)
+    target = check_output(job.output, options, [job.source])
+    info, first = _look(job, config)
+    container = container_for(target)
+    sink = Joined(Temporary(target), container, encoder_for(container, info, options), info, options)
+    source = VideoSource(parse(job.source), _options(config))
+    try:
+        source.open()
+        chunks = sink.begin(first, iter(pieces))
+        waiting = next(chunks, None)
+        for side in source.sides():
+            packet = side.packet
+            at = packet.dts if packet.dts is not None else packet.pts
+            while waiting is not None and (at is None or waiting.dts * info.time_base <= at * packet.time_base):
+                sink.mux(waiting)
+                waiting = next(chunks, None)
+            sink.copy(side)
+        while waiting is not None:
+            sink.mux(waiting)
+            waiting = next(chunks, None)
+        sink.close()
+    except BaseException:
+        sink.abort()
+        raise
+    finally:
+        source.close()
+    return sink.warnings
+
+
+class Joined(FileSink):
+    """A file whose pictures are encoded already."""
+
+    def begin(self, first: Frame, pieces: Iterator[Encoded]) -> Iterator[Chunk]:
+        """Write the header; gives the pieces' pictures, to be given to mux(). first: tells the format, and no more."""
+        piece = next(pieces)
+        self._start(first.picture)
+        if bytes(self._video.codec_context.extradata or b"") != piece.extradata:
+            raise Unlike("the pieces have another header")
+        return self._chunks(piece, pieces)
+
+    def _chunks(self, piece: Encoded, rest: Iterator[Encoded]) -> Iterator[Chunk]:
+        header = piece.extradata
+        last: int | None = None
+        while True:
+            for chunk in piece.chunks:
+                if last is not None and chunk.dts <= last:  # an encoder counts back from its first picture
+                    chunk = Chunk(chunk.data, chunk.pts, last + 1, chunk.duration, chunk.key)
+                if chunk.dts > chunk.pts:
+                    raise Unlike("the pieces' times leave no room at their ends")
+                last = chunk.dts
+                yield chunk
+            following = next(rest, None)
+            if following is None:
+                return
+            piece = following
+            if piece.extradata != header:
+                raise Unlike("the pieces have another header")
+
+    def mux(self, chunk: Chunk) -> None:
+        packet: Packet = av.Packet(chunk.data)
+        packet.stream, packet.time_base = self._video, Fraction(self._info.time_base)
+        packet.pts, packet.dts, packet.duration = chunk.pts, chunk.dts, chunk.duration
+        packet.is_keyframe = chunk.key
+        try:
+            self._mux_video(packet)
+        except (av.FFmpegError, ValueError) as error:
+            raise self._lost(error) from None
+
+    def _drain(self) -> None:
+        """The encoder was only there for its header."""
+
+
+def _look(job: Job, config: Config) -> tuple[StreamInfo, Frame]:
+    """What the source is, and its first frame."""
+    source = VideoSource(parse(job.source), _options(config))
+    try:
+        info = source.open()
+        first = next(item for item in source.items() if isinstance(item, Frame))
+    finally:
+        source.close()
+    return info, first
+
+
+def _options(config: Config) -> SourceOptions:
+    return SourceOptions(threads=config.run.decode_threads, data=config.encode.keep_metadata)
+
+
+def _chunk(packet: Packet) -> Chunk:
+    if packet.pts is None or packet.dts is None:
+        raise BadInput("the encoder gives pictures without a time", "encode.codec", "choose another codec")
+    return Chunk(bytes(packet), packet.pts, packet.dts, packet.duration or 0, bool(packet.is_keyframe))

@@ -1,0 +1,240 @@
+"""A long video cut at keyframes, so that many processes work on it at once, and put together again.
+
+    detect each piece -> one pass over the whole: scenes, tracks, look-ahead -> cover and encode each piece -> join
+
+What would change at a cut has none: scenes, tracks, ids and covers come from the one pass in the middle, which decodes
+everything and takes the faces from the pieces. Only the encoder begins anew with each piece.
+
+Nothing is taken on trust: that a piece decodes to the same pictures as the whole is checked picture by picture, by a
+sum over its brightness. Where anything differs, `Uncut` says so and the file is to be done whole.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any, Protocol
+
+import av
+import av.stream
+
+from engines.detector import Detector, load
+from engines.types import Detections
+from pipeline.batch.join import Encoded, Unlike, encode, join
+from pipeline.config import Config, DetectorConfig
+from pipeline.detect import Eye
+from pipeline.line import LUMA
+from pipeline.run import Job, Recorder, Report, run_stages
+from pipeline.twopass import Blind, far
+from pipeline.types import Box, Frame, TrackedFrame
+from pipeline.video.decode import Decoder
+from pipeline.video.planes import luma_view
+from pipeline.video.sink import check_output
+from pipeline.video.source import best_video
+from pipeline.video.uri import Kind, parse
+
+# Containers with an index to seek by and times to rely on, and suffixes of those that pieces are put together in.
+_FROM, _INTO = ("mov", "matroska"), (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+
+
+class Uncut(Exception):
+    """This file cannot be worked on in pieces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Pictures with a pts from start up to before end (None: to the last one), in units of the stream.
+
+    seek: the pts of an earlier keyframe to begin decoding at, None for the file's beginning.
+    """
+
+    start: int
+    end: int | None
+    seek: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found in a picture, and a sum over its brightness."""
+
+    sum: int
+    found: Detections
+
+
+class Crew(Protocol):
+    """Who does the work: takes a call and gives back one that waits for its result."""
+
+    def submit(self, do: Callable[..., Any], *arguments: Any) -> Callable[[], Any]: ...
+
+
+def find_pieces(job: Job, length_s: float) -> list[Piece]:
+    """Pieces of at least so many seconds, the last one of at least half of them; empty for a file that is better done
+    whole: too short, without keyframes, or with times that cannot be relied on."""
+    uri = parse(job.source)
+    if uri.kind is not Kind.FILE or job.output is None or job.output.suffix.lower() not in _INTO:
+        return []
+    try:
+        with av.open(os.path.abspath(uri.text)) as container:
+            if not container.format.name.startswith(_FROM):
+                return []
+            video = best_video(container, uri)
+            packets = [(p.pts, p.is_keyframe) for p in container.demux(video) if p.size]
+            unit = Fraction(video.time_base or 1)
+    except av.FFmpegError:
+        return []
+    times = sorted({pts for pts, _ in packets if pts is not None})
+    if len(times) < len(packets):  # some have none, or the same
+        return []
+    length = max(1, round(Fraction(length_s) / unit))
+    keys = sorted(pts for pts, key in packets if key and pts is not None)
+    cuts = keys[:1]
+    for key in keys:
+        if key - cuts[-1] >= length and times[-1] - key >= length // 2:
+            cuts.append(key)
+    if len(cuts) < 2:
+        return []
+    seeks = [None, *(max(key for key in keys if key < cut) for cut in cuts[1:])]
+    return [Piece(a, b, seek) for a, b, seek in zip(cuts, [*cuts[1:], None], seeks, strict=True)]
+
+
+def frames(source: str, piece: Piece, threads: int) -> Iterator[Frame]:
+    """A piece's frames, counted from its first. Decoding begins a keyframe early: pictures behind a keyframe may need
+    some from before it."""
+    uri = parse(source)
+    with av.open(os.path.abspath(uri.text)) as container:
+        video = best_video(container, uri)
+        if piece.seek is not None:
+            container.seek(piece.seek, stream=video)
+        decoder = Decoder(video, threads, False, None)
+        for frame in _decoded(container.demux(video), decoder):
+            if frame.pts is None or (piece.end is not None and frame.pts >= piece.end):
+                return
+            if piece.seek is None or frame.pts >= piece.start:
+                yield frame
+
+
+def _decoded(packets: Iterator[Any], decoder: Decoder) -> Iterator[Frame]:
+    for packet in packets:
+        if packet.size:
+            yield from decoder.decode(packet)
+    yield from decoder.flush()
+
+
+def detect_piece(source: str, piece: Piece, config: Config) -> dict[int, Seen]:
+    """What is in each picture of a piece, by pts. All are looked at: which ones count is told by the whole."""
+    every = DetectorConfig.model_validate(config.detector.model_dump() | {"every": 1})
+    eye = Eye(_detector(config.detector), every)
+    rows: dict[int, Seen] = {}
+    for frame in frames(source, piece, config.run.decode_threads):
+        assert frame.pts is not None
+        found = eye.look(frame)
+        assert found is not None
+        rows[frame.pts] = Seen(_sum(frame), found)
+    return rows
+
+
+def encode_piece(job: Job, piece: Piece, boxes: dict[int, tuple[Box, ...]], config: Config) -> Encoded:
+    """A piece's pictures, covered and encoded. Raises Uncut where they are not those of which the boxes are known."""
+    left = dict(boxes)
+
+    def tracked() -> Iterator[TrackedFrame]:
+        for frame in frames(job.source, piece, config.run.decode_threads):
+            if frame.pts not in left:
+                raise Uncut(f"the picture at {frame.pts} is not in the whole")
+            yield TrackedFrame(frame, left.pop(frame.pts))
+
+    made = encode(job, tracked(), config)
+    if left:
+        raise Uncut(f"{len(left)} pictures of a piece are missing")
+    return made
+
+
+def run_pieces(
+    job: Job, config: Config, pieces: list[Piece], crew: Crew, two_pass: bool = False, records: Recorder | None = None
+) -> Report:
+    """Do one job in pieces; see `run_stages` for what may be raised, and `Uncut`: then nothing of the output is left,
+    but records may have been written."""
+    assert job.output is not None
+    check_output(job.output, config.encode.options(job.overwrite), [job.source])
+    looks = [crew.submit(detect_piece, job.source, piece, config) for piece in pieces]
+    eye = Recalled((look() for look in looks), config.detector)
+    line = Blind(eye.detector, far(config) if two_pass else config, config.tracker.coast_s if two_pass else None)
+    line.eye = eye
+    cutter = Cutter(pieces, lambda piece, boxes: crew.submit(encode_piece, job, piece, boxes, config), records)
+    report = run_stages(Job(job.source, None), config, line, cutter, progress=False)
+    if report.lost:
+        raise Uncut(str(report.lost))
+    try:
+        report.warnings = tuple(join(job, config, (made() for made in cutter.finish())))
+    except Unlike as e:
+        raise Uncut(str(e)) from None
+    return report
+
+
+class Recalled(Eye):
+    """Knows what is in a picture from those who looked at the pieces. rows: theirs, in order."""
+
+    def __init__(self, rows: Iterator[dict[int, Seen]], config: DetectorConfig) -> None:
+        nobody: Any = None  # looks here
+        super().__init__(nobody, config)
+        self._rows, self._seen = rows, dict[int, Seen]()
+
+    def _see(self, frame: Frame) -> Detections:
+        assert frame.pts is not None
+        while (seen := self._seen.get(frame.pts)) is None:
+            more = next(self._rows, None)
+            if more is None:
+                raise Uncut(f"no piece holds the picture at {frame.pts}")
+            self._seen = more
+        if seen.sum != _sum(frame):
+            raise Uncut(f"the picture at {frame.pts} is another one in its piece")
+        return seen.found
+
+
+@dataclass(slots=True)
+class Cutter:
+    """Takes the frames as they leave the whole pass, and hands out each piece's boxes when all are there."""
+
+    pieces: list[Piece]
+    hand_out: Callable[[Piece, dict[int, tuple[Box, ...]]], Callable[[], Any]]
+    records: Recorder | None
+    handed: list[Callable[[], Any]] = field(default_factory=list)
+    boxes: dict[int, tuple[Box, ...]] = field(default_factory=dict)
+
+    def write(self, tracked: TrackedFrame, source: str) -> None:
+        pts = tracked.frame.pts
+        if pts is None:
+            raise Uncut("a picture has no time")
+        while (end := self.pieces[len(self.handed)].end) is not None and pts >= end:
+            self._hand_out()
+        self.boxes[pts] = tracked.boxes
+        if self.records is not None:
+            self.records.write(tracked, source)
+
+    def finish(self) -> list[Callable[[], Any]]:
+        while len(self.handed) < len(self.pieces):
+            self._hand_out()
+        return self.handed
+
+    def _hand_out(self) -> None:
+        self.handed.append(self.hand_out(self.pieces[len(self.handed)], self.boxes))
+        self.boxes = {}
+
+
+def _sum(frame: Frame) -> int:
+    return zlib.crc32(luma_view(frame, LUMA)[0].tobytes())
+
+
+def _detector(config: DetectorConfig) -> Detector:
+    return _loaded(config.model_dump_json())
+
+
+@lru_cache(maxsize=1)
+def _loaded(config: str) -> Detector:
+    """Once a process: the pieces of all files have the same."""
+    read = DetectorConfig.model_validate_json(config)
+    return load(read.model, read.options())

@@ -1,0 +1,195 @@
+"""A process of its own that covers one file after the other: whatever a broken file does to it, the others go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TextIO
+
+import av
+from tqdm import tqdm
+
+from engines.detector import load
+from pipeline.batch.manifest import Entry, sha256
+from pipeline.config import Config
+from pipeline.errors import UserError
+from pipeline.records import lines, record
+from pipeline.run import Job, Report, run
+from pipeline.twopass import run_twice
+from pipeline.types import TrackedFrame
+from pipeline.video.uri import redact
+
+_EVERY_S = 0.3  # seconds between two words about the progress
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every file of a batch has in common. key: fingerprint of the settings; ending: of the records, or empty."""
+
+    config: Config
+    two_pass: bool
+    key: str
+    ending: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One file. before: its entry of an earlier run, when a finished file is to be skipped. rows: for its records, in
+    which it is called `name` (empty: what the job calls it)."""
+
+    index: int
+    job: Job
+    before: Entry | None = None
+    rows: Path | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    index: int
+    frames: int
+    total: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """code: the exit code that it would be alone. line: what its report says. skipped: it was finished before."""
+
+    index: int
+    entry: Entry
+    code: int
+    line: str = ""
+    skipped: bool = False
+
+
+class Scribe:
+    """Counts what leaves, tells about it now and then, and writes the rows down."""
+
+    def __init__(self, tell: Callable[[int], object], rows: TextIO | None, ending: str, name: str = "") -> None:
+        self.frames = 0
+        self.faces: Counter[str] = Counter()
+        self._tell, self._rows, self._ending, self._name = tell, rows, ending, name
+        self._told = time.monotonic()
+
+    def write(self, tracked: TrackedFrame, source: str) -> None:
+        self.frames += 1
+        self.faces.update(str(box.state) for box in tracked.boxes)
+        if self._rows is not None:
+            self._rows.write(lines(record(tracked, self._name or source), self._ending))
+        if time.monotonic() - self._told > _EVERY_S:
+            self._told = time.monotonic()
+            self._tell(self.frames)
+
+    def forget(self) -> None:
+        """Back to the beginning: the file is done again."""
+        self.frames = 0
+        self.faces.clear()
+        if self._rows is not None:
+            self._rows.seek(0)
+            self._rows.truncate()
+
+
+def work(pipe: Connection, setup: Setup) -> None:
+    """The process: tasks come through the pipe, progress and outcomes go back, None ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and stops us with SIGTERM
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and lost with a note when one is killed
+    detector = load(setup.config.detector.model, setup.config.detector.options())
+    runner = run_twice if setup.two_pass else run
+
+    def cover(job: Job, scribe: Scribe) -> Report:
+        return runner(job, setup.config, detector, scribe, False)
+
+    try:
+        while (task := pipe.recv()) is not None:
+            outcome = do_task(
+                task, setup, lambda job, scribe: runner(job, setup.config, detector, scribe, False), pipe.send
+            )
+            pipe.send(outcome)
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        return
+
+
+def do_task(
+    task: Task, setup: Setup, runner: Callable[[Job, Scribe], Report], tell: Callable[[Progress], object]
+) -> Outcome:
+    """Do one task; what stops it is told in its outcome."""
+    job = task.job
+    assert job.output is not None
+    source, target = os.path.abspath(job.source), job.output.absolute()
+    held = sha256(Path(source))
+    if task.before is not None and _still_good(task, setup, held, target):
+        return Outcome(task.index, task.before, 0 if task.before.state == "done" else 1, skipped=True)
+    total = _expected(source)
+    base = {"input": source, "output": str(target), "key": setup.key, "input_sha256": held}
+    began = time.perf_counter()
+    rows = task.rows.open("w", encoding="utf-8") if task.rows is not None else None
+    scribe = Scribe(lambda frames: tell(Progress(task.index, frames, total)), rows, setup.ending, task.name)
+    try:
+        report = runner(job, scribe)
+    except UserError as e:
+        return Outcome(task.index, Entry(**base, state="failed", error=redact(e)), e.exit_code)
+    except Exception as e:  # a fault of ours, or of a library: this file fails closed, the others go on
+        first = (str(e).splitlines() or [""])[0]
+        error = redact(f"{job.source}: unexpected {type(e).__name__}: {first}")
+        return Outcome(task.index, Entry(**base, state="failed", error=error), 1)
+    finally:
+        if rows is not None:
+            rows.close()
+    entry = Entry(
+        **base,
+        state="cut short" if report.lost else "done",
+        output_sha256=sha256(target),
+        frames=report.frames,
+        tracks=report.tracks,
+        faces=dict(sorted(scribe.faces.items())),
+        warnings=tuple(redact(warning) for warning in report.warnings),
+        error=redact(report.lost) if report.lost else "",
+        seconds=round(time.perf_counter() - began, 3),
+    )
+    return Outcome(task.index, entry, 1 if report.lost else 0, report.line())
+
+
+def _still_good(task: Task, setup: Setup, held: str, target: Path) -> bool:
+    """Whether an earlier run's output can stay: same content in, same settings, and nobody changed it since."""
+    before = task.before
+    assert before is not None
+    if not before.kept or before.key != setup.key or not held or before.input_sha256 != held:
+        return False
+    if task.rows is not None and not task.rows.exists():
+        return False
+    return sha256(target) == before.output_sha256
+
+
+def _expected(source: str) -> int | None:
+    """How many frames a video is likely to have, by its header alone."""
+    try:
+        with av.open(source) as file:
+            film = file.streams.video[0]
+            if film.frames:
+                return int(film.frames)
+            if file.duration and film.average_rate:
+                return round(file.duration / av.time_base * film.average_rate)
+    except (av.FFmpegError, IndexError, ValueError):
+        pass
+    return None
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _stop(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,148 @@
+"""Covered pictures encoded for players that watch now: no B-frames, no look-ahead, a key picture every second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+
+from pipeline.errors import BadConfig, SinkLost
+from pipeline.live.clock import TICK
+from pipeline.types import CoveredFrame
+from pipeline.video.picture import convert
+from pipeline.video.planes import planes
+
+_I = 1  # FFmpeg's AV_PICTURE_TYPE_I
+SHARE = 0.1  # bits a pixel at most, where no bit rate is given
+# x264 by itself makes slices under zerolatency, which some relays take apart.
+_X264 = {"tune": "zerolatency", "forced-idr": "1", "x264-params": "sliced-threads=0:threads=1:scenecut=0"}
+_OTHERS = {
+    "h264_nvenc": {"preset": "p2", "tune": "ull", "forced-idr": "1", "zerolatency": "1"},
+    "h264_v4l2m2m": {},
+    "h264_qsv": {"forced_idr": "1", "low_power": "1", "async_depth": "1"},
+    "h264_amf": {"usage": "ultralowlatency"},
+    "h264_videotoolbox": {"realtime": "1"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """encoder: FFmpeg's name of an H.264 encoder. bitrate: kbit/s at most, 0 for what suits the size.
+    crf, preset: x264's. gop_s: seconds between key pictures."""
+
+    encoder: str = "libx264"
+    bitrate: int = 0
+    crf: float = 23
+    preset: str = "ultrafast"
+    gop_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """An encoded picture: Annex B bytes, its time in clock.TICK, whether one can begin with it."""
+
+    data: bytes
+    ticks: int
+    key: bool
+
+
+def check_encoder(name: str) -> None:
+    """Raise BadConfig for an encoder that is not H.264 or not in this build of FFmpeg."""
+    try:
+        known = av.Codec(name, "w").canonical_name == "h264"
+    except (av.FFmpegError, ValueError):
+        known = False
+    if not known:
+        raise BadConfig(f"{name!r} is no H.264 encoder here", "live.encoder", "libx264 always is")
+
+
+class LiveEncoder:
+    """Encodes covered frames one by one: each goes in and comes out at once.
+
+    A new size of the picture gets a new encoder; the stream goes on with new parameter sets.
+    """
+
+    def __init__(self, options: LiveOptions, rate: float) -> None:
+        """rate: frames/s to expect, 0 when unknown."""
+        check_encoder(options.encoder)
+        self.options = options
+        self.rate = Fraction(rate or 30).limit_denominator(1001)
+        self._context: Any = None
+        self._shape: tuple[int, int] = (0, 0)
+        self._last_key: int | None = None
+        self._wished = False
+
+    def wish_key(self) -> None:
+        """Ask for a key picture soon, from any thread: somebody begins to watch. Two in half a second are one."""
+        self._wished = True
+
+    def encode(self, covered: CoveredFrame) -> list[Coded]:
+        """Raises SinkLost where the encoder cannot do it."""
+        picture = flat(covered)
+        if self._context is None or self._shape != (picture.width, picture.height):
+            self._open(picture)
+        ticks = picture.pts or 0
+        age_s = float((ticks - self._last_key) * TICK) if self._last_key is not None else 1e9
+        force = age_s >= self.options.gop_s or (self._wished and age_s >= 0.5)
+        picture.pict_type = _I if force else 0
+        if force:
+            self._last_key, self._wished = ticks, False
+        try:
+            return [Coded(bytes(p), p.pts or 0, bool(p.is_keyframe)) for p in self._context.encode(picture)]
+        except (av.FFmpegError, ValueError) as error:
+            self._context = None
+            raise SinkLost(f"the encoder failed ({error})", self.options.encoder) from None
+
+    def _open(self, picture: av.VideoFrame) -> None:
+        options = self.options
+        context: Any = av.CodecContext.create(options.encoder, "w")
+        context.width, context.height, context.pix_fmt = picture.width, picture.height, "yuv420p"
+        context.time_base, context.framerate = TICK, self.rate
+        context.gop_size = max(1, round(self.rate * 2 * max(1, round(options.gop_s))))  # ours come first
+        context.max_b_frames = 0
+        context.color_range, context.colorspace = picture.color_range, picture.colorspace
+        context.color_primaries, context.color_trc = picture.color_primaries, picture.color_trc
+        most = options.bitrate * 1000 or int(picture.width * picture.height * self.rate * SHARE)
+        if options.encoder == "libx264":
+            context.options = {
+                "preset": options.preset,
+                "crf": f"{options.crf:g}",
+                "maxrate": str(most),
+                "bufsize": str(most),
+                **_X264,
+            }
+        else:
+            context.bit_rate = most
+            context.options = dict(_OTHERS.get(options.encoder, {}))
+        try:
+            context.open()
+        except (av.FFmpegError, ValueError) as error:
+            size = f"{picture.width}x{picture.height}"
+            raise SinkLost(f"{options.encoder} cannot encode {size} ({error})", "live.encoder") from None
+        self._context, self._shape, self._last_key = context, (picture.width, picture.height), None
+
+
+def flat(covered: CoveredFrame) -> av.VideoFrame:
+    """The covered picture as every player takes it: 4:2:0, even sides, upright (RTP knows no rotation)."""
+    picture, frame = covered.picture, covered.tracked.frame
+    width, height = picture.width // 2 * 2, picture.height // 2 * 2
+    if (width, height) != (picture.width, picture.height):
+        picture = picture.reformat(width=width, height=height, format="yuv420p")
+    else:
+        picture = convert(picture, "yuv420p")
+    if frame.rotation:
+        picture = _turned(picture, frame.rotation)
+    picture.pts, picture.time_base = frame.pts, frame.time_base
+    return picture
+
+
+def _turned(picture: av.VideoFrame, rotation: int) -> av.VideoFrame:
+    sides = (picture.height, picture.width) if rotation in (90, 270) else (picture.width, picture.height)
+    turned = av.VideoFrame(*sides, "yuv420p")
+    for old, new in zip(planes(picture), planes(turned), strict=True):
+        new.pixels[:] = np.rot90(old.pixels, rotation // 90)
+    turned.color_range, turned.colorspace = picture.color_range, picture.colorspace
+    return turned

@@ -1,0 +1,160 @@
+"""The line of one live camera, failing closed: what nobody has looked at leaves covered all over, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from engines.types import Detections
+from pipeline.config import Config, DetectorConfig
+from pipeline.detect import Eye
+from pipeline.line import Line, everything
+from pipeline.live.desk import Asked, LookFailed
+from pipeline.types import Frame, TrackedFrame
+
+CALM = 30  # frames without a backlog after which one looks more often again
+
+
+class LiveEye(Eye):
+    """Looks more seldom while frames pile up, and notes what became of the last look.
+
+    looked: True, False when this frame was not to be looked at, None when it was and that failed.
+    """
+
+    def __init__(self, asked: Asked, config: DetectorConfig, seldom: int) -> None:
+        super().__init__(asked, config)
+        self.seldom = seldom
+        self.looked: bool | None = False
+        self.trouble = ""
+        self.skip = 0  # frames between two looks that are passed over because of the load; not counting dropped ones
+        self._since = 0
+        self._calm = 0
+
+    def feel(self, behind: bool) -> None:
+        """Told with each frame whether others wait already."""
+        self._calm = 0 if behind else self._calm + 1
+        if behind:
+            self.skip = min(self.skip + 1, self.seldom - 1)
+        elif self._calm >= CALM:
+            self.skip, self._calm = max(0, self.skip - 1), 0
+
+    def look(self, frame: Frame, cut: bool = False) -> Detections | None:
+        self._since += 1
+        if self.last is not None and self._since <= self.skip and not cut and frame.index >= self.eager:
+            self.looked = False
+            return None
+        try:
+            found = super().look(frame, cut)
+        except LookFailed as error:
+            self.looked, self.trouble = None, str(error)
+            self.last = None  # the next frame is looked at
+            return None
+        self.looked = found is not None
+        if found is not None:
+            self._since = 0
+        return found
+
+
+@dataclass(slots=True)
+class GuardCounts:
+    """looks: pictures looked at; failed: that should have been; veiled: frames that left covered all over; held:
+    frames that did not leave; resets: new beginnings after a gap, a new size or a fault."""
+
+    frames: int = 0
+    looks: int = 0
+    failed: int = 0
+    veiled: int = 0
+    held: int = 0
+    resets: int = 0
+
+
+class Guard:
+    """Detect, track, look ahead for a live camera.
+
+    When a look fails, that frame, those since the last look that succeeded, and those up to the next one that does are
+    covered all over: a face may have come into any of them. When the line itself breaks, the frames in it are held.
+    Ids go on over resets. trouble: what went wrong last, "" while all is well.
+    """
+
+    def __init__(self, asked: Asked, config: Config, seldom: int) -> None:
+        self._asked, self._config, self._seldom = asked, config, seldom
+        self.counts = GuardCounts()
+        self.trouble = ""
+        self._size: tuple[int, int] | None = None
+        self._above = self._newest = 0  # added to the line's ids; the largest id so far
+        self._eye = LiveEye(asked, config.detector, seldom)
+        self._renew()
+
+    def push(self, frame: Frame, behind: bool = False) -> list[TrackedFrame]:
+        """The frames that may be covered now, in order. Never raises for a fault inside."""
+        self.counts.frames += 1
+        done = self.flush() if self._size not in (None, frame.size) else []
+        self._size = frame.size
+        self._eye.feel(behind)
+        self._inside += 1
+        if self._asked.threshold is not None:
+            self._line.trust(self._asked.threshold)
+        try:
+            left = self._line.push(frame)
+        except Exception as error:  # a fault in any stage must not let a frame through, nor end the camera
+            self._break(error)
+            return done
+        self._note(frame.index)
+        return done + [self._finish(tracked) for tracked in left]
+
+    def flush(self) -> list[TrackedFrame]:
+        """What still waits, and a new beginning: nothing more comes, or after a gap."""
+        try:
+            left = self._line.flush()
+        except Exception as error:
+            self._break(error)
+            return []
+        done = [self._finish(tracked) for tracked in left]
+        self._renew()
+        return done
+
+    def _renew(self) -> None:
+        self._line = Line(self._asked, self._config)
+        skip = self._eye.skip
+        self._line.eye = self._eye = LiveEye(self._asked, self._config.detector, self._seldom)
+        self._eye.skip = skip
+        self._above = self._newest
+        self._inside = 0
+        self._unseen: list[int] = []  # frames since the last look
+        self._veiled: set[int] = set()
+        self._blind = True  # nobody has looked at this scene yet
+        self.counts.resets += self.counts.frames > 0
+
+    def _break(self, error: Exception) -> None:
+        self.counts.held += self._inside
+        self.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
+        self._renew()
+
+    def _note(self, index: int) -> None:
+        """What the look at this frame means for it and its neighbours."""
+        looked = self._eye.looked
+        if looked:
+            self.counts.looks += 1
+            self._unseen.clear()
+            self._blind = False
+            self.trouble = ""
+            return
+        if looked is None:
+            self.counts.failed += 1
+            self._blind = True
+            self.trouble = f"covered all over: {self._eye.trouble}"
+            self._veiled.update(self._unseen)
+            self._unseen.clear()
+        if self._blind:
+            self._veiled.add(index)
+        else:
+            self._unseen.append(index)
+
+    def _finish(self, tracked: TrackedFrame) -> TrackedFrame:
+        self._inside -= 1
+        boxes = tuple(replace(box, id=box.id + self._above if box.id else 0) for box in tracked.boxes)
+        self._newest = max([self._newest, *(box.id for box in boxes)])
+        if tracked.frame.index in self._veiled:
+            self._veiled.discard(tracked.frame.index)
+            self.counts.veiled += 1
+            boxes = (*boxes, everything(tracked.frame))
+        return replace(tracked, boxes=boxes)

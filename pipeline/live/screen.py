@@ -1,0 +1,56 @@
+"""Covered pictures for screens: small, upright, in BGR, boxes drawn on them or not, as JPEG."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from engines.boxes import Array
+from pipeline.errors import SinkLost
+from pipeline.live.encode import flat
+from pipeline.types import BoxState, CoveredFrame
+
+QUALITY = 80  # of JPEG
+COLOURS = {  # BGR: green, orange, blue
+    BoxState.OBSERVED: (90, 220, 70),
+    BoxState.COASTED: (40, 160, 255),
+    BoxState.BACKFILLED: (255, 170, 90),
+}
+
+
+def shrunk(covered: CoveredFrame, widest: int, highest: int = 1 << 16, enlarge: bool = False) -> Array:
+    """A covered picture, upright, inside so many pixels, which a small one fills only with enlarge.
+
+    BGR, uint8 [h, w, 3], memory of its own.
+    """
+    picture = flat(covered)
+    scale = min(math.inf if enlarge else 1.0, widest / picture.width, highest / picture.height)
+    width, height = max(2, round(picture.width * scale)), max(2, round(picture.height * scale))
+    bgr: Array = picture.reformat(width=width, height=height, format="bgr24").to_ndarray()
+    return bgr
+
+
+def boxed(bgr: Array, covered: CoveredFrame) -> Array:
+    """Its boxes and ids drawn on what shrunk() gave; that picture itself."""
+    tracked = covered.tracked
+    scale = np.array([bgr.shape[1] / tracked.frame.size[0], bgr.shape[0] / tracked.frame.size[1]] * 2)
+    thick = max(1, round(bgr.shape[0] / 360))
+    size = max(0.4, bgr.shape[0] / 900)
+    for box in tracked.boxes:
+        if not box.id:  # the one that covers all over
+            continue
+        x0, y0, x1, y1 = (int(v) for v in np.round(np.array(box.xyxy) * scale))
+        cv2.rectangle(bgr, (x0, y0), (x1, y1), COLOURS[box.state], thick, cv2.LINE_AA)
+        at = max(0, x0), max(round(22 * size), y0 - 4)
+        cv2.putText(bgr, str(box.id), at, cv2.FONT_HERSHEY_SIMPLEX, size, COLOURS[box.state], thick, cv2.LINE_AA)
+    return bgr
+
+
+def encode(bgr: Array) -> bytes:
+    """As JPEG. Raises SinkLost where that cannot be done."""
+    ok, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    if not ok:
+        raise SinkLost("the picture cannot be compressed", f"{bgr.shape[1]}x{bgr.shape[0]}")
+    return data.tobytes()

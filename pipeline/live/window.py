@@ -1,0 +1,263 @@
+"""A window on this desktop: all cameras as they leave, with their figures, and keys to change how. Extra `window`.
+
+SDL wants its window and its events on the thread that began the program, so the run's main loop calls show(). The
+panes' pictures are made ready on the outlets' threads; one that was not shown yet gives way to the next.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engines.boxes import Array
+from pipeline.errors import BadConfig, BadInput
+from pipeline.live.camera import State
+from pipeline.live.screen import boxed, shrunk
+from pipeline.types import CoveredFrame
+from pipeline.video.uri import redact
+
+if TYPE_CHECKING:
+    from pipeline.live.run import Channel
+
+try:
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    import pygame
+except ImportError:  # the extra is not installed; Window says so
+    pygame = None  # type: ignore[assignment]
+
+TITLE = "facestream"
+SIZE = (960, 540)  # pixels at first; then the first picture's, if it is smaller
+PACE_S = 1 / 60  # between two looks at the keys
+HELP = "M boxes   H cover   F full screen   Q quit"
+HELP_S = 10.0
+BACK, DIM, TEXT, BAD = (21, 23, 26), (154, 164, 176), (240, 240, 240), (255, 107, 107)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture that is ready. bgr: uint8 [h, w, 3]; came_s: wall-clock time at which its frame came in."""
+
+    bgr: Array
+    came_s: float
+
+
+class Pane:
+    """One camera's part of the window: the outlet that takes its frames."""
+
+    def __init__(self, channel: Channel, window: Window) -> None:
+        self.name, self.channel, self._window = f"window {channel.name}", channel, window
+        self.room = SIZE  # for the picture, in pixels
+        self.newest: Shown | None = None
+        self.last: Shown | None = None  # what the window shows
+        self.written = self.dropped = 0
+        self._times: deque[float] = deque(maxlen=30)  # of pictures that were shown
+        self.latency_ms = 0.0
+
+    def write(self, covered: CoveredFrame) -> None:
+        bgr = shrunk(covered, *self.room, enlarge=True)
+        if self.channel.tuner.boxes:
+            boxed(bgr, covered)
+        self.dropped += self.newest is not None
+        self.newest = Shown(bgr, self.channel.camera.epoch_s + (covered.tracked.frame.time_s or 0.0))
+        self.written += 1
+        self._window.wake()
+
+    def close(self) -> None:
+        """The last picture stays."""
+
+    def abort(self) -> None:
+        """The last picture stays."""
+
+    def take(self) -> Shown | None:
+        """The picture to show now."""
+        shown, self.newest = self.newest, None
+        if shown is not None:
+            self.last = shown
+            self._times.append(time.monotonic())
+            self.latency_ms = 1000 * (time.time() - shown.came_s)
+        return self.last
+
+    @property
+    def fps(self) -> float:
+        """Pictures shown a second, over the last thirty; 0 when none came for two seconds."""
+        times = list(self._times)
+        if len(times) < 2 or time.monotonic() - times[-1] > 2:
+            return 0.0
+        return (len(times) - 1) / max(times[-1] - times[0], 1e-3)
+
+
+class Window:
+    """Opens with start(), on the main thread; then show() again and again until it is False; then stop()."""
+
+    def __init__(self, channels: Sequence[Channel]) -> None:
+        """Raises BadConfig where the extra is missing. channels: the run's, in the order of their panes."""
+        if pygame is None:
+            raise BadConfig("the window needs one more library", "window", "pip install 'facestream[window]'")
+        self._channels = channels
+        self.panes: list[Pane] = []
+        self._news = threading.Event()
+        self._screen: Any = None
+        self._before: tuple[int, int] | None = None  # its size, while it fills the screen
+        self._sized = False  # to the first picture, or by hand
+        self._help_s = self._drawn_s = 0.0
+        self._note = self.failed = ""
+
+    def pane(self, channel: Channel) -> Pane:
+        self.panes.append(Pane(channel, self))
+        return self.panes[-1]
+
+    def wake(self) -> None:
+        """A pane has a new picture; from any thread."""
+        self._news.set()
+
+    def start(self) -> None:
+        """Raises BadInput where there is no display."""
+        try:
+            pygame.display.init()
+            pygame.font.init()
+            wished = os.environ.get("SDL_VIDEODRIVER", "")
+            if pygame.display.get_driver() in ("offscreen", "dummy") and not wished:  # SDL's last resorts
+                raise pygame.error("no display")
+            self._screen = pygame.display.set_mode(SIZE, pygame.RESIZABLE)
+        except pygame.error as error:
+            pygame.display.quit()
+            do = "run it on a desktop, or look at a page: --to http://127.0.0.1:8080"
+            raise BadInput(f"cannot be opened ({error})", "window", do) from None
+        pygame.display.set_caption(TITLE)
+        self._font = pygame.font.Font(None, 20)
+        self._help_s = time.monotonic() + HELP_S
+        self._arrange()
+
+    def stop(self) -> None:
+        if self._screen is not None:
+            self._screen = None
+            pygame.font.quit()
+            pygame.display.quit()
+
+    def show(self) -> bool:
+        """Wait a moment for a picture, obey the keys and draw; False when the window was closed, or when the display
+        failed: then `failed` says how."""
+        try:
+            return self._show()
+        except pygame.error as error:
+            self.failed = str(error)
+            return False
+
+    def _show(self) -> bool:
+        fresh = self._news.wait(PACE_S)
+        self._news.clear()
+        for event in pygame.event.get():
+            if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and not self._obey(event)):
+                return False
+            if event.type == pygame.VIDEORESIZE:
+                self._screen, self._sized = pygame.display.get_surface(), True
+                self._arrange()
+        if fresh or time.monotonic() - self._drawn_s > 0.25:
+            self._draw()
+        return True
+
+    def _obey(self, event: Any) -> bool:
+        """False when the key ends the run."""
+        key = event.key
+        if key in (pygame.K_q, pygame.K_ESCAPE):
+            return False
+        if key == pygame.K_f:
+            self._fill()
+        elif key == pygame.K_m:
+            self._turn("mode")
+        elif key == pygame.K_h:
+            self._turn("hide")
+        else:
+            self._help_s = time.monotonic() + HELP_S
+        return True
+
+    def _fill(self) -> None:
+        """Full screen, or back."""
+        if self._before is None:
+            self._before, size, how = self._screen.get_size(), pygame.display.get_desktop_sizes()[0], pygame.FULLSCREEN
+        else:
+            size, self._before, how = self._before, None, pygame.RESIZABLE
+        self._screen, self._sized = pygame.display.set_mode(size, how), True
+        self._arrange()
+
+    def _turn(self, key: str) -> None:
+        """The next choice, for all cameras."""
+        for channel in self._channels:
+            shown = channel.tuner.shown
+            choices = shown["choices"][key]
+            wish = choices[(choices.index(shown[key]) + 1) % len(choices)]
+            self._note = key + (f": {wish}" if len(choices) > 1 else ": the run allows no other (live.change)")
+            if wish != shown[key]:
+                channel.tune({key: wish})
+        self._help_s = time.monotonic() + HELP_S / 3
+
+    def _arrange(self) -> None:
+        """Give each pane its room."""
+        width, height = self._screen.get_size()
+        columns = math.ceil(math.sqrt(max(1, len(self.panes))))
+        rows = math.ceil(max(1, len(self.panes)) / columns)
+        for pane in self.panes:
+            pane.room = max(2, width // columns), max(2, height // rows)
+
+    def _fit(self, picture: Array) -> None:
+        """The window as large as the first camera's picture wants it, once."""
+        self._sized = True
+        height, width = picture.shape[:2]
+        size = (SIZE[0], round(SIZE[0] * height / width)) if width >= height else (SIZE[1] * width // height, SIZE[1])
+        if len(self.panes) == 1 and size != self._screen.get_size():
+            self._screen = pygame.display.set_mode(size, pygame.RESIZABLE)
+            self._arrange()
+
+    def _draw(self) -> None:
+        self._drawn_s = time.monotonic()
+        shown = [pane.take() for pane in self.panes]
+        if not self._sized and shown and shown[0] is not None:
+            self._fit(shown[0].bgr)
+        self._screen.fill(BACK)
+        for number, (pane, picture) in enumerate(zip(self.panes, shown, strict=True)):
+            width, height = pane.room
+            columns = max(1, self._screen.get_width() // width)
+            left, top = number % columns * width, number // columns * height
+            if picture is not None:
+                self._put(picture.bgr, left, top, width, height)
+            self._caption(pane, left, top)
+        if time.monotonic() < self._help_s:
+            words = f"{self._note}      {HELP}" if self._note else HELP
+            self._write(words, 8, self._screen.get_height() - 26, DIM)
+        else:
+            self._note = ""
+        pygame.display.flip()
+
+    def _put(self, bgr: Array, left: int, top: int, width: int, height: int) -> None:
+        surface = pygame.image.frombuffer(bgr.tobytes(), (bgr.shape[1], bgr.shape[0]), "BGR")
+        if surface.get_width() > width or surface.get_height() > height:  # made before the window shrank
+            scale = min(width / surface.get_width(), height / surface.get_height())
+            surface = pygame.transform.scale_by(surface, scale)
+        middle = left + (width - surface.get_width()) // 2, top + (height - surface.get_height()) // 2
+        self._screen.blit(surface, middle)
+
+    def _caption(self, pane: Pane, left: int, top: int) -> None:
+        channel = pane.channel
+        status, settings = channel.camera.status, channel.tuner.now
+        words = [channel.name, f"{pane.fps:.1f} fps", f"{pane.latency_ms:.0f} ms", f"{settings.mode}, {settings.hide}"]
+        dropped = channel.counts.dropped + channel.counts.outlets_dropped + pane.dropped
+        words += [f"{dropped} dropped"] * bool(dropped)
+        self._write("   ".join(words), left + 8, top + 8, TEXT)
+        trouble = channel.guard.trouble
+        if status.state not in (State.LIVE, State.ENDED):
+            trouble = ", ".join(filter(None, (str(status.state), status.message)))
+        if trouble:
+            self._write(redact(trouble), left + 8, top + 32, BAD)
+
+    def _write(self, text: str, left: int, top: int, colour: tuple[int, int, int]) -> None:
+        words = self._font.render(text, True, colour)
+        shade = pygame.Surface((words.get_width() + 8, words.get_height() + 6), pygame.SRCALPHA)
+        shade.fill((0, 0, 0, 150))
+        self._screen.blit(shade, (left - 4, top - 3))
+        self._screen.blit(words, (left, top))

@@ -1,0 +1,78 @@
+"""`facestream bench`: a whole job beside its limit and its peers, or the detectors alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.errors import BadConfig, BadInput
+from pipeline.flags import config_of, covering, say, shared
+from pipeline.measure import bench as detectors_bench
+from pipeline.measure.against import TOOLS
+from pipeline.measure.stages import bench as bench_job
+
+_DEMO = Path(__file__).parents[2] / "tools" / "demo.mp4"
+
+
+@click.command()
+@click.argument("video", required=False, metavar="[INPUT]")
+@click.option("--detector", "detectors", is_flag=True, help="time the detectors alone, beside YuNet and CenterFace")
+@click.option(
+    "--against", metavar="NAME", help="deface: time it on the same clip; with --detector: whom the ratios are to"
+)
+@click.option("--command", metavar="PATH", help="deface's executable, best in an environment of its own")
+@click.option("--rounds", type=click.IntRange(1, 1000), help="how often; medians are given  [default: 1, detectors 15]")
+@click.option("--peer-frames", type=click.IntRange(0, 100_000), default=0,
+              help="give deface only so many frames, which are timed with ours too; 0: all")  # fmt: skip
+@click.option("--threads", default=1, show_default=True, help="CPU threads of each detector")
+@click.option("--engine", "engines", multiple=True, metavar="FILE", help="with --detector: time this .onnx or .xml too")
+@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@covering
+@shared
+def bench(
+    video: str | None, detectors: bool, against: str | None, command: str | None, rounds: int | None, peer_frames: int,
+    threads: int,
+    engines: tuple[str, ...], as_json: bool, **flags: Any,
+) -> int:  # fmt: skip
+    """Time a whole job (CPU by stage, frames/s, peak memory) beside decoding and encoding alone, and beside deface.
+
+    Everything runs in turn on this machine, each pass in a process of its own; nothing that is written stays.
+    """
+    if detectors:
+        return _detectors(rounds or 15, threads, against or "yunet", engines, as_json)
+    if against is not None and against not in TOOLS:
+        raise BadConfig(f"there is no {against} to run", "--against", "known: " + ", ".join(TOOLS))
+    if video is None and not _DEMO.is_file():
+        raise BadInput("no video is given", do="name one")
+    config = config_of(flags)
+    peers = _ways(config.encode.preset, config.encode.crf) if against else {}
+    result = bench_job(
+        Path(video or _DEMO), config, peers, command, rounds or 1,
+        (lambda _: None) if flags["quiet"] else lambda what: say("round", what),
+        peer_frames,
+    )  # fmt: skip
+    print(result.table())
+    if as_json:
+        print(json.dumps(result.as_dict()))
+    return 0
+
+
+def _ways(preset: str, crf: float) -> dict[str, tuple[str, ...]]:
+    """How deface is timed: as it comes, at the size it advises for speed, and that with our encoder's words."""
+    encoder = {"codec": "libx264", "output_params": ["-preset", preset, "-crf", f"{crf:g}"]}
+    same = ("--ffmpeg-config", json.dumps(encoder))
+    small = ("--scale", "640x360")
+    return {"deface": (), "deface 640x360": small, f"deface 640x360, {preset}": (*small, *same)}
+
+
+def _detectors(rounds: int, threads: int, against: str, engines: tuple[str, ...], as_json: bool) -> int:
+    timings, absent = detectors_bench.time_detectors(rounds, threads, against, engines, progress=True)
+    for line in absent:
+        say("warning", line)
+    print(detectors_bench.table(timings, against if against in timings else next(iter(timings))))
+    if as_json:
+        print(json.dumps({"detectors": detectors_bench.as_json(timings)}))
+    return 0

@@ -1,0 +1,190 @@
+"""From a video stream's packets to numbered frames with their times, and a count of what could not be decoded."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+import av
+import av.container
+import av.stream
+from av.codec.context import ThreadType
+from av.format import Flags as FormatFlags
+
+from pipeline.types import Frame
+from pipeline.video.picture import rotation_of, to_planar
+
+_BACKWARD = Fraction(1, 10)  # seconds; less than that is jitter
+_WAIT = 64  # pictures without a time that are kept at a file's beginning until one has it
+Packet: TypeAlias = "av.Packet[av.stream.Stream]"  # PyAV's class takes no [] when it runs
+
+
+class Decoder:
+    """Decodes one video stream, going on after errors.
+
+    undecodable: packets that gave no picture. damaged: pictures that were decoded with errors in them.
+    """
+
+    def __init__(
+        self,
+        video: av.VideoStream,
+        threads: int,
+        low_delay: bool,
+        reopen: Callable[[], av.container.InputContainer] | None,
+    ) -> None:
+        """low_delay: keep no frame back for the sake of threads. reopen: opens the source again, where that can be."""
+        self.undecodable = self.damaged = self.frames = 0
+        self._video = video
+        self._time_base = Fraction(video.time_base or Fraction(1, 1000))
+        self._avi = video.container.format.name == "avi"
+        # In AVI the tail cannot be told by its times, see _decode_tail().
+        video.thread_type = ThreadType.SLICE if low_delay or self._avi else ThreadType.AUTO
+        video.thread_count = threads
+        self.reopen = None if self._avi else reopen
+        self._waiting: list[av.VideoFrame] | None = None if low_delay else []
+        self._fed = 0
+        self._sound = False  # a picture without damage has come
+        self._last_pts: int | None = None
+        self._step = 1  # between the last two pictures
+        self._first_dts: int | None = None
+        self._delay: int | None = None  # by which the decoder's clock runs ahead of the pictures
+
+    def decode(self, packet: Packet) -> Iterator[Frame]:
+        """The frames that a packet completes."""
+        self._fed += 1
+        if self._first_dts is None:
+            self._first_dts = packet.dts
+        try:
+            pictures = self._video.codec_context.decode(packet)
+        except av.FFmpegError:
+            self.undecodable += 1
+            return
+        for picture in pictures:
+            yield from self._lead_in(picture)
+
+    def _lead_in(self, picture: av.VideoFrame) -> Iterator[Frame]:
+        """A picture's frame. Files may begin with pictures without a time (Matroska before zero): they are counted back
+        from the first that has one."""
+        if self._waiting is None or self._avi:
+            yield self._frame(picture)
+            return
+        self._waiting.append(picture)
+        timed = picture.pts is not None or picture.dts is not None
+        if timed or len(self._waiting) > _WAIT:
+            yield from self._let_in(picture)
+
+    def _let_in(self, last: av.VideoFrame) -> Iterator[Frame]:
+        waiting, self._waiting = self._waiting or [], None
+        at = last.pts if last.pts is not None else last.dts
+        step = max(1, last.duration)
+        for back, picture in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
+            if picture.pts is None and picture.dts is None:
+                picture.pts = (len(waiting) - 1 - back) * step if at is None else at - back * step
+            yield self._frame(picture)
+
+    def flush(self) -> Iterator[Frame]:
+        """The frames that are still held back at the end."""
+        pictures: list[av.VideoFrame] = []
+        failed = False
+        try:
+            pictures = self._video.codec_context.decode(None)
+        except av.FFmpegError:
+            failed = True
+        for picture in pictures:
+            yield from self._lead_in(picture)
+        if self._waiting:
+            yield from self._let_in(self._waiting[-1])
+        if self.reopen is not None and self._fed > self.frames + self.undecodable:
+            yield from self._decode_tail(self.reopen)
+        elif failed:
+            self.undecodable += 1
+
+    def _decode_tail(self, reopen: Callable[[], av.container.InputContainer]) -> Iterator[Frame]:
+        """What a threaded decoder still held when a broken packet near the end stopped its flush.
+
+        PyAV neither asks it for more then nor always says so. The last group of pictures is decoded again, without
+        threads, and what comes behind the last frame is taken. Mostly nothing does: some codecs have packets that hold
+        no frame of their own.
+        """
+        last = self._last_pts
+        if last is None:
+            return
+        with contextlib.suppress(av.FFmpegError), reopen() as again:
+            stream = again.streams[self._video.index]
+            assert isinstance(stream, av.VideoStream)
+            stream.thread_type = ThreadType.SLICE
+            again.seek(last, stream=stream)
+            for packet in again.demux(stream):
+                try:
+                    pictures = stream.codec_context.decode(packet)
+                except av.FFmpegError:
+                    self.undecodable += packet.pts is not None and packet.pts > last
+                    continue
+                for picture in pictures:
+                    if picture.pts is not None and picture.pts > last:
+                        yield self._frame(picture)
+
+    def _frame(self, picture: av.VideoFrame) -> Frame:
+        """Number a picture, settle its time and bring it into a planar format."""
+        pts = self._time(picture)
+        if pts is not None:
+            self._step = max(1, pts - self._last_pts) if self._last_pts is not None else max(1, picture.duration)
+            self._last_pts = pts
+        picture.pts, picture.time_base = pts, self._time_base  # pictures from a flush come without
+        if picture.is_corrupt:
+            self.damaged += self._sound  # a recording may start amid a group of pictures: that is no damage
+        else:
+            self._sound = True
+        frame = Frame(self.frames, pts, self._time_base, to_planar(picture), rotation_of(picture))
+        self.frames += 1
+        return frame
+
+    def _time(self, picture: av.VideoFrame) -> int | None:
+        """A picture's time in the stream's units.
+
+        AVI stores decoding times only. They come out evenly with the pictures, but late by as many frames as the
+        decoder holds back to bring them into order, and not at all with the last ones.
+        """
+        if not self._avi:
+            return picture.pts if picture.pts is not None else picture.dts
+        if self._delay is None and picture.dts is not None:
+            self._delay = picture.dts - (self._first_dts or 0)
+        if picture.dts is not None and self._delay is not None:
+            return picture.dts - self._delay
+        return None if self._last_pts is None else self._last_pts + self._step
+
+
+class Seams:
+    """Lets time run on where a recording is put together from several, each of which begins anew.
+
+    Transport streams may do that. The times of the others are taken as they are, backward or not.
+    """
+
+    def __init__(self, container: av.container.InputContainer) -> None:
+        self.found = False
+        discontinuous: Any = FormatFlags.ts_discont.value
+        self._possible = bool(container.format.flags & discontinuous)
+        self._ends: dict[int, Fraction] = {}  # seconds up to which each stream has come
+        self._offsets = [Fraction(0)]  # of each part
+        self._part: dict[int, int] = {}  # in which each stream is: they do not cross a seam together
+
+    def settle(self, packet: Packet) -> None:
+        """Move a packet's times to behind the last seam."""
+        if not self._possible or packet.dts is None:
+            return
+        unit, index = packet.time_base, packet.stream_index
+        part = self._part.setdefault(index, len(self._offsets) - 1)
+        dts = packet.dts * unit + self._offsets[part]
+        if dts < self._ends.get(index, dts) - _BACKWARD:
+            part = self._part[index] = part + 1
+            if part == len(self._offsets):
+                self._offsets.append(max(self._ends.values()) - packet.dts * unit)
+            dts = packet.dts * unit + self._offsets[part]
+            self.found = True
+        self._ends[index] = dts + (packet.duration or 0) * unit
+        shift = round(self._offsets[part] / unit)
+        if shift:
+            packet.dts += shift
+            packet.pts = None if packet.pts is None else packet.pts + shift

@@ -1,0 +1,61 @@
+"""What is asked of a source, and how FFmpeg is told."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.video.uri import Kind, Uri
+
+# Not nobuffer: it throws away what was read to find out what comes, the key picture that a camera begins with among it.
+_LIVE_OPTIONS = {
+    "flags": "low_delay",
+    "probesize": "500000",
+    "analyzeduration": "500000",
+    "export_side_data": "prft",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """threads: decoder threads, 0 for one a core. Time-outs in seconds, for live sources only.
+
+    data: data streams of files come along too; they may say where each picture was taken.
+    tls_verify: rtsps:// and https:// servers must show a certificate that ca_file (or the system) vouches for.
+    camera_size (width, height), camera_fps, camera_format (`mjpeg`, `yuyv422`, ...): what is asked of a webcam; None
+    and "" leave it the choice. patrol: called with each packet of a live source; what it raises ends the reading.
+    hardware: a setting of run.hardware.
+    """
+
+    threads: int = 0
+    open_timeout_s: float = 5.0
+    read_timeout_s: float = 2.0
+    rtsp_transport: str = "tcp"
+    data: bool = False
+    tls_verify: bool = True
+    ca_file: str = ""
+    camera_size: tuple[int, int] | None = None
+    camera_fps: float | None = None
+    camera_format: str = ""
+    patrol: Callable[[], None] | None = None
+    hardware: str = "off"
+
+
+def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
+    """FFmpeg's options for a source that is not a file."""
+    chosen = dict(_LIVE_OPTIONS)
+    if uri.kind is Kind.RTSP:
+        chosen["rtsp_transport"] = options.rtsp_transport
+    if options.tls_verify and uri.text.lower().startswith(("rtsps:", "https:")):
+        chosen["tls_verify"] = "1"
+        if ca_file := options.ca_file or ssl.get_default_verify_paths().cafile:
+            chosen["ca_file"] = ca_file
+    if uri.kind is Kind.WEBCAM:
+        if options.camera_size is not None:
+            chosen["video_size"] = "{}x{}".format(*options.camera_size)
+        if options.camera_fps is not None:
+            chosen["framerate"] = f"{options.camera_fps:g}"
+        if options.camera_format:
+            chosen["input_format"] = options.camera_format
+    return chosen

@@ -1,0 +1,336 @@
+"""Covered frames into a file, with the source's sound and subtitles beside them.
+
+The file is written under a hidden name in the folder it belongs in and gets its own name when it is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import av.container
+import av.stream
+
+from pipeline.errors import BadInput, SinkLost
+from pipeline.types import CoveredFrame, SidePacket, StreamInfo
+from pipeline.video.decode import Packet
+from pipeline.video.encode import (
+    Container,
+    EncodeOptions,
+    add_video,
+    container_for,
+    container_options,
+    encoder_for,
+    for_encoder,
+)
+from pipeline.video.extras import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, words_of
+from pipeline.video.hardware import HARDWARE
+from pipeline.video.output import Temporary, check
+from pipeline.video.picture import duplicate
+from pipeline.video.still import FORMATS, ImageSink
+from pipeline.video.uri import redact
+
+# A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
+_LATE_START_S = 10
+# An AVI names a block size for its sound that makes FFmpeg write constant-rate sound into another, and PyAV cannot
+# clear it. A stream set up for an encoder has none; the encoder never runs.
+_AVI_ENCODERS = {"mp3": "libmp3lame", "ac3": "ac3", "aac": "aac"}
+_KEPT_METADATA = ("language",)  # all else may say who, where and with what
+
+
+class Sink(Protocol):
+    """Takes covered frames and side packets. After the last one call close(), after a failure abort()."""
+
+    warnings: list[str]
+
+    def write(self, covered: CoveredFrame) -> None: ...
+
+    def copy(self, packet: SidePacket) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def open_sink(
+    path: str | os.PathLike[str], info: StreamInfo, options: EncodeOptions | None = None
+) -> FileSink | ImageSink:
+    """A sink for one file, its temporary file made.
+
+    Raises BadInput for a path that cannot be written, see check_output(), and BadConfig for options that cannot be met.
+    """
+    options = options or EncodeOptions()
+    target = check_output(path, options, [info.source])
+    if target.suffix.lower() in FORMATS:
+        if info.still is None:
+            raise BadInput("a video cannot be written as a picture", str(target), "name a video file, as out.mp4")
+        return ImageSink(Temporary(target), info)
+    container = container_for(target)
+    encoder = encoder_for(container, info, options)
+    return FileSink(Temporary(target), container, encoder, info, options)
+
+
+def check_output(
+    path: str | os.PathLike[str], options: EncodeOptions, inputs: Iterable[str | os.PathLike[str]] = ()
+) -> Path:
+    """The output's path, after all that can be known before any work starts. Raises BadInput."""
+    target = Path(path)
+    if not os.path.isdir(target) and target.suffix.lower() not in FORMATS:
+        container_for(target)
+    check(target, options.overwrite, inputs)
+    return target
+
+
+class FileSink:
+    """A video file.
+
+    Time stamps stay the source's. What a container cannot hold of them: Matroska counts milliseconds, MPEG-TS and FLV
+    cannot start below zero (all streams are moved together), AVI has one frame rate. Live sources start at zero.
+    """
+
+    def __init__(
+        self,
+        temporary: Temporary,
+        container: Container,
+        encoder: str,
+        info: StreamInfo,
+        options: EncodeOptions,
+    ) -> None:
+        self.warnings: list[str] = [f"{what} is not copied" for what in info.left_out]
+        self._path, self._temporary = temporary.target, temporary
+        self._kind, self._encoder, self._info, self._options = container, encoder, info, options
+        self._output: av.container.OutputContainer | None = None
+        self._sides: dict[int, av.stream.Stream] = {}
+        self._holdable = [side for side in info.sides if self._can_hold(side)]
+        self._note_extras()
+        self._waiting: list[SidePacket] = []  # until the first frame tells what the header must say
+        self._shift = Fraction(0)  # seconds taken off every time stamp
+        self._last_pts: int | None = None
+        self._last_dts: dict[int, int] = {}
+        self._late = 0
+
+    def write(self, covered: CoveredFrame) -> None:
+        """Encode a frame. Frames come in the order of their times; one that does not is moved just behind the last.
+
+        Raises BadInput where the first frame cannot be encoded at all, SinkLost where the file cannot be written.
+        """
+        picture = covered.picture
+        if self._output is None:
+            if picture.pts is None:  # a live source's first frame: where it belongs cannot be known
+                return
+            self._start(picture)
+        picture = self._in_time(for_encoder(picture, self._video))
+        try:
+            for packet in self._video.encode(picture):
+                self._mux_video(packet)
+        except (av.FFmpegError, ValueError) as error:
+            raise self._lost(error) from None
+
+    def copy(self, packet: SidePacket) -> None:
+        """Copy an audio or subtitle packet. The packet itself is left as it is, for other sinks. Raises SinkLost."""
+        if self._output is None:
+            self._waiting.append(packet)
+            return
+        stream = self._sides.get(packet.packet.stream_index)
+        if stream is None or _is_filler(packet.packet, stream):
+            return
+        copy = _copy(packet.packet, stream, self._shift)
+        if not self._in_order(copy):
+            return
+        try:
+            self._output.mux(copy)
+        except (av.FFmpegError, ValueError) as error:
+            raise self._lost(error) from None
+
+    def close(self) -> None:
+        """Finish the file and give it its name. Raises SinkLost, and then leaves nothing, where that fails."""
+        if self._output is None:
+            self.abort()
+            raise SinkLost("no frame arrived, nothing was written", str(self._path))
+        try:
+            self._drain()
+            self._output.close()
+            if not self._options.overwrite and self._path.exists():
+                raise FileExistsError(errno.EEXIST, "another program wrote the output meanwhile")
+            self._temporary.keep()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            self.abort()
+            raise self._lost(error) from None
+        if self._late:
+            self.warnings.append(f"{self._late} side packets came without a usable time and are left out")
+
+    def _drain(self) -> None:
+        for packet in self._video.encode(None):
+            self._mux_video(packet)
+
+    def abort(self) -> None:
+        """Leave nothing behind. May follow anything, and may be called twice."""
+        if self._output is not None:
+            with contextlib.suppress(av.FFmpegError, OSError, ValueError):  # the trailer of a file that goes anyway
+                self._output.close()
+        self._temporary.drop()
+
+    def _start(self, picture: av.VideoFrame) -> None:
+        """Write the header, now that a picture shows what is in it."""
+        muxer = container_options(self._kind, self._info)
+        if self._options.keep_metadata and self._kind.format in ("mp4", "mov"):
+            muxer["movflags"] = "use_metadata_tags"
+        output = av.open(os.fspath(self._temporary.path), "w", format=self._kind.format, container_options=muxer)
+        try:
+            self._video = add_video(output, self._kind, self._encoder, self._info, picture, self._options)
+            for side in self._holdable:
+                self._sides[side.index] = _add_side(output, side, self._kind.format, self._options.keep_metadata)
+            self._start_shift(picture)
+            self._add_extras(output)
+            output.start_encoding()
+        except (av.FFmpegError, ValueError) as error:
+            size = f"{picture.width}x{picture.height} {picture.format.name}"
+            what = f"{self._encoder} cannot encode {size} into {self._kind.format} ({_reason(error)})"
+            absent = "is its device there? Else " if self._encoder in HARDWARE else ""
+            raise BadInput(what, str(self._path), f"{absent}choose another codec or suffix") from None
+        self._output = output
+        waiting, self._waiting = self._waiting, []
+        for packet in waiting:
+            self.copy(packet)
+
+    def _start_shift(self, picture: av.VideoFrame) -> None:
+        start = (picture.pts or 0) * self._info.time_base
+        if self._info.live:
+            self._shift = start
+        elif start > _LATE_START_S and self._kind.format not in self._info.container.split(","):
+            self.warnings.append(f"the source starts at {float(start):.0f} s; the output starts at 0")
+            self._shift = start
+
+    def _note_extras(self) -> None:
+        """Say what the container or the encoder cannot hold of what stands beside the streams."""
+        info, kind = self._info, self._kind.format
+        if info.chapters and kind not in HOLD_CHAPTERS:
+            self.warnings.append(f"the chapters are left out: {kind} does not hold them")
+        if info.attachments and kind not in HOLD_ATTACHMENTS:
+            self.warnings.append(f"the attached fonts are left out: {kind} does not hold them")
+        if info.light is not None and not info.light.params(self._encoder):
+            self.warnings.append(f"the HDR light levels are left out: {self._encoder} does not write them")
+        if info.interlaced and self._encoder != "libx264":
+            self.warnings.append(f"the interlaced pictures are not marked so: {self._encoder} does not do that")
+
+    def _add_extras(self, output: av.container.OutputContainer) -> None:
+        info = self._info
+        if info.chapters and self._kind.format in HOLD_CHAPTERS:
+            add_chapters(output, info.chapters, self._shift)
+        if self._kind.format in HOLD_ATTACHMENTS:
+            for file in info.attachments:
+                output.add_attachment(file.name, file.mimetype, file.data)
+        if self._options.keep_metadata:
+            output.metadata.update(words_of(info.metadata))
+            if info.video is not None:
+                self._video.metadata.update(words_of(info.video.metadata.items()))
+
+    def _in_time(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """A picture with a time behind the last one's: encoders take no other."""
+        pts, last = picture.pts, self._last_pts
+        if last is not None and (pts is None or pts <= last):
+            pts = last + 1
+            picture = duplicate(picture)  # the caller's may go to other sinks
+            picture.pts = pts
+        self._last_pts = pts
+        return picture
+
+    def _in_order(self, copy: Packet) -> bool:
+        """Whether a side packet's time fits behind the last one's of its stream; notes it."""
+        index, dts = copy.stream_index, copy.dts
+        if dts is not None and dts < 0 and self._shift:
+            return False  # from before the first frame of a source whose clock starts anywhere
+        last = self._last_dts.get(index)
+        again = last is not None and dts is not None and (dts < last or (dts == last and copy.stream.type == "audio"))
+        if dts is None or again:
+            self._late += 1
+            return False
+        self._last_dts[index] = dts
+        return True
+
+    def _mux_video(self, packet: Packet) -> None:
+        assert self._output is not None
+        if self._shift:
+            offset = round(self._shift / packet.time_base)
+            packet.pts, packet.dts = (packet.pts or 0) - offset, (packet.dts or 0) - offset
+        if self._kind.format == "avi":
+            self._snap(packet)
+        self._output.mux(packet)
+
+    def _snap(self, packet: Packet) -> None:
+        """Put a packet on AVI's grid, where two frames of a varying rate may fall on one point."""
+        grid = self._video.time_base
+        assert grid is not None
+        tick = round((packet.dts or 0) * packet.time_base / grid)
+        last = self._last_dts.get(self._video.index)
+        tick = tick if last is None else max(tick, last + 1)
+        self._last_dts[self._video.index] = tick
+        packet.pts = packet.dts = tick
+        packet.duration = 1
+        packet.time_base = grid
+
+    def _can_hold(self, side: av.stream.Stream) -> bool:
+        """Whether the container takes a stream, found out by writing a header into memory."""
+        try:
+            with av.open(io.BytesIO(), "w", format=self._kind.format) as trial:
+                _add_side(trial, side, self._kind.format, False)
+                trial.start_encoding()
+            return True
+        except (av.FFmpegError, ValueError):
+            name = side.codec_context.codec.canonical_name if side.codec_context is not None else str(side.index)
+            self.warnings.append(f"the {name} {side.type} stream is left out: {self._kind.format} does not hold it")
+            return False
+
+    def _lost(self, error: Exception) -> SinkLost:
+        return SinkLost(f"writing failed: {_reason(error)}", str(self._path))
+
+
+def _reason(error: Exception) -> str:
+    number = getattr(error, "errno", None)
+    known = {errno.ENOSPC: "the disk is full", errno.EFBIG: "the file grew too large", errno.EDQUOT: "over the quota"}
+    return known.get(number or 0) or redact(getattr(error, "strerror", None) or error)
+
+
+def _add_side(
+    output: av.container.OutputContainer, template: av.stream.Stream, kind: str, words: bool
+) -> av.stream.Stream:
+    encoder = None
+    if kind == "avi" and template.codec_context is not None:
+        encoder = _AVI_ENCODERS.get(template.codec_context.codec.canonical_name)
+    stream: av.stream.Stream
+    if encoder is not None and isinstance(template, av.AudioStream):
+        stream = output.add_stream(encoder, rate=template.codec_context.sample_rate, layout=template.layout)
+    else:
+        stream = output.add_stream_from_template(template)
+    kept = words_of(template.metadata.items())
+    stream.metadata.update({key: text for key, text in kept.items() if words or key in _KEPT_METADATA})
+    stream.disposition = template.disposition
+    return stream
+
+
+def _is_filler(packet: Packet, stream: av.stream.Stream) -> bool:
+    """MP4 fills the time between two subtitles with empty ones; its muxer makes them anew."""
+    return packet.size == 2 and stream.type == "subtitle" and stream.codec_context.name == "mov_text"
+
+
+def _copy(packet: Packet, stream: av.stream.Stream, shift: Fraction) -> Packet:
+    """A packet with the same bytes, times and side data for another stream; muxing changes the packet it is given."""
+    copy: Packet = av.Packet(bytes(packet))
+    copy.stream = stream
+    copy.time_base = packet.time_base
+    offset = round(shift / packet.time_base)
+    dts = packet.dts if packet.dts is not None else packet.pts
+    copy.pts = None if packet.pts is None else packet.pts - offset
+    copy.dts = None if dts is None else dts - offset
+    copy.duration = packet.duration
+    copy.is_keyframe = packet.is_keyframe
+    for data in packet.iter_sidedata():
+        copy.set_sidedata(data)
+    return copy

@@ -1,0 +1,338 @@
+"""From a source's name to decoded frames, with the audio and subtitle packets that travel beside them.
+
+open(), items() and close() of a source belong on one thread: closing a container while another thread reads from it is
+a crash in FFmpeg, not an exception.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import av.container
+import av.stream
+
+from pipeline.errors import BadInput, SourceLost
+from pipeline.types import Frame, SidePacket, StreamInfo
+from pipeline.video import hardware
+from pipeline.video.decode import Decoder, Packet, Seams
+from pipeline.video.extras import Attachment, attachment_of, chapters_of, light_of, lost_light
+from pipeline.video.options import SourceOptions, live_options
+from pipeline.video.picture import display_matrix
+from pipeline.video.still import ImageSource
+from pipeline.video.uri import Kind, Uri, check_file, explain, parse
+from pipeline.video.whole import missing_bytes
+
+# Containers that say how long they are, and mean it: an end before that is a broken file.
+_PROMISING = ("mov", "matroska")
+SEGMENTS = 5  # times the usual time-out for HLS, where nothing comes until the next segment is whole
+
+
+class Source(Protocol):
+    """Frames and side packets in the order in which they were stored."""
+
+    uri: Uri
+
+    def open(self) -> StreamInfo:
+        """Open it and decode the first frame. Raises BadInput where no frame can be had."""
+        ...
+
+    def items(self) -> Iterator[Frame | SidePacket]:
+        """Everything in it, once. Raises SourceLost after the last item where a part was missing or damaged."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it. May be called twice, or without open()."""
+        ...
+
+
+def open_source(uri: Uri | str | os.PathLike[str], options: SourceOptions | None = None) -> Source:
+    """The source for a name, not open yet. Raises BadInput for a folder and for names that mean nothing."""
+    uri = uri if isinstance(uri, Uri) else parse(uri)
+    if uri.kind is Kind.FOLDER:
+        raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
+    return ImageSource(uri) if uri.kind is Kind.IMAGE else VideoSource(uri, options or SourceOptions())
+
+
+class VideoSource:
+    """A video file or a live source, through FFmpeg."""
+
+    def __init__(self, uri: Uri, options: SourceOptions) -> None:
+        self.uri = uri
+        self._options = options
+        self._container: av.container.InputContainer | None = None
+        self._first: list[Frame | SidePacket] = []
+        self._rest: Generator[Frame | SidePacket] | None = None
+        self._live = self._may_end = False
+        self._fault = ""  # why reading ended before the end
+        self._end: dict[int, Fraction] = {}  # seconds up to which each stream has been read
+        self._step = Fraction(0)  # seconds that the last video packet lasts
+
+    def open(self) -> StreamInfo:
+        if self.uri.kind is Kind.FILE:
+            check_file(Path(self.uri.text), self.uri.shown)
+        try:
+            self._container = self._open_container()
+            return self._start(self._container)
+        except av.FFmpegError as error:
+            self.close()
+            raise explain(error, self.uri) from None
+        except BadInput:
+            self.close()
+            raise
+
+    def _start(self, container: av.container.InputContainer) -> StreamInfo:
+        self._video = best_video(container, self.uri)
+        kind = self.uri.kind
+        self._may_end = kind in (Kind.FILE, Kind.LAVFI) or (kind is Kind.HTTP and container.duration is not None)
+        self._live = not self._may_end or (kind is Kind.LAVFI and "realtime" in self.uri.text)
+        reopen = self._open_container if kind is Kind.FILE else None
+        self._decoder = Decoder(self._video, self._options.threads, self._live, reopen)
+        self._seams = Seams(container)
+        self._clone_streams()
+        self._rest = self._read()
+        return self._info(self._read_first())
+
+    def items(self) -> Iterator[Frame | SidePacket]:
+        while self._first:
+            yield self._first.pop(0)
+        if self._rest is not None:
+            yield from self._rest
+
+    def sides(self) -> Iterator[SidePacket]:
+        """In the place of items(): what travels beside the pictures, which are not decoded any more."""
+        yield from (item for item in self._first if isinstance(item, SidePacket))
+        self._first.clear()
+        for packet in self._packets():
+            if packet.stream_index != self._video.index:
+                packet.stream = self._shelf[packet.stream_index]
+                yield SidePacket(packet)
+
+    def close(self) -> None:
+        if self._rest is not None:
+            self._rest.close()  # who goes on reading gets the end, not a crash in a container that is gone
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def _open_container(self) -> av.container.InputContainer:
+        text, kind = self.uri.text, self.uri.kind
+        if kind is Kind.FILE:  # absolute, or FFmpeg takes what stands before a colon for a protocol
+            return av.open(os.path.abspath(text), hwaccel=hardware.decoder(self._options.hardware))
+        if kind is Kind.LAVFI:
+            return av.open(text, format="lavfi")
+        options = live_options(self.uri, self._options)
+        hls = text.partition("?")[0].endswith(".m3u8")
+        container = self._open_live(text, options, SEGMENTS if hls else 1)
+        if container.format.name == "hls" and not hls:  # by another name
+            container.close()
+            container = self._open_live(text, live_options(self.uri, self._options), SEGMENTS)
+        return container
+
+    def _open_live(self, text: str, options: dict[str, str], patience: int) -> av.container.InputContainer:
+        timeout = (self._options.open_timeout_s, patience * self._options.read_timeout_s)
+        if self.uri.kind is Kind.WEBCAM:
+            return av.open(text, format="v4l2", options=options, timeout=timeout)
+        return av.open(text, options=options, timeout=timeout, hwaccel=hardware.decoder(self._options.hardware))
+
+    def _clone_streams(self) -> None:
+        """Copy the streams' descriptions into a container of their own.
+
+        A stream of a closed container points into freed memory, and sinks on other threads hold on to them.
+        """
+        assert self._container is not None
+        shelf = av.open(os.devnull, "w", format="null")
+        self._shelf: dict[int, av.stream.Stream] = {}
+        self._left_out: list[str] = []
+        self._attachments: list[Attachment] = []
+        wanted = ("audio", "subtitle", "data") if self._options.data else ("audio", "subtitle")
+        for stream in self._container.streams:
+            if (file := attachment_of(stream)) is not None:
+                self._attachments.append(file)
+                continue
+            if _is_made_anew(stream, self._container, self._options.data):
+                stream.discard = av.stream.Discard.all
+                continue
+            if stream.index == self._video.index or stream.type in wanted:
+                try:
+                    self._shelf[stream.index] = _clone(shelf, stream)
+                    continue
+                except (av.FFmpegError, ValueError):  # no decoder: FFmpeg does not know its parameters either
+                    pass
+            cover = stream.disposition & av.stream.Disposition.attached_pic
+            self._left_out.append("a cover picture" if cover else f"{stream.type} stream {stream.index}")
+            stream.discard = av.stream.Discard.all
+
+    def _read_first(self) -> Frame:
+        """Decode up to the first frame: only that tells the picture format, the rotation, and that there is one."""
+        assert self._rest is not None
+        try:
+            for item in self._rest:
+                self._first.append(item)
+                if isinstance(item, Frame):
+                    return item
+        except SourceLost as lost:
+            raise BadInput(f"no frame of it can be decoded ({lost.what})", self.uri.shown) from None
+        raise BadInput("there is no frame in it", self.uri.shown)
+
+    def _info(self, frame: Frame) -> StreamInfo:
+        video, container = self._video, self._container
+        assert container is not None
+        duration = _seconds(video.duration, video.time_base) or _seconds(container.duration, Fraction(1, av.time_base))
+        rate = video.average_rate or video.guessed_rate
+        frames = video.frames if "mov" in container.format.name else 0
+        if not frames and duration and rate and not self._live:
+            frames = round(duration * rate)
+        return StreamInfo(
+            source=self.uri.shown,
+            width=frame.size[0],
+            height=frame.size[1],
+            rotation=frame.rotation,
+            time_base=frame.time_base,
+            rate=Fraction(rate) if rate else None,
+            frames=frames or None,
+            live=self._live,
+            video=self._shelf[video.index],  # type: ignore[arg-type]
+            sides=tuple(clone for index, clone in self._shelf.items() if index != video.index),
+            metadata=tuple(sorted(container.metadata.items())),
+            matrix=display_matrix(frame.picture),
+            left_out=(*self._left_out, *lost_light(frame.picture)),
+            container=container.format.name,
+            interlaced=bool(frame.picture.interlaced_frame),
+            chapters=chapters_of(container),
+            attachments=tuple(self._attachments),
+            light=light_of(frame.picture),
+        )
+
+    def _read(self) -> Generator[Frame | SidePacket]:
+        for packet in self._packets():
+            if packet.stream_index == self._video.index:
+                yield from self._decoder.decode(packet)
+            else:
+                packet.stream = self._shelf[packet.stream_index]
+                yield SidePacket(packet)
+        if not (self._live and self._fault):  # late pictures of a connection that broke are no sign of life
+            yield from self._decoder.flush()
+        if self._live and not self._may_end:
+            raise SourceLost(self._fault or "the source went away", self.uri.shown)
+        if trouble := self._trouble():
+            raise SourceLost(trouble, self.uri.shown, "what could be decoded was used")
+
+    def _packets(self) -> Iterator[Packet]:
+        """Every packet. Goes on after an error for as long as that yields packets; the error is noted."""
+        assert self._container is not None
+        wanted = [stream for stream in self._container.streams if stream.index in self._shelf]
+        moved = True
+        while moved:
+            moved = False
+            try:
+                for packet in self._container.demux(wanted):
+                    if packet.size == 0 and packet.dts is None:
+                        continue  # PyAV's sign to flush: _read() does that, also after an error
+                    moved = True
+                    if self._live and self._options.patrol is not None:
+                        self._options.patrol()
+                    self._seams.settle(packet)
+                    if self._seams.found:
+                        self._decoder.reopen = None  # its times are not the file's any more
+                    self._note_end(packet)
+                    yield packet
+                return
+            except av.FFmpegError as error:
+                self._fault = explain(error, self.uri, opened=True).what
+                if self._live:
+                    return
+
+    def _note_end(self, packet: Packet) -> None:
+        start = packet.pts if packet.pts is not None else packet.dts
+        if start is None or not packet.time_base:
+            return
+        length = Fraction(packet.duration or 0) * packet.time_base
+        end = start * packet.time_base + length
+        self._end[packet.stream_index] = max(end, self._end.get(packet.stream_index, end))
+        if packet.stream_index == self._video.index:
+            self._step = length
+
+    def _trouble(self) -> str:
+        """One phrase about everything that was missing or damaged, empty when nothing was."""
+        parts = []
+        if self._fault:
+            parts.append(f"reading failed: {self._fault}")
+        elif (short := self._missing()) is not None:
+            parts.append(f"it is cut off: {float(short):.1f} s are missing at the end")
+        elif self.uri.kind is Kind.FILE and (lost_bytes := missing_bytes(self.uri.path)):
+            parts.append(f"it is cut off: {lost_bytes} bytes are missing at the end")
+        if lost := self._decoder.undecodable:
+            parts.append(f"{lost} frame{'s' * (lost > 1)} could not be decoded")
+        if damaged := self._decoder.damaged:
+            parts.append(f"{damaged} frame{'s' * (damaged > 1)} came out damaged")
+        return "; ".join(parts)
+
+    def _missing(self) -> Fraction | None:
+        """Seconds between where the packets ended and where the container says they should, None when that is fine."""
+        assert self._container is not None
+        if not self._container.format.name.startswith(_PROMISING) or self._live:
+            return None
+        end = self._end.get(self._video.index, Fraction(0))
+        slack = max(2 * self._step, Fraction(1, 10))
+        matroska = "matroska" in self._container.format.name  # a track's duration is the whole file's there
+        if (tag := _clock(self._video.metadata.get("DURATION", ""))) is not None:
+            promised = tag
+        elif self._video.duration is not None and self._video.time_base is not None and not matroska:
+            promised = (self._video.duration + (self._video.start_time or 0)) * self._video.time_base
+        elif self._container.duration is not None:  # of the longest stream
+            promised = Fraction(self._container.duration, av.time_base)
+            end, slack = max(self._end.values(), default=end), Fraction(1)
+        else:
+            return None
+        return promised - end if promised - end > slack else None
+
+
+def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStream:
+    """The stream to work on: FFmpeg's own choice, never cover art. Raises BadInput where there is none."""
+    if container.format.name == "tty":  # FFmpeg renders any text file as a film of a terminal
+        raise BadInput("it is text, not a video", uri.shown)
+    attached = av.stream.Disposition.attached_pic
+    films = [stream for stream in container.streams.video if not stream.disposition & attached]
+    if not films:
+        raise BadInput("there is no video stream in it", uri.shown)
+    best = container.streams.best("video")
+    if best not in films:
+        best = max(films, key=lambda film: film.codec_context.width if film.codec_context else 0)
+    assert isinstance(best, av.VideoStream)
+    if best.codec_context is None:
+        raise BadInput("there is no decoder for its video", uri.shown, "convert it with ffmpeg first")
+    return best
+
+
+def _clone(shelf: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
+    clone = shelf.add_stream_from_template(stream, opaque=True)
+    clone.metadata.update(stream.metadata)
+    clone.disposition = stream.disposition
+    if isinstance(stream, av.VideoStream) and isinstance(clone, av.VideoStream) and stream.sample_aspect_ratio:
+        clone.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio  # the container's word beats the codec's
+    return clone
+
+
+def _is_made_anew(stream: av.stream.Stream, container: av.container.InputContainer, words: bool) -> bool:
+    """Data streams that MP4's muxer writes by itself: the chapters' titles, and the time code where words are kept."""
+    if stream.type != "data":
+        return False
+    if getattr(stream, "name", "") == "bin_data" and container.chapters():
+        return True
+    return words and "timecode" in stream.metadata
+
+
+def _seconds(count: int | None, unit: Fraction | None) -> Fraction | None:
+    return None if count is None or not unit else count * Fraction(unit)
+
+
+def _clock(text: str) -> Fraction | None:
+    """Seconds from Matroska's "00:01:02.500000000"."""
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
+    return None if match is None else int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3])

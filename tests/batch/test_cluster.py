@@ -1,0 +1,131 @@
+"""A batch on a Ray cluster of two machines, both of them this one, is the batch on one machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.batch.manifest import fingerprint, sha256
+from pipeline.batch.worker import Setup, Task
+from pipeline.cli import main
+from pipeline.config import read
+from pipeline.run import Job
+from tests.batch.test_pieces import film, pictures, sides
+from tests.conftest import render
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'facestream[ray]'")
+
+FAST = ["--model", "plainXS16", "--size", "160x96", "--preset", "ultrafast", "--crf", "0"]
+
+
+class Machines:
+    """A cluster: the first machine stays, the second may be lost."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        how = {"num_cpus": 1, "include_dashboard": False}
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args=how)
+        self.second: Any = self.cluster.add_node(num_cpus=1)
+        self.address = str(self.cluster.address)
+
+    def lose_one(self) -> None:
+        """All its processes are killed at once."""
+        self.cluster.remove_node(self.second, allow_graceful=False)
+
+
+@pytest.fixture
+def machines() -> Iterator[Machines]:
+    try:
+        made = Machines()
+    except Exception as e:  # it waits for its own processes for 30 s at most
+        pytest.skip(f"no Ray cluster could be started here: {str(e).splitlines()[0]}")
+    yield made
+    made.cluster.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while not what() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert what(), process.communicate()
+
+
+def as_before(folder: Path, expected: Path) -> None:
+    """Whole files are the same byte by byte; the long one, in pieces, shows the same pictures at the same times."""
+    names = sorted(str(p.relative_to(expected)) for p in expected.rglob("*") if p.is_file())
+    assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == names
+    for name in names:
+        if name == "0-long.mp4":
+            assert pictures(folder / name) == pictures(expected / name)
+            assert sides(folder / name) == sides(expected / name)
+        else:
+            assert sha256(folder / name) == sha256(expected / name)
+
+
+@pytest.mark.slow
+def test_a_machine_lost_half_way_changes_nothing(machines: Machines, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    (source / "deep").mkdir(parents=True)
+    film(source / "0-long.mp4", 180, gop=25, size=(160, 90), rate=5)
+    for n in range(1, 5):
+        render(source / ("deep" if n % 2 else "") / f"{n}.mp4", frames=12, size=(160, 96))
+    (source / "5-broken.mp4").write_bytes(b"\0" * 5000)
+    alone = ["anonymize", str(source), "-o", str(tmp_path / "alone"), *FAST, "--records", str(tmp_path / "a.jsonl")]
+    assert main([*alone, "--quiet"]) == 2
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[run]\npiece_s = 30\n")
+    out, notes = tmp_path / "out", tmp_path / "r.jsonl"
+    words = ["anonymize", str(source), "-o", str(out), *FAST, "--records", str(notes), "--config", str(settings)]
+    words += ["--ray", machines.address, "--manifest", str(tmp_path / "m.json")]
+    command = [sys.executable, "-m", "pipeline", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: len(list(out.rglob("[1-4].mp4"))) >= 2, process)
+    machines.lose_one()
+    said, errors = process.communicate(timeout=600)
+    assert process.returncode == 2, errors
+    assert len(errors.strip().splitlines()) == 1, errors
+    assert "5-broken.mp4" in errors
+    assert "5 of 6 files done, 1 failed" in said
+    as_before(out, tmp_path / "alone")
+    assert notes.read_text() == (tmp_path / "a.jsonl").read_text()
+    told = json.loads((tmp_path / "m.json").read_text())
+    assert told["complete"] is True
+    assert told["totals"]["faces"] > 200
+    assert main(["verify", str(tmp_path / "m.json")]) == 0
+    command = [word for word in command if word not in ("--records", str(notes))]  # they would have to be made anew
+    again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False, timeout=600)
+    assert "5 of 6 files done, 5 of them before" in again.stdout
+
+
+def test_other_software_on_a_machine_is_refused(tmp_path: Path) -> None:
+    from pipeline.batch.cluster import cover_file
+
+    config = read(None)
+    task = Task(2, Job(str(render(tmp_path / "in.mp4", frames=3)), tmp_path / "out.mp4"))
+    assert fingerprint(config, False) != "another"
+    answer = cover_file(task, Setup(config, False, "another"))
+    assert answer.outcome.code == 2
+    assert "the software of" in answer.outcome.entry.error
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = render(tmp_path / "in.mp4", frames=3)
+    code = main(["anonymize", str(source), "-o", str(tmp_path / "out.mp4"), "--ray", "127.0.0.1:1"])
+    assert code == 2
+    lines = capfd.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("facestream: error: 127.0.0.1:1: no Ray cluster answers")

@@ -1,0 +1,153 @@
+"""The kernels, the loop and the engines on a real card; tools/gpu_check.py runs these there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.boxes import Array, iou_xyxy
+from engines.card_loop import CardLoop
+from engines.cuda_driver import CudaDevice, current_device, find_card
+from engines.detector import WEIGHTS, DetectorOptions, load
+from engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
+from engines.kernels import Launch, nms, nms_workspace
+from engines.letterbox import view
+from engines.sidecar import Profile
+from engines.tensorrt_build import MODULES, PlanOptions, compile_plan
+from engines.tensorrt_engine import CardDetector
+from tests import reference as pictures
+from tests.cuda import cpu, needs_compiler
+from tests.engines import test_nms_kernel as suppression
+from tests.pack import demo_frames
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(find_card() is None, reason="no NVIDIA card and driver here")]
+
+
+class Card:
+    """Host arrays in, host arrays out: each is copied to the card, worked on there, and copied back."""
+
+    def __init__(self) -> None:
+        self.device: CudaDevice = current_device()
+        self.stream, self.event = self.device.stream(), self.device.event()
+        self.held: list[tuple[Array, int]] = []
+
+    def launcher(self) -> Launch:
+        return self.device.launcher(self.stream)
+
+    def put(self, array: Array) -> int:
+        address = self.device.alloc(max(array.nbytes, 256))
+        if array.nbytes:
+            self.device.upload(address, array, self.stream)
+        self.held.append((array, address))
+        return address
+
+    def fetch(self) -> None:
+        for array, address in self.held:
+            if array.nbytes:
+                self.device.download(array, address, self.stream)
+        self.device.record(self.event, self.stream)
+        self.device.wait(self.event)
+        for _, address in self.held:
+            self.device.free(address)
+        self.held.clear()
+
+
+@pytest.fixture
+def card() -> Iterator[Card]:
+    made = Card()
+    yield made
+    made.fetch()
+
+
+@pytest.mark.parametrize("name", sorted(suppression.CASES))
+def test_nms_on_the_card_is_numpys_to_the_bit(card: Card, name: str) -> None:
+    xyxy, scores, threshold, iou = suppression.CASES[name]
+    images, boxes = scores.shape
+    counts, faces = np.zeros(images, np.int32), np.ones((images, boxes, 5), np.float32)
+    workspace = np.full(nms_workspace(images), 0xAB, np.uint8)
+    addresses = [card.put(np.ascontiguousarray(a)) for a in (xyxy, scores, workspace, counts, faces)]
+    nms(card.launcher(), images, boxes, threshold, iou, *addresses)
+    card.fetch()
+    for i in range(images):
+        want_boxes, want_scores = suppression.expected(xyxy[i], scores[i], threshold, iou)
+        assert faces[i, : counts[i], :4].tobytes() == want_boxes.tobytes()
+        assert faces[i, : counts[i], 4].tobytes() == want_scores.tobytes()
+
+
+@pytest.mark.parametrize("layout", ["nv12", "yuv420p", "rgb24", "bgr24"])
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_preprocessing_on_the_card_is_numpys_to_the_bit(card: Card, layout: str, turn: int) -> None:
+    size, fitted = (131, 77), (54, 31) if turn % 2 == 0 else (31, 54)
+    out = -(-fitted[0] // 32) * 32, -(-fitted[1] // 32) * 32
+    data = np.random.default_rng(0).integers(0, 256, packed_bytes(layout, *size), dtype=np.uint8)
+    output = np.zeros((3, out[1], out[0]), np.float16)
+    norm, colour = pictures.NORM.row(), colour_row(False)
+    source, rows, colours, target = (card.put(a) for a in (data, norm, colour, output))
+    picture = DevicePicture.packed(layout, *size, source, 90 * turn)
+    preprocess(card.launcher(), picture, fitted, rows, colours, target, out)
+    card.fetch()
+    used = colour if layout in ("nv12", "yuv420p") else None
+    want = pictures.reference(pictures.full_planes(layout, data, *size), fitted, out, turn, used)
+    assert output.tobytes() == want.tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("hide", ["pixelate", "solid"])
+def test_covers_on_the_card_are_the_cpus_to_the_bit(card: Card, hide: str) -> None:
+    """Against the kernel on the CPU, which tests/engines/test_gpu_picture.py holds against the pipeline's covers."""
+    size = (151, 113)
+    made = np.random.default_rng(4).integers(0, 256, packed_bytes("nv12", *size), dtype=np.uint8)
+    want, before = made.copy(), made.copy()
+    pictures.cover_all(cpu("cover.cu"), DevicePicture.packed("nv12", *size, want.ctypes.data), hide, "ellipse", 1.4)
+    on_card = DevicePicture.packed("nv12", *size, card.put(made))
+    pictures.cover_all(card.launcher(), on_card, hide, "ellipse", 1.4)
+    card.fetch()
+    assert made.tobytes() == want.tobytes() != before.tobytes()
+
+
+@pytest.mark.parametrize("backend", sorted(MODULES))
+def test_a_plan_finds_on_the_card_what_the_cpu_finds(backend: str, tmp_path: Path) -> None:
+    pytest.importorskip(MODULES[backend], reason=f"needs {MODULES[backend]}")
+    source, out = WEIGHTS / "plainS.onnx", tmp_path / "plainS.plan"
+    profile = Profile((1, 192, 320), (2, 384, 640), (4, 384, 640))
+    compile_plan(backend, source, out, PlanOptions((profile,), progress=False), None, "build it")
+    options = DetectorOptions()
+    detectors = load("plainS", options), load(str(out), options)
+    faces = 0
+    for _ in range(3):  # eagerly, captured, replayed
+        views = [view(rgb, (640, 384)) for rgb in demo_frames([30, 60, 90])]
+        for a, b in zip(*(detector.detect(views) for detector in detectors), strict=True):
+            sure = a.xyxy[a.scores > 0.4]
+            assert (iou_xyxy(sure, b.xyxy).max(1) > 0.95).all()
+            faces += len(sure)
+    assert faces > 9
+
+
+def test_torch_finds_on_the_card_what_the_cpu_finds() -> None:
+    torch = pytest.importorskip("torch", reason="needs torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    weights = ROOT / "train/checkpoints/plainS.safetensors"
+    if not weights.is_file():
+        pytest.skip("the checkpoint is not in this checkout")
+    from engines.torch_engine import TorchDetector, TorchNet
+    from train.checkpoint import load_weights
+    from train.half import HalfDeploy
+    from train.model import Deploy
+
+    options, model = DetectorOptions(), load_weights(weights)[0]
+    half = HalfDeploy(model)
+    loop = CardLoop(current_device(), TorchNet(half), half.normalisation, options.threshold, options.nms_iou)
+    detectors = TorchDetector(Deploy(model), options), CardDetector(loop, 4, options)
+    faces = 0
+    for _ in range(3):
+        views = [view(rgb, (640, 384)) for rgb in demo_frames([30, 60, 90])]
+        for a, b in zip(*(detector.detect(views) for detector in detectors), strict=True):
+            sure = a.xyxy[a.scores > 0.4]
+            assert (iou_xyxy(sure, b.xyxy).max(1) > 0.95).all()
+            faces += len(sure)
+    assert faces > 9

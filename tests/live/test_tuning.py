@@ -1,0 +1,132 @@
+"""What may be changed while a run goes on: by default only what covers more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from engines.detector import Detector, DetectorOptions
+from engines.letterbox import ImageView
+from pipeline.config import Config, read
+from pipeline.cover import Anonymizer
+from pipeline.draw import Drawer
+from pipeline.errors import BadConfig, BadInput
+from pipeline.live.desk import Asked, Desk, Request
+from pipeline.live.tuning import Mode, Tuner
+
+
+def config(**flags: Any) -> Config:
+    return read(None, {key.replace("__", "."): value for key, value in flags.items()})
+
+
+def test_more_may_be_covered_and_the_start_come_back() -> None:
+    tuner = Tuner(config())
+    tuner.change({"hide": "solid", "scale": 2, "threshold": 0.1, "mode": "boxes"})
+    assert (tuner.now.hide, tuner.now.scale, tuner.now.threshold, tuner.now.mode) == ("solid", 2.0, 0.1, Mode.BOXES)
+    assert isinstance(tuner.coverer, Anonymizer)
+    assert (tuner.coverer.config.hide, tuner.coverer.config.scale) == ("solid", 2.0)
+    assert tuner.boxes
+    tuner.change({"hide": "pixelate", "scale": 1.4, "threshold": 0.3, "mode": "cover"})
+    assert tuner.now == tuner.start
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"hide": "blur"}, {"scale": 1.39}, {"threshold": 0.31}, {"mode": "bare"}, {"mode": None}, {"mode": ["cover"]},
+        {"hide": "image:/etc/passwd"}, {"hide": 3}, {"hide": "none"}, {"scale": 6}, {"scale": "wide"}, {"scale": None},
+        {"scale": float("nan")}, {"threshold": 0}, {"threshold": -1}, {"allow": [[0, 0, 1, 1]]}, {"scale": 2, "x": 1},
+    ],
+)  # fmt: skip
+def test_less_may_not(wish: dict[str, Any]) -> None:
+    tuner = Tuner(config())
+    before = tuner.coverer
+    with pytest.raises(BadConfig, match=next(iter(set(wish) - {"scale"}), "scale")):
+        tuner.change(wish)
+    assert tuner.now == tuner.start
+    assert tuner.coverer is before
+
+
+def test_the_configuration_may_permit_less_or_nothing() -> None:
+    free = Tuner(config(live__change="any"))
+    free.change({"hide": "blur", "scale": 1, "threshold": 0.9})
+    assert (free.now.hide, free.now.scale, free.now.threshold) == ("blur", 1.0, 0.9)
+    for wish in ({"mode": "bare"}, {"hide": "image:/etc/passwd"}):
+        with pytest.raises(BadConfig):
+            free.change(wish)
+    fixed = Tuner(config(live__change="no"))
+    for wish in ({"mode": "boxes"}, {"hide": "solid"}, {"scale": 2}, {"threshold": 0.1}):
+        with pytest.raises(BadConfig, match="the run allows"):
+            fixed.change(wish)
+
+
+def test_bare_faces_only_where_the_run_was_started_so() -> None:
+    tuner = Tuner(config(), drawn=True, bare=True)
+    assert tuner.now.mode is Mode.BARE
+    assert isinstance(tuner.coverer, Drawer)
+    assert not tuner.boxes  # all outputs have them already
+    tuner.change({"mode": "cover"})
+    assert isinstance(tuner.coverer, Anonymizer)
+    drawn = Tuner(config(), drawn=True)
+    with pytest.raises(BadConfig):
+        drawn.change({"mode": "bare"})
+
+
+def test_a_detector_with_a_threshold_of_its_own_keeps_it() -> None:
+    tuner = Tuner(config(live__change="any"), adjustable=False)
+    with pytest.raises(BadConfig):
+        tuner.change({"threshold": 0.2})
+    tuner.change({"threshold": 0.6})
+    assert tuner.choices["threshold"][0] == 0.3
+
+
+def test_an_image_hides_as_much_as_solid(tmp_path: Any) -> None:
+    path = tmp_path / "stamp.png"
+    cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
+    tuner = Tuner(config(cover__hide=f"image:{path}"))
+    assert tuner.choices["hide"] == ["image", "solid"]
+    assert str(tmp_path) not in str(tuner.shown)
+    tuner.change({"hide": "solid"})
+    tuner.change({"hide": "image"})
+    assert tuner.now == tuner.start
+    tuner.change({"hide": "solid"})
+    path.unlink()
+    with pytest.raises(BadInput, match="does not exist"):
+        tuner.change({"hide": "image"})
+    assert tuner.now.hide == "solid"
+    other = tmp_path / "other.png"
+    cv2.imwrite(str(other), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(BadConfig):
+        tuner.change({"hide": f"image:{other}"})
+
+
+class Scores(Detector):
+    """Finds the same overlapping boxes with scores from 0.9 down to 0.05 in every picture."""
+
+    def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chance = np.random.default_rng(4)
+        corner = chance.uniform(0, 400, (40, 2))
+        xyxy = np.concatenate([corner, corner + chance.uniform(20, 40, (40, 2))], 1).astype(np.float32)
+        scores = np.linspace(0.9, 0.05, 40, dtype=np.float32)
+        return np.repeat(xyxy[None], len(images), 0), np.repeat(scores[None], len(images), 0)
+
+
+def test_cameras_with_different_thresholds_share_a_detector() -> None:
+    view = ImageView(np.zeros((448, 448, 3), np.uint8), 448, 448)
+    desk = Desk(Scores(DetectorOptions(0.3)), batch=4)
+    requests = [Request(view, threshold) for threshold in (0.1, 0.6, 0.3)]
+    for request, found in zip(requests, desk._look(requests), strict=True):
+        alone = Scores(DetectorOptions(request.threshold)).detect([view])[0]
+        assert found.scores.tolist() == alone.scores.tolist()
+        assert found.xyxy.tolist() == alone.xyxy.tolist()
+    desk.start()
+    asked = Asked(desk, 5.0)
+    assert min(asked.detect([view])[0].scores) >= 0.3
+    asked.threshold = 0.06
+    assert min(asked.detect([view])[0].scores) < 0.1
+    assert min(Asked(desk, 5.0).detect([view])[0].scores) >= 0.3  # the run's own, whatever others ask
+    desk.stop()
+    assert desk.join(5)

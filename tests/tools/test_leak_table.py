@@ -1,0 +1,75 @@
+"""The leak table's cache of what the detector found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.detector import Detector, DetectorOptions
+from engines.letterbox import ImageView
+from engines.types import Detections
+from pipeline.config import read
+
+sys.path.append(str(Path(__file__).parents[2] / "tools"))
+
+from leak_table import Known, cache_of
+
+
+class Counts(Detector):
+    """As many faces as the first pixel says; counts how often it is asked."""
+
+    asked = 0
+
+    def infer(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise AssertionError("not asked")
+
+    def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
+        self.asked += len(images)
+        rows = np.arange(5 * int(images[0].rgb[0, 0, 0]), dtype=np.float32).reshape(-1, 5)
+        return [Detections(rows[:, :4], rows[:, 4])]
+
+
+def view(faces: int) -> ImageView:
+    return ImageView(np.full((4, 4, 3), faces, np.uint8), 4, 4)
+
+
+def test_what_was_found_is_found_again_without_a_look(tmp_path: Path) -> None:
+    detector, cache = Counts(DetectorOptions()), tmp_path / "clip.npz"
+    known = Known(detector, 0.0, cache)
+    first = [known.detect([view(n)])[0] for n in (2, 0, 3, 2)]
+    known.save()
+    again = Known(detector, 0.0, cache)
+    for n, found in zip((2, 0, 3, 2), first, strict=True):
+        (same,) = again.detect([view(n)])
+        assert np.array_equal(same.xyxy, found.xyxy)
+        assert np.array_equal(same.scores, found.scores)
+    assert detector.asked == 3
+    again.detect([view(7)])
+    assert detector.asked == 4
+    thin = Known(detector, 0.5, cache)
+    assert sum(len(thin.detect([view(n)])[0]) for n in (2, 3)) < 5
+    assert list(tmp_path.iterdir()) == [cache]
+
+
+def test_the_cache_belongs_to_a_clip_a_model_a_size_and_a_threshold(tmp_path: Path) -> None:
+    clips = [tmp_path / "a.mp4", tmp_path / "b" / "a.mp4"]
+    clips[1].parent.mkdir()
+    for n, clip in enumerate(clips):
+        clip.write_bytes(bytes([n]))
+    flags: list[dict[str, object]] = [
+        {}, {"detector.size": (640, 384)}, {"detector.faint": 0.2}, {"detector.model": "plainXS16"}
+    ]  # fmt: skip
+    files = {cache_of(clip, read(None, f), tmp_path / "cache") for clip in clips for f in flags}
+    assert len(files) == 8
+    assert cache_of(clips[0], read(None), tmp_path / "cache") in files
+    assert cache_of(clips[0], read(None), None) is None
+
+
+def test_a_cache_that_is_no_cache_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_text("nonsense")
+    with pytest.raises(ValueError, match="pickle"):
+        Known(Counts(DetectorOptions()), 0.0, tmp_path / "x.npz")
