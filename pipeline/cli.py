@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -169,13 +171,7 @@ def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run =
 
     try:
         for job in jobs:
-            code = _one(
-                lambda job: do(job, config, detector, notes, not flags["quiet"]),
-                job,
-                notes,
-                flags["quiet"],
-                len(jobs) > 1,
-            )
+            code = _one(work, job, notes, flags["quiet"], len(jobs) > 1)
             done += code != 2
             worst = max(worst, code)
     except BaseException:
@@ -218,6 +214,8 @@ def _tell(job: Job, report: Report, quiet: bool) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 2 bad input or usage, 1 failed while running, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything, as standard error knows
     try:
         return app.main(arguments, prog_name="facestream", standalone_mode=False) or 0
     except click.ClickException as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -91,18 +92,27 @@ def lines(row: dict[str, Any], ending: str) -> str:
     return out
 
 
+def ending_of(path: Path) -> str:
+    """The format that a records file's name asks for. Raises BadConfig."""
+    if (ending := path.suffix.lower()) not in ENDINGS:
+        raise BadConfig("records end in .jsonl, .csv or .mot", str(path))
+    return ending
+
+
+def head(ending: str) -> str:
+    """What a file of this format begins with."""
+    return ",".join(COLUMNS) + "\n" if ending == ".csv" else ""
+
+
 class RecordSink:
     """Records of one or more sources in one file; its ending says the format."""
 
     def __init__(self, path: Path, overwrite: bool) -> None:
-        self.ending = path.suffix.lower()
-        if self.ending not in ENDINGS:
-            raise BadConfig("records end in .jsonl, .csv or .mot", str(path))
+        self.ending = ending_of(path)
         check(path, overwrite)
         self.temporary = Temporary(path)
-        self.file = self.temporary.path.open("w", encoding="utf-8", newline="")
-        if self.ending == ".csv":
-            self.file.write(",".join(COLUMNS) + "\n")
+        self.file = self.temporary.path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        self.file.write(head(self.ending))
         self.mark = self.file.tell()
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
@@ -117,8 +127,11 @@ class RecordSink:
 
     def rollback(self) -> None:
         """Take back what was written since the last commit: a source failed."""
-        self.file.seek(self.mark)
-        self.file.truncate()
+        try:
+            self.file.seek(self.mark)
+            self.file.truncate()
+        except OSError as e:
+            raise self._lost(e) from None
 
     def close(self) -> None:
         try:
@@ -129,7 +142,8 @@ class RecordSink:
         self.temporary.keep()
 
     def abort(self) -> None:
-        self.file.close()
+        with contextlib.suppress(OSError):  # what waits to be written has no room on the disk
+            self.file.close()
         self.temporary.drop()
 
     def _lost(self, error: OSError) -> SinkLost:
@@ -142,8 +156,8 @@ def read_records(path: Path, source: str | None = None) -> dict[int, Record]:
     source: the video they are wanted for; a file with records of several sources must hold its name.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as e:
         raise BadInput(f"cannot read the records ({e})", str(path)) from None
     parse = {".jsonl": _json_rows, ".csv": _csv_rows}.get(path.suffix.lower(), _mot_rows)
     rows = list(parse(text, path))

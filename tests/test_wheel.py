@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import tomllib
-from fnmatch import fnmatch
+import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 TOLD = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+PATTERNS = [f"{name.replace('.', '/')}/{glob}" for name, globs in TOLD["package-data"].items() for glob in globs]
+PACKAGES = ["engines", "pipeline", "train"]
 
 
 def files(package: str) -> list[Path]:
@@ -17,7 +22,7 @@ def files(package: str) -> list[Path]:
     return [path for path in here if "__pycache__" not in path.parts]
 
 
-@pytest.mark.parametrize("package", ["engines", "pipeline", "train"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_folder_with_code_is_a_package_of_the_wheel(package: str) -> None:
     folders = {".".join(p.parent.relative_to(ROOT).parts) for p in files(package) if p.suffix == ".py"}
     assert folders <= set(TOLD["packages"])
@@ -25,7 +30,32 @@ def test_every_folder_with_code_is_a_package_of_the_wheel(package: str) -> None:
 
 @pytest.mark.parametrize("package", ["engines", "pipeline"])
 def test_every_other_file_is_named(package: str) -> None:
-    data = TOLD["package-data"][package]
-    others = [str(path.relative_to(ROOT / package)) for path in files(package) if path.suffix != ".py"]
+    """By the package whose folder it is in, or one above that is told to look below."""
+    others = [path.relative_to(ROOT) for path in files(package) if path.suffix != ".py"]
     assert others
-    assert [name for name in others if not any(fnmatch(name, pattern) for pattern in data)] == []
+    assert [str(path) for path in others if not any(path.match(pattern) for pattern in PATTERNS)] == []
+
+
+def test_every_pattern_finds_something() -> None:
+    assert [pattern for pattern in PATTERNS if not list(ROOT.glob(pattern))] == []
+
+
+def test_the_wheel_holds_all_of_it(tmp_path: Path) -> None:
+    """As built: no file of the packages is left out, and the command's entry point is there."""
+    for name in ("pyproject.toml", "README.md", "LICENSE", "build_engine.py"):
+        shutil.copy(ROOT / name, tmp_path)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel('dist'))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        names = set(packed.namelist())
+        points = next(name for name in names if name.endswith("entry_points.txt"))
+        assert "facestream = pipeline.__main__:main" in packed.read(points).decode()
+    want = {str(path.relative_to(ROOT)) for package in PACKAGES for path in files(package)} | {"build_engine.py"}
+    want = {name for name in want if not name.startswith("train/checkpoints/")}  # to train from, in the repository
+    assert want - names == set()
+    assert {name for name in names - want if ".dist-info/" not in name} == set()

@@ -19,10 +19,11 @@ from typing import Any
 
 from engines.detector import load
 from pipeline.batch import manifest
+from pipeline.batch.board import Board
 from pipeline.batch.journal import sweep
 from pipeline.batch.manifest import Entry
 from pipeline.batch.pieces import Uncut, find_pieces, run_pieces
-from pipeline.batch.run import Board, Dispatcher
+from pipeline.batch.run import Dispatcher
 from pipeline.batch.worker import Outcome, Scribe, Setup, Task, do_task
 from pipeline.errors import BadConfig, BadInput
 from pipeline.flags import say
@@ -133,8 +134,7 @@ class ClusterDispatcher(Dispatcher):
             # Nothing was there when it was handed out; what a lost worker had finished may be, when it is done again.
             assert task.job.output is not None
             away = Job(os.path.abspath(task.job.source), task.job.output.absolute(), True)
-            before = task.before if task.rows is None or task.rows.exists() else None
-            sent = replace(task, job=away, before=before, name=task.job.source)
+            sent = replace(task, job=away, name=task.job.source)
             self.busy[remote(cover_file).remote(sent, self.setup)] = task
             table.start(task)
             some = True
@@ -155,8 +155,7 @@ class ClusterDispatcher(Dispatcher):
         outcome = answer.outcome
         if task.rows is not None and outcome.entry.kept and not outcome.skipped:
             task.rows.write_text(answer.rows, encoding="utf-8")
-        self.journal.finish(outcome.entry)
-        self._note(outcome)
+        self._finish(outcome)
 
     def _stop(self, ray: ModuleType) -> None:
         """End what is still at work; its temporary files go."""

@@ -12,17 +12,26 @@ import json
 import os
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.batch.manifest import Entry
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, SinkLost
+
+
+class Told(BaseModel):
+    """A records file as it was written. places: where in it the records of each file are, first byte to behind last."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sha256: str
+    places: dict[str, tuple[int, int]]
 
 
 class Journal:
     """begun: outputs that a run started to write and never finished: they, and their temporary files, are ours.
 
-    done: the last entry of each output. Raises BadInput where another run is at work on the same folder, or where the
-    diary cannot be kept.
+    done: the last entry of each output. told: the records files that were written, by path. Raises BadInput where
+    another run is at work on the same folder, or where the diary cannot be kept.
     """
 
     def __init__(self, output: Path) -> None:
@@ -32,6 +41,7 @@ class Journal:
         self.path = home / "facestream" / f"{name}.jsonl"
         self.done: dict[str, Entry] = {}
         self.begun: set[str] = set()
+        self.told: dict[str, Told] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115  it stays open for the whole run
@@ -58,33 +68,39 @@ class Journal:
     def finish(self, entry: Entry) -> None:
         self.begun.discard(entry.output)
         self.done[entry.output] = entry
-        self._write(entry.model_dump_json())
+        self._write(json.dumps(entry.model_dump(mode="json")))  # which takes names that are no UTF-8, too
 
-    def rows(self, output: str) -> Path:
-        """Where the records of an output wait until the batch is over."""
-        return self.path.with_suffix("") / hashlib.sha256(os.fsencode(output)).hexdigest()[:32]
+    def tell(self, records: Path, told: Told) -> None:
+        """The records of the batch are in one file now."""
+        self.told[str(records.absolute())] = told
+        self._write(json.dumps({"records": str(records.absolute())} | told.model_dump()))
 
-    def forget_rows(self) -> None:
-        folder = self.path.with_suffix("")
-        for file in folder.glob("*"):
-            file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    @property
+    def folder(self) -> Path:
+        """Beside the diary, for what waits until the batch is over."""
+        return self.path.with_suffix("")
 
     def close(self) -> None:
         """Let another run at it."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a line that the disk had no room for
+            self._file.close()
 
     def _write(self, line: str) -> None:
-        self._file.write(line + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as e:
+            raise SinkLost(f"the batch's diary cannot be written ({e.strerror})", str(self.path)) from None
 
     def _take(self, line: str) -> None:
         try:
             row = json.loads(line)
             if "begun" in row:
                 self.begun.add(row["begun"])
+                return
+            if (path := row.pop("records", None)) is not None:
+                self.told[path] = Told.model_validate(row)
                 return
             entry = Entry.model_validate(row)
         except (ValueError, TypeError, ValidationError):

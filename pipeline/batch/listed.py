@@ -24,7 +24,7 @@ class Listed:
     def read(cls, path: Path) -> Listed:
         """One file, folder or glob a line; empty lines are skipped. `-` reads standard input. Raises BadInput."""
         try:
-            text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+            text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as e:
             raise BadInput(f"cannot read the list ({getattr(e, 'strerror', None) or e})", str(path)) from None
         found: list[Path] = []

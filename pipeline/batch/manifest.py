@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engines.detector import WEIGHTS
 from pipeline.config import Config
-from pipeline.errors import BadInput
+from pipeline.errors import BadInput, SinkLost
 from pipeline.video.output import Temporary
 
 FORMAT = 1
@@ -100,9 +100,13 @@ def write(path: Path, entries: Iterable[Entry], config: Config, two_pass: bool, 
         },
         "files": [_relative(row, path.absolute().parent) for row in files],
     }
+    text = json.dumps(body | {"sha256": _seal(body)}, indent=1, ensure_ascii=False) + "\n"
     temporary = Temporary(path)
     try:
-        temporary.path.write_text(json.dumps(body | {"sha256": _seal(body)}, indent=1, ensure_ascii=False) + "\n")
+        temporary.path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    except OSError as e:
+        temporary.drop()
+        raise SinkLost(f"cannot write the manifest ({e.strerror})", str(path)) from None
     except BaseException:
         temporary.drop()
         raise
@@ -112,7 +116,7 @@ def write(path: Path, entries: Iterable[Entry], config: Config, two_pass: bool, 
 def read(path: Path) -> tuple[list[Entry], bool]:
     """A manifest's entries, and whether it is as it was written. BadInput for what is no manifest."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
         seal = body.pop("sha256")
         entries = [Entry.model_validate(row) for row in body["files"]]
     except OSError as e:
@@ -121,6 +125,14 @@ def read(path: Path) -> tuple[list[Entry], bool]:
         raise BadInput("it is not a manifest, or damaged", str(path)) from None
     folder = path.absolute().parent
     return [entry.model_copy(update={"output": str(folder / entry.output)}) for entry in entries], seal == _seal(body)
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a manifest, as it was written, is there."""
+    try:
+        return read(path)[1]
+    except BadInput:
+        return False
 
 
 def verify(path: Path) -> tuple[list[str], list[str], int]:
@@ -156,4 +168,5 @@ def _relative(row: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _seal(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(body, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

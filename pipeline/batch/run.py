@@ -5,30 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from multiprocessing import connection, get_context
-from multiprocessing.context import SpawnProcess
+from multiprocessing import connection
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Table
 
 from engines.detector import load
 from pipeline.batch import manifest
+from pipeline.batch.board import Board, progress_table
+from pipeline.batch.hand import Hand
 from pipeline.batch.journal import Journal, sweep
 from pipeline.batch.manifest import Entry
-from pipeline.batch.worker import Outcome, Progress, Setup, Task, work
+from pipeline.batch.rows import Rows
+from pipeline.batch.worker import Outcome, Progress, Setup, Task
 from pipeline.config import Config
 from pipeline.errors import BadInput
 from pipeline.flags import say
-from pipeline.records import RecordSink
+from pipeline.records import ending_of
 from pipeline.run import Job
 from pipeline.video.output import check
-
-_STOP_S = 10.0  # for which a worker may clean up after itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,63 +53,50 @@ class Batch:
 def run_batch(batch: Batch) -> int:
     """Do it all; the exit code is the worst file's. Raises UserError for what concerns all files."""
     if batch.manifest is not None:
-        check(batch.manifest, batch.overwrite or batch.resume)
+        check(batch.manifest, batch.overwrite or (batch.resume and manifest.is_ours(batch.manifest)))
+    if batch.records is not None:
+        ending_of(batch.records)
     load(batch.config.detector.model, batch.config.detector.options())  # else every worker would say what is wrong
-    notes = RecordSink(batch.records, batch.overwrite) if batch.records is not None else None
-    journal = None
+    journal = Journal(batch.output)
     try:
-        journal = Journal(batch.output)
-        dispatcher = _dispatcher(batch, journal)
+        rows = None
+        if batch.records is not None:
+            rows = Rows(batch.records, journal, batch.overwrite, batch.resume)
+        dispatcher = _dispatcher(batch, journal, rows)
         try:
             dispatcher.work()
         finally:
             if batch.manifest is not None:
+                sweep(batch.manifest)
                 complete = len(dispatcher.entries) == len(batch.jobs)
-                entries = [dispatcher.entries[i] for i in sorted(dispatcher.entries)]
-                manifest.write(batch.manifest, entries, batch.config, batch.two_pass, complete)
-        if notes is not None:
-            _gather(notes, dispatcher)
-    except BaseException:
-        if notes is not None:
-            notes.abort()
-        raise
+                told = [entry for _, entry in sorted(dispatcher.entries.items())]
+                manifest.write(batch.manifest, told, batch.config, batch.two_pass, complete)
+        if rows is not None:
+            entries = sorted(dispatcher.entries.items())
+            rows.gather((batch.jobs[i].source, entry) for i, entry in entries if entry.kept)
     finally:
-        if journal is not None:
-            journal.close()
+        journal.close()
     return dispatcher.summary()
 
 
-def _dispatcher(batch: Batch, journal: Journal) -> Dispatcher:
+def _dispatcher(batch: Batch, journal: Journal, rows: Rows | None) -> Dispatcher:
     if not batch.ray:
-        return Dispatcher(batch, journal)
+        return Dispatcher(batch, journal, rows)
     from pipeline.batch.cluster import ClusterDispatcher
 
-    return ClusterDispatcher(batch, journal)
-
-
-def _gather(notes: RecordSink, dispatcher: Dispatcher) -> None:
-    """All records into one file, in the files' order."""
-    kept = [entry for _, entry in sorted(dispatcher.entries.items()) if entry.kept]
-    for entry in kept:
-        notes.file.write(dispatcher.journal.rows(entry.output).read_text(encoding="utf-8"))
-    if kept:
-        notes.close()
-    else:
-        notes.abort()
-    dispatcher.journal.forget_rows()
+    return ClusterDispatcher(batch, journal, rows)
 
 
 class Dispatcher:
     """Hands out the files to the workers and takes back what became of them."""
 
-    def __init__(self, batch: Batch, journal: Journal) -> None:
-        self.batch, self.journal = batch, journal
+    def __init__(self, batch: Batch, journal: Journal, rows: Rows | None = None) -> None:
+        self.batch, self.journal, self.rows = batch, journal, rows
         self.entries: dict[int, Entry] = {}
         self.codes: list[int] = []
         self.skipped = 0
-        ending = batch.records.suffix.lower() if batch.records is not None else ""
         key = manifest.fingerprint(batch.config, batch.two_pass)
-        self.setup = Setup(batch.config, batch.two_pass, key, ending)
+        self.setup = Setup(batch.config, batch.two_pass, key, rows.ending if rows is not None else "")
         self.waiting = list(enumerate(batch.jobs))
         self.crew: list[Hand] = []
 
@@ -162,12 +146,13 @@ class Dispatcher:
             error = BadInput("the output exists already", str(job.output), "--overwrite replaces it")
             self._note(Outcome(index, Entry(input=job.source, output=name, state="failed", error=str(error)), 2))
             return None
-        rows = None
-        if self.setup.ending:
-            rows = self.journal.rows(name)
-            rows.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = None
+        if self.rows is not None:
+            draft = self.rows.draft(name)
+            if before is not None and not self.rows.of(job.source, before).exists():
+                before = None  # its output may be good, but what was found in it is not known any more
         self.journal.begin(name)
-        return Task(index, replace(job, overwrite=job.overwrite or ours), before, rows)
+        return Task(index, replace(job, overwrite=job.overwrite or ours), before, draft)
 
     def _is_ours(self, before: Entry | None) -> bool:
         return before is not None and before.kept and manifest.sha256(Path(before.output)) == before.output_sha256
@@ -185,8 +170,7 @@ class Dispatcher:
                 table.move(word)
                 continue
             table.end(word.index)
-            self.journal.finish(word.entry)
-            self._note(word)
+            self._finish(word)
             hand.task = None
             self._give(hand, table)
 
@@ -202,10 +186,16 @@ class Dispatcher:
         how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
         error = f"{task.job.source}: the process that worked on it died ({how}); it is left out"
         entry = Entry(input=os.path.abspath(task.job.source), output=hand.output, state="failed", error=error)
-        self.journal.finish(entry)
-        self._note(Outcome(task.index, entry, 1))
+        self._finish(Outcome(task.index, entry, 1))
         if self.waiting:
             self._give(Hand(self.setup), table)
+
+    def _finish(self, outcome: Outcome) -> None:
+        """Write down what became of a file. Its records first: what the diary calls done has them."""
+        if self.rows is not None and outcome.entry.kept and not outcome.skipped:
+            self.rows.keep(self.batch.jobs[outcome.index].source, outcome.entry)
+        self.journal.finish(outcome.entry)
+        self._note(outcome)
 
     def _note(self, outcome: Outcome) -> None:
         entry, job = outcome.entry, self.batch.jobs[outcome.index]
@@ -239,76 +229,3 @@ class Dispatcher:
         table = progress_table(Console(stderr=True)) if live else None
         with table or nullcontext():
             yield Board(table, len(self.batch.jobs))
-
-
-class Hand:
-    """A worker process, and what it is at."""
-
-    def __init__(self, setup: Setup) -> None:
-        context = get_context("spawn")  # threads and libraries' state do not survive a fork
-        ours, theirs = context.Pipe()
-        self.pipe: Any = ours
-        self.process: SpawnProcess = context.Process(target=work, args=(theirs, setup), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.task: Task | None = None
-        self.output = ""
-
-    def take(self, task: Task) -> None:
-        self.task = task
-        self.output = str(task.job.output.absolute()) if task.job.output is not None else ""
-        with suppress(OSError):  # it is dead: the pipe's end says so when it is listened to
-            self.pipe.send(task)
-
-    def dismiss(self) -> None:
-        with suppress(OSError):
-            self.pipe.send(None)
-        self.process.join(_STOP_S)
-        self.stop()
-
-    def stop(self) -> int | None:
-        """End it, first gently: it removes what it had begun. Returns its exit code."""
-        if self.process.is_alive():
-            self.process.join(0.2)  # it may be dying by itself, of what we want to know
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join(_STOP_S)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-        self.pipe.close()
-        return self.process.exitcode
-
-
-def progress_table(console: Console) -> Table:
-    bars = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    # Lines of results go to standard output: through the table where both are the terminal, else past it.
-    return Table(*bars, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
-
-
-class Board:
-    """The progress table: a line a file that is worked on, and one for all. Without a table it does nothing."""
-
-    def __init__(self, table: Table | None, files: int) -> None:
-        self.table = table
-        self.lines: dict[int, Any] = {}
-        self.all = table.add_task("files", total=files, rate="") if table is not None else None
-
-    def start(self, task: Task) -> None:
-        if self.table is not None:
-            self.lines[task.index] = self.table.add_task(Path(task.job.source).name, total=None, rate="")
-
-    def move(self, word: Progress) -> None:
-        if self.table is not None and (line := self.lines.get(word.index)) is not None:
-            rate = next((t.speed for t in self.table.tasks if t.id == line), None)
-            shown = f"{rate:.0f} frames/s" if rate else ""
-            self.table.update(line, completed=word.frames, total=word.total, rate=shown)
-
-    def end(self, index: int) -> None:
-        if self.table is not None and self.all is not None:
-            if (line := self.lines.pop(index, None)) is not None:
-                self.table.remove_task(line)
-            self.table.advance(self.all)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from engines.detector import load
 from pipeline.batch.manifest import Entry, sha256
 from pipeline.config import Config
-from pipeline.errors import UserError
+from pipeline.errors import SinkLost, UserError
 from pipeline.records import lines, record
 from pipeline.run import Job, Report, run
 from pipeline.twopass import run_twice
@@ -83,7 +84,10 @@ class Scribe:
         self.frames += 1
         self.faces.update(str(box.state) for box in tracked.boxes)
         if self._rows is not None:
-            self._rows.write(lines(record(tracked, self._name or source), self._ending))
+            try:
+                self._rows.write(lines(record(tracked, self._name or source), self._ending))
+            except OSError as e:
+                raise SinkLost(f"records cannot be kept ({e.strerror})", self._rows.name) from None
         if time.monotonic() - self._told > _EVERY_S:
             self._told = time.monotonic()
             self._tell(self.frames)
@@ -111,10 +115,7 @@ def work(pipe: Connection, setup: Setup) -> None:
 
     try:
         while (task := pipe.recv()) is not None:
-            outcome = do_task(
-                task, setup, lambda job, scribe: runner(job, setup.config, detector, scribe, False), pipe.send
-            )
-            pipe.send(outcome)
+            pipe.send(do_task(task, setup, cover, pipe.send))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
 
@@ -132,10 +133,14 @@ def do_task(
     total = _expected(source)
     base = {"input": source, "output": str(target), "key": setup.key, "input_sha256": held}
     began = time.perf_counter()
-    rows = task.rows.open("w", encoding="utf-8") if task.rows is not None else None
-    scribe = Scribe(lambda frames: tell(Progress(task.index, frames, total)), rows, setup.ending, task.name)
+    rows = None
     try:
+        if task.rows is not None:
+            rows = task.rows.open("w", encoding="utf-8", errors="surrogateescape")
+        scribe = Scribe(lambda frames: tell(Progress(task.index, frames, total)), rows, setup.ending, task.name)
         report = runner(job, scribe)
+        if rows is not None:
+            rows.close()
     except UserError as e:
         return Outcome(task.index, Entry(**base, state="failed", error=redact(e)), e.exit_code)
     except Exception as e:  # a fault of ours, or of a library: this file fails closed, the others go on
@@ -144,7 +149,8 @@ def do_task(
         return Outcome(task.index, Entry(**base, state="failed", error=error), 1)
     finally:
         if rows is not None:
-            rows.close()
+            with suppress(OSError):  # of what failed
+                rows.close()
     entry = Entry(
         **base,
         state="cut short" if report.lost else "done",
@@ -164,8 +170,6 @@ def _still_good(task: Task, setup: Setup, held: str, target: Path) -> bool:
     before = task.before
     assert before is not None
     if not before.kept or before.key != setup.key or not held or before.input_sha256 != held:
-        return False
-    if task.rows is not None and not task.rows.exists():
         return False
     return sha256(target) == before.output_sha256
 

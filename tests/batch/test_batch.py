@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from pipeline.batch.board import Board, progress_table
 from pipeline.batch.manifest import sha256
-from pipeline.batch.run import Board, progress_table
 from pipeline.batch.worker import Progress, Scribe, Setup, Task, do_task
 from pipeline.cli import main
 from pipeline.config import read

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.batch.journal import Journal
 from pipeline.batch.manifest import sha256
 from pipeline.cli import main
 from tests.conftest import render
@@ -84,17 +85,25 @@ def diary(state: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in state.rglob("*.jsonl"))
 
 
-def kill_and_resume(tmp_path: Path, kills: int, files: int, workers: int, seed: int) -> None:
+def journal_of(out: Path) -> Journal:
+    journal = Journal(out)
+    journal.close()
+    return journal
+
+
+def kill_and_resume(tmp_path: Path, kills: int, files: int, workers: int, seed: int, ending: str) -> None:
     source, out, straight, state = (tmp_path / name for name in ("in", "out", "straight", "state"))
     make_folder(source, files)
     common = [*FAST, "--workers", str(workers)]
-    assert main(["anonymize", str(source), "-o", str(straight), *common]) == 0
+    expected, notes = tmp_path / f"straight{ending}", tmp_path / f"notes{ending}"
+    assert main(["anonymize", str(source), "-o", str(straight), *common, "--records", str(expected)]) == 0
     for path in state.rglob("*.jsonl"):
         path.unlink()
     whole = hashes(straight)
     assert len(whole) == files
     dice = random.Random(seed)
     words = ["anonymize", str(source), "-o", str(out), *common, "--resume", "--manifest", str(tmp_path / "m.json")]
+    words += ["--records", str(notes)]
     with starter() as begin:
         for kill in range(kills):
             lines = diary(state) + dice.randrange(1, 4)
@@ -108,9 +117,14 @@ def kill_and_resume(tmp_path: Path, kills: int, files: int, workers: int, seed: 
             found = hashes(out) if out.exists() else {}
             kept = {name for name in found if not name.endswith(".part")}
             assert all(found[name] == whole[name] for name in kept)  # what has its name is whole
+            assert not notes.exists()
         begin.start(words)
         assert begin.end() == 0
     assert hashes(out) == whole  # and nothing hidden is left
+    assert notes.read_bytes() == expected.read_bytes()
+    assert sum(entry.kept for entry in journal_of(out).done.values()) == files
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()} | {path.suffix for path in state.rglob("*")}
+    assert left == {expected.name, notes.name, "m.json", "", ".jsonl"}
     assert main(["verify", str(tmp_path / "m.json")]) == 0
     told = json.loads((tmp_path / "m.json").read_text())
     assert told["complete"] is True
@@ -126,9 +140,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_killed_and_resumed_it_is_the_same(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, kills=2, files=4, workers=1, seed=1)
+    kill_and_resume(tmp_path, kills=2, files=4, workers=1, seed=1, ending=".csv")
 
 
 @pytest.mark.slow
 def test_killed_at_ten_moments_and_resumed_it_is_the_same(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, kills=10, files=16, workers=2, seed=2026)
+    kill_and_resume(tmp_path, kills=10, files=16, workers=2, seed=2026, ending=".jsonl")
