@@ -136,6 +136,7 @@ class LiveConfig(Section):
     crf: float = Field(23, ge=0, le=51)
     preset: str = "ultrafast"
     gop_s: float = Field(1.0, gt=0, le=60)
+    audio: bool = False
     segment_s: float = Field(0, ge=0, le=86400)
     players: int = Field(64, ge=1, le=10_000)
     tls_cert: str = ""

@@ -33,6 +33,7 @@ FLAGS = {
     "camera_size": "live.camera_size",
     "camera_fps": "live.camera_fps",
     "camera_format": "live.camera_format",
+    "audio": "live.audio",
     "segment": "live.segment_s",
     "rtsp_transport": "live.rtsp_transport",
 }

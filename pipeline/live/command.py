@@ -36,6 +36,7 @@ _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 @covering
 @click.option("--loop/--once", default=None, help="files begin anew at their end; by default where no output is a file")
 @click.option("--draw", is_flag=True, help="draw boxes and ids; with --hide none on uncovered faces")
+@click.option("--audio/--no-audio", default=None, help="pass the sound on, as it is; off by default: voices tell who")
 @click.option("--segment", type=float, metavar="S", help="video files: begin a new one every S seconds")
 @click.option("--bitrate", type=int, metavar="KBIT", help="of streams, at most")
 @click.option("--encoder", metavar="NAME", help="of streams: libx264, h264_nvenc, h264_v4l2m2m, ...")
