@@ -35,6 +35,8 @@ FLAGS = {
     "camera_format": "live.camera_format",
     "audio": "live.audio",
     "segment": "live.segment_s",
+    "keep_days": "live.keep_days",
+    "keep_gb": "live.keep_gb",
     "rtsp_transport": "live.rtsp_transport",
 }
 

@@ -18,6 +18,7 @@ from pipeline.cover import fitted
 from pipeline.errors import SinkLost
 from pipeline.live.clock import TICK
 from pipeline.live.encode import LiveEncoder, LiveOptions
+from pipeline.live.keep import Keeper, Limits
 from pipeline.live.sound import Sound, Sounds, codec_of
 from pipeline.records import RecordSink
 from pipeline.ring import Cancelled, Policy, Ring
@@ -182,16 +183,18 @@ class FileOutlet:
 
     segment_s: above 0, a new file begins after so many seconds, and with each new size, named by the time of its first
     frame: door.mkv becomes door-20260131-235959.mkv. Each is whole once it has its name, whatever happens later.
+    limits: how many of them are kept.
     """
 
     def __init__(
         self, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float],
-        segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0,
+        segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0, limits: Limits | None = None,
     ) -> None:  # fmt: skip
         self.name = str(path)
         self._path, self._options = path, options
         self._source, self._rate = source, rate
         self._segment_s, self._epoch_s = segment_s, epoch_s
+        self._keeper = Keeper(path, limits or Limits(), lambda message: self.told(message))
         self._sink: FileSink | None = None
         self._size = (0, 0)
         self._began = 0  # ticks
@@ -210,9 +213,12 @@ class FileOutlet:
             old = float((ticks - self._began) * TICK) >= self._segment_s
             if old or (picture.width, picture.height) != self._size:
                 self.close()
+        begins = self._sink is None
         if self._sink is None:
             self._sink = self._open(covered)
             self._size, self._began = (picture.width, picture.height), ticks
+        if self._segment_s:
+            self._keeper.sweep(self._sink.unfinished, now=begins)
         self._sink.write(fitted(covered, *self._size))
 
     def _open(self, covered: CoveredFrame) -> FileSink:
