@@ -136,7 +136,10 @@ class LiveConfig(Section):
     crf: float = Field(23, ge=0, le=51)
     preset: str = "ultrafast"
     gop_s: float = Field(1.0, gt=0, le=60)
+    audio: bool = False
     segment_s: float = Field(0, ge=0, le=86400)
+    keep_days: float = Field(0, ge=0, le=36500)
+    keep_gb: float = Field(0, ge=0, le=1_000_000)
     players: int = Field(64, ge=1, le=10_000)
     tls_cert: str = ""
     tls_key: str = ""

@@ -33,7 +33,10 @@ FLAGS = {
     "camera_size": "live.camera_size",
     "camera_fps": "live.camera_fps",
     "camera_format": "live.camera_format",
+    "audio": "live.audio",
     "segment": "live.segment_s",
+    "keep_days": "live.keep_days",
+    "keep_gb": "live.keep_gb",
     "rtsp_transport": "live.rtsp_transport",
 }
 

@@ -42,7 +42,10 @@ class Face(BaseModel):
 
 
 class Record(BaseModel):
-    """A frame's faces; xyxy in pixels of the displayed frame, time in seconds, pts in the source's time base."""
+    """A frame's faces; xyxy in pixels of the displayed frame, time in seconds, pts in the source's time base.
+
+    wall_s: Unix seconds by the camera's own clock, in JSON Lines alone, and only where the camera said it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -50,6 +53,7 @@ class Record(BaseModel):
     frame: int = Field(ge=0)
     pts: int | None = None
     time_s: float | None = None
+    wall_s: float | None = None
     width: int | None = Field(None, gt=0)
     height: int | None = Field(None, gt=0)
     faces: tuple[Face, ...] = ()
@@ -65,6 +69,7 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
         "frame": frame.index,
         "pts": frame.pts,
         "time_s": None if time_s is None else round(time_s, 6),
+        **({} if frame.wall_s is None else {"wall_s": round(frame.wall_s, 6)}),
         "width": width,
         "height": height,
         "faces": [

@@ -61,6 +61,7 @@ class Frame:
     """One decoded picture, as stored (before rotation), untouched.
 
     index counts from 0. pts is in units of time_base and may be None on a live stream's first frame.
+    wall_s: when it was taken, Unix seconds by the camera's own clock; None where the camera does not say.
     """
 
     index: int
@@ -68,6 +69,7 @@ class Frame:
     time_base: Fraction
     picture: av.VideoFrame
     rotation: int = 0
+    wall_s: float | None = None
 
     @property
     def time_s(self) -> float | None:

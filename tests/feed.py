@@ -40,7 +40,7 @@ def covered(number: int, ticks: int, size: tuple[int, int] = (320, 240), noise: 
 
 
 class Feed:
-    """Sends numbered pictures to `send` until it is left. size may be changed while it runs."""
+    """Sends numbered pictures to `send` until it is left. size and the clock may be changed while it runs."""
 
     def __init__(
         self, send: Callable[[Unit], None], packetizer: Packetizer | None = None, rate: int = 25, gop_s: float = 1.0
@@ -48,15 +48,16 @@ class Feed:
         self.send, self.packetizer, self.rate = send, packetizer or Packetizer(), rate
         self.encoder = LiveEncoder(LiveOptions(bitrate=4000, gop_s=gop_s), rate)
         self.size, self.noise = (320, 240), False
+        self.wall_s = 0.0  # what its clock said at the first picture
         self.sent = 0
         self.over = threading.Event()
 
     def run(self) -> None:
-        began, wall = time.monotonic(), time.time()
+        began, self.wall_s = time.monotonic(), self.wall_s or time.time()
         while not self.over.wait(max(0.0, began + self.sent / self.rate - time.monotonic())):
             ticks = round(self.sent * 90000 / self.rate)
             for coded in self.encoder.encode(covered(self.sent, ticks, self.size, self.noise)):
-                self.send(self.packetizer.pack(coded.data, coded.ticks, coded.key, wall + coded.ticks / 90000))
+                self.send(self.packetizer.pack(coded.data, coded.ticks, coded.key, self.wall_s + coded.ticks / 90000))
             self.sent += 1
 
     def __enter__(self) -> Feed:

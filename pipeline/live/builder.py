@@ -12,12 +12,14 @@ from urllib.parse import unquote, urlsplit
 
 from pipeline.config import Config
 from pipeline.errors import BadConfig, BadInput
+from pipeline.live import keep
 from pipeline.live.camera import State
 from pipeline.live.encode import LiveOptions
 from pipeline.live.metrics import Figure
 from pipeline.live.outlet import FileOutlet, Lane, Outlet, RecordOutlet, StreamOutlet
 from pipeline.live.preview import Page, PreviewOutlet
 from pipeline.live.run import Channel, Live
+from pipeline.live.sound import Sounds
 from pipeline.live.window import Window
 from pipeline.rtsp.client import PushOptions, Target, target_of
 from pipeline.rtsp.player import Limits
@@ -135,6 +137,9 @@ class Builder:
         channel.tune(wish)
 
     def _add(self, channel: Channel, outlet: Outlet) -> None:
+        if self.config.live.audio and isinstance(outlet, StreamOutlet | FileOutlet):
+            outlet.sounds, outlet.voice = Sounds(), lambda: channel.camera.voice
+            outlet.told = lambda message: self._told(channel.name, message)
         channel.lanes.append(Lane(outlet, lambda message: self._told(channel.name, f"output lost: {message}")))
 
     def _stream(self, channel: Channel) -> StreamOutlet:
@@ -156,8 +161,11 @@ class Builder:
         segment_s = self.config.live.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
         check_output(first, options, [channel.camera.uri.text])
-        camera = channel.camera
-        return FileOutlet(path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s)
+        camera, live = channel.camera, self.config.live
+        limits = keep.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
+        if limits and not segment_s:
+            raise BadConfig("only segments can be kept for a time", "live.keep_days, live.keep_gb", "--segment S too")
+        return FileOutlet(path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits)
 
     def _serve(self, stream: StreamOutlet, text: str) -> None:
         target = target_of(text)

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+import av
+
 from pipeline.errors import Refused, SourceLost, UserError
 from pipeline.live.backoff import Backoff
 from pipeline.live.clock import TICK, LiveClock
+from pipeline.live.sound import Sound
 from pipeline.ring import Cancelled
-from pipeline.types import Frame, StreamInfo
+from pipeline.types import Frame, SidePacket, StreamInfo
 from pipeline.video.options import SourceOptions
 from pipeline.video.pace import Pace
 from pipeline.video.source import open_source
@@ -88,7 +91,8 @@ class Camera:
 
     Frames are numbered through, over all connections; their time base is clock.TICK, counted from start().
     told: called with each new state or message, on any thread; it must not block.
-    put may drop and must not wait; Cancelled from it ends the camera.
+    put may drop and must not wait; Cancelled from it ends the camera. hear: called with each packet of sound, where it
+    is set before start(); voice is the stream that it belongs to, None where there is none.
     """
 
     def __init__(
@@ -101,6 +105,9 @@ class Camera:
     ) -> None:
         self.name, self.uri, self.options = name, uri, options
         self.epoch_s = 0.0  # wall-clock time of tick 0
+        self.hear: Callable[[Sound], None] | None = None
+        self.voice: av.AudioStream | None = None
+        self._early: list[SidePacket] = []  # sound that came before the next picture
         self._put, self._told = put, told
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -216,13 +223,31 @@ class Camera:
             info = source.open()
             self._pace.restart(segmented=info.container == "hls")
             self._paced = options.paced and (self.uri.kind in _FINITE or not info.live or self._pace.segmented)
-            first = True
+            self.voice = next((side for side in info.sides if isinstance(side, av.AudioStream)), None)
+            self._early, first = [], True
             for item in source.items():
-                if isinstance(item, Frame) and not self._pace.seen(item.time_s):
+                if isinstance(item, SidePacket):
+                    self._note_sound(item)
+                elif not self._pace.seen(item.time_s):
                     self._take(turn, item, info if first else None)
+                    self._pass_sound()
                     first = False
         finally:
             source.close()
+
+    def _note_sound(self, item: SidePacket) -> None:
+        """Sound waits for the next picture: only that tells where both are in time."""
+        if self.hear is not None and self.voice is not None and item.packet.stream_index == self.voice.index:
+            self._early = [*self._early[-999:], item]
+
+    def _pass_sound(self) -> None:
+        early, self._early = self._early, []
+        for item in early:
+            packet = item.packet
+            time = packet.pts if packet.pts is not None else packet.dts
+            ticks = None if time is None else self._clock.place(float(time * packet.time_base))
+            if ticks is not None and self.hear is not None:
+                self.hear(Sound(packet, ticks))
 
     def _patrol(self, turn: int) -> None:
         """Between two packets: is it to end, and do pictures come out of all these packets?"""

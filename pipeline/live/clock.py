@@ -32,6 +32,10 @@ class LiveClock:
         self._last = max(self._last + 1, round(at / TICK))
         return self._last
 
+    def place(self, time_s: float) -> int | None:
+        """Where something beside the frames belongs, by its own time; None before the first frame with a time."""
+        return None if self._offset is None else round((time_s + self._offset) / TICK)
+
     def restart(self) -> None:
         """The source was opened anew: its times have nothing to do with those before."""
         self._offset = None

@@ -6,21 +6,26 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 from statistics import median
 from typing import Protocol
 
+import av
+
 from pipeline.cover import fitted
 from pipeline.errors import SinkLost
 from pipeline.live.clock import TICK
 from pipeline.live.encode import LiveEncoder, LiveOptions
+from pipeline.live.keep import Keeper, Limits
+from pipeline.live.sound import Sound, Sounds, codec_of
 from pipeline.records import RecordSink
 from pipeline.ring import Cancelled, Policy, Ring
 from pipeline.rtsp.push import Pusher
-from pipeline.rtsp.rtp import Packetizer
+from pipeline.rtsp.rtp import Packetizer, Unit
 from pipeline.rtsp.server import Mount, RtspServer
+from pipeline.rtsp.sound import SoundPacketizer, format_of
 from pipeline.types import CoveredFrame, StreamInfo
 from pipeline.video.encode import EncodeOptions
 from pipeline.video.sink import FileSink, open_sink
@@ -101,6 +106,10 @@ class StreamOutlet:
         self._encoder: LiveEncoder | None = None
         self._size: tuple[int, int] = (0, 0)
         self._wished = False
+        self.sounds: Sounds | None = None  # where sound is wanted
+        self.voice: Callable[[], av.AudioStream | None] = lambda: None
+        self.told: Callable[[str], None] = lambda message: None
+        self._sound_ticks = -1
         self.delays_s: deque[float] = deque(maxlen=300)  # from a frame's arrival to its packets
 
     def serve(self, server: RtspServer, mount: Mount) -> None:
@@ -124,19 +133,43 @@ class StreamOutlet:
         if self._encoder is None:
             self._encoder = LiveEncoder(self._options, self._rate())
         size = covered.picture.width, covered.picture.height
-        wanted = self._pushers or any(mount.players for _, mount in self._mounts)
+        wanted = bool(self._pushers) or any(mount.players for _, mount in self._mounts)
+        if self.sounds is not None:
+            if self._size == (0, 0):
+                self._tune_in()
+            self._pass_sound(self.sounds.until(covered.tracked.frame.pts or 0), wanted)
         if not wanted and size == self._size:
             return
         self._size = size
         epoch_s = self._epoch_s()
         for coded in self._encoder.encode(covered):
             wall_s = epoch_s + float(coded.ticks * TICK)
-            unit = self.packetizer.pack(coded.data, coded.ticks, coded.key, wall_s)
-            for server, mount in self._mounts:
-                server.send(mount, unit)
-            for pusher in self._pushers:
-                pusher.send(unit)
+            self._send(self.packetizer.pack(coded.data, coded.ticks, coded.key, wall_s))
             self.delays_s.append(time.time() - wall_s)
+
+    def _send(self, unit: Unit) -> None:
+        for server, mount in self._mounts:
+            server.send(mount, unit)
+        for pusher in self._pushers:
+            pusher.send(unit)
+
+    def _tune_in(self) -> None:
+        """Before the first picture: what sound there is must be said along with it."""
+        voice = self.voice()
+        try:
+            if voice is None:
+                raise SinkLost("there is no sound")
+            self.packetizer.sound = SoundPacketizer(format_of(voice))
+        except SinkLost as error:
+            self.told(f"pictures alone: {error.what}")
+
+    def _pass_sound(self, sounds: Iterable[Sound], wanted: bool) -> None:
+        packer = self.packetizer.sound
+        for sound in sounds:
+            same = packer is not None and sound.codec == packer.form.codec  # cameras may come back with another one
+            if packer is not None and same and wanted and sound.ticks > self._sound_ticks:
+                self._send(packer.pack(bytes(sound.packet), sound.ticks))
+                self._sound_ticks = sound.ticks
 
     def close(self) -> None:
         """Servers and pushers are stopped by whoever made them."""
@@ -150,34 +183,52 @@ class FileOutlet:
 
     segment_s: above 0, a new file begins after so many seconds, and with each new size, named by the time of its first
     frame: door.mkv becomes door-20260131-235959.mkv. Each is whole once it has its name, whatever happens later.
+    limits: how many of them are kept.
     """
 
     def __init__(
         self, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float],
-        segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0,
+        segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0, limits: Limits | None = None,
     ) -> None:  # fmt: skip
         self.name = str(path)
         self._path, self._options = path, options
         self._source, self._rate = source, rate
         self._segment_s, self._epoch_s = segment_s, epoch_s
+        self._keeper = Keeper(path, limits or Limits(), lambda message: self.told(message))
         self._sink: FileSink | None = None
         self._size = (0, 0)
         self._began = 0  # ticks
+        self.sounds: Sounds | None = None  # where sound is wanted
+        self.voice: Callable[[], av.AudioStream | None] = lambda: None
+        self.told: Callable[[str], None] = lambda message: None
+        self._codec = ""  # of the sound in the file
+        self._said: set[str] = set()
 
     def write(self, covered: CoveredFrame) -> None:
         picture, ticks = covered.picture, covered.tracked.frame.pts or 0
+        for sound in self.sounds.until(ticks) if self.sounds is not None else ():
+            if self._sink is not None and sound.codec == self._codec:
+                self._sink.copy(sound.side())
         if self._sink is not None and self._segment_s:
             old = float((ticks - self._began) * TICK) >= self._segment_s
             if old or (picture.width, picture.height) != self._size:
                 self.close()
+        begins = self._sink is None
         if self._sink is None:
             self._sink = self._open(covered)
             self._size, self._began = (picture.width, picture.height), ticks
+        if self._segment_s:
+            self._keeper.sweep(self._sink.unfinished, now=begins)
         self._sink.write(fitted(covered, *self._size))
 
     def _open(self, covered: CoveredFrame) -> FileSink:
         frame, rate = covered.tracked.frame, self._rate()
+        voice = self.voice() if self.sounds is not None else None
+        if self.sounds is not None and voice is None:
+            self._say("there is no sound")
+        self._codec = "" if voice is None else codec_of(voice)
         info = StreamInfo(
+            sides=() if voice is None else (voice,),
             source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
             time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
         )  # fmt: skip
@@ -188,7 +239,15 @@ class FileOutlet:
         if not isinstance(sink, FileSink):
             sink.abort()
             raise SinkLost("a live source cannot be written as a picture", str(path))
+        for warning in sink.warnings:
+            self._say(warning)
         return sink
+
+    def _say(self, what: str) -> None:
+        """Once, not with each segment."""
+        if what not in self._said:
+            self._said.add(what)
+            self.told(f"pictures alone: {what}")
 
     def close(self) -> None:
         if self._sink is not None:

@@ -79,6 +79,7 @@ class Connection:
         self.target, self.options, self._stop = target, options, stop
         self._sequence = 0
         self._session = ""
+        self._tracks = 0
         self._challenge = ""
         self._keep_s, self._asked_s = 30.0, time.monotonic()
         self._waiting = b""  # received, not yet looked at
@@ -112,9 +113,11 @@ class Connection:
         url = self.target.url
         self._ask("OPTIONS", url, {})
         self._ask("ANNOUNCE", url, {"Content-Type": "application/sdp"}, sdp.encode())
-        transport = {"Transport": "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record"}
-        done = self._ask("SETUP", f"{url.rstrip('/')}/track0", transport)
-        self._session = done.session
+        for track in range(sdp.count("\r\nm=")):
+            channels = f"{2 * track}-{2 * track + 1}"
+            transport = {"Transport": f"RTP/AVP/TCP;unicast;interleaved={channels};mode=record"}
+            done = self._ask("SETUP", f"{url.rstrip('/')}/track{track}", transport)
+            self._session, self._tracks = done.session, track + 1
         _, _, timeout = done.headers.get("session", "").partition("timeout=")
         if timeout.strip().isdigit():
             self._keep_s = max(1.0, int(timeout) / 3)
@@ -123,10 +126,12 @@ class Connection:
     def send(self, unit: Unit) -> None:
         """A picture, within the time-out."""
         parts: list[bytes] = []
-        if unit.report is not None:
-            parts += (b"$\1", len(unit.report).to_bytes(2, "big"), unit.report)
-        for packet in unit.packets:
-            parts += (b"$\0", len(packet).to_bytes(2, "big"), packet)
+        for track, report in unit.reports:
+            if track < self._tracks:
+                parts += (b"$", bytes([2 * track + 1]), len(report).to_bytes(2, "big"), report)
+        channel = bytes([2 * unit.track])
+        for packet in unit.packets if unit.track < self._tracks else ():
+            parts += (b"$", channel, len(packet).to_bytes(2, "big"), packet)
         self._send_all(b"".join(parts))
 
     def listen(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.rtsp.server import Mount, RtspServer
 
 METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN, GET_PARAMETER, SET_PARAMETER"
-TRACK = "/track0"
+_TRACK = re.compile(r"/track([01])$")
 GUESSES = 5  # wrong passwords on one connection
 
 
@@ -58,7 +59,7 @@ class Player:
         self._gate = Gate()
         self._session = ""
         self._mount: Mount | None = None
-        self._route: Route | None = None
+        self._routes: dict[int, Route] = {}  # of each track that it set up
         self._playing = False
         self._waits = True  # for a key picture
         self._sign_s = self._moved_s = time.monotonic()
@@ -97,35 +98,40 @@ class Player:
         now = time.monotonic()
         self._note_progress(now)
         stalled = self._held > 0 and now - self._moved_s > self.limits.stall_s
-        lost = self._route is not None and self._route.udp and now - self._sign_s > self.limits.session_s
+        udp = any(route.udp for route in self._routes.values())
+        lost = udp and now - self._sign_s > self.limits.session_s
         if stalled or lost:
             self.abort()
 
     def heard(self, host: str, port: int) -> None:
-        route = self._route
-        if route is not None and route.udp and host == self._host and port in (route.rtp, route.rtcp):
-            self._sign_s = time.monotonic()
+        for route in self._routes.values():
+            if route.udp and host == self._host and port in (route.rtp, route.rtcp):
+                self._sign_s = time.monotonic()
 
     def give(self, unit: Unit) -> None:
         """A picture, when it plays: from a key picture on, and after a gap from the next one on."""
-        mount = self._mount
-        if not self._playing or mount is None or self._route is None:
+        mount, route = self._mount, self._routes.get(unit.track)
+        if not self._playing or mount is None or route is None:
             return
-        if self._waits and not unit.key:
+        pictures = 0 in self._routes  # one may also listen only
+        if self._waits and pictures and not unit.key:
             return
-        if not self._route.udp:
+        if not route.udp:
             self._note_progress(time.monotonic())
             if self._held + unit.size > self.limits.buffer:
-                self._drop(mount)
+                self._drop(mount, unit)
                 return
-        if not (self._send_udp(unit, self._route) if self._route.udp else self._send_tcp(unit, self._route)):
-            self._drop(mount)
+        if not (self._send_udp(unit, route) if route.udp else self._send_tcp(unit, route)):
+            self._drop(mount, unit)
             return
-        self._waits = False
-        mount.sent += 1
         mount.octets += unit.size
+        if unit.track == 0:
+            self._waits = False
+            mount.sent += 1
 
-    def _drop(self, mount: Mount) -> None:
+    def _drop(self, mount: Mount, unit: Unit) -> None:
+        if unit.track:
+            return  # a gap in the sound; the pictures go on
         self._waits = True
         self.dropped += 1
         mount.dropped += 1
@@ -139,8 +145,9 @@ class Player:
     def _send_tcp(self, unit: Unit, route: Route) -> bool:
         """Interleaved with the answers, RFC 2326 section 10.12."""
         parts: list[bytes] = []
-        if unit.report is not None:
-            parts += (b"$", bytes([route.rtcp]), len(unit.report).to_bytes(2, "big"), unit.report)
+        for track, report in unit.reports:
+            if track in self._routes:
+                parts += (b"$", bytes([self._routes[track].rtcp]), len(report).to_bytes(2, "big"), report)
         channel = bytes([route.rtp])
         for packet in unit.packets:
             parts += (b"$", channel, len(packet).to_bytes(2, "big"), packet)
@@ -152,8 +159,9 @@ class Player:
         if pair is None:
             return False
         try:
-            if unit.report is not None:
-                pair.rtcp.sendto(unit.report, (self._host, route.rtcp))
+            for track, report in unit.reports:
+                if track in self._routes:
+                    pair.rtcp.sendto(report, (self._host, self._routes[track].rtcp))
             for packet in unit.packets:
                 pair.rtp.sendto(packet, (self._host, route.rtp))
         except OSError:  # no room, or nobody there any more: the session's time-out finds out
@@ -194,7 +202,7 @@ class Player:
 
     async def _answer_about(self, message: Message, method: str, url: str, headers: dict[str, str]) -> None:
         path = path_of(url)
-        mount = self.server.mounts.get(path) or self.server.mounts.get(path.removesuffix(TRACK))
+        mount = self.server.mounts.get(path) or self.server.mounts.get(_TRACK.sub("", path))
         # Whether a path exists is told to those alone who may know: every stream's password lets one ask.
         users = mount.users if mount is not None else self._all_users()
         if not self._gate.admits(users, method, message.headers.get("authorization", "")):
@@ -206,7 +214,8 @@ class Player:
         elif method == "DESCRIBE":
             await self._describe(mount, url, headers)
         elif method == "SETUP":
-            self._set_up(mount, message, headers)
+            named = None if path in self.server.mounts else _TRACK.search(path)
+            self._set_up(mount, int(named[1]) if named else 0, message, headers)
         elif not self._session or message.session not in ("", self._session) or mount is not self._mount:
             # A keep-alive outside of a session is as good as an OPTIONS.
             self._reply(200 if method.endswith("_PARAMETER") and not message.session else 454, headers)
@@ -229,41 +238,41 @@ class Player:
         base = url.rstrip("/") + "/"
         self._reply(200, headers | {"Content-Type": "application/sdp", "Content-Base": base}, body)
 
-    def _set_up(self, mount: Mount, message: Message, headers: dict[str, str]) -> None:
+    def _set_up(self, mount: Mount, track: int, message: Message, headers: dict[str, str]) -> None:
         if self._playing or (self._mount is not None and self._mount is not mount):
             self._reply(455, headers)
             return
+        if track and mount.packetizer.sound is None:
+            self._reply(404, headers)
+            return
         for offer in transport_of(message.headers.get("transport", "")):
-            found = self._route_for(offer)
+            found = self._route_for(offer, mount, track)
             if found is not None:
-                self._route, words = found
+                self._routes[track], words = found
                 self._mount, self._session = mount, self._session or secrets.token_hex(8)
                 session = f"{self._session};timeout={self.limits.session_s:.0f}"
                 self._reply(200, headers | {"Transport": words, "Session": session})
                 return
         self._reply(461, headers)
 
-    def _route_for(self, offer: dict[str, str]) -> tuple[Route, str] | None:
+    def _route_for(self, offer: dict[str, str], mount: Mount, track: int) -> tuple[Route, str] | None:
         """A way of sending that the client offers and we can do. UDP goes to the client's own address only, wherever
         it asks us to send: no one can be flooded through us."""
         if offer.get("mode", "play").lower() != "play" or "multicast" in offer:
             return None
-        ssrc = f"ssrc={self._mount_ssrc()}" if self._mount else ""
+        sound = mount.packetizer.sound
+        ssrc = f"ssrc={sound.ssrc if track and sound is not None else mount.packetizer.ssrc:08X}"
         if offer[""] == "RTP/AVP/TCP":
-            channels = pair_of(offer.get("interleaved", "0-1"))
+            channels = pair_of(offer.get("interleaved", f"{2 * track}-{2 * track + 1}"))
             if channels is None or channels[1] > 255:
                 return None
             words = f"RTP/AVP/TCP;unicast;interleaved={channels[0]}-{channels[1]}"
-            return Route(*channels, udp=False), ";".join(filter(None, (words, ssrc)))
+            return Route(*channels, udp=False), f"{words};{ssrc}"
         ports, pair = pair_of(offer.get("client_port", "")), self.server.udp
         if offer[""] not in ("RTP/AVP", "RTP/AVP/UDP") or ports is None or pair is None or ports[0] < 1024:
             return None
         words = f"RTP/AVP;unicast;client_port={ports[0]}-{ports[1]};server_port={pair.ports[0]}-{pair.ports[1]}"
-        return Route(*ports, udp=True), ";".join(filter(None, (words, ssrc)))
-
-    def _mount_ssrc(self) -> str:
-        assert self._mount is not None
-        return f"{self._mount.packetizer.ssrc:08X}"
+        return Route(*ports, udp=True), f"{words};{ssrc}"
 
     def _act(self, mount: Mount, method: str, headers: dict[str, str]) -> None:
         if method == "PLAY":

@@ -85,7 +85,7 @@ class Pusher:
             elif unit.key:
                 self._waits = self._gap = False
             if self._waits:
-                self._dropped += self._gap
+                self._dropped += self._gap and unit.track == 0
                 return
             self._units.append(unit)
             self._held += unit.size
@@ -140,7 +140,7 @@ class Pusher:
                 connection.send(unit)
                 with self._lock:
                     self._held -= unit.size
-                    self._sent += 1
+                    self._sent += unit.track == 0
 
     def _become(self, state: State, message: str) -> None:
         if (state, message) != (self.state, self.message):

@@ -10,6 +10,10 @@ import base64
 import secrets
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.rtsp.sound import SoundPacketizer
 
 PAYLOAD_TYPE = 96
 CLOCK = 90000  # Hz
@@ -20,11 +24,22 @@ _SPS, _PPS, _SEI, _DELIMITER, _FU_A = 7, 8, 6, 9, 28
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A picture on its way: its RTP packets, whether a player may begin with it, and a sender report with each such."""
+    """A picture on its way: its RTP packets, whether a player may begin with it, and a sender report with each such.
+
+    track: 0 for pictures, 1 for sound. sound_report: of the sound at the same time, where there is any.
+    """
 
     packets: tuple[bytes, ...]
     key: bool
     report: bytes | None = None
+    track: int = 0
+    sound_report: bytes | None = None
+
+    @property
+    def reports(self) -> tuple[tuple[int, bytes], ...]:
+        """Sender reports with their tracks: they go before the packets."""
+        both = (0, self.report), (1, self.sound_report)
+        return tuple((track, report) for track, report in both if report is not None)
 
     @property
     def size(self) -> int:
@@ -54,6 +69,7 @@ class Packetizer:
         self.base = secrets.randbits(32)
         self.sent = self.octets = 0
         self.sps = self.pps = b""  # the newest ones
+        self.sound: SoundPacketizer | None = None
 
     def pack(self, data: bytes, ticks: int, key: bool, wall_s: float) -> Unit:
         """An encoded picture (Annex B) as packets. ticks: its time, 1/90000 s; wall_s: the same by the wall clock."""
@@ -74,7 +90,11 @@ class Packetizer:
             self.sequence = (self.sequence + 1) & 0xFFFF
             self.octets += len(payload)
         self.sent += len(packets)
-        return Unit(tuple(packets), key, self._report(stamp, wall_s) if key else None)
+        if not key:
+            return Unit(tuple(packets), key)
+        report = sender_report(self.ssrc, stamp, wall_s, self.sent, self.octets)
+        heard = self.sound.report(ticks, wall_s) if self.sound is not None else None
+        return Unit(tuple(packets), key, report, sound_report=heard)
 
     def _fragments(self, unit: bytes) -> list[bytes]:
         """A NAL unit as payloads: itself, or FU-A parts (RFC 6184 section 5.8)."""
@@ -85,15 +105,6 @@ class Packetizer:
         parts = [unit[at : at + room - 2] for at in range(1, len(unit), room - 2)]
         last = len(parts) - 1
         return [bytes([head, kind | (n == 0) << 7 | (n == last) << 6]) + part for n, part in enumerate(parts)]
-
-    def _report(self, stamp: int, wall_s: float) -> bytes:
-        """A sender report and a source description, as RFC 3550 wants them together."""
-        ntp = round((wall_s + _NTP_EPOCH) * 2**32) & (2**64 - 1)
-        words = struct.pack(">BBHIQIII", 0x80, 200, 6, self.ssrc, ntp, stamp, self.sent & 0xFFFFFFFF, self.octets & 0xFFFFFFFF)  # fmt: skip # noqa: E501
-        name = b"facestream"
-        item = bytes([1, len(name)]) + name + b"\0"
-        item += bytes(-len(item) % 4)
-        return words + struct.pack(">BBHI", 0x81, 202, 1 + len(item) // 4, self.ssrc) + item
 
     def sdp(self, name: str, address: str = "0.0.0.0") -> str:
         """The stream's description (RFC 8866). Wants a first key picture to have been packed."""
@@ -112,5 +123,16 @@ class Packetizer:
             f"a=rtpmap:{PAYLOAD_TYPE} H264/{CLOCK}",
             f"a=fmtp:{PAYLOAD_TYPE} packetization-mode=1; sprop-parameter-sets={sets}; profile-level-id={level}",
             "a=control:track0",
+            *(self.sound.sdp() if self.sound is not None else ()),
         ]
         return "\r\n".join(lines) + "\r\n"
+
+
+def sender_report(ssrc: int, stamp: int, wall_s: float, sent: int, octets: int) -> bytes:
+    """A sender report and a source description, as RFC 3550 wants them together. stamp: the RTP time at wall_s."""
+    ntp = round((wall_s + _NTP_EPOCH) * 2**32) & (2**64 - 1)
+    words = struct.pack(">BBHIQIII", 0x80, 200, 6, ssrc, ntp, stamp, sent & 0xFFFFFFFF, octets & 0xFFFFFFFF)
+    name = b"facestream"
+    item = bytes([1, len(name)]) + name + b"\0"
+    item += bytes(-len(item) % 4)
+    return words + struct.pack(">BBHI", 0x81, 202, 1 + len(item) // 4, ssrc) + item

@@ -15,6 +15,7 @@ from av.format import Flags as FormatFlags
 
 from pipeline.types import Frame
 from pipeline.video.picture import rotation_of, to_planar
+from pipeline.video.wall import CameraClock
 
 _BACKWARD = Fraction(1, 10)  # seconds; less than that is jitter
 _WAIT = 64  # pictures without a time that are kept at a file's beginning until one has it
@@ -37,6 +38,7 @@ class Decoder:
         """low_delay: keep no frame back for the sake of threads. reopen: opens the source again, where that can be."""
         self.undecodable = self.damaged = self.frames = 0
         self._video = video
+        self._clock = CameraClock()
         self._time_base = Fraction(video.time_base or Fraction(1, 1000))
         self._avi = video.container.format.name == "avi"
         # In AVI the tail cannot be told by its times, see _decode_tail().
@@ -54,6 +56,7 @@ class Decoder:
     def decode(self, packet: Packet) -> Iterator[Frame]:
         """The frames that a packet completes."""
         self._fed += 1
+        self._clock.note(packet)
         if self._first_dts is None:
             self._first_dts = packet.dts
         try:
@@ -137,7 +140,8 @@ class Decoder:
             self.damaged += self._sound  # a recording may start amid a group of pictures: that is no damage
         else:
             self._sound = True
-        frame = Frame(self.frames, pts, self._time_base, to_planar(picture), rotation_of(picture))
+        wall_s = self._clock.at(pts)
+        frame = Frame(self.frames, pts, self._time_base, to_planar(picture), rotation_of(picture), wall_s)
         self.frames += 1
         return frame
 

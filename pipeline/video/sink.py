@@ -116,6 +116,11 @@ class FileSink:
         self._last_dts: dict[int, int] = {}
         self._late = 0
 
+    @property
+    def unfinished(self) -> Path:
+        """The file under the name that it has until it is complete."""
+        return self._temporary.path
+
     def write(self, covered: CoveredFrame) -> None:
         """Encode a frame. Frames come in the order of their times; one that does not is moved just behind the last.
 

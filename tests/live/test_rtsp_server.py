@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import shutil
 import socket
 import ssl
@@ -17,7 +18,7 @@ import pytest
 
 from pipeline.errors import BadInput
 from pipeline.rtsp.message import Malformed, parse_head, transport_of
-from pipeline.rtsp.player import Limits
+from pipeline.rtsp.player import Limits, Player
 from pipeline.rtsp.server import Mount, RtspServer
 from tests.feed import Feed, number_of
 from tests.servers import free_port, until
@@ -130,23 +131,42 @@ def has_gstreamer() -> bool:
     )
 
 
+# Told to end while it still starts, rtspsrc breaks off its own write and reports that as an end of file. The request
+# has arrived whole all the same, and the server answers it: tried on a busy machine, with the server's log beside it.
+OWN_RACE = re.compile(r"gst_rtspsrc_try_send.*\n.*Could not send message\. \(Received end-of-file\)")
+
+
 @ROUTES
 @WHO
-def test_gstreamer_plays(route: str, users: dict[str, str] | None, certificate: tuple[Path, Path]) -> None:
+def test_gstreamer_plays(
+    route: str, users: dict[str, str] | None, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not has_gstreamer():
         pytest.skip("GStreamer's rtspsrc and avdec_h264 are not installed")
-    with serving(users, tls=secured(route, certificate)) as (server, _, _):
+    asked: list[str] = []
+    act = Player._act
+
+    def heard(player: Player, mount: Mount, method: str, headers: dict[str, str]) -> None:
+        asked.append(method)
+        act(player, mount, method, headers)
+
+    monkeypatch.setattr(Player, "_act", heard)
+    with serving(users, tls=secured(route, certificate)) as (server, mount, _):
         # Of TLS it knows another name; whom it trusts cannot be said on its command line.
         protocols = "protocols=tcp+tls" if route == "tls" else f"protocols={route}"
         source = ["rtspsrc", f"location={address(server)}", protocols, "latency=100"]
         source += ["tls-validation-flags=0"] if route == "tls" else []
         source += ["user-id=viewer", "user-pw=secret"] if users else []
-        chain = ["rtph264depay", "!", "h264parse", "!", "avdec_h264", "!", "identity", "eos-after=15", "!", "fakesink"]
+        chain = ["rtph264depay", "!", "h264parse", "!", "avdec_h264", "!", "identity", "eos-after=15", "!"]
         done = subprocess.run(
-            ["gst-launch-1.0", *source, "!", *chain], capture_output=True, text=True, timeout=90, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "EOS" in done.stdout
+            ["gst-launch-1.0", "-v", *source, "!", *chain, "fakesink", "silent=false"],
+            capture_output=True, text=True, timeout=90, check=False,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        assert done.stdout.count("chain  ") >= 14, said  # pictures that came out of its decoder
+        assert done.returncode == 0 or OWN_RACE.search(said), said
+        until(lambda: "TEARDOWN" in asked)  # it was the player who ended the session, not the server
+        assert mount.counts.dropped == 0
 
 
 def test_tls_is_checked_and_carries_the_stream(certificate: tuple[Path, Path]) -> None:
