@@ -16,14 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Table
 
-from engines.detector import load
 from pipeline.batch import manifest
 from pipeline.batch.journal import Journal, sweep
 from pipeline.batch.manifest import Entry
 from pipeline.batch.worker import Outcome, Progress, Setup, Task, work
 from pipeline.config import Config
 from pipeline.errors import BadInput
-from pipeline.flags import say
+from pipeline.flags import detector_of, say
 from pipeline.records import RecordSink
 from pipeline.run import Job
 from pipeline.video.output import check
@@ -57,7 +56,7 @@ def run_batch(batch: Batch) -> int:
     """Do it all; the exit code is the worst file's. Raises UserError for what concerns all files."""
     if batch.manifest is not None:
         check(batch.manifest, batch.overwrite or batch.resume)
-    load(batch.config.detector.model, batch.config.detector.options())  # else every worker would say what is wrong
+    detector_of(batch.config)  # else every worker would say what is wrong
     notes = RecordSink(batch.records, batch.overwrite) if batch.records is not None else None
     journal = None
     try:
