@@ -44,7 +44,7 @@ def best(path: Path, options: DetectorOptions, must: bool) -> Detector:
     except UserError as e:
         if must:
             raise
-        return _told(load_file(path, options), f"ONNX Runtime on the CPU ({e})")
+        return _told(load_file(path, options), f"ONNX Runtime on the CPU ({e.what})")
     found, why = plans(path)
     for plan, backend in found:
         try:
