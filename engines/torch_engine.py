@@ -73,7 +73,7 @@ def on_card(path: Path, options: DetectorOptions) -> CardDetector:
 
 
 class TorchNet:
-    """A module of half precision (train.half.HalfDeploy, a GraphModule) in the loop on a card, as a `card_loop.Net`.
+    """A graph of engines.half in the loop on a card, as a `card_loop.Net`.
 
     On a card each slot has a CUDA graph of torch's own for each of the shapes that it saw last; they share memory that
     nothing else uses, since only one of a slot's runs at a time. Such a graph cannot be part of a larger one, so the
@@ -82,7 +82,7 @@ class TorchNet:
 
     nms_inside = False
 
-    def __init__(self, module: nn.Module, device: str = "cuda") -> None:
+    def __init__(self, module: GraphModule, device: str = "cuda") -> None:
         self.module, self.device = module.to(device).eval(), device
         torch.backends.cudnn.benchmark = True  # shapes are few and stay: measure which algorithm is fastest
         self.slots: dict[int, Shaped] = {}  # what each is set up for
@@ -110,7 +110,7 @@ class TorchNet:
     def _shaped(self, slot: int, pictures: int, width: int, height: int) -> Shaped:
         images = torch.zeros(pictures, 3, height, width, dtype=torch.half, device=self.device)
         xyxy, scores = self.module(images)
-        held = self.module.plan(images) if isinstance(self.module, GraphModule) else None
+        held = self.module.plan(images)
         if self.device == "cpu":
             return Shaped(images, xyxy, scores, held)
         if slot not in self.pools:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from engines.boxes import Array
-from engines.card_loop import CardLoop
 from engines.cuda_driver import CudaDevice, current_device, find_card
 from engines.detector import WEIGHTS, DetectorOptions, load, shipped
 from engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
@@ -17,7 +16,6 @@ from engines.kernels import Launch, nms, nms_workspace
 from engines.letterbox import view
 from engines.sidecar import Profile
 from engines.tensorrt_build import MODULES, PlanOptions, compile_plan
-from engines.tensorrt_engine import CardDetector
 from tests import reference as pictures
 from tests.alike import found_alike
 from tests.cuda import cpu, needs_compiler
@@ -123,34 +121,12 @@ def test_a_plan_finds_on_the_card_what_the_cpu_finds(backend: str, tmp_path: Pat
     assert sum(found_alike(detectors, views, 0.4, 0.95) for _ in range(3)) > 9
 
 
-def torch_on_a_card() -> None:
+@pytest.mark.parametrize("model", shipped())
+def test_torch_finds_on_the_card_what_the_cpu_finds(model: str) -> None:
     torch = pytest.importorskip("torch", reason="needs torch")
     if not torch.cuda.is_available():
         pytest.skip("this torch has no CUDA")
-
-
-@pytest.mark.parametrize("model", shipped())
-def test_torch_finds_on_the_card_what_the_cpu_finds_with_the_shipped_graphs(model: str) -> None:
-    torch_on_a_card()
     detectors = load(model, DetectorOptions()), load(model, DetectorOptions(backend="torch"))
     for size, frames in (((640, 384), [30, 60, 90]), ((960, 544), [30]), ((640, 384), [90])):
         views = [view(rgb, size) for rgb in demo_frames(frames)]
         assert sum(found_alike(detectors, views, 0.4, 0.95) for _ in range(2)) > 3
-
-
-def test_torch_finds_on_the_card_what_the_cpu_finds_with_a_module() -> None:
-    torch_on_a_card()
-    weights = ROOT / "train/checkpoints/plainS.safetensors"
-    if not weights.is_file():
-        pytest.skip("the checkpoint is not in this checkout")
-    from engines.torch_engine import TorchDetector, TorchNet
-    from train.checkpoint import load_weights
-    from train.half import HalfDeploy
-    from train.model import Deploy
-
-    options, model = DetectorOptions(), load_weights(weights)[0]
-    half = HalfDeploy(model)
-    loop = CardLoop(current_device(), TorchNet(half), half.normalisation, options.threshold, options.nms_iou)
-    detectors = TorchDetector(Deploy(model), options), CardDetector(loop, 4, options)
-    views = [view(rgb, (640, 384)) for rgb in demo_frames([30, 60, 90])]
-    assert sum(found_alike(detectors, views, 0.4, 0.95) for _ in range(3)) > 9
