@@ -21,16 +21,19 @@ if TYPE_CHECKING:
     from engines.card_loop import HostPicture
 
 WEIGHTS = Path(__file__).parent / "weights"
+BACKENDS = ("file", "auto", "cuda", "torch", "torch-cpu")  # see `load`
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
     """threshold: faces with a lower score are not returned. nms_iou: of two boxes that overlap more,
-    the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime."""
+    the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime. backend: one of
+    BACKENDS, what runs the model."""
 
     threshold: float = 0.3
     nms_iou: float = 0.3
     threads: int = 1
+    backend: str = "file"
 
 
 class Detector(ABC):
@@ -47,6 +50,7 @@ class Detector(ABC):
     takes_planes = False  # see PlanesDetector
     batch = 1  # pictures that it gains from being given together
     adjustable = True  # a lower options.threshold than it was made with takes effect
+    chosen = ""  # what runs it and why, where there was a choice
     coarsest_anchors = 0  # a cell of the coarsest detection module, whose boxes come last; 0: not known
     COARSEST_STRIDE, COARSEST_MOST = 32, 1000
 
@@ -101,12 +105,17 @@ def shipped() -> list[str]:
 
 
 def load(name: str, options: DetectorOptions | None = None) -> Detector:
-    """A detector by the name of a shipped model (`plainS`) or by the path of an .onnx (ONNX Runtime),
-    .xml (OpenVINO) or .plan (TensorRT, TensorRT-RTX) file.
+    """A detector by the name of a shipped model (`plainS`) or by the path of an .onnx, .xml or .plan file.
 
-    BadConfig for a name that is not shipped, BadInput for a missing file, EngineMismatch for a
-    file that is not a detector.
+    options.backend says what runs it. file: what the file is for, ONNX Runtime (.onnx), OpenVINO (.xml), TensorRT or
+    TensorRT-RTX (.plan). For an .onnx file also cuda: the best that this machine's NVIDIA card can do (see
+    engines.backends), an error where it can do nothing; auto: the same, but ONNX Runtime in that case; torch: torch on
+    the card; torch-cpu: torch in float32 without one.
+
+    BadConfig for a name that is not shipped, a backend that is none or not for such a file, and for what is not
+    installed; BadInput for a missing file; EngineMismatch for a file that is not a detector, and for a missing card.
     """
+    options = options or DetectorOptions()
     path = Path(name)
     if path.suffix not in (".onnx", ".xml", ".plan"):
         path = WEIGHTS / f"{name}.onnx"
@@ -116,14 +125,23 @@ def load(name: str, options: DetectorOptions | None = None) -> Detector:
             raise BadConfig(f"unknown model {name!r}", "detector.model", do)
     if not path.is_file():
         raise BadInput("not found", str(path), "build it with: python build_engine.py")
+    if options.backend != "file":
+        from engines.backends import load_by
+
+        return load_by(options.backend, path, options)
+    return load_file(path, options)
+
+
+def load_file(path: Path, options: DetectorOptions) -> Detector:
+    """By the file's kind alone."""
     if path.suffix == ".xml":
         from engines.openvino_engine import OpenVinoDetector
 
-        return OpenVinoDetector(path, options or DetectorOptions())
+        return OpenVinoDetector(path, options)
     if path.suffix == ".plan":
         from engines.tensorrt_engine import TensorRTDetector
 
-        return TensorRTDetector(path, options or DetectorOptions())
+        return TensorRTDetector(path, options)
     from engines.onnx_engine import OnnxDetector
 
-    return OnnxDetector(path, options or DetectorOptions())
+    return OnnxDetector(path, options)

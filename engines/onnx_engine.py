@@ -11,6 +11,16 @@ from engines.boxes import F32, Array
 from engines.detector import Detector, DetectorOptions
 from engines.errors import EngineMismatch
 
+INTERFACE = ["images"], ["xyxy", "scores"]  # names of a graph's inputs and outputs
+
+
+def coarsest_anchors(about: str) -> int:
+    """`Detector.coarsest_anchors` by what build_engine.py has written into a graph ("facestream", JSON)."""
+    spec = json.loads(about).get("spec", {})
+    if tuple(spec.get("strides", (8, 16, 32))) == (8, 16, 32) and "sizes" in spec:
+        return len(spec["sizes"][-1])
+    return 0
+
 
 def open_session(model: str | bytes, threads: int) -> ort.InferenceSession:
     """A model, by path or content, on the CPU."""
@@ -38,15 +48,13 @@ class OnnxDetector(Detector):
                 f"ONNX Runtime cannot load it: {reason}", str(path), "rebuild it with build_engine.py"
             ) from None
         names = [i.name for i in self.session.get_inputs()], [o.name for o in self.session.get_outputs()]
-        if names != (["images"], ["xyxy", "scores"]):
+        if names != INTERFACE:
             raise EngineMismatch(
                 f"not a detector of this project: {names[0]} -> {names[1]}", str(path), "build it with build_engine.py"
             )
-
-        about = json.loads(self.session.get_modelmeta().custom_metadata_map.get("facestream", "{}"))
-        spec = about.get("spec", {})
-        if tuple(spec.get("strides", (8, 16, 32))) == (8, 16, 32) and "sizes" in spec:
-            self.coarsest_anchors = len(spec["sizes"][-1])
+        self.coarsest_anchors = coarsest_anchors(
+            self.session.get_modelmeta().custom_metadata_map.get("facestream", "{}")
+        )
 
     def infer(self, images: Array) -> tuple[F32, F32]:
         xyxy, scores = self.session.run(["xyxy", "scores"], {"images": images})

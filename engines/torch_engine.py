@@ -1,8 +1,13 @@
-"""SSH on torch: the reference that compiled engines are compared with, and an engine for cards without TensorRT."""
+"""SSH on torch: the reference that compiled engines are compared with, and an engine for cards without TensorRT.
+
+The net is a module from outside, or a graph (.onnx) read by engines.torch_graph.
+"""
 
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from engines.boxes import F32, Array
+from engines.card_loop import CardLoop
+from engines.cuda_driver import current_device
 from engines.detector import Detector, DetectorOptions
+from engines.errors import EngineMismatch
+from engines.half import halve
+from engines.tensorrt_engine import CardDetector
+from engines.torch_graph import GraphModule, read
+
+BATCH = 8  # pictures that go in together at most
+SHAPES = 8  # of inputs for which a slot keeps a graph
 
 
 class TorchDetector(Detector):
@@ -30,52 +44,101 @@ class TorchDetector(Detector):
         return xyxy.float().cpu().numpy(), scores.float().cpu().numpy()
 
 
-class TorchNet:
-    """A module like train.half.HalfDeploy in the loop on a card, as a `card_loop.Net`.
+def on_cpu(path: Path, options: DetectorOptions) -> TorchDetector:
+    """A graph in float32, without a card. EngineMismatch for a file that is no such graph."""
+    torch.set_num_threads(options.threads)
+    return TorchDetector(read(path), options)
 
-    On a card each slot has a CUDA graph of torch's own, with memory that nothing else uses; it cannot be part of a
-    larger graph, so the loop's other steps are launched one by one.
+
+def on_card(path: Path, options: DetectorOptions) -> CardDetector:
+    """A graph in half precision in the loop on a card, which suppresses with its own kernel.
+
+    EngineMismatch, in one line, without driver or card, for a torch without CUDA, for a file that is no such graph, and
+    where torch cannot run it.
+    """
+    device = current_device()
+    if not torch.cuda.is_available():
+        built = f"is for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"
+        do = "see https://pytorch.org/get-started/locally for one that fits the driver"
+        raise EngineMismatch(f"this torch ({torch.__version__}) {built} and sees no card", "torch", do)
+    data, normalisation, _ = halve(path)
+    net = TorchNet(GraphModule(data, str(path)))
+    try:
+        net.try_out()
+    except RuntimeError as e:  # kernels for other cards, libraries that do not fit, no memory
+        reason = (str(e).splitlines() or [""])[0][:160]
+        raise EngineMismatch(f"torch cannot use this card: {reason}", "torch", "see docs/gpu.md") from None
+    loop = CardLoop(device, net, normalisation, options.threshold, options.nms_iou)
+    return CardDetector(loop, BATCH, options)
+
+
+class TorchNet:
+    """A graph of engines.half in the loop on a card, as a `card_loop.Net`.
+
+    On a card each slot has a CUDA graph of torch's own for each of the shapes that it saw last; they share memory that
+    nothing else uses, since only one of a slot's runs at a time. Such a graph cannot be part of a larger one, so the
+    loop's other steps are launched one by one.
     """
 
     nms_inside = False
 
-    def __init__(self, module: nn.Module, device: str = "cuda") -> None:
+    def __init__(self, module: GraphModule, device: str = "cuda") -> None:
         self.module, self.device = module.to(device).eval(), device
         torch.backends.cudnn.benchmark = True  # shapes are few and stay: measure which algorithm is fastest
-        self.slots: dict[int, tuple[Tensor, Tensor, Tensor, Any]] = {}
+        self.slots: dict[int, Shaped] = {}  # what each is set up for
+        self.made: dict[int, dict[tuple[int, int, int], Shaped]] = {}
+        self.pools: dict[int, Any] = {}
+
+    @torch.inference_mode()
+    def try_out(self) -> None:
+        """Run it once. RuntimeError where that does not work."""
+        _, scores = self.module(torch.zeros(1, 3, 64, 64, dtype=torch.half, device=self.device))
+        scores.cpu()
 
     def canvas(self, pictures: int, width: int, height: int) -> tuple[int, int]:
         return -(-width // 32) * 32, -(-height // 32) * 32
 
-    @torch.inference_mode()
     def prepare(self, slot: int, pictures: int, width: int, height: int, stream: Any) -> int:
+        made, key = self.made.setdefault(slot, {}), (pictures, width, height)
+        shaped = made.pop(key, None) or self._shaped(slot, *key)
+        made[key] = self.slots[slot] = shaped  # the last that was used is the last in it
+        while len(made) > SHAPES:
+            made.pop(next(iter(made)))
+        return int(shaped.scores.shape[1])
+
+    @torch.inference_mode()
+    def _shaped(self, slot: int, pictures: int, width: int, height: int) -> Shaped:
         images = torch.zeros(pictures, 3, height, width, dtype=torch.half, device=self.device)
         xyxy, scores = self.module(images)
-        graph = None
-        if self.device != "cpu":
-            aside = torch.cuda.Stream()
-            with torch.cuda.stream(aside):
-                for _ in range(3):  # lets cuDNN choose before the graph is fixed
-                    self.module(images)
-            aside.synchronize()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                xyxy, scores = self.module(images)
-            torch.cuda.synchronize()
-        self.slots[slot] = images, xyxy, scores, graph
-        return int(scores.shape[1])
+        held = self.module.plan(images)
+        if self.device == "cpu":
+            return Shaped(images, xyxy, scores, held)
+        if slot not in self.pools:
+            self.pools[slot] = torch.cuda.graph_pool_handle()
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):  # lets cuDNN choose before the graph is fixed
+                self.module(images)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pools[slot], capture_error_mode="thread_local"):
+            xyxy, scores = self.module(images)
+        torch.cuda.synchronize()
+        return Shaped(images, xyxy, scores, held, graph)
 
     @torch.inference_mode()
     def enqueue(self, slot: int, images: int, first: int, second: int, stream: Any) -> None:
-        own, xyxy, scores, graph = self.slots[slot]
-        if graph is None:
+        shaped = self.slots[slot]
+        own, xyxy, scores = shaped.images, shaped.xyxy, shaped.scores
+        if shaped.graph is None:
             xyxy, scores = self.module(self._at(images, own))
             self._at(first, xyxy).copy_(xyxy)
             self._at(second, scores).copy_(scores)
             return
         with torch.cuda.stream(torch.cuda.ExternalStream(int(stream))):
             own.copy_(self._at(images, own))
-            graph.replay()
+            shaped.graph.replay()
             self._at(first, xyxy).copy_(xyxy)
             self._at(second, scores).copy_(scores)
 
@@ -90,6 +153,17 @@ class TorchNet:
             memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
             return torch.from_numpy(memory.view(kind).reshape(tuple(like.shape)))
         return torch.as_tensor(_Memory(address, tuple(like.shape), np.dtype(kind).str), device=self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """Memory for one shape of input, and on a card the graph that works in it. held: what the graph reads besides."""
+
+    images: Tensor
+    xyxy: Tensor
+    scores: Tensor
+    held: Any
+    graph: Any = None
 
 
 class _Memory:

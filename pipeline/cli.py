@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import click
 
-from engines.detector import Detector, load
+from engines.detector import Detector
 from pipeline.batch.listed import Listed, place
 from pipeline.config import Config
 from pipeline.errors import BadInput, UserError
-from pipeline.flags import batching, config_of, covering, say, shared
+from pipeline.flags import batching, config_of, covering, detector_of, say, shared
 from pipeline.records import RecordSink, read_records
 from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
@@ -161,7 +161,7 @@ def _jobs(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
 def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run = run) -> int:
     """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
     config = config_of(flags)
-    detector = load(config.detector.model, config.detector.options())
+    detector = detector_of(config)
     notes = RecordSink(records, flags["overwrite"]) if records else None
     worst = 0
     done = 0

@@ -59,6 +59,7 @@ class Section(BaseModel):
 
 class DetectorConfig(Section):
     model: str = "plainS"
+    backend: Literal["file", "auto", "cuda", "torch", "torch-cpu"] = "file"
     size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
     threshold: float = Field(0.3, gt=0, lt=1)
     faint: float = Field(1.0, gt=0, le=1)
@@ -68,7 +69,7 @@ class DetectorConfig(Section):
 
     def options(self) -> DetectorOptions:
         """What the detector is asked for: the faint ones too."""
-        return DetectorOptions(min(self.threshold, self.faint), self.nms_iou, self.threads)
+        return DetectorOptions(min(self.threshold, self.faint), self.nms_iou, self.threads, self.backend)
 
 
 class TrackerConfig(Section):

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from engines.detector import Detector, load
 from pipeline import config as settings
 from pipeline.config import Config
 from pipeline.video import hardware
@@ -16,6 +17,7 @@ from pipeline.video.uri import redact
 
 FLAGS = {
     "model": "detector.model",
+    "backend": "detector.backend",
     "threshold": "detector.threshold",
     "size": "detector.size",
     "detect_every": "detector.every",
@@ -59,6 +61,7 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml"),
         click.option("--model", help="shipped model's name or .onnx file"),
+        click.option("--backend", help="file, auto, cuda, torch or torch-cpu: what runs the model, see docs/gpu.md"),
         click.option("--size", type=Size(), help="detector input, larger finds smaller faces"),
         click.option("--threshold", type=float, help="score from which a box is a face"),
         click.option("--detect-every", metavar="N|auto", help="detect on every N-th frame"),
@@ -107,6 +110,14 @@ def config_of(flags: dict[str, Any]) -> Config:
     if line := hardware.told(config.run.hardware):
         say("hardware", line)
     return config
+
+
+def detector_of(config: Config) -> Detector:
+    """The detector of the settings; where they left a choice, one line says what was chosen."""
+    detector = load(config.detector.model, config.detector.options())
+    if detector.chosen:
+        say("detector", detector.chosen)
+    return detector
 
 
 def say(kind: str, message: object) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +11,7 @@ from engines.card_loop import Net
 from engines.detector import WEIGHTS
 from engines.errors import BadInput
 from engines.gpu_picture import Normalisation
+from engines.half import halve
 from engines.sidecar import Profile, Sidecar
 from engines.tensorrt_build import PlanOptions, compile_plan, library, logger
 
@@ -45,57 +43,38 @@ def graph_work(graph: Path, width: int, height: int) -> tuple[float, float]:
     return flop / 1e9, traffic / 1e9
 
 
-def module_work(net: Any, width: int, height: int) -> tuple[float, float]:
-    """The same of a torch module's convolutions; nothing is computed."""
-    import torch
-
-    found = [0.0, 0.0]
-
-    def watch(layer: Any, inputs: Any, output: Any) -> None:
-        found[0] += 2.0 * output.numel() * layer.weight[0].numel()
-        found[1] += 2.0 * (output.numel() + inputs[0].numel() + layer.weight.numel())
-
-    shadow = copy.deepcopy(net).to("meta")
-    for layer in shadow.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_hook(watch)
-    with torch.no_grad():
-        shadow.maps(torch.zeros(1, 3, height, width, device="meta", dtype=next(shadow.parameters()).dtype))
-    return found[0] / 1e9, found[1] / 1e9
-
-
 def torch_net(model: str, folder: Path) -> tuple[Make, Work]:
-    """A net with random weights: they change no times."""
+    """The model's graph in torch, as `facestream --backend torch` runs it."""
     import torch
 
     if not torch.cuda.is_available():
         raise Skipped("this torch has no CUDA")
     from engines.torch_engine import TorchNet
-    from train.half import HalfDeploy
-    from train.model import build
+    from engines.torch_graph import GraphModule
 
-    torch.manual_seed(0)
-    half = HalfDeploy(build(model).eval())
-    net = half.deploy.model
-
-    @cache
-    def work(width: int, height: int) -> tuple[float, float]:
-        return module_work(net, width, height)
-
-    return lambda width, height, batch: (TorchNet(half), half.normalisation), work
+    graph = graph_of(model, folder)
+    data, normalisation, _ = halve(graph)
+    module = GraphModule(data, str(graph))
+    return lambda width, height, batch: (TorchNet(module), normalisation), lambda w, h: graph_work(graph, w, h)
 
 
 def plan_net(backend: str) -> Callable[[str, Path], tuple[Make, Work]]:
     def nets(model: str, folder: Path) -> tuple[Make, Work]:
         library(backend)
-        graph = WEIGHTS / f"{model}.onnx"
-        if not graph.is_file():
-            graph = folder / f"{model}.onnx"
-            if not graph.is_file():
-                export_random(model, graph)
+        graph = graph_of(model, folder)
         return lambda *shape: load_plan(backend, graph, folder, *shape), lambda w, h: graph_work(graph, w, h)
 
     return nets
+
+
+def graph_of(model: str, folder: Path) -> Path:
+    """The shipped one, else one with random weights, which change no times, exported unless an earlier part has."""
+    graph = WEIGHTS / f"{model}.onnx"
+    if not graph.is_file():
+        graph = folder / f"{model}.onnx"
+        if not graph.is_file():
+            export_random(model, graph)
+    return graph
 
 
 def export_random(model: str, graph: Path) -> None:

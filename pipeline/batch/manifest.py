@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Iterable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,24 +62,35 @@ def sha256(path: Path) -> str:
 
 def model_file(config: Config) -> Path:
     path = Path(config.detector.model)
-    return path if path.suffix in (".onnx", ".xml") else WEIGHTS / f"{config.detector.model}.onnx"
+    return path if path.suffix in (".onnx", ".xml", ".plan") else WEIGHTS / f"{config.detector.model}.onnx"
 
 
 def fingerprint(config: Config, two_pass: bool) -> str:
     """Equal for two runs that make the same output of the same input: same settings, model and software."""
     settings = config.model_dump(mode="json", exclude={"run"})
-    parts = [settings, two_pass, sha256(model_file(config)), software()]
+    parts = [settings, two_pass, sha256(model_file(config)), software(config)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def software() -> dict[str, str]:
-    return {
+def software(config: Config) -> dict[str, str]:
+    """Versions of what the output depends on."""
+    used = {
         "facestream": version("facestream"),
         "python": platform.python_version(),
         "av": av.__version__,
         "ffmpeg": str(av.ffmpeg_version_info),
         "onnxruntime": onnxruntime.__version__,
     }
+    if config.detector.backend != "file":  # which of them it was is said when it starts, and depends on the machine
+        used |= {name: version(name) for name in ("torch", "tensorrt", "tensorrt-rtx") if _installed(name)}
+    return used
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def write(path: Path, entries: Iterable[Entry], config: Config, two_pass: bool, complete: bool) -> None:
@@ -89,7 +100,7 @@ def write(path: Path, entries: Iterable[Entry], config: Config, two_pass: bool, 
         "format": FORMAT,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "complete": complete,
-        "software": software(),
+        "software": software(config),
         "model": {"name": config.detector.model, "sha256": sha256(model_file(config))},
         "settings": config.model_dump(mode="json") | {"two_pass": two_pass},
         "totals": {

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from engines.detector import load
 from pipeline.batch import manifest
 from pipeline.batch.board import Board, progress_table
 from pipeline.batch.hand import Hand
@@ -22,7 +21,7 @@ from pipeline.batch.rows import Rows
 from pipeline.batch.worker import Outcome, Progress, Setup, Task
 from pipeline.config import Config
 from pipeline.errors import BadInput
-from pipeline.flags import say
+from pipeline.flags import detector_of, say
 from pipeline.records import ending_of
 from pipeline.run import Job
 from pipeline.video.output import check
@@ -56,7 +55,7 @@ def run_batch(batch: Batch) -> int:
         check(batch.manifest, batch.overwrite or (batch.resume and manifest.is_ours(batch.manifest)))
     if batch.records is not None:
         ending_of(batch.records)
-    load(batch.config.detector.model, batch.config.detector.options())  # else every worker would say what is wrong
+    detector_of(batch.config)  # else every worker would say what is wrong
     journal = Journal(batch.output)
     try:
         rows = None

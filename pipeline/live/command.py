@@ -13,10 +13,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from engines.detector import load
 from pipeline.config import Config
 from pipeline.errors import BadConfig, BadInput
-from pipeline.flags import Size, config_of, covering, say, shared
+from pipeline.flags import Size, config_of, covering, detector_of, say, shared
 from pipeline.live.builder import Builder, Plan
 from pipeline.live.camera import CameraOptions, State
 from pipeline.live.encode import check_encoder
@@ -84,7 +83,7 @@ def run(
     teller = Teller(flags["quiet"])
     if bare:
         say("warning", "faces are shown: --hide none")
-    live = Live(config, load(config.detector.model, config.detector.options()), teller, draw, bare)
+    live = Live(config, detector_of(config), teller, draw, bare)
     builder = Builder(live, config, flags["overwrite"], teller)
     try:
         builder.open(plans)

@@ -10,11 +10,11 @@ from typing import Any
 
 import click
 
-from engines.detector import DetectorOptions, load
+from engines.detector import DetectorOptions
 from engines.peers import load_peer
 from pipeline.config import Config
 from pipeline.errors import BadConfig
-from pipeline.flags import config_of, say, shared
+from pipeline.flags import config_of, detector_of, say, shared
 from pipeline.measure import mot
 from pipeline.measure.against import TOOLS, cover_with
 from pipeline.measure.exposed import Filmstrip, timeline
@@ -103,7 +103,7 @@ class Way:
             saved = Saved(read_records(self.records, str(self.video)), self.records)
             report = run_stages(job, self.config, saved, meter, self.progress)
         else:
-            detector = load(self.config.detector.model, self.config.detector.options())
+            detector = detector_of(self.config)
             report = (run_twice if self.two_pass else run)(job, self.config, detector, meter, self.progress)
         if report.lost:
             say("warning", report.lost)

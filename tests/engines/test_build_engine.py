@@ -12,11 +12,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="compiling weights needs the train extra")
 
 import build_engine  # noqa: E402
-from engines.boxes import iou_xyxy  # noqa: E402
 from engines.detector import WEIGHTS, DetectorOptions, load  # noqa: E402
 from engines.errors import EngineMismatch  # noqa: E402
 from engines.letterbox import view  # noqa: E402
 from engines.onnx_engine import OnnxDetector  # noqa: E402
+from tests.alike import found_alike  # noqa: E402
 from tests.pack import make_pack  # noqa: E402
 from train.checkpoint import save_weights  # noqa: E402
 from train.data import read_image  # noqa: E402
@@ -77,16 +77,10 @@ def test_openvino_finds_the_same_faces(precision: str, photographs: Path, tmp_pa
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["agreement"] >= 0.9
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.bin", "net.xml"]
-    shipped, built = (load(name, DetectorOptions(threshold=0.3)) for name in ("plainS", str(out)))
+    pair = tuple(load(name, DetectorOptions(threshold=0.3)) for name in ("plainS", str(out)))
     assert (out.read_text().count('type="FakeQuantize"') > 15) == (precision == "int8")
-    faces = 0
-    for path in sorted(photographs.rglob("*.png"))[:4]:
-        image = view(read_image(path), (640, 384))
-        a, b = shipped.detect([image])[0], built.detect([image])[0]
-        sure = a.xyxy[a.scores > 0.5]
-        assert (iou_xyxy(sure, b.xyxy).max(1) > 0.8).all()
-        faces += len(sure)
-    assert faces > 4
+    views = [view(read_image(path), (640, 384)) for path in sorted(photographs.rglob("*.png"))[:4]]
+    assert found_alike(pair, views, 0.5, 0.8) > 4
 
 
 def test_a_quantised_net_that_finds_less_is_refused(photographs: Path, tmp_path: Path) -> None:

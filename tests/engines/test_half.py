@@ -9,13 +9,13 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from engines.boxes import iou_xyxy
 from engines.detector import WEIGHTS, DetectorOptions, load
 from engines.errors import EngineMismatch
 from engines.half import LARGEST, ROOM, HalfDetector, halve
 from engines.letterbox import view
 from engines.parity import differences
 from engines.tensorrt_build import check_half
+from tests.alike import found_alike
 from tests.pack import demo_frames
 
 SHIPPED = WEIGHTS / "plainS.onnx"
@@ -59,13 +59,7 @@ def test_it_finds_what_the_shipped_net_finds() -> None:
     data, normalisation, _ = halve(SHIPPED)
     options = DetectorOptions()
     pair = load("plainS", options), HalfDetector(data, normalisation, options)
-    faces = 0
-    for rgb in demo_frames([30, 90]):
-        a, b = (detector.detect([view(rgb, (640, 384))])[0] for detector in pair)
-        sure = a.scores > 0.35
-        assert (iou_xyxy(a.xyxy[sure], b.xyxy).max(1) > 0.97).all()
-        faces += int(sure.sum())
-    assert faces > 3
+    assert found_alike(pair, [view(rgb, (640, 384)) for rgb in demo_frames([30, 90])], 0.35, 0.97) > 3
     parity = check_half(SHIPPED, data, normalisation, None)
     assert parity["boxes_compared"] > 300
 

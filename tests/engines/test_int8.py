@@ -12,13 +12,13 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from engines import int8, tensorrt_build
-from engines.boxes import iou_xyxy
 from engines.detector import WEIGHTS, DetectorOptions, load
 from engines.errors import BadConfig, EngineMismatch
 from engines.half import HalfDetector, entry, heads_of
 from engines.int8 import LEAST_SCALE, best_scale, quantise
 from engines.letterbox import pad, view
 from engines.tensorrt_build import PlanOptions, check_int8, compile_plan
+from tests.alike import found_alike
 from tests.pack import demo_frames
 
 SHIPPED = WEIGHTS / "plainS.onnx"
@@ -71,13 +71,7 @@ def test_it_finds_the_faces_that_the_shipped_net_finds(made: tuple[bytes, Any, f
     data, normalisation, _ = made
     options = DetectorOptions()
     pair = load("plainS", options), HalfDetector(data, normalisation, options)
-    faces = 0
-    for rgb in demo_frames([40, 90]):
-        a, b = (detector.detect([view(rgb, (640, 384))])[0] for detector in pair)
-        sure = a.scores > 0.5
-        assert (iou_xyxy(a.xyxy[sure], b.xyxy).max(1) > 0.8).all()
-        faces += int(sure.sum())
-    assert faces > 3
+    assert found_alike(pair, [view(rgb, (640, 384)) for rgb in demo_frames([40, 90])], 0.5, 0.8) > 3
     assert check_int8(SHIPPED, data, normalisation, pictures)["faces_compared"] > 4
 
 

@@ -18,31 +18,42 @@ from engines.half import HalfDetector, halve
 from engines.sidecar import Card, Profile
 from tests.cuda import needs_compiler, stand_in_driver
 from tests.lazy_device import CpuNet, LazyDevice
-from tools import gpu_check, gpu_nets, gpu_parts
+from tools import gpu_check, gpu_nets, gpu_parts, gpu_times
 from tools.gpu_parts import Settings
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_arithmetic_is_counted_alike_in_graphs_and_in_torch(request: pytest.FixtureRequest) -> None:
-    torch = pytest.importorskip("torch", reason="needs the train extra")
-    from train.half import HalfDeploy
-    from train.model import build
+def test_arithmetic_is_counted_as_torch_counts_it() -> None:
+    torch = pytest.importorskip("torch", reason="needs torch")
+    from torch.utils._python_dispatch import TorchDispatchMode
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # threads that wait for each other on a busy machine take far longer
-    request.addfinalizer(lambda: torch.set_num_threads(threads))
-    net = HalfDeploy(build("plainS").eval()).deploy.model
-    in_torch = gpu_nets.module_work(net, 320, 192)
-    assert gpu_nets.graph_work(WEIGHTS / "plainS.onnx", 320, 192) == pytest.approx(in_torch, rel=1e-6)
-    assert gpu_nets.module_work(net, 640, 384)[0] == pytest.approx(4 * in_torch[0])
-    assert 0.1 < in_torch[0] < 5
+    from engines.torch_graph import read
+
+    found = [0.0, 0.0]
+
+    class Convolutions(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            output = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.convolution.default:
+                found[0] += 2.0 * output.numel() * args[1][0].numel() / 1e9
+                found[1] += 2.0 * (output.numel() + args[0].numel() + args[1].numel()) / 1e9
+            return output
+
+    graph = WEIGHTS / "plainS.onnx"
+    module, images = read(graph).to("meta"), torch.zeros(1, 192, 320, 3, dtype=torch.uint8, device="meta")
+    module.plan(images)  # goes through the net once
+    with torch.inference_mode(), Convolutions():
+        module(images)
+    assert gpu_nets.graph_work(graph, 320, 192) == pytest.approx(found, rel=1e-6)
+    assert gpu_nets.graph_work(graph, 640, 384)[0] == pytest.approx(4 * found[0])
+    assert 0.1 < found[0] < 5
 
 
 def test_the_ideal_is_the_slower_of_arithmetic_and_memory() -> None:
-    assert gpu_parts.ideal_ms("NVIDIA H200", (790.0, 0.43), 2) == pytest.approx(2.0)
-    assert gpu_parts.ideal_ms("NVIDIA H200", (7.9, 4.3), 1) == pytest.approx(1.0)
-    assert gpu_parts.ideal_ms("Another", (1.0, 1.0), 1) is None
+    assert gpu_times.ideal_ms("NVIDIA H200", (790.0, 0.43), 2) == pytest.approx(2.0)
+    assert gpu_times.ideal_ms("NVIDIA H200", (7.9, 4.3), 1) == pytest.approx(1.0)
+    assert gpu_times.ideal_ms("Another", (1.0, 1.0), 1) is None
 
 
 FIGURE = {"backend": "rtx", "model": "plainS", "width": 640, "height": 384, "batch": 4, "net_ms": 1.0, "card_ms": 2.0,
@@ -73,15 +84,15 @@ def test_measuring_goes_through_on_a_stand_in() -> None:
     device: Any = LazyDevice(1)
     profiles = (Profile((1, 32, 32), (2, 64, 64), (2, 64, 64)),)
     net = CpuNet(device, HalfDetector(data, normalisation, DetectorOptions()), profiles, False)
-    found = gpu_parts.measure(device, net, normalisation, (64, 32), 2, 1)
+    found = gpu_times.measure(device, net, normalisation, (64, 32), 2, 1)
     assert set(found) == {"net_ms", "card_ms", "fps", "down_bytes", "runs"}
     assert found["down_bytes"] == 644
     assert not device.memory, "the loop keeps memory of the card"
     wide = (Profile((1, 32, 32), (2, 384, 640), (2, 384, 640)),)
     net = CpuNet(device, HalfDetector(data, normalisation, DetectorOptions()), wide, False)
-    assert all(fps > 0 for fps in gpu_parts.covered_fps(device, net, normalisation, 1, (96, 64), 1).values())
-    assert len(gpu_parts.nms_ms(device, 1, 300)) == 2
-    assert len(gpu_parts.picture_ms(device, 1, (64, 48), (32, 24))) == 2
+    assert all(fps > 0 for fps in gpu_times.covered_fps(device, net, normalisation, 1, (96, 64), 1).values())
+    assert len(gpu_times.nms_ms(device, 1, 300)) == 2
+    assert len(gpu_times.picture_ms(device, 1, (64, 48), (32, 24))) == 2
 
 
 def test_an_engines_part_keeps_each_figure_and_says_what_failed(

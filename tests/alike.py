@@ -1,0 +1,21 @@
+"""Whether one detector finds what another finds. Without PyAV, which a machine with a card may lack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engines.boxes import iou_xyxy
+from engines.detector import Detector
+from engines.letterbox import ImageView
+
+
+def found_alike(detectors: Sequence[Detector], views: Sequence[ImageView], score: float, overlap: float) -> int:
+    """How many faces the first detector finds with more than a score. AssertionError unless the second one has a box
+    for each of them that overlaps (IoU) more than this. The views go in as one call."""
+    faces = 0
+    for a, b in zip(*(detector.detect(views) for detector in detectors), strict=True):
+        sure = a.xyxy[a.scores > score]
+        assert not len(sure) or len(b), f"{len(sure)} faces, and none is found"
+        assert (iou_xyxy(sure, b.xyxy).max(1, initial=0) > overlap).all()
+        faces += len(sure)
+    return faces

@@ -1,0 +1,158 @@
+"""Which backend is chosen, and what is said of those that were not. That there is a card is made up here; the plans'
+sidecars are real files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+import pytest
+
+from engines import backends
+from engines.backends import by_torch
+from engines.cuda_driver import find_card
+from engines.detector import BACKENDS, WEIGHTS, Detector, DetectorOptions, load
+from engines.errors import BadConfig, EngineMismatch
+from engines.gpu_picture import Normalisation
+from engines.onnx_engine import OnnxDetector
+from engines.sidecar import Card, Profile, Sidecar, digest
+from pipeline.config import DetectorConfig
+from tests.cuda import needs_compiler, stand_in_driver
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = WEIGHTS / "plainXS16.onnx"
+CARD = Card("A Card", 89, 13000)
+
+
+class Made(Detector):
+    """Only says what it was made of."""
+
+    def __init__(self, made_of: str) -> None:
+        super().__init__(DetectorOptions())
+        self.made_of = made_of
+
+    def infer(self, images: Any) -> Any:
+        raise NotImplementedError
+
+
+class Device:
+    card = CARD
+
+
+@pytest.fixture
+def carded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Detector]:
+    """choose(backend, *broken) on a machine with a card, in an empty folder with a model of its own."""
+    copyfile(SHIPPED, tmp_path / "net.onnx")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(backends, "current_device", Device)
+
+    def choose(backend: str, *broken: str) -> Detector:
+        def make(path: Path, options: DetectorOptions, **more: Any) -> Detector:
+            name = "torch" if more else str(path)
+            if name in broken:
+                raise EngineMismatch("does not work", name)
+            return Made(name)
+
+        monkeypatch.setattr(backends, "load_file", make)
+        monkeypatch.setattr(backends, "by_torch", make)
+        return load("net.onnx", DetectorOptions(backend=backend))
+
+    return choose
+
+
+def plan(name: str, backend: str, model: Path = SHIPPED) -> None:
+    Path(name).write_bytes(b"plan")
+    shape = (1, 32, 32)
+    hashes = {"weights": digest(model.read_bytes())}
+    norm = Normalisation((0.0,) * 3, (1.0,) * 3)
+    profiles = (Profile(shape, shape, shape),)
+    Sidecar(backend, "1", CARD, "fp16", profiles, norm, False, None, None, hashes, "build it").write(Path(name))
+
+
+def test_plans_come_before_torch_and_torch_before_the_cpu(carded: Callable[..., Any]) -> None:
+    plan("net.plan", "rtx")
+    plan("net.a100.plan", "tensorrt")
+    for broken, made_of, words in (
+        ((), "net.a100.plan", "tensorrt on A Card, net.a100.plan"),
+        (("net.a100.plan",), "net.plan", "rtx on A Card, net.plan; net.a100.plan: does not work"),
+        (("net.a100.plan", "net.plan"), "torch", "torch on A Card; net.a100.plan: does not work; net.plan: does not"),
+        (("net.a100.plan", "net.plan", "torch"), "net.onnx", "ONNX Runtime on the CPU, not A Card: net.a100.plan: doe"),
+    ):
+        detector = carded("auto", *broken)
+        assert detector.made_of == made_of
+        assert detector.chosen.startswith(words)
+    with pytest.raises(EngineMismatch, match=r"nothing here runs it on A Card: .*net\.plan: does.*torch: does not"):
+        carded("cuda", "net.a100.plan", "net.plan", "torch")
+    assert carded("cuda").made_of == "net.a100.plan"
+    assert carded("torch").made_of == "torch"
+    assert carded("file").chosen == ""
+
+
+def test_only_plans_of_this_model_are_taken(carded: Callable[..., Any]) -> None:
+    assert carded("auto").chosen == "torch on A Card; there is no net.plan"
+    plan("net.plan", "rtx", WEIGHTS / "plainS.onnx")
+    assert carded("auto").chosen == "torch on A Card; net.plan was built of another file than net.onnx"
+    plan("net.plan", "rtx")
+    Path("net.plan.json").unlink()
+    assert "net.plan.json: the plan's sidecar is missing" in carded("auto").chosen
+    plan("another.plan", "rtx")
+    assert carded("auto").made_of == "torch"
+
+
+@pytest.mark.skipif(find_card() is not None, reason="there is a card")
+def test_without_a_card_auto_takes_the_cpu_and_the_others_say_why() -> None:
+    detector = load("plainXS16", DetectorOptions(backend="auto"))
+    assert isinstance(detector, OnnxDetector)
+    assert detector.chosen.startswith("ONNX Runtime on the CPU (")
+    pytest.importorskip("torch", reason="needs torch")
+    for backend in ("cuda", "torch"):
+        with pytest.raises(EngineMismatch, match="cuda"):
+            load("plainXS16", DetectorOptions(backend=backend))
+
+
+def test_what_is_asked_for_wrongly_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BadConfig, match="known: file, auto"):
+        load("plainXS16", DetectorOptions(backend="tpu"))
+    (tmp_path / "net.xml").write_text("<net/>")
+    with pytest.raises(BadConfig, match=r"torch runs \.onnx files"):
+        load(str(tmp_path / "net.xml"), DetectorOptions(backend="torch"))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "engines.torch_engine", raising=False)
+    monkeypatch.delattr("engines.torch_engine", raising=False)
+    with pytest.raises(BadConfig, match=r"torch is not installed \(pip install 'facestream\[torch\]'\)"):
+        by_torch(SHIPPED, DetectorOptions(), True)
+
+
+def test_the_setting_takes_the_backends_that_there_are() -> None:
+    schema = DetectorConfig.model_json_schema()["properties"]["backend"]
+    assert tuple(schema["enum"]) == BACKENDS
+    assert DetectorConfig(backend="auto").options().backend == "auto"
+
+
+@needs_compiler
+def test_the_command_says_which_it_took(tmp_path: Path) -> None:
+    """On a card that is there for the driver alone, with a torch that has no CUDA."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+    if torch.version.cuda:
+        pytest.skip("this torch has CUDA")
+    environment, film = stand_in_driver(tmp_path), ROOT / "tools/demo.mp4"
+    said = {}
+    for backend in ("auto", "torch"):
+        words = [sys.executable, "-m", "pipeline", "detect", film, "-o", tmp_path / f"{backend}.jsonl", "--quiet"]
+        words += ["--backend", backend, "--size", "160x96", "--detect-every", "50", "--model", "plainXS16"]
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        said[backend] = done.returncode, *done.stderr.strip().splitlines()
+    code, line = said["auto"]
+    assert code == 0
+    assert line.startswith("facestream: detector: ONNX Runtime on the CPU, not ")
+    assert "there is no plainXS16.plan" in line
+    assert "has no CUDA" in line
+    code, line = said["torch"]
+    assert code == 2
+    assert "facestream: error: torch: this torch" in line
+    assert (tmp_path / "auto.jsonl").is_file()
+    assert not (tmp_path / "torch.jsonl").exists()
