@@ -60,7 +60,7 @@ class Detector(ABC):
         coarsest=False leaves out what the module for the largest faces finds, where it is known which that is.
         """
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        padded = [pad(image.rgb) for image in images]
+        padded = [pad(image.rgb) if image.padded is None else image.padded for image in images]
         for i, array in enumerate(padded):
             groups[array.shape].append(i)
         found = [Detections.none()] * len(images)

@@ -22,11 +22,13 @@ class ImageView:
     """What a detector gets to see of a picture.
 
     rgb: uint8 [h, w, 3]. width, height: of the picture it shows, in whose pixels boxes are returned.
+    padded: what pad() makes of rgb, where it is there already.
     """
 
     rgb: Array
     width: int
     height: int
+    padded: Array | None = None
 
 
 def fit(width: int, height: int, limit_width: int, limit_height: int) -> tuple[int, int]:
@@ -48,6 +50,12 @@ def view(rgb: Array, limit: tuple[int, int] | None = None) -> ImageView:
         if size != (width, height):
             rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
     return ImageView(rgb, width, height)
+
+
+def canvas(width: int, height: int) -> Array:
+    """Grey [H, W, 3], sides multiples of 32, for a picture of this size: once that is in its upper left corner, it is
+    what pad() makes of it."""
+    return np.full((height + -height % STRIDE, width + -width % STRIDE, 3), GREY, np.uint8)
 
 
 def pad(rgb: Array) -> Array:

@@ -98,9 +98,9 @@ class CoverConfig(Section):
 class EncodeConfig(Section):
     codec: Annotated[str, AfterValidator(_codec)] = "source"
     crf: float = Field(20, ge=0, le=51)
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
-        "veryfast"
-    )
+    preset: Literal[
+        "auto", "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+    ] = "auto"
     threads: int = Field(0, ge=0, le=64)
     keep_metadata: bool = False
 
@@ -110,7 +110,7 @@ class EncodeConfig(Section):
 
 
 class RunConfig(Section):
-    ring: int = Field(8, ge=1, le=1000)
+    ring: int = Field(2, ge=1, le=1000)
     decode_threads: int = Field(0, ge=0, le=64)
     workers: int = Field(0, ge=0, le=256)
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"

@@ -27,22 +27,21 @@ LEAST_CELL = 4  # pixels: faces of a few pixels become one or a few flat squares
 class Patch:
     """A rectangle of the stored picture to cover, and which of its pixels: all but `mask` stay.
 
-    x, y: left and top in picture pixels, even, so that chroma pixels are whole. mask: bool [h, w].
+    x, y: left and top in picture pixels, even, so that chroma pixels are whole. mask: uint8 [h, w], 0 or 1.
     face: the longer side of the face itself (before growing), in pixels.
     """
 
     x: int
     y: int
-    mask: Bool
+    mask: Array
     face: float
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The squares of a patch in one plane: where their rows and columns begin, how high, wide and large each is."""
+    """The squares of a patch in one plane: their corners in a table of sums, how high, wide and large each is."""
 
-    rows: list[int]
-    columns: list[int]
+    corners: tuple[Array, ...]
     high: Array
     wide: Array
     count: Array
@@ -72,38 +71,38 @@ class Anonymizer:
         size = tracked.frame.size
         faces = [box.xyxy for box in to_cover(tracked.boxes, self.config.allow, size)]
         masks = [in_pixels(mask, size) for mask in self.config.masks]
-        made = [
-            *self._patches_of(faces, tracked, self.config.scale, self.config.shape),
-            *self._patches_of(masks, tracked, 1.0, "box"),
-        ]
-        return [patch for patch in made if patch is not None]
+        covers = self._patches_of(faces, tracked, self.config.scale, self.config.shape)
+        return covers + self._patches_of(masks, tracked, 1.0, "box")
 
-    def _patches_of(self, boxes: list[XYXY], tracked: TrackedFrame, scale: float, shape: str) -> list[Patch | None]:
+    def _patches_of(self, boxes: list[XYXY], tracked: TrackedFrame, scale: float, shape: str) -> list[Patch]:
         if not boxes:
             return []
         picture = tracked.frame.picture
-        xyxy = np.array(boxes, np.float32)
-        stored = to_stored(xyxy, picture.width, picture.height, tracked.frame.rotation)
+        w, h = picture.width, picture.height
+        stored = to_stored(np.array(boxes, np.float32), w, h, tracked.frame.rotation)
         sides = (stored[:, 2:] - stored[:, :2]).max(1)
         grown = grow_xyxy(stored, scale) if scale != 1 else stored
-        w, h = picture.width, picture.height
-        return [self._patch(box, float(side), w, h, shape) for box, side in zip(grown, sides, strict=True)]
-
-    def _patch(self, xyxy: Array, side: float, width: int, height: int, shape: str) -> Patch | None:
-        left, top = (int(v) // 2 * 2 for v in np.floor(np.clip(xyxy[:2], 0, None)))
-        right, bottom = (min(end, int(np.ceil(v / 2)) * 2) for v, end in zip(xyxy[2:], (width, height), strict=True))
-        if right <= left or bottom <= top:
-            return None
-        if shape == "box":
-            return Patch(left, top, np.ones((bottom - top, right - left), bool), side)
-        centre, half = (xyxy[:2] + xyxy[2:]) / 2, np.maximum((xyxy[2:] - xyxy[:2]) / 2, 0.5)
-        x = (np.arange(left, right) + 0.5 - centre[0]) / half[0]
-        y = (np.arange(top, bottom) + 0.5 - centre[1]) / half[1]
-        return Patch(left, top, x[None] ** 2 + y[:, None] ** 2 <= 1, side)
+        starts = np.floor(np.clip(grown[:, :2], 0, None)).astype(int) // 2 * 2
+        ends = np.minimum(np.ceil(grown[:, 2:] / 2).astype(int) * 2, (w, h))
+        centres = (grown[:, :2] + grown[:, 2:]) / 2
+        halves = np.maximum((grown[:, 2:] - grown[:, :2]) / 2, 0.5)
+        across, down = np.arange(w) + 0.5, np.arange(h) + 0.5
+        made = []
+        columns = (starts.tolist(), ends.tolist(), centres.tolist(), halves.tolist(), sides.tolist())
+        for (left, top), (right, bottom), (x, y), (wide, high), side in zip(*columns, strict=True):
+            if right <= left or bottom <= top:
+                continue
+            if shape == "box":
+                inside: Bool = np.ones((bottom - top, right - left), bool)
+            else:
+                out_x, out_y = (across[left:right] - x) / wide, (down[top:bottom] - y) / high
+                inside = (out_x**2)[None] + (out_y**2)[:, None] <= 1
+            made.append(Patch(left, top, inside.view(np.uint8), side))
+        return made
 
     def _apply(self, picture: av.VideoFrame, layers: list[Plane], patch: Patch) -> None:
         stamp = self._stamp_planes(picture, patch) if self.stamp is not None else None
-        here: dict[tuple[int, int], tuple[Bool, Grid]] = {}  # the two chroma planes share both
+        here: dict[tuple[int, int], tuple[Array, Grid]] = {}  # the two chroma planes share both
         for index, plane in enumerate(layers):
             if (plane.down, plane.across) not in here:
                 mask = _mask_of(plane, patch.mask)
@@ -120,7 +119,7 @@ class Anonymizer:
                 new = _blur(area)
             else:
                 new = _pixelate(area, grid)
-            np.copyto(area, new, where=mask if area.ndim == 2 else mask[..., None])
+            cv2.copyTo(new, mask, area)
 
     def _grid(self, plane: Plane, patch: Patch, height: int, width: int) -> Grid:
         """The squares of a patch in a plane, of which it is height x width pixels large.
@@ -130,10 +129,10 @@ class Anonymizer:
         """
         cell = max(LEAST_CELL, math.ceil(patch.face / self.config.cells))
         cell += cell % 2
-        rows = _borders(patch.y, patch.mask.shape[0], cell, plane.down, height)
-        columns = _borders(patch.x, patch.mask.shape[1], cell, plane.across, width)
-        high, wide = np.subtract(rows[1:], rows[:-1]), np.subtract(columns[1:], columns[:-1])
-        return Grid(rows[:-1], columns[:-1], high, wide, high[:, None] * wide)
+        rows = _borders(patch.y, cell, plane.down, height)
+        columns = _borders(patch.x, cell, plane.across, width)
+        high, wide = rows[1:] - rows[:-1], columns[1:] - columns[:-1]
+        return Grid((rows[:, None], columns), high, wide, high[:, None] * wide)
 
     def _stamp_planes(self, picture: av.VideoFrame, patch: Patch) -> list[Plane]:
         """The image over the patch, in the picture's own format."""
@@ -153,7 +152,7 @@ def fitted(covered: CoveredFrame, width: int, height: int) -> CoveredFrame:
     return CoveredFrame(scaled, covered.tracked)
 
 
-def _mask_of(plane: Plane, mask: Bool) -> Bool:
+def _mask_of(plane: Plane, mask: Array) -> Array:
     """A patch's mask at the plane's resolution; a chroma pixel is covered when any of its pixels is."""
     for axis, step in ((0, plane.down), (1, plane.across)):
         if step == 2:
@@ -163,15 +162,21 @@ def _mask_of(plane: Plane, mask: Bool) -> Bool:
     return mask
 
 
-def _borders(start: int, length: int, cell: int, step: int, size: int) -> list[int]:
-    """Cell borders inside a plane's area, from 0 to `size`, where the picture-wide grid of `cell` pixels has them."""
-    between = (border // step for border in range(-start % cell, length, cell))
-    return [0, *(border for border in between if 0 < border < size), size]
+def _borders(start: int, cell: int, step: int, size: int) -> Array:
+    """Cell borders inside a plane's area, from 0 to `size`, where the picture-wide grid of `cell` pixels has them.
+
+    start: where the area begins, in picture pixels; this and `cell` are even, so that chroma has the same borders.
+    """
+    return np.array([0, *range((-start % cell or cell) // step, size, cell // step), size])
 
 
 def _pixelate(area: Array, grid: Grid) -> Array:
     """Squares of one colour, the mean of what was there."""
-    sums = np.add.reduceat(np.add.reduceat(area, grid.rows, axis=0, dtype=np.uint32), grid.columns, axis=1)
+    # Sums over all that lies above and left: exact, as int32 for bytes (it may wrap, a square's own sum does not) and
+    # as float64 for more bits.
+    above = cv2.integral(area)[grid.corners]
+    strips = above[1:] - above[:-1]
+    sums = strips[:, 1:] - strips[:, :-1]
     mean = sums // (grid.count if area.ndim == 2 else grid.count[..., None])
     out: Array = mean.astype(area.dtype).repeat(grid.high, axis=0).repeat(grid.wide, axis=1)
     return out
@@ -180,7 +185,7 @@ def _pixelate(area: Array, grid: Grid) -> Array:
 def _solid(picture: av.VideoFrame, index: int, area: Array) -> Array:
     """Mid grey in the plane's own values: a face gone, without the flicker that black brings to an encoder."""
     bits = picture.format.components[0].bits
-    return np.full((1, 1) if area.ndim == 2 else (1, 1, 2), 1 << (bits - 1), area.dtype)
+    return np.full(area.shape, 1 << (bits - 1), area.dtype)
 
 
 def _blur(area: Array) -> Array:

@@ -6,7 +6,7 @@ from engines.detector import Detector, PlanesDetector
 from engines.types import Detections
 from pipeline.config import DetectorConfig
 from pipeline.types import Frame
-from pipeline.video.planes import host_picture, rgb_view
+from pipeline.video.planes import Viewer, host_picture
 
 EAGER = 5  # frames after a cut that are all looked at: every face there is new
 CALM = 0.25  # share of its own side by which a face may move between two looks
@@ -18,6 +18,7 @@ class Eye:
 
     def __init__(self, detector: Detector, config: DetectorConfig) -> None:
         self.detector, self.size = detector, config.size
+        self.viewer = Viewer()
         self.auto = config.every == "auto"
         self.every = 1 if config.every == "auto" else int(config.every)
         self.last: int | None = None  # the frame that was looked at last
@@ -37,7 +38,7 @@ class Eye:
             picture = host_picture(frame, self.size)
             if picture is not None:
                 return self.detector.detect_planes([picture])[0]
-        return self.detector.detect([rgb_view(frame, self.size)])[0]
+        return self.detector.detect([self.viewer.view(frame, self.size)])[0]
 
     def pace(self, motion: float, lag: int) -> None:
         """Choose how soon to look again (only with `auto`), from the largest motion of a face in its own sides a

@@ -81,7 +81,7 @@ def covering(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--scale", type=float, help="the box is grown by this factor"),
         click.option("--codec", help="h264, hevc, vp9, av1, source, or an encoder in hardware, as h264_nvenc"),
         click.option("--crf", type=float, help="quality, lower is better"),
-        click.option("--preset", help="speed against size, x264's names"),
+        click.option("--preset", help="speed against size: auto, or one of x264's names"),
         click.option("--keep-metadata", is_flag=True, default=None, help="keep GPS, maker, title and data streams"),
     ):
         command = option(command)

@@ -13,6 +13,7 @@ from pipeline.flags import config_of, covering, say, shared
 from pipeline.measure import bench as detectors_bench
 from pipeline.measure.against import TOOLS
 from pipeline.measure.stages import bench as bench_job
+from pipeline.video.encode import x264_words
 
 _DEMO = Path(__file__).parents[2] / "tools" / "demo.mp4"
 
@@ -62,7 +63,8 @@ def bench(
 
 def _ways(preset: str, crf: float) -> dict[str, tuple[str, ...]]:
     """How deface is timed: as it comes, at the size it advises for speed, and that with our encoder's words."""
-    encoder = {"codec": "libx264", "output_params": ["-preset", preset, "-crf", f"{crf:g}"]}
+    words = [word for key, value in x264_words(preset, crf).items() for word in (f"-{key}", value)]
+    encoder = {"codec": "libx264", "output_params": words}
     same = ("--ffmpeg-config", json.dumps(encoder))
     small = ("--scale", "640x360")
     return {"deface": (), "deface 640x360": small, f"deface 640x360, {preset}": (*small, *same)}

@@ -25,13 +25,14 @@ class EncodeOptions:
     """codec: h264, hevc, vp9, av1, an encoder of hardware.HARDWARE, or None for the source's own where we can write it.
 
     crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
-    preset: x264's names, ultrafast to veryslow. threads: 0 for one a core. overwrite: replace an existing output.
-    keep_metadata: words and data streams that may say who, where and with what. hardware: a setting of run.hardware.
+    preset: x264's names, ultrafast to veryslow, or auto, see x264_words(). threads: 0 for one a core.
+    overwrite: replace an existing output. keep_metadata: words and data streams that may say who, where and with what.
+    hardware: a setting of run.hardware.
     """
 
     codec: str | None = None
     crf: float = 23
-    preset: str = "veryfast"
+    preset: str = "auto"
     threads: int = 0
     overwrite: bool = False
     keep_metadata: bool = False
@@ -66,6 +67,7 @@ CONTAINERS: dict[str, Container] = {
     ".gif": Container("gif", ("gif",)),
 }
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1", "gif": "gif"}
+AUTO = "auto"
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _ODD_CHROMA = {"yuv420p": "yuv444p", "yuvj420p": "yuvj444p", "yuv420p10le": "yuv444p10le", "nv12": "yuv444p"} | {
     "yuv422p": "yuv444p",
@@ -88,8 +90,8 @@ def encoder_for(container: Container, info: StreamInfo, options: EncodeOptions) 
 
     Raises BadConfig for a codec or preset that is unknown here, and for a codec that the container cannot hold.
     """
-    if options.preset not in _PRESETS:
-        raise BadConfig(f"there is no preset {options.preset}", "preset", "known: " + " ".join(_PRESETS))
+    if options.preset not in (AUTO, *_PRESETS):
+        raise BadConfig(f"there is no preset {options.preset}", "preset", "known: " + " ".join((AUTO, *_PRESETS)))
     if options.codec is None:
         source = info.video.codec_context.codec.canonical_name if info.video is not None else ""
         return _encoder(source if source in container.codecs else container.codecs[0], options)
@@ -141,7 +143,10 @@ def add_video(
 ) -> av.VideoStream:
     """A video stream for pictures like this one: same size, colour tags, aspect ratio, time base and display matrix."""
     rate = info.rate or Fraction(30)
-    stream = output.add_stream(encoder, rate=rate.limit_denominator(2**16), options=_options(encoder, options, info))
+    chosen = _options(encoder, options, info)
+    if container.format == "avi":  # it stores no presentation times
+        chosen["bf"] = "0"
+    stream = output.add_stream(encoder, rate=rate.limit_denominator(2**16), options=chosen)
     assert isinstance(stream, av.VideoStream)
     ctx = stream.codec_context
     ctx.width, ctx.height = picture.width, picture.height
@@ -160,8 +165,6 @@ def add_video(
         ctx.flags |= Flags.interlaced_dct | Flags.interlaced_me
         if info.video is not None:  # the container's word; x264 hears it from each picture
             ctx.field_order = info.video.codec_context.field_order
-    if container.format == "avi":  # it stores no presentation times
-        ctx.max_b_frames = 0
     if encoder == "libx265" and container.format in ("mp4", "mov"):
         ctx.codec_tag = "hvc1"  # Apple's players take no other
     if info.matrix is not None:
@@ -195,16 +198,31 @@ def for_encoder(picture: av.VideoFrame, stream: av.VideoStream) -> av.VideoFrame
     return picture
 
 
+def x264_words(preset: str, crf: float) -> dict[str, str]:
+    """FFmpeg's options for x264 of a preset.
+
+    auto: superfast, which looks at no coming frames, with five of them to look at: where the picture stands still that
+    halves the file for a tenth of the time. One B-frame in place of three: the picture is as good, and each holds three
+    frames in memory. Without a thread of its own for looking ahead, which holds as many again.
+    """
+    if preset != AUTO:
+        return {"crf": f"{crf:g}", "preset": preset}
+    params = "rc-lookahead=5:mbtree=1:sync-lookahead=0"
+    return {"crf": f"{crf:g}", "preset": "superfast", "bf": "1", "x264-params": params}
+
+
 def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str, str]:
-    speed = _PRESETS.index(options.preset)
+    speed = _PRESETS.index("veryfast" if options.preset == AUTO else options.preset)
     crf = options.crf
     light = info.light.params(encoder) if info.light is not None else {}
     more = ":".join(f"{key}={value}" for key, value in light.items())
     if encoder == "libx264":
-        return {"crf": f"{crf:g}", "preset": options.preset} | ({"x264-params": more} if more else {})
+        words = x264_words(options.preset, crf)
+        params = ":".join(filter(None, (words.get("x264-params"), more)))
+        return words | ({"x264-params": params} if params else {})
     if encoder == "libx265":
         params = "log-level=error" + (f":{more}:hdr10=1" if more else "")
-        return {"crf": f"{min(crf + 3, 51):g}", "preset": options.preset, "x265-params": params}
+        return {"crf": f"{min(crf + 3, 51):g}", "preset": _PRESETS[speed], "x265-params": params}
     if encoder == "libvpx-vp9":
         pace = {"deadline": "realtime" if speed < 4 else "good", "cpu-used": str(8 - speed)}
         return {"crf": f"{min(crf + 9, 63):.0f}", "b": "0", "row-mt": "1", **pace}

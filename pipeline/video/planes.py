@@ -16,7 +16,7 @@ from av.video.reformatter import ColorRange
 
 from engines.boxes import F32, Array
 from engines.card_loop import HostPicture
-from engines.letterbox import ImageView, fit
+from engines.letterbox import ImageView, canvas, fit
 from pipeline.types import Frame
 
 
@@ -51,18 +51,47 @@ def planes(picture: av.VideoFrame) -> list[Plane]:
     return out
 
 
+@dataclass(slots=True)
+class Scratch:
+    """Memory in which one view after the other is made: getting new memory costs more than making the view.
+
+    planes: uint8 [h * 3 / 2, w], a small picture's planes one behind the other; rgb: see letterbox.canvas().
+    """
+
+    planes: Array
+    rgb: Array
+
+    @staticmethod
+    def of(width: int, height: int) -> Scratch:
+        """For views of this size, both even."""
+        return Scratch(np.empty((height * 3 // 2, width), np.uint8), canvas(width, height))
+
+
+class Viewer:
+    """Makes views of frames for a detector. One holds until the next is made."""
+
+    def __init__(self) -> None:
+        self._scratch: Scratch | None = None
+
+    def view(self, frame: Frame, limit: tuple[int, int]) -> ImageView:
+        """See rgb_view()."""
+        picture = frame.picture
+        width, height = fit(picture.width, picture.height, *limit)
+        width, height = max(2, width // 2 * 2), max(2, height // 2 * 2)
+        if self._scratch is None or self._scratch.planes.shape != (height * 3 // 2, width):
+            self._scratch = Scratch.of(width, height)
+        small = _small_rgb(picture, width, height, self._scratch)
+        if frame.rotation:
+            return ImageView(np.ascontiguousarray(np.rot90(small, frame.rotation // 90)), *frame.size)
+        return ImageView(small, *frame.size, self._scratch.rgb if small.base is self._scratch.rgb else None)
+
+
 def rgb_view(frame: Frame, limit: tuple[int, int]) -> ImageView:
     """The displayed picture, upright, in RGB inside `limit` (width, height): all that the detector sees.
 
     The planes are shrunk first and only the small picture is converted.
     """
-    picture = frame.picture
-    width, height = fit(picture.width, picture.height, *limit)
-    width, height = max(2, width // 2 * 2), max(2, height // 2 * 2)
-    small = _small_rgb(picture, width, height)
-    if frame.rotation:
-        small = np.ascontiguousarray(np.rot90(small, frame.rotation // 90))
-    return ImageView(small, *frame.size)
+    return Viewer().view(frame, limit)
 
 
 def host_picture(frame: Frame, limit: tuple[int, int]) -> HostPicture | None:
@@ -90,26 +119,34 @@ def luma_view(frame: Frame, longest: int) -> tuple[Array, float]:
     bits = picture.format.components[0].bits
     luma = (small >> (bits - 8)).astype(np.uint8) if bits > 8 else small
     luma = np.rot90(luma, frame.rotation // 90)
-    # A copy in any case: the picture's own memory is covered and given back while this is still looked at.
-    return np.array(luma), luma.shape[1] / frame.size[0]
+    # Never the picture's own memory, which is covered and given back while this is still looked at.
+    own = np.ascontiguousarray(luma) if scale < 1 or bits > 8 else luma.copy()
+    return own, luma.shape[1] / frame.size[0]
 
 
-def _small_rgb(picture: av.VideoFrame, width: int, height: int) -> Array:
-    parts = [_shrink(plane.pixels, width, height) for plane in planes(picture)]
-    name = picture.format.name
-    if name == "gray":
-        return cv2.merge([parts[0]] * 3)
-    if name == "gbrp":
-        return cv2.merge([parts[2], parts[0], parts[1]])
+def _small_rgb(picture: av.VideoFrame, width: int, height: int, scratch: Scratch) -> Array:
+    name, layers = picture.format.name, [plane.pixels for plane in planes(picture)]
+    if name in ("gray", "gbrp"):
+        parts = [_shrink(pixels, width, height) for pixels in layers]
+        return cv2.merge([parts[0]] * 3 if name == "gray" else [parts[2], parts[0], parts[1]])
     bits = picture.format.components[0].bits
-    parts = [part >> (bits - 8) for part in parts] if bits > 8 else parts
-    parts = [p.astype(np.uint8, copy=False) for p in parts]
+    luma, chroma = scratch.planes[:height], scratch.planes[height:]
+    pairs = chroma.reshape(height // 2, width // 2, 2)
+    slots = [luma, pairs] if name == "nv12" else [luma, *chroma.reshape(2, height // 2, width // 2)]
+    for pixels, slot in zip(layers, slots, strict=True):
+        part = pixels
+        if slot is not luma or bits > 8:
+            part = _shrink(pixels, width, height)
+        if bits > 8:
+            part = (part >> (bits - 8)).astype(np.uint8)
+        cv2.resize(part, slot.shape[1::-1], slot, interpolation=cv2.INTER_AREA)
     if name.startswith("yuvj") or picture.color_range == ColorRange.JPEG:
         # OpenCV takes 16..235 for black and white: bring full range there.
-        parts[0] = cv2.convertScaleAbs(parts[0], alpha=219 / 255, beta=16)
-    chroma = [cv2.resize(part, (width // 2, height // 2), interpolation=cv2.INTER_AREA) for part in parts[1:]]
-    stack = np.concatenate([parts[0].ravel(), *(part.ravel() for part in chroma)]).reshape(-1, width)
-    return cv2.cvtColor(stack, cv2.COLOR_YUV2RGB_NV12 if name == "nv12" else cv2.COLOR_YUV2RGB_I420)
+        cv2.convertScaleAbs(luma, luma, 219 / 255, 16)
+    code = cv2.COLOR_YUV2RGB_NV12 if name == "nv12" else cv2.COLOR_YUV2RGB_I420
+    rgb = scratch.rgb[:height, :width]
+    cv2.cvtColor(scratch.planes, code, rgb)
+    return rgb
 
 
 def _shrink(pixels: Array, width: int, height: int) -> Array:

@@ -6,9 +6,10 @@ import av
 import numpy as np
 import pytest
 
+from engines.letterbox import pad
 from pipeline.types import Frame
 from pipeline.video.picture import PLANAR
-from pipeline.video.planes import luma_view, planes, rgb_view, to_stored
+from pipeline.video.planes import Viewer, luma_view, planes, rgb_view, to_stored
 
 
 def picture(name: str, width: int = 128, height: int = 72) -> av.VideoFrame:
@@ -64,6 +65,17 @@ def test_rotated_pictures_are_seen_upright(rotation: int, red_at: tuple[int, int
     y, x = red_at
     assert view.rgb[y, x, 0] > 150
     assert view.rgb[y, x, 2] < 80
+
+
+def test_views_made_in_the_same_memory_are_those_made_anew() -> None:
+    viewer = Viewer()
+    for size in ((128, 72), (200, 120), (128, 72), (97, 55)):
+        for name in ("yuv420p", "gray", "nv12", "yuv444p10le"):
+            for shown in (frame(name, 0, *size), frame(name, 180, *size)):
+                view, anew = viewer.view(shown, (96, 96)), rgb_view(shown, (96, 96))
+                assert (view.rgb == anew.rgb).all()
+                assert view.padded is None or (view.padded == pad(anew.rgb)).all()
+    assert viewer.view(frame("yuv420p"), (64, 64)).padded is viewer.view(frame("yuv420p"), (64, 64)).padded is not None
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])

@@ -78,7 +78,7 @@ def copy(source_path: Path, *targets: Path, options: EncodeOptions = QUICK) -> l
         ("camera.avi", {"time_base": Fraction(1, 30)}),
     ],
 )
-@pytest.mark.parametrize("preset", ["ultrafast", "veryfast"])  # without B-frames and with them
+@pytest.mark.parametrize("preset", ["ultrafast", "auto", "veryfast"])  # without B-frames, with one, with more
 def test_a_copy_has_the_same_times_sound_and_looks(
     clip: Clip, folder: Path, name: str, how: dict[str, Any], preset: str
 ) -> None:
