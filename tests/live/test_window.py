@@ -150,7 +150,7 @@ def test_a_missing_library_and_a_missing_display_are_said(monkeypatch: pytest.Mo
     assert done.stderr.count("\n") <= 2
     assert "window: cannot be opened" in done.stderr
     assert "Traceback" not in done.stderr
-    monkeypatch.setattr("pipeline.window.pygame", None)
+    monkeypatch.setattr("pipeline.live.window.pygame", None)
     with pytest.raises(BadConfig, match=r"facestream\[window\]"):
         Window([])
 
