@@ -131,7 +131,8 @@ MUTATIONS = {
     "image 0's boxes for all": ("xyxy += (long long)image * boxes * 4;", ""),
 } | {f"without barrier {n}": (BARRIER, "") for n in range(source("nms.cu").count(BARRIER))}
 TELLING = ("64 boxes above the threshold", "65 boxes", "129 boxes", "batch of 3", "IoU at its threshold",
-           "at the threshold", "odd scores", "odd corners", "all equal", "chain over words", "none suppressed")  # fmt: skip
+           "at the threshold", "odd scores", "odd corners", "all equal", "chain over words",
+           "none suppressed")  # fmt: skip
 
 
 def battery(launch: Cpu) -> None:
