@@ -7,6 +7,7 @@ from pathlib import Path
 from engines.cuda_driver import current_device
 from engines.detector import BACKENDS, Detector, DetectorOptions, load_file
 from engines.errors import BadConfig, EngineMismatch, UserError
+from engines.kernels import compile_kernels
 from engines.sidecar import Sidecar, digest
 
 PLANS = ("tensorrt", "rtx")  # the best first
@@ -26,21 +27,22 @@ def load_by(backend: str, path: Path, options: DetectorOptions) -> Detector:
 
 
 def by_torch(path: Path, options: DetectorOptions, card: bool) -> Detector:
-    """torch on the card or on the CPU. BadConfig without torch; see torch_engine.on_card for the rest."""
+    """torch on the card or on the CPU. BadConfig without torch or onnx; see torch_engine.on_card for the rest."""
     try:
         from engines import torch_engine
+
+        return torch_engine.on_card(path, options) if card else torch_engine.on_cpu(path, options)
     except ModuleNotFoundError as e:
-        if e.name != "torch":
+        if e.name not in ("torch", "onnx"):
             raise
-        raise BadConfig("torch is not installed", "detector.backend", "pip install 'facestream[torch]'") from None
-    return torch_engine.on_card(path, options) if card else torch_engine.on_cpu(path, options)
+        raise BadConfig(f"{e.name} is not installed", "detector.backend", "pip install 'facestream[torch]'") from None
 
 
 def best(path: Path, options: DetectorOptions, must: bool) -> Detector:
     """The first that works here: a plan of this model for TensorRT, one for TensorRT-RTX, torch, ONNX Runtime on the
     CPU; `chosen` says which, and what was the matter with those before it. must: EngineMismatch in place of the CPU."""
     try:
-        card = current_device().card.name
+        card = usable()
     except UserError as e:
         if must:
             raise
@@ -58,6 +60,15 @@ def best(path: Path, options: DetectorOptions, must: bool) -> Detector:
     if must:
         raise EngineMismatch(f"nothing here runs it on {card}: {'; '.join(why)}", str(path), "see docs/gpu.md")
     return _told(load_file(path, options), f"ONNX Runtime on the CPU, not {card}: {'; '.join(why)}")
+
+
+def usable() -> str:
+    """The name of the card, when our kernels can be compiled for it. UserError in one line without driver or card, and
+    for what is not installed."""
+    card = current_device().card
+    for file in ("preprocess.cu", "nms.cu"):
+        compile_kernels(file, card.capability)
+    return card.name
 
 
 def plans(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:

@@ -66,9 +66,8 @@ def _driver() -> Any:
     try:
         from cuda.bindings import driver
     except ImportError:
-        raise EngineMismatch(
-            "running on a card needs cuda-bindings", "cuda", "pip install 'facestream[gpu]', see docs/gpu.md"
-        ) from None
+        do = "pip install cuda-bindings nvidia-cuda-nvrtc, see docs/gpu.md"
+        raise EngineMismatch("running on a card needs cuda-bindings", "cuda", do) from None
     return driver
 
 
@@ -77,12 +76,12 @@ def _call(function: Any, *arguments: Any) -> Any:
     try:
         error, *out = function(*arguments)
     except RuntimeError:  # libcuda is looked for on the first call
-        do = "this needs an NVIDIA card and its driver; the backends onnx and openvino need none"
+        do = "this needs an NVIDIA card and its driver; ONNX Runtime and OpenVINO need neither"
         raise EngineMismatch("no NVIDIA driver here", "cuda", do) from None
     if int(error):
         name = str(error).rsplit(".", 1)[-1].split(":")[0]
         if name in ("CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_INVALID_DEVICE"):
-            do = "nvidia-smi lists those that the driver sees; the backends onnx and openvino need none"
+            do = "nvidia-smi lists those that the driver sees; ONNX Runtime and OpenVINO need none"
             raise EngineMismatch("no NVIDIA card here", "cuda", do)
         raise EngineMismatch(f"{function.__name__} failed: {name}", "cuda", "nvidia-smi shows whether the card is well")
     return out[0] if len(out) == 1 else out

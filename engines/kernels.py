@@ -48,7 +48,8 @@ def compile_kernels(file: str, architecture: int) -> bytes:
     try:
         from cuda.bindings import nvrtc
     except ImportError:
-        raise BadConfig("the CUDA kernels need cuda-bindings", file, "pip install 'facestream[gpu]'") from None
+        do = "pip install cuda-bindings nvidia-cuda-nvrtc"
+        raise BadConfig("the CUDA kernels need cuda-bindings", file, do) from None
 
     def call(function: Any, *arguments: Any) -> Any:
         try:

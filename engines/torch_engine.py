@@ -75,16 +75,15 @@ def on_card(path: Path, options: DetectorOptions) -> CardDetector:
 class TorchNet:
     """A graph of engines.half in the loop on a card, as a `card_loop.Net`.
 
-    On a card each slot has a CUDA graph of torch's own for each of the shapes that it saw last; they share memory that
-    nothing else uses, since only one of a slot's runs at a time. Such a graph cannot be part of a larger one, so the
-    loop's other steps are launched one by one.
+    On a card each slot has CUDA graphs of torch's own, one for each of the shapes that it saw last and more than once;
+    they share memory that nothing else uses, since only one of a slot's runs at a time. Such a graph cannot be part of
+    a larger one, so the loop's other steps are launched one by one.
     """
 
     nms_inside = False
 
     def __init__(self, module: GraphModule, device: str = "cuda") -> None:
         self.module, self.device = module.to(device).eval(), device
-        torch.backends.cudnn.benchmark = True  # shapes are few and stay: measure which algorithm is fastest
         self.slots: dict[int, Shaped] = {}  # what each is set up for
         self.made: dict[int, dict[tuple[int, int, int], Shaped]] = {}
         self.pools: dict[int, Any] = {}
@@ -100,47 +99,57 @@ class TorchNet:
 
     def prepare(self, slot: int, pictures: int, width: int, height: int, stream: Any) -> int:
         made, key = self.made.setdefault(slot, {}), (pictures, width, height)
-        shaped = made.pop(key, None) or self._shaped(slot, *key)
+        shaped = made.pop(key, None) or self._shaped(*key)
         made[key] = self.slots[slot] = shaped  # the last that was used is the last in it
         while len(made) > SHAPES:
             made.pop(next(iter(made)))
         return int(shaped.scores.shape[1])
 
     @torch.inference_mode()
-    def _shaped(self, slot: int, pictures: int, width: int, height: int) -> Shaped:
+    def _shaped(self, pictures: int, width: int, height: int) -> Shaped:
         images = torch.zeros(pictures, 3, height, width, dtype=torch.half, device=self.device)
         xyxy, scores = self.module(images)
-        held = self.module.plan(images)
-        if self.device == "cpu":
-            return Shaped(images, xyxy, scores, held)
+        if self.device != "cpu":
+            torch.cuda.synchronize()  # the loop's streams do not wait for torch's
+        return Shaped(images, xyxy, scores, self.module.plan(images))
+
+    def _capture(self, slot: int, shaped: Shaped) -> None:
         if slot not in self.pools:
             self.pools[slot] = torch.cuda.graph_pool_handle()
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(3):  # lets cuDNN choose before the graph is fixed
-                self.module(images)
         torch.cuda.synchronize()
+        torch.backends.cudnn.benchmark = True  # the shape has come again: measure which algorithm is fastest
+        aside = torch.cuda.Stream()
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                self.module(shaped.images)
+        aside.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pools[slot], capture_error_mode="thread_local"):
-            xyxy, scores = self.module(images)
+            shaped.xyxy, shaped.scores = self.module(shaped.images)
+        torch.backends.cudnn.benchmark = False
         torch.cuda.synchronize()
-        return Shaped(images, xyxy, scores, held, graph)
+        shaped.graph = graph
 
     @torch.inference_mode()
     def enqueue(self, slot: int, images: int, first: int, second: int, stream: Any) -> None:
         shaped = self.slots[slot]
-        own, xyxy, scores = shaped.images, shaped.xyxy, shaped.scores
-        if shaped.graph is None:
-            xyxy, scores = self.module(self._at(images, own))
-            self._at(first, xyxy).copy_(xyxy)
-            self._at(second, scores).copy_(scores)
+        shaped.runs += 1
+        if self.device == "cpu":
+            self._into(self.module(self._at(images, shaped.images)), first, second)
             return
+        if shaped.graph is None and shaped.runs > 1:
+            self._capture(slot, shaped)
         with torch.cuda.stream(torch.cuda.ExternalStream(int(stream))):
-            own.copy_(self._at(images, own))
+            shaped.images.copy_(self._at(images, shaped.images))
+            if shaped.graph is None:
+                self._into(self.module(shaped.images), first, second)
+                return
             shaped.graph.replay()
-            self._at(first, xyxy).copy_(xyxy)
-            self._at(second, scores).copy_(scores)
+            self._into((shaped.xyxy, shaped.scores), first, second)
+
+    def _into(self, found: tuple[Tensor, Tensor], first: int, second: int) -> None:
+        for tensor, address in zip(found, (first, second), strict=True):
+            self._at(address, tensor).copy_(tensor)
 
     def capturable(self, slot: int, stream: Any) -> bool:
         return False
@@ -155,15 +164,17 @@ class TorchNet:
         return torch.as_tensor(_Memory(address, tuple(like.shape), np.dtype(kind).str), device=self.device)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Shaped:
-    """Memory for one shape of input, and on a card the graph that works in it. held: what the graph reads besides."""
+    """Memory for one shape of input, and on a card the graph that works in it. held: what the graph reads besides.
+    runs: how often it was asked for."""
 
     images: Tensor
     xyxy: Tensor
     scores: Tensor
     held: Any
     graph: Any = None
+    runs: int = 0
 
 
 class _Memory:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.errors import BadConfig, EngineMismatch
+from engines.errors import EngineMismatch
 from engines.onnx_engine import INTERFACE, coarsest_anchors
 
 Attributes = dict[str, Any]
@@ -175,7 +175,7 @@ class GraphModule(nn.Module):
     """images: uint8 [N, H, W, 3] or, for a graph of engines.half, half [N, 3, H, W], normalised; any N, H and W that
     are multiples of 32 -> xyxy float32 [N, K, 4], scores float32 [N, K].
 
-    EngineMismatch for a file that is not such a graph. BadConfig without the package `onnx`.
+    EngineMismatch for a file that is not such a graph. ModuleNotFoundError without the package `onnx`.
     """
 
     def __init__(self, model: bytes, where: str) -> None:
@@ -254,10 +254,8 @@ def _with_ends(steps: list[Step]) -> list[Step]:
 
 
 def _parsed(model: bytes, where: str) -> Any:
-    try:
-        import onnx
-    except ImportError:
-        raise BadConfig("reading graphs needs onnx", where, "pip install 'facestream[torch]'") from None
+    import onnx
+
     try:
         return onnx.load_from_string(model)
     except Exception as e:  # protobuf's own exceptions have no common base but Exception

@@ -49,6 +49,7 @@ def carded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Det
     copyfile(SHIPPED, tmp_path / "net.onnx")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(backends, "current_device", Device)
+    monkeypatch.setattr(backends, "compile_kernels", lambda file, capability: b"")
 
     def choose(backend: str, *broken: str) -> Detector:
         def make(path: Path, options: DetectorOptions, **more: Any) -> Detector:
@@ -103,6 +104,16 @@ def test_only_plans_of_this_model_are_taken(carded: Callable[..., Any]) -> None:
     assert carded("auto").made_of == "torch"
 
 
+def test_a_card_without_nvrtc_is_none(carded: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(file: str, capability: int) -> bytes:
+        raise BadConfig("NVRTC cannot be loaded", file, "pip install nvidia-cuda-nvrtc")
+
+    monkeypatch.setattr(backends, "compile_kernels", missing)
+    assert carded("auto").chosen == "ONNX Runtime on the CPU (NVRTC cannot be loaded)"
+    with pytest.raises(BadConfig, match="pip install nvidia-cuda-nvrtc"):
+        carded("cuda")
+
+
 @pytest.mark.skipif(find_card() is not None, reason="there is a card")
 def test_without_a_card_auto_takes_the_cpu_and_the_others_say_why() -> None:
     detector = load("plainXS16", DetectorOptions(backend="auto"))
@@ -120,6 +131,11 @@ def test_what_is_asked_for_wrongly_is_one_line(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "net.xml").write_text("<net/>")
     with pytest.raises(BadConfig, match=r"torch runs \.onnx files"):
         load(str(tmp_path / "net.xml"), DetectorOptions(backend="torch"))
+    torch = pytest.importorskip("torch", reason="needs torch")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    threads = torch.get_num_threads()
+    with pytest.raises(BadConfig, match=r"onnx is not installed \(pip install 'facestream\[torch\]'\)"):
+        by_torch(SHIPPED, DetectorOptions(threads=threads), False)
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "engines.torch_engine", raising=False)
     monkeypatch.delattr("engines.torch_engine", raising=False)

@@ -129,4 +129,4 @@ def test_torch_finds_on_the_card_what_the_cpu_finds(model: str) -> None:
     detectors = load(model, DetectorOptions()), load(model, DetectorOptions(backend="torch"))
     for size, frames in (((640, 384), [30, 60, 90]), ((960, 544), [30]), ((640, 384), [90])):
         views = [view(rgb, size) for rgb in demo_frames(frames)]
-        assert sum(found_alike(detectors, views, 0.4, 0.95) for _ in range(2)) > 3
+        assert sum(found_alike(detectors, views, 0.4, 0.95) for _ in range(3)) > 3  # eagerly, captured, replayed
