@@ -141,8 +141,12 @@ class Dispatcher:
         ours = self.batch.resume and (name in self.journal.begun or self._is_ours(before))
         if name in self.journal.begun:
             sweep(job.output)
-        if job.output.exists() and not (job.overwrite or ours):
+        error = None
+        if os.path.isdir(job.source):
+            error = BadInput("no permission to look into the folder", job.source)
+        elif job.output.exists() and not (job.overwrite or ours):
             error = BadInput("the output exists already", str(job.output), "--overwrite replaces it")
+        if error is not None:
             self._note(Outcome(index, Entry(input=job.source, output=name, state="failed", error=str(error)), 2))
             return None
         draft = None

@@ -92,6 +92,14 @@ class Scribe:
             self._told = time.monotonic()
             self._tell(self.frames)
 
+    def close(self) -> None:
+        """All of it is on the disk. Raises SinkLost."""
+        try:
+            if self._rows is not None:
+                self._rows.close()
+        except OSError as e:
+            raise SinkLost(f"records cannot be kept ({e.strerror})", self._rows.name) from None
+
     def forget(self) -> None:
         """Back to the beginning: the file is done again."""
         self.frames = 0
@@ -139,8 +147,11 @@ def do_task(
             rows = task.rows.open("w", encoding="utf-8", errors="surrogateescape")
         scribe = Scribe(lambda frames: tell(Progress(task.index, frames, total)), rows, setup.ending, task.name)
         report = runner(job, scribe)
-        if rows is not None:
-            rows.close()
+        try:
+            scribe.close()
+        except UserError:
+            target.unlink(missing_ok=True)  # what failed has no output
+            raise
     except UserError as e:
         return Outcome(task.index, Entry(**base, state="failed", error=redact(e)), e.exit_code)
     except Exception as e:  # a fault of ours, or of a library: this file fails closed, the others go on

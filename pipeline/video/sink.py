@@ -42,6 +42,7 @@ _LATE_START_S = 10
 # An AVI names a block size for its sound that makes FFmpeg write constant-rate sound into another, and PyAV cannot
 # clear it. A stream set up for an encoder has none; the encoder never runs.
 _AVI_ENCODERS = {"mp3": "libmp3lame", "ac3": "ac3", "aac": "aac"}
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EFBIG: "the file grew too large", errno.EDQUOT: "over the quota"}
 _KEPT_METADATA = ("language",)  # all else may say who, where and with what
 
 
@@ -196,6 +197,8 @@ class FileSink:
             self._add_extras(output)
             output.start_encoding()
         except (av.FFmpegError, ValueError) as error:
+            if getattr(error, "errno", None) in _NO_ROOM:
+                raise self._lost(error) from None
             size = f"{picture.width}x{picture.height} {picture.format.name}"
             what = f"{self._encoder} cannot encode {size} into {self._kind.format} ({_reason(error)})"
             absent = "is its device there? Else " if self._encoder in HARDWARE else ""
@@ -299,8 +302,7 @@ class FileSink:
 
 def _reason(error: Exception) -> str:
     number = getattr(error, "errno", None)
-    known = {errno.ENOSPC: "the disk is full", errno.EFBIG: "the file grew too large", errno.EDQUOT: "over the quota"}
-    return known.get(number or 0) or redact(getattr(error, "strerror", None) or error)
+    return _NO_ROOM.get(number or 0) or redact(getattr(error, "strerror", None) or error)
 
 
 def _add_side(

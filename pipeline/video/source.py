@@ -26,7 +26,7 @@ from pipeline.video.options import SourceOptions, live_options
 from pipeline.video.picture import display_matrix
 from pipeline.video.still import ImageSource
 from pipeline.video.uri import Kind, Uri, check_file, explain, parse
-from pipeline.video.whole import missing_bytes
+from pipeline.video.whole import missing_bytes, stamp
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
@@ -65,6 +65,7 @@ class VideoSource:
     def __init__(self, uri: Uri, options: SourceOptions) -> None:
         self.uri = uri
         self._options = options
+        self._stamp: tuple[int, int] | None = None
         self._container: av.container.InputContainer | None = None
         self._first: list[Frame | SidePacket] = []
         self._rest: Generator[Frame | SidePacket] | None = None
@@ -76,6 +77,7 @@ class VideoSource:
     def open(self) -> StreamInfo:
         if self.uri.kind is Kind.FILE:
             check_file(Path(self.uri.text), self.uri.shown)
+            self._stamp = stamp(self.uri.path)
         try:
             self._container = self._open_container()
             return self._start(self._container)
@@ -267,6 +269,8 @@ class VideoSource:
             parts.append(f"it is cut off: {float(short):.1f} s are missing at the end")
         elif self.uri.kind is Kind.FILE and (lost_bytes := missing_bytes(self.uri.path)):
             parts.append(f"it is cut off: {lost_bytes} bytes are missing at the end")
+        if self._stamp is not None and stamp(self.uri.path) != self._stamp:
+            parts.append("it was changed while it was read: is it still being written?")
         if lost := self._decoder.undecodable:
             parts.append(f"{lost} frame{'s' * (lost > 1)} could not be decoded")
         if damaged := self._decoder.damaged:

@@ -112,31 +112,35 @@ def expand(inputs: Sequence[str | os.PathLike[str]], skip: Path | None = None) -
     """The media files that inputs stand for, sorted by where they belong below an output folder, none of them twice.
 
     An input is a file, a folder (searched to the bottom) or a glob (`**` goes deep). Files named outright are taken as
-    they are; from folders and globs only those with a media suffix, hidden ones left out. skip: a folder to leave
+    they are; from folders and globs only those with a media suffix, hidden ones left out. A folder that must not be
+    looked into, and a link that leads nowhere, come as files, since what they hide would be missed. Folders that are
+    links are not entered. skip: a folder to leave
     out, usually the output folder, which may lie inside an input.
 
     Raises BadInput for an input that stands for nothing, and for two files that belong in the same place.
     """
-    found: dict[Path, MediaFile] = {}
+    found: dict[str, MediaFile] = {}
     for item in inputs:
         files = [file for file in _expand_one(os.fspath(item)) if skip is None or not _inside(file.path, skip)]
         if not files:
             raise BadInput("there is no video or image in it", redact(os.fspath(item)))
         for file in files:
-            found.setdefault(file.path.resolve(), file)
+            found.setdefault(os.path.abspath(file.path), file)
     places: dict[Path, MediaFile] = {}
     for file in found.values():
         other = places.setdefault(file.relative, file)
-        if other is not file:
+        if other is not file and not _same(file.path, other.path):
             what = f"both this and {other.path} would be written as {file.relative}"
             raise BadInput(what, str(file.path), "rename one")
-    return sorted(found.values(), key=lambda file: file.relative.parts)
+    return sorted(places.values(), key=lambda file: file.relative.parts)
 
 
 def _expand_one(name: str) -> Iterator[MediaFile]:
     path = Path(name)
     if path.is_dir():
-        yield from _media(path.rglob("*"), path)
+        if _is_closed(path):
+            raise BadInput("no permission to look into the folder", redact(name))
+        yield from _media(_walk(path), path)
     elif path.exists():  # before the glob: names may hold [ and ]
         yield MediaFile(path, Path(path.name))
     elif glob.has_magic(name):
@@ -149,8 +153,30 @@ def _media(paths: Iterable[Path], root: Path) -> Iterator[MediaFile]:
     for path in paths:
         relative = path.relative_to(root)
         hidden = any(part.startswith(".") for part in relative.parts)
-        if not hidden and path.suffix.lower() in MEDIA_SUFFIXES and path.is_file():
+        media = path.suffix.lower() in MEDIA_SUFFIXES and (path.is_file() or _leads_nowhere(path))
+        if not hidden and (media or _is_closed(path)):
             yield MediaFile(path, relative)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    closed: list[str] = []
+    for folder, _, names in os.walk(root, onerror=lambda error: closed.append(str(error.filename))):
+        yield from (Path(folder, name) for name in names)
+    yield from map(Path, closed)
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _is_closed(path: Path) -> bool:
+    """Whether it is a folder that we may not look into."""
+    effective = os.access in os.supports_effective_ids
+    return path.is_dir() and not path.is_symlink() and not os.access(path, os.R_OK | os.X_OK, effective_ids=effective)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def _fixed_part(pattern: Path) -> Path:

@@ -1,9 +1,10 @@
-"""Whether a file is as long as it says in its first bytes: Matroska's and AVI's do."""
+"""Whether a file is as long as it says in its first bytes: Matroska's and AVI's do; and whether it stays as it is."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from stat import S_ISREG
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
@@ -26,6 +27,18 @@ def missing_bytes(path: Path) -> int:
     at = head.find(_SEGMENT) + 4
     length, value = _number(head[at : at + 8]) if at > 4 else (0, None)
     return 0 if value is None else max(0, at + length + value - size)
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and time of the last change in ns; another one later means that somebody writes to the file.
+
+    None where it cannot be told.
+    """
+    try:
+        told = path.stat()
+    except OSError:
+        return None
+    return (told.st_size, told.st_mtime_ns) if S_ISREG(told.st_mode) else None  # a pipe is written to all the time
 
 
 def _number(data: bytes) -> tuple[int, int | None]:

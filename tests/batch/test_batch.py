@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,8 +23,9 @@ from pipeline.batch.manifest import sha256
 from pipeline.batch.worker import Progress, Scribe, Setup, Task, do_task
 from pipeline.cli import main
 from pipeline.config import read
-from pipeline.run import Job, Report
-from tests.conftest import render
+from pipeline.run import Job, Report, run_stages
+from pipeline.types import Frame, TrackedFrame
+from tests.conftest import facestream, render
 from tests.pack import demo_frames
 
 Here = Callable[..., subprocess.CompletedProcess[str]]
@@ -142,6 +144,76 @@ def test_a_list_of_files(tmp_path: Path, here: Here) -> None:
     assert done.stderr.splitlines() == ["facestream: error: gone.mp4: no such file or folder"]
     assert "2 of 3 files done, 1 failed" in done.stdout
     assert set(hashes(tmp_path / "out")) == {"0.mp4", "deep/1.mp4"}
+
+
+def test_names_that_no_editor_expects(tmp_path: Path, here: Here) -> None:
+    """Unicode, brackets, line ends, bytes that are no UTF-8, links: in outputs, records, manifest and on the screen."""
+    source = tmp_path / "in"
+    names = [
+        "été/日本 🎥/a [final] 100%.mp4",
+        "-dash.mp4",
+        "two\nlines.mp4",
+        os.fsdecode(b"latin\xe9.mp4"),
+        "a.MOV",
+        "a.mkv",
+    ]
+    for name in names:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        render(tmp_path / f"plain{Path(name).suffix}", frames=3, size=(96, 64)).rename(source / name)
+    (source / "link.mp4").symlink_to("-dash.mp4")
+    (source / "gone.mp4").symlink_to("nowhere")
+    words = ("anonymize", source, "-o", tmp_path / "out", *FAST, "--manifest", tmp_path / "m.json", "--resume")
+    done = here(*words, "--records", tmp_path / "r.csv")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"facestream: error: {source}/gone.mp4: no such file"]
+    assert set(hashes(tmp_path / "out")) == {*names, "link.mp4"}
+    assert here("verify", tmp_path / "m.json").returncode == 0
+    again = here(*words, "--records", tmp_path / "r.csv")
+    assert "7 of 8 files done, 7 of them before" in again.stdout
+
+
+def test_a_list_as_editors_save_it(tmp_path: Path, here: Here) -> None:
+    """With a byte-order mark, and lines that end as on Windows."""
+    make_folder(tmp_path / "in", 1)
+    (tmp_path / "list.txt").write_bytes(f"\ufeff{tmp_path}/in/0.mp4\r\n\r\n".encode())
+    assert here("anonymize", "--list", tmp_path / "list.txt", "-o", tmp_path / "out", *FAST).returncode == 0
+    assert set(hashes(tmp_path / "out")) == {"0.mp4"}
+
+
+def test_a_full_disk_is_called_that(tmp_path: Path) -> None:
+    source = render(tmp_path / "in.mp4", frames=3, size=(96, 64))
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+
+    done = facestream("anonymize", source, "-o", tmp_path / "out.mp4", *FAST, preexec_fn=small)
+    assert done.returncode == 1
+    said = f"facestream: error: {tmp_path}/out.mp4: writing failed: the file grew too large\n"
+    assert done.stderr.endswith(said)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_an_input_that_is_still_written_to_is_told_apart(tmp_path: Path, here: Here) -> None:
+    source = render(tmp_path / "in.mkv", frames=40, size=(96, 64))
+    other = render(tmp_path / "other.mkv", frames=4, size=(96, 64))
+    info = []
+
+    class Writer:
+        """A recorder that adds to the file while the first picture is looked at."""
+
+        def push(self, frame: Frame) -> list[TrackedFrame]:
+            if not info:
+                info.append(frame)
+                with source.open("ab") as file:
+                    file.write(b"more")
+            return [TrackedFrame(frame, ())]
+
+        def flush(self) -> list[TrackedFrame]:
+            return []
+
+    report = run_stages(Job(str(source), tmp_path / "out.mkv"), read(None), Writer(), progress=False)
+    assert "it was changed while it was read" in str(report.lost)
+    assert run_stages(Job(str(other), tmp_path / "two.mkv"), read(None), Writer(), progress=False).lost is None
 
 
 def start(*words: object) -> subprocess.Popen[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import BadInput
 from pipeline.video.uri import Kind, expand, parse, redact
+from tests.conftest import unprivileged
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,25 @@ def test_expand_takes_files_globs_and_names_with_brackets(album: Path) -> None:
 def test_expand_names_nothing_twice_and_skips_the_output_folder(album: Path) -> None:
     assert relatives([album, album / "b.mp4"]).count("b.mp4") == 1
     assert relatives([album], skip=album / "deep") == ["[x].mov", "a.JPG", "b.mp4"]
+
+
+def test_expand_hides_no_file_that_is_a_link(album: Path) -> None:
+    (album / "link.mp4").symlink_to("b.mp4")
+    (album / "gone.mp4").symlink_to("nowhere")
+    (album / "round").symlink_to(".")  # folders that are links are not entered
+    (album.parent / "other").symlink_to(album)
+    names = ["[x].mov", "a.JPG", "b.mp4", "deep/er/c.mkv", "gone.mp4", "link.mp4"]
+    assert relatives([album]) == names
+    assert relatives([album, album.parent / "other"]) == names
+
+
+def test_expand_names_a_folder_that_is_closed(album: Path) -> None:
+    (album / "deep" / "er").chmod(0)
+    with unprivileged(album):
+        assert relatives([album]) == ["[x].mov", "a.JPG", "b.mp4", "deep/er"]
+        with pytest.raises(BadInput, match="no permission to look into the folder"):
+            expand([album / "deep" / "er"])
+    (album / "deep" / "er").chmod(0o755)
 
 
 def test_expand_says_what_is_missing(album: Path) -> None:
