@@ -21,8 +21,8 @@ try:
     import aiortc
     from aiortc.mediastreams import MediaStreamError, VideoStreamTrack
 except ImportError:  # the extra is not installed; check_webrtc() says so
-    aiortc = None
-    VideoStreamTrack = object
+    aiortc = None  # type: ignore[assignment]
+    VideoStreamTrack = object  # type: ignore[assignment,misc]
 
 CALLS = 8  # at a time: each is encoded by itself
 HEAD_S = 20.0  # for a call that does not come about
