@@ -25,7 +25,7 @@ $(VENV)/base: pyproject.toml
 # trackeval brings opencv-python, whose cv2 lands on the headless one's and needs libGL.so.1: it goes, the other comes back.
 $(VENV)/dev: $(VENV)/base
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[train,openvino,web,window,evaluate,dev]'
+	$(PIP) -e '.[train,openvino,web,webrtc,window,evaluate,dev]'
 	$(VENV)/bin/python -m pip uninstall --quiet --yes opencv-python
 	$(PIP) --force-reinstall --no-deps opencv-python-headless
 	@# Builds real plans for NVIDIA cards, and needs none itself; those tests are skipped without it.

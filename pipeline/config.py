@@ -144,6 +144,7 @@ class LiveConfig(Section):
     players: int = Field(64, ge=1, le=10_000)
     tls_cert: str = ""
     tls_key: str = ""
+    webrtc: bool = False
     change: Literal["no", "more", "any"] = "more"
     visitors: int = Field(4, ge=0, le=1000)
     visitor_lookahead: int = Field(3, ge=0, le=600)

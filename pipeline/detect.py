@@ -23,6 +23,7 @@ class Eye:
         self.every = 1 if config.every == "auto" else int(config.every)
         self.last: int | None = None  # the frame that was looked at last
         self.eager = 0  # frames before this one are all looked at
+        self.known = -1  # the newest frame that was looked at, or was to be and that failed
 
     def look(self, frame: Frame, cut: bool = False) -> Detections | None:
         """Faces in pixels of the displayed frame, or None when this frame is not looked at."""
@@ -30,7 +31,7 @@ class Eye:
             self.eager = frame.index + EAGER
         if self.last is not None and frame.index - self.last < self.every and frame.index >= self.eager:
             return None
-        self.last = frame.index
+        self.last = self.known = frame.index
         return self._see(frame)
 
     def _see(self, frame: Frame) -> Detections:

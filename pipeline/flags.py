@@ -39,6 +39,7 @@ FLAGS = {
     "segment": "live.segment_s",
     "keep_days": "live.keep_days",
     "keep_gb": "live.keep_gb",
+    "webrtc": "live.webrtc",
     "rtsp_transport": "live.rtsp_transport",
 }
 

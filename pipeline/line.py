@@ -66,6 +66,7 @@ class Line:
         if blind and self.config.blind == "cover-all":
             boxes = (*boxes, everything(frame))
         tracked = TrackedFrame(self._held(frame), boxes)
+        self.lookahead.known = self.eye.known
         return [settled(t) for t in self.lookahead.push(tracked, luma, scale, scene, None if cut else affine)]
 
     def _clock(self, time_s: float | None, blind: bool) -> float | None:

@@ -52,10 +52,16 @@ class Lookahead:
     sure: a score. guess_s: mere guesses later than this many seconds after a track was last known are
     dropped (None: the tracker decides). A track without a single sure score is guessed on for a few frames only.
     plain: a score under which a track does not count, unless it was seen STEADY times.
+
+    longest_s: where it is set, frames that waited longer leave before `lag` others came: live, a busy machine drops
+    frames, and those that remain must not wait the longer for it. But no frame leaves so before a look at it or at a
+    later one (`known` is the newest frame of a look): what that shows, or that it failed, may be about this frame too.
     """
 
     def __init__(self, lag: int, sure: float = 0.5, guess_s: float | None = None, plain: float = 0.0) -> None:
         self.lag, self.sure, self.guess_s, self.plain = lag, sure, guess_s, plain
+        self.longest_s: float | None = None
+        self.known = -1
         self.seen_s: dict[int, float] = {}  # when each track was last known, in frames that left
         self.best: dict[int, float] = {}  # the best score of each track so far, the track seen last at the end
         self.times: dict[int, int] = {}  # how often each was seen
@@ -73,7 +79,8 @@ class Lookahead:
         scene: int = 0,
         affine: Array | None = None,
     ) -> list[TrackedFrame]:
-        """Take a frame in; returns the frames whose wait is over, in order (at most one)."""
+        """Take a frame in; returns the frames whose wait is over, in order (at most one, where longest_s is
+        not set)."""
         self.waiting.append(Waiting(tracked, luma, scale, scene, affine))
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
@@ -89,9 +96,21 @@ class Lookahead:
             for table in (self.best, self.times, self.seen_s):
                 table.pop(oldest, None)
         self.newest = max([self.newest, *(box.id for box in tracked.boxes)])
-        first = self.waiting[0].tracked.frame.index
+        first, left = self.waiting[0].tracked.frame.index, []
+        while len(self.waiting) > self.lag or self._too_long(tracked):
+            first = self.waiting[0].tracked.frame.index
+            left.append(self._leave())
         self.young = {track: young for track, young in self.young.items() if young.seen[0][0] > first}
-        return [self._leave()] if len(self.waiting) > self.lag else []
+        return left
+
+    def _too_long(self, newest: TrackedFrame) -> bool:
+        """Whether the oldest frame has waited for too long."""
+        if self.longest_s is None or len(self.waiting) < 2:
+            return False
+        oldest = self.waiting[0].tracked.frame
+        if oldest.time_s is None or newest.frame.time_s is None or oldest.index > self.known:
+            return False
+        return newest.frame.time_s - oldest.time_s > self.longest_s
 
     def flush(self) -> list[TrackedFrame]:
         """The frames that still wait, at the end."""

@@ -126,7 +126,8 @@ class Builder:
         def figures() -> list[Figure]:
             return [figure(channel) for channel in self.live.channels]
 
-        self._pages[text] = page = Page(host, port, token, figures, self._tune, self.live.visitors, tls)
+        page = Page(host, port, token, figures, self._tune, self.live.visitors, tls, self.config.live.webrtc)
+        self._pages[text] = page
         self.live.servers.append(page)
         self.welcome.append(redact(text))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
+from statistics import median
 
 from engines.types import Detections
 from pipeline.config import Config, DetectorConfig
@@ -11,6 +13,7 @@ from pipeline.line import Line, everything
 from pipeline.live.desk import Asked, LookFailed
 from pipeline.types import Frame, TrackedFrame
 
+SLACK_S = 0.1  # by which a frame may at least wait longer than the look-ahead's usual time
 CALM = 30  # frames without a backlog after which one looks more often again
 
 
@@ -54,6 +57,29 @@ class LiveEye(Eye):
         return found
 
 
+class Tempo:
+    """How long a camera's frames last, from the numbers and times of those that are not dropped."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, float] | None = None
+        self._steps: deque[float] = deque(maxlen=31)
+
+    def note(self, frame: Frame) -> None:
+        if frame.time_s is None:
+            return
+        if self._last is not None and frame.index > self._last[0]:
+            self._steps.append((frame.time_s - self._last[1]) / (frame.index - self._last[0]))
+        self._last = frame.index, frame.time_s
+
+    def longest_s(self, lag: int) -> float | None:
+        """For which a frame may wait: until `lag` others would have come if none were dropped, and a little longer,
+        since cameras are not regular. None where it cannot be known yet."""
+        if len(self._steps) < 5:
+            return None
+        step = median(self._steps)
+        return lag * step + max(2 * step, SLACK_S)
+
+
 @dataclass(slots=True)
 class GuardCounts:
     """looks: pictures looked at; failed: that should have been; veiled: frames that left covered all over; held:
@@ -82,6 +108,7 @@ class Guard:
         self._size: tuple[int, int] | None = None
         self._above = self._newest = 0  # added to the line's ids; the largest id so far
         self._eye = LiveEye(asked, config.detector, seldom)
+        self._tempo = Tempo()
         self._renew()
 
     def push(self, frame: Frame, behind: bool = False) -> list[TrackedFrame]:
@@ -90,6 +117,8 @@ class Guard:
         done = self.flush() if self._size not in (None, frame.size) else []
         self._size = frame.size
         self._eye.feel(behind)
+        self._tempo.note(frame)
+        self._line.lookahead.longest_s = self._tempo.longest_s(self._config.tracker.lookahead)
         self._inside += 1
         if self._asked.threshold is not None:
             self._line.trust(self._asked.threshold)

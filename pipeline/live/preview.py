@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from engines.boxes import Array
 from pipeline.errors import BadConfig, BadInput, UserError
 from pipeline.live.camera import State
 from pipeline.live.metrics import Figure, metrics
@@ -25,6 +26,7 @@ from pipeline.live.screen import boxed, encode, shrunk
 from pipeline.live.tuning import Tuner
 from pipeline.live.visitor import Visitors
 from pipeline.live.webcam import serve
+from pipeline.live.webrtc import Calls
 from pipeline.types import CoveredFrame
 
 try:
@@ -47,20 +49,23 @@ def check_web() -> None:
 
 
 class PreviewOutlet:
-    """The newest covered picture of one camera, as JPEG, for whoever looks."""
+    """The newest covered picture of one camera, as JPEG or for WebRTC, for whoever looks."""
 
     def __init__(self, name: str, tuner: Tuner) -> None:
         self.name, self._tuner = name, tuner
-        self.viewers = 0
+        self.viewers = self.callers = 0
         self.jpeg = b""
+        self.bgr: Array | None = None
         self.number = 0
         self.woken: Callable[[], None] = lambda: None
 
     def write(self, covered: CoveredFrame) -> None:
-        if not self.viewers:
+        viewers, callers = self.viewers, self.callers
+        if not viewers and not callers:
             return
         bgr = shrunk(covered, WIDTH)
-        self.jpeg = encode(boxed(bgr, covered) if self._tuner.boxes else bgr)
+        bgr = boxed(bgr, covered) if self._tuner.boxes else bgr
+        self.jpeg, self.bgr = encode(bgr) if viewers else b"", bgr if callers else None
         self.number += 1
         self.woken()
 
@@ -85,7 +90,7 @@ class Page:
     def __init__(
         self, host: str, port: int, token: str, figures: Callable[[], Iterable[Figure]],
         tune: Callable[[str, dict[str, Any]], None] = _no_camera, visitors: Visitors | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | None = None, webrtc: bool = False,
     ) -> None:  # fmt: skip
         """Raises BadInput for an address that others reach without a token."""
         check_web()
@@ -93,6 +98,7 @@ class Page:
         self._token, self._figures, self._tune = token, figures, tune
         self._visitors = visitors if visitors is not None and visitors.most else None
         self._tls = tls
+        self._calls = Calls(self._next) if webrtc else None
         self._outlets: dict[str, PreviewOutlet] = {}
         if not token and host not in LOOPBACK:
             raise BadInput("others can reach it, so it needs a token", self.where, "http://TOKEN@host:port")
@@ -141,6 +147,8 @@ class Page:
             self._loop.run_forever()
         self._over = True
         self._news.set()
+        if self._calls is not None:
+            self._loop.run_until_complete(self._calls.close())
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()
 
@@ -151,13 +159,14 @@ class Page:
         self.port = runner.addresses[0][1]
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[self._guarded], client_max_size=4096)
+        app = web.Application(middlewares=[self._guarded], client_max_size=32768)
         app.router.add_get("/", self._page)
         app.router.add_get("/status", self._status)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
         app.router.add_get("/camera/{name}.mjpg", self._stream)
         app.router.add_post("/camera/{name}/settings", self._settings)
+        app.router.add_post("/camera/{name}/call", self._call)
         app.router.add_get("/webcam", self._webcam)
         return app
 
@@ -200,10 +209,13 @@ class Page:
         ]
         guests = self._visitors
         visitors = {"here": guests.here, "most": guests.most, "refused": guests.refused} if guests else None
-        return web.json_response({"cameras": cameras, "visitors": visitors}, headers={"Cache-Control": "no-store"})
+        status = {"cameras": cameras, "visitors": visitors, "webrtc": self._calls is not None}
+        return web.json_response(status, headers={"Cache-Control": "no-store"})
 
     async def _settings(self, request: web.Request) -> web.Response:
         """Change some of a camera's settings: one JSON object. 400 with words for what may not be."""
+        if (request.content_length or 0) > 4096:
+            raise web.HTTPRequestEntityTooLarge(4096, request.content_length or 0)
         try:
             wish = await request.json()
             if not isinstance(wish, dict):
@@ -217,6 +229,19 @@ class Page:
             raise web.HTTPBadRequest(text="settings are one JSON object\n") from None
         now = next((f.settings for f in self._figures() if f.name == request.match_info["name"]), {})
         return web.json_response(now)
+
+    async def _call(self, request: web.Request) -> web.Response:
+        """WebRTC: an offer's SDP in, the answer's out."""
+        outlet = self._outlets.get(request.match_info["name"])
+        if outlet is None or self._calls is None:
+            raise web.HTTPNotFound(text="there is no such camera, or no WebRTC (live.webrtc)\n")
+        if self._calls.full:
+            raise web.HTTPServiceUnavailable(text="too many look already\n")
+        try:
+            answer = await self._calls.answer(outlet, await request.text())
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from None
+        return web.Response(text=answer, content_type="application/sdp")
 
     async def _webcam(self, request: web.Request) -> web.StreamResponse:
         if self._visitors is None:
@@ -249,6 +274,8 @@ class Page:
                     await self._next()
                     continue
                 last, jpeg = outlet.number, outlet.jpeg
+                if not jpeg:  # it was for others
+                    continue
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 await asyncio.wait_for(response.write(head.encode() + jpeg + b"\r\n"), 10)
         except (OSError, TimeoutError):

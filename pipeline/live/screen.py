@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,6 +19,14 @@ COLOURS = {  # BGR: green, orange, blue
     BoxState.COASTED: (40, 160, 255),
     BoxState.BACKFILLED: (255, 170, 90),
 }
+
+
+class Pictures(Protocol):
+    """The newest covered picture, BGR; number rises with each. callers: how many look at it over WebRTC."""
+
+    number: int
+    callers: int
+    bgr: Array | None
 
 
 def shrunk(covered: CoveredFrame, widest: int, highest: int = 1 << 16, enlarge: bool = False) -> Array:

@@ -188,6 +188,43 @@ def test_a_new_size_is_a_new_beginning(moody: Moody) -> None:
     assert line.counts.resets >= 1
 
 
+@pytest.mark.parametrize(("lookahead", "most_s"), [(15, 0.6), (3, 0.2)])
+def test_where_frames_are_dropped_the_rest_does_not_wait_the_longer(
+    moody: Moody, lookahead: int, most_s: float
+) -> None:
+    """Every 5th frame of a camera with 30 a second: 15 of these would be 2.5 s."""
+    line, out, delays = guard(moody, tracker__lookahead=lookahead), [], []
+    for n in range(0, 300, 5):
+        left = line.push(frame(n))
+        delays += [(n - t.frame.index) / 30 for t in left]
+        out += left
+    assert max(delays[10:]) <= most_s + 5 / 30
+    assert min(delays[10:]) >= lookahead / 30, "nor less than it is there for"
+    out += line.flush()
+    assert [t.frame.index for t in out] == list(range(0, 300, 5))
+    assert not any(raw(t) or veiled(t) for t in out)
+
+
+@pytest.mark.parametrize("lookahead", [3, 15])
+def test_nothing_leaves_for_its_time_before_the_look_that_counts_for_it(moody: Moody, lookahead: int) -> None:
+    """Looks are a second and more apart here: longer than any look-ahead."""
+    line, out, looked, failed = guard(moody, tracker__lookahead=lookahead), [], [], []
+    for n in range(0, 900, 10):
+        moody.mood = "raise" if 400 <= n < 560 else ""
+        before = line.counts.looks, line.counts.failed
+        out += line.push(frame(n), behind=True)
+        looked += [n] * (line.counts.looks - before[0])
+        failed += [n] * (line.counts.failed - before[1])
+        assert all(t.frame.index <= max([*looked, *failed]) for t in out), "a later look comes first"
+    out += line.flush()
+    assert [t.frame.index for t in out] == list(range(0, 900, 10))
+    assert np.diff(looked).max() >= 40
+    good, again = max(n for n in looked if n < 400), min(n for n in looked if n > 400)
+    assert failed
+    assert {t.frame.index for t in out if veiled(t)} == set(range(good + 10, again, 10))
+    assert not any(raw(t) for t in out)
+
+
 def test_under_load_one_looks_more_seldom_and_covers_still(moody: Moody) -> None:
     line = guard(moody)
     out = [t for n in range(0, 120, 3) for t in line.push(frame(n), behind=True)]  # frames are dropped as well

@@ -1,0 +1,110 @@
+"""The page's pictures over WebRTC, where asked for: the browser paces them and drops what comes late. Extra `webrtc`.
+
+No server elsewhere takes part (no STUN, no TURN): who can reach the page must reach this machine over UDP too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import av
+
+from pipeline.errors import BadConfig
+from pipeline.live.clock import TICK
+from pipeline.live.screen import Pictures
+
+try:
+    import aiortc
+    from aiortc.mediastreams import MediaStreamError, VideoStreamTrack
+except ImportError:  # the extra is not installed; check_webrtc() says so
+    aiortc = None  # type: ignore[assignment]
+    VideoStreamTrack = object  # type: ignore[assignment,misc]
+
+CALLS = 8  # at a time: each is encoded by itself
+HEAD_S = 20.0  # for a call that does not come about
+
+
+def check_webrtc() -> None:
+    """Raise BadConfig where the libraries are missing."""
+    if aiortc is None:
+        raise BadConfig("WebRTC needs more libraries", "live.webrtc", "pip install 'facestream[webrtc]'")
+
+
+class PictureTrack(VideoStreamTrack):  # type: ignore[misc]
+    """A camera's covered pictures as they leave, the newest one each time."""
+
+    def __init__(self, pictures: Pictures, news: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._pictures, self._news = pictures, news
+        self._last, self._start_s = pictures.number, time.monotonic()
+
+    async def recv(self) -> av.VideoFrame:
+        pictures = self._pictures
+        while pictures.number == self._last or pictures.bgr is None:
+            if self.readyState != "live":
+                raise MediaStreamError
+            await self._news()
+        self._last, bgr = pictures.number, pictures.bgr
+        height, width = bgr.shape[0] // 2 * 2, bgr.shape[1] // 2 * 2
+        frame = av.VideoFrame.from_ndarray(bgr[:height, :width].copy(), format="bgr24")
+        frame.pts, frame.time_base = round((time.monotonic() - self._start_s) / TICK), TICK
+        return frame
+
+
+class Calls:
+    """The connections of those who look. All of it runs on the page's loop. news: waits for a new picture."""
+
+    def __init__(self, news: Callable[[], Awaitable[None]]) -> None:
+        check_webrtc()
+        self._news = news
+        self._open: dict[Any, Pictures] = {}
+
+    @property
+    def full(self) -> bool:
+        return len(self._open) >= CALLS
+
+    async def answer(self, pictures: Pictures, sdp: str) -> str:
+        """Take an offer's SDP, give the answer's; pictures follow. Raises ValueError for what is no offer."""
+        # Not None: that would be a public server's address.
+        peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
+        self._open[peer] = pictures
+        pictures.callers += 1
+        try:
+            await peer.setRemoteDescription(aiortc.RTCSessionDescription(sdp, "offer"))
+            if not any(one.kind == "video" for one in peer.getTransceivers()):
+                raise ValueError("no video is asked for")
+            peer.addTrack(PictureTrack(pictures, self._news))
+            await peer.setLocalDescription(await peer.createAnswer())
+        except BaseException as error:
+            await self._end(peer)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise ValueError(f"the offer cannot be answered ({error})") from None
+
+        @peer.on("connectionstatechange")
+        async def changed() -> None:
+            if peer.connectionState in ("failed", "closed", "disconnected"):
+                await self._end(peer)
+
+        self._watch = asyncio.get_running_loop().call_later(HEAD_S, self._check, peer)
+        return str(peer.localDescription.sdp)
+
+    def _check(self, peer: Any) -> None:
+        if peer in self._open and peer.connectionState != "connected":
+            self._ending = asyncio.ensure_future(self._end(peer))
+
+    async def _end(self, peer: Any) -> None:
+        pictures = self._open.pop(peer, None)
+        if pictures is not None:
+            pictures.callers -= 1
+            with contextlib.suppress(Exception):
+                await peer.close()
+
+    async def close(self) -> None:
+        """All of them, within two seconds."""
+        if self._open:
+            await asyncio.wait([asyncio.ensure_future(self._end(peer)) for peer in tuple(self._open)], timeout=2)
