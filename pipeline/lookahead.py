@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
 from engines.boxes import Array, grow_xyxy
-from pipeline.trace import SPREAD, Waiting, between, carried, trace
-from pipeline.types import XYXY, Box, BoxState, TrackedFrame, xyxy
+from pipeline.trace import SPREAD, Sizes, Waiting, between, carried, trace
+from pipeline.types import Box, BoxState, TrackedFrame, xyxy
 
 YOUNG = 6  # sightings from which the motion before the first one is judged
 BACK, ON = 60, 15  # frames for which looks are followed at most, before the first sighting and after the last one
@@ -66,7 +67,8 @@ class Lookahead:
         self.best: dict[int, float] = {}  # the best score of each track so far, the track seen last at the end
         self.times: dict[int, int] = {}  # how often each was seen
         self.waiting: deque[Waiting] = deque()
-        self.gone: deque[tuple[int, tuple[Box, ...]]] = deque(maxlen=USUAL)  # frame numbers and boxes, not smoothed
+        # Frame numbers, boxes, not smoothed, and sizes.
+        self.gone: deque[tuple[int, tuple[Box, ...], Sizes]] = deque(maxlen=USUAL)
         self.newest = 0  # the largest id so far: ids rise, so a larger one is a birth
         self.scene = 0  # the largest number of a scene that left
         self.young: dict[int, Young] = {}
@@ -81,7 +83,7 @@ class Lookahead:
     ) -> list[TrackedFrame]:
         """Take a frame in; returns the frames whose wait is over, in order (at most one, where longest_s is
         not set)."""
-        self.waiting.append(Waiting(tracked, luma, scale, scene, affine))
+        self.waiting.append(Waiting(tracked, luma, scale, scene, affine, _sizes_of(tracked.boxes)))
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
                 self.best[box.id] = max(box.score, self.best.pop(box.id, 0.0))
@@ -124,13 +126,21 @@ class Lookahead:
         tracked = replace(tracked, boxes=tuple(box for box in tracked.boxes if self._counts(box.id)))
         here = tracked.frame.index
         coming = [(other.tracked.frame.index, other.tracked.boxes) for other in islice(self.waiting, REACH)]
-        paths: dict[int, list[tuple[float, XYXY]]] = {}
-        sizes = self._sizes(tracked)
-        for index, boxes in [(here, tracked.boxes), *islice(self.gone, max(0, len(self.gone) - REACH), None), *coming]:
+        before = ((index, boxes) for index, boxes, _ in islice(self.gone, max(0, len(self.gone) - REACH), None))
+        paths = {box.id: [0.0, 0.0, 0.0, 0.0, 0.0] for box in tracked.boxes}  # sums: weights, weighted corners
+        mine = _sizes_of(tracked.boxes)
+        sizes = self._sizes(tracked, mine)
+        for index, boxes in [(here, tracked.boxes), *before, *coming]:
             weight = math.exp(-(((index - here) / SIGMA) ** 2) / 2)
             for box in boxes:
-                paths.setdefault(box.id, []).append((weight, box.xyxy))
-        self.gone.append((here, tracked.boxes))
+                if (path := paths.get(box.id)) is not None:
+                    left, top, right, bottom = box.xyxy
+                    path[0] += weight
+                    path[1] += weight * left
+                    path[2] += weight * top
+                    path[3] += weight * right
+                    path[4] += weight * bottom
+        self.gone.append((here, tracked.boxes, mine))
         return replace(
             tracked, boxes=tuple(self._united(box, paths[box.id], sizes.get(box.id)) for box in tracked.boxes)
         )
@@ -156,32 +166,29 @@ class Lookahead:
         kept = (box for box in tracked.boxes if now - self.seen_s.get(box.id, now) <= self._patience(box.id))
         return replace(tracked, boxes=tuple(kept))
 
-    def _united(self, box: Box, path: list[tuple[float, XYXY]], size: tuple[float, float] | None) -> Box:
+    def _united(self, box: Box, path: list[float], size: tuple[float, float] | None) -> Box:
         """A box, enlarged as its score is doubtful and to its track's usual width and height, grown over the weighted
-        mean of its track's boxes around it."""
+        mean of its track's boxes around it. path: the sums of the weights and of the weighted corners."""
         left, top, right, bottom = box.xyxy
         doubt = DOUBT if self.best.get(box.id, 1.0) >= self.sure else WEAK_DOUBT
         grown = 1 + doubt * min(max((CLEAR - box.score) / (CLEAR - FAINT), 0.0), 1.0)
         width, height = (right - left) * grown, (bottom - top) * grown
         if size is not None:
             width, height = max(width, size[0]), max(height, size[1])
-        x, y, total = (left + right) / 2, (top + bottom) / 2, sum(weight for weight, _ in path)
-        mean = [sum(weight * corners[i] for weight, corners in path) / total for i in range(4)]
+        x, y = (left + right) / 2, (top + bottom) / 2
+        mean = [total / path[0] for total in path[1:]]
         left, top = min(x - width / 2, mean[0]), min(y - height / 2, mean[1])
         right, bottom = max(x + width / 2, mean[2]), max(y + height / 2, mean[3])
         return replace(box, xyxy=(left, top, right, bottom))
 
-    def _sizes(self, tracked: TrackedFrame) -> dict[int, tuple[float, float]]:
+    def _sizes(self, tracked: TrackedFrame, mine: Sizes) -> Sizes:
         """The usual width and height of each track of a leaving frame, from its sightings around it."""
-        here: dict[int, tuple[list[float], list[float]]] = {box.id: ([], []) for box in tracked.boxes}
-        coming = (held.tracked.boxes for held in islice(self.waiting, USUAL))
-        for boxes in (tracked.boxes, *(boxes for _, boxes in self.gone), *coming):
-            for box in boxes:
-                if box.id in here and box.state is BoxState.OBSERVED:
-                    left, top, right, bottom = box.xyxy
-                    here[box.id][0].append(right - left)
-                    here[box.id][1].append(bottom - top)
-        return {track: (_at_share(widths), _at_share(heights)) for track, (widths, heights) in here.items() if widths}
+        around = [mine, *(sizes for _, _, sizes in self.gone), *(held.sizes for held in islice(self.waiting, USUAL))]
+        usual = {}
+        for box in tracked.boxes:
+            if seen := [sizes[box.id] for sizes in around if box.id in sizes]:
+                usual[box.id] = _at_share([width for width, _ in seen]), _at_share([height for _, height in seen])
+        return usual
 
     def _counts(self, track: int) -> bool:
         """Is it a face? What was only ever seen faintly is one when it keeps coming."""
@@ -283,6 +290,12 @@ class Lookahead:
         held = self.waiting[at]
         rest = (b for b in held.tracked.boxes if b.id != box.id)
         self.waiting[at] = replace(held, tracked=replace(held.tracked, boxes=(*rest, box)))
+
+
+def _sizes_of(boxes: Iterable[Box]) -> Sizes:
+    """The width and height of each face that was observed."""
+    seen = ((box.id, box.xyxy) for box in boxes if box.state is BoxState.OBSERVED)
+    return {track: (right - left, bottom - top) for track, (left, top, right, bottom) in seen}
 
 
 def _at_share(values: list[float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -17,6 +17,8 @@ ALIKE = 0.5  # correlation from which two pictures show the same face
 GRACE = 3  # frames further back that are covered after its looks were lost
 EDGE = 12  # the same while the face is cut by the picture's edge, where little is covered in vain
 
+Sizes = dict[int, tuple[float, float]]
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -24,6 +26,7 @@ class Waiting:
 
     scale: luma pixels for a pixel of the displayed picture. scene: frames of one scene have the same number.
     affine: the camera's motion from the frame before, [2, 3] in displayed pixels; None: it stands, or nobody knows.
+    sizes: width and height of each face that was observed in it, by track.
     """
 
     tracked: TrackedFrame
@@ -31,6 +34,7 @@ class Waiting:
     scale: float = 1.0
     scene: int = 0
     affine: Array | None = None
+    sizes: Sizes = field(default_factory=dict)
 
 
 def trace(chain: list[Waiting], box: Array, lost: int = GRACE) -> list[Array] | None:

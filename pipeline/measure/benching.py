@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pipeline.errors import BadConfig, BadInput
 from pipeline.flags import config_of, covering, say, shared
 from pipeline.measure import bench as detectors_bench
 from pipeline.measure.against import TOOLS
+from pipeline.measure.goals import chart, goals
 from pipeline.measure.stages import bench as bench_job
 from pipeline.video.encode import x264_words
 
@@ -19,7 +22,7 @@ _DEMO = Path(__file__).parents[2] / "tools" / "demo.mp4"
 
 
 @click.command()
-@click.argument("video", required=False, metavar="[INPUT]")
+@click.argument("videos", nargs=-1, metavar="[INPUT...]")
 @click.option("--detector", "detectors", is_flag=True, help="time the detectors alone, beside YuNet and CenterFace")
 @click.option(
     "--against", metavar="NAME", help="deface: time it on the same clip; with --detector: whom the ratios are to"
@@ -30,35 +33,48 @@ _DEMO = Path(__file__).parents[2] / "tools" / "demo.mp4"
               help="give deface only so many frames, which are timed with ours too; 0: all")  # fmt: skip
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each detector")
 @click.option("--engine", "engines", multiple=True, metavar="FILE", help="with --detector: time this .onnx or .xml too")
+@click.option(
+    "--chart", "chart_file", type=click.Path(path_type=Path), metavar="PNG", help="draw the figures (needs matplotlib)"
+)
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 @covering
 @shared
 def bench(
-    video: str | None, detectors: bool, against: str | None, command: str | None, rounds: int | None, peer_frames: int,
-    threads: int,
-    engines: tuple[str, ...], as_json: bool, **flags: Any,
+    videos: tuple[str, ...], detectors: bool, against: str | None, command: str | None, rounds: int | None,
+    peer_frames: int, threads: int, engines: tuple[str, ...], chart_file: Path | None, as_json: bool, **flags: Any,
 ) -> int:  # fmt: skip
     """Time a whole job (CPU by stage, frames/s, peak memory) beside decoding and encoding alone, and beside deface.
 
-    Everything runs in turn on this machine, each pass in a process of its own; nothing that is written stays.
+    Everything runs in turn on this machine, each pass in a process of its own; nothing that is written stays. Of each
+    video comes a table, then one of all beside the goals.
     """
     if detectors:
         return _detectors(rounds or 15, threads, against or "yunet", engines, as_json)
     if against is not None and against not in TOOLS:
         raise BadConfig(f"there is no {against} to run", "--against", "known: " + ", ".join(TOOLS))
-    if video is None and not _DEMO.is_file():
+    if not videos and not _DEMO.is_file():
         raise BadInput("no video is given", do="name one")
+    if chart_file is not None and find_spec("matplotlib") is None:
+        raise BadConfig("a chart needs matplotlib", "--chart", "pip install matplotlib")
     config = config_of(flags)
     peers = _ways(config.encode.preset, config.encode.crf) if against else {}
-    result = bench_job(
-        Path(video or _DEMO), config, peers, command, rounds or 1,
-        (lambda _: None) if flags["quiet"] else lambda what: say("round", what),
-        peer_frames,
-    )  # fmt: skip
-    print(result.table())
+    results = {}
+    for video in map(Path, videos or (_DEMO,)):
+        heard = partial(_progress, video.name, bool(flags["quiet"]))
+        results[video.name] = bench_job(video, config, peers, command, rounds or 1, heard, peer_frames)
+        print(f"{video.name}\n{results[video.name].table()}\n")
+    print(goals(results))
+    if chart_file is not None:
+        chart(results, chart_file)
     if as_json:
-        print(json.dumps(result.as_dict()))
+        told = [result.as_dict() for result in results.values()]
+        print(json.dumps(told[0] if len(told) == 1 else {"clips": dict(zip(results, told, strict=True))}))
     return 0
+
+
+def _progress(video: str, quiet: bool, what: str) -> None:
+    if not quiet:
+        say("round", f"{video}: {what}")
 
 
 def _ways(preset: str, crf: float) -> dict[str, tuple[str, ...]]:

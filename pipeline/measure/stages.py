@@ -65,7 +65,8 @@ class Spent:
 @dataclass(slots=True)
 class Bench:
     """ours, peers: of whole commands. stages_ms: CPU milliseconds a frame. limit_s: CPU seconds of decoding and
-    encoding alone. cut: frames that the peers were given where that was not all, and ours of just these."""
+    encoding alone. cut: frames that the peers were given where that was not all, and ours of just these. height: of
+    the video's pictures, in pixels."""
 
     frames: int
     ours: Spent
@@ -73,11 +74,13 @@ class Bench:
     limit_s: float
     peers: dict[str, Spent] = field(default_factory=dict)
     cut: tuple[int, Spent] | None = None
+    height: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         frames, ours = self.cut or (self.frames, self.ours)
         return {
             "frames": self.frames,
+            "height": self.height,
             **_row(self.ours, self.frames),
             "limit_cpu_s_per_frame": round(self.limit_s / self.frames, 5),
             "times_limit": round(self.ours.cpu_s / self.limit_s, 3),
@@ -177,7 +180,12 @@ def bench(
     limit = median(t["cpu_s"] for t in told["copy"])
     peers = {name: _middle(spent[name]) for name in against}
     cut = (int(told["cut"][0]["frames"]), _middle(spent["cut"])) if "cut" in told else None
-    return Bench(frames, _middle(spent["whole"]), stages, limit, peers, cut)
+    return Bench(frames, _middle(spent["whole"]), stages, limit, peers, cut, _height(video))
+
+
+def _height(video: Path) -> int:
+    with av.open(str(video)) as source:
+        return source.streams.video[0].codec_context.height
 
 
 def _stages(told: dict[str, list[Any]], frames: int) -> dict[str, float]:

