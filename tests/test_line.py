@@ -165,21 +165,6 @@ def test_a_face_at_the_edge_is_covered_beyond_it_and_until_it_is_gone() -> None:
     assert out[6].boxes[0].xyxy[0] < 320
 
 
-def test_faint_noise_does_not_pass_for_faces_when_all_are_lost() -> None:
-    detector = Told()
-    line = Line(detector, read(None, {"tracker.lookahead": 0}))
-    for i in range(60):
-        detector.now = TWO
-        line.push(Frame(i, i, Fraction(1, 30), picture(False)))
-
-    def noise(images: Sequence[ImageView]) -> list[Detections]:
-        return [Detections(np.array([[130, 90, 140, 100]], np.float32), np.array([0.2], np.float32))]
-
-    detector.detect = noise  # type: ignore[method-assign]
-    done = [line.push(Frame(i, i, Fraction(1, 30), picture(False)))[0] for i in range(60, 110)]
-    assert {b.id for b in done[-1].boxes} >= {1, 2}  # held, 1.6 s on
-
-
 @pytest.mark.parametrize("follows", [True, False])
 def test_the_camera_is_followed_when_that_is_asked_for(follows: bool) -> None:
     """Faces of 12 px in a picture that jumps by up to 24."""

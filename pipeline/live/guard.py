@@ -91,8 +91,6 @@ class Guard:
         self._size = frame.size
         self._eye.feel(behind)
         self._inside += 1
-        if self._asked.threshold is not None:
-            self._line.trust(self._asked.threshold)
         try:
             left = self._line.push(frame)
         except Exception as error:  # a fault in any stage must not let a frame through, nor end the camera
