@@ -62,14 +62,12 @@ class DetectorConfig(Section):
     backend: Literal["file", "auto", "cuda", "torch", "torch-cpu"] = "file"
     size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
     threshold: float = Field(0.3, gt=0, lt=1)
-    faint: float = Field(1.0, gt=0, le=1)
     nms_iou: float = Field(0.3, gt=0, le=1)
     threads: int = Field(1, ge=1, le=256)
     every: Annotated[int | str, PlainValidator(_every)] = 1
 
     def options(self) -> DetectorOptions:
-        """What the detector is asked for: the faint ones too."""
-        return DetectorOptions(min(self.threshold, self.faint), self.nms_iou, self.threads, self.backend)
+        return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend)
 
 
 class TrackerConfig(Section):

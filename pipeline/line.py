@@ -32,18 +32,13 @@ class Line:
         self.watch = Watch()
         self.motion = Motion() if config.tracker.motion else None
         self.config = config.tracker
-        self.threshold = config.detector.threshold
         self.scene = 0
         self.tracked_scene = 0  # the same as the tracker knows it
         self.same: dict[int, int] = {}  # scenes that go on with an earlier one of the tracker's
         self.was_held = False  # was the last frame one in which faces are held
         self.held_s = 0.0  # how long the tracker's clock stood still
         self.last_s: float | None = None
-        self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.sure, guess_s, config.detector.threshold)
-
-    def trust(self, threshold: float) -> None:
-        """From now on boxes from this score up are covered at first sight."""
-        self.threshold = self.lookahead.plain = threshold
+        self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.sure, guess_s)
 
     def push(self, frame: Frame) -> list[TrackedFrame]:
         luma, scale = luma_view(frame, LUMA)
@@ -52,8 +47,7 @@ class Line:
         found = self.eye.look(frame, cut)
         if found is not None:
             found = whole(found, frame.size)
-        loud = None if found is None else found.at_least(self.threshold)  # those that are covered at first sight
-        blind = self.watch.blind(luma, loud, self.config.sure)
+        blind = self.watch.blind(luma, found, self.config.sure)
         affine = self.motion.look(luma, frame.size) if self.motion is not None else None
         boxes = self.tracker.update(
             found,

@@ -11,19 +11,20 @@ from itertools import islice
 import numpy as np
 
 from engines.boxes import Array, grow_xyxy
-from pipeline.trace import SPREAD, Sizes, Waiting, between, carried, trace
+from pipeline.trace import SPREAD, Sizes, Waiting, between, carried, is_cut, trace
 from pipeline.types import Box, BoxState, TrackedFrame, xyxy
 
 YOUNG = 6  # sightings from which the motion before the first one is judged
 BACK, ON = 60, 15  # frames for which looks are followed at most, before the first sighting and after the last one
-WEAK_S, WEAK_BACK = 0.2, 3  # the same for tracks that never had a sure score: seconds after, frames before
-STEADY = 9  # sightings that make a face of what was only seen faintly
+WEAK_S, WEAK_BACK = 0.12, 3  # the same for tracks that never had a sure score: seconds after, frames before
+WEAK_EDGE = 15  # frames before, where the picture's edge cuts it: little is covered in vain there
 KNOWN = 4096  # tracks about which something is remembered
 # A box's score under which its place is doubtful, the one at which it is grown by all of DOUBT (by less where its track
 # was never sure: that may be no face at all).
-CLEAR, FAINT, DOUBT, WEAK_DOUBT = 0.65, 0.45, 0.45, 0.25
+CLEAR, DIM, DOUBT, WEAK_DOUBT = 0.65, 0.45, 0.45, 0.25
 # Frames around one over which a track's usual size is found, and the share of its sizes that are not larger.
 USUAL, USUAL_SHARE = 15, 0.7
+NEAR, NEAR_SPREAD = 4, 0.05  # frames to the next sighting up to which a line between both is enough, grown by so much
 REACH, SIGMA = 5, 2.5  # frames around one over which its boxes are smoothed, and the Gaussian's width
 
 
@@ -36,6 +37,15 @@ class Young:
     followed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """A track's usual width and height in pixels, and score."""
+
+    width: float
+    height: float
+    score: float
+
+
 class Lookahead:
     """Holds the last `lag` frames back.
 
@@ -44,28 +54,27 @@ class Lookahead:
     is there; where it is too small for that it is moved back along its motion (judged anew with each
     of its first sightings), growing. So it is covered before the detector first fired. When a track
     is seen again after it was missing, the boxes that were guessed in between are united with the
-    straight line between the two sightings. On the way out each box is united with the smoothed path
-    of its track, so that a box that jumps for a frame uncovers nothing, and enlarged to the track's usual
-    size, so that neither does one that shrinks (a face half hidden, blurred, cut by the edge). Boxes with
-    a doubtful score are grown, because they are placed worse: measured, a cover that takes 1.25 times the box of a
-    score over 0.65 takes 1.7 to 2.3 times one under 0.5.
+    straight line between the two sightings; in a short gap (frames that are not looked at) that line is
+    enough. On the way out each box is united with the smoothed path of its track, so that a box that jumps
+    for a frame uncovers nothing, and enlarged to the track's usual size, so that neither does one that
+    shrinks (a face half hidden, blurred, cut by the edge). Boxes with a doubtful score, or of a track whose
+    scores mostly are, are grown, because they are placed worse: measured, a cover that takes 1.25 times the
+    box of a score over 0.65 takes 1.7 to 2.3 times one under 0.5.
 
     sure: a score. guess_s: mere guesses later than this many seconds after a track was last known are
     dropped (None: the tracker decides). A track without a single sure score is guessed on for a few frames only.
-    plain: a score under which a track does not count, unless it was seen STEADY times.
 
     longest_s: where it is set, frames that waited longer leave before `lag` others came: live, a busy machine drops
     frames, and those that remain must not wait the longer for it. But no frame leaves so before a look at it or at a
     later one (`known` is the newest frame of a look): what that shows, or that it failed, may be about this frame too.
     """
 
-    def __init__(self, lag: int, sure: float = 0.5, guess_s: float | None = None, plain: float = 0.0) -> None:
-        self.lag, self.sure, self.guess_s, self.plain = lag, sure, guess_s, plain
+    def __init__(self, lag: int, sure: float = 0.5, guess_s: float | None = None) -> None:
+        self.lag, self.sure, self.guess_s = lag, sure, guess_s
         self.longest_s: float | None = None
         self.known = -1
         self.seen_s: dict[int, float] = {}  # when each track was last known, in frames that left
         self.best: dict[int, float] = {}  # the best score of each track so far, the track seen last at the end
-        self.times: dict[int, int] = {}  # how often each was seen
         self.waiting: deque[Waiting] = deque()
         # Frame numbers, boxes, not smoothed, and sizes.
         self.gone: deque[tuple[int, tuple[Box, ...], Sizes]] = deque(maxlen=USUAL)
@@ -87,7 +96,6 @@ class Lookahead:
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
                 self.best[box.id] = max(box.score, self.best.pop(box.id, 0.0))
-                self.times[box.id] = self.times.get(box.id, 0) + 1
                 if box.id > self.newest:
                     self.young[box.id] = Young([], scene)
                 else:
@@ -95,8 +103,8 @@ class Lookahead:
                 self._backfill(box, tracked.frame.index)
         while len(self.best) > KNOWN:
             oldest = next(iter(self.best))
-            for table in (self.best, self.times, self.seen_s):
-                table.pop(oldest, None)
+            self.best.pop(oldest)
+            self.seen_s.pop(oldest, None)
         self.newest = max([self.newest, *(box.id for box in tracked.boxes)])
         first, left = self.waiting[0].tracked.frame.index, []
         while len(self.waiting) > self.lag or self._too_long(tracked):
@@ -123,13 +131,12 @@ class Lookahead:
         held = self.waiting.popleft()
         self._extend(held)
         tracked = self._without_old_guesses(self._without_last_scene(held))
-        tracked = replace(tracked, boxes=tuple(box for box in tracked.boxes if self._counts(box.id)))
         here = tracked.frame.index
         coming = [(other.tracked.frame.index, other.tracked.boxes) for other in islice(self.waiting, REACH)]
         before = ((index, boxes) for index, boxes, _ in islice(self.gone, max(0, len(self.gone) - REACH), None))
         paths = {box.id: [0.0, 0.0, 0.0, 0.0, 0.0] for box in tracked.boxes}  # sums: weights, weighted corners
         mine = _sizes_of(tracked.boxes)
-        sizes = self._sizes(tracked, mine)
+        usual = self._usual(tracked, mine)
         for index, boxes in [(here, tracked.boxes), *before, *coming]:
             weight = math.exp(-(((index - here) / SIGMA) ** 2) / 2)
             for box in boxes:
@@ -142,7 +149,7 @@ class Lookahead:
                     path[4] += weight * bottom
         self.gone.append((here, tracked.boxes, mine))
         return replace(
-            tracked, boxes=tuple(self._united(box, paths[box.id], sizes.get(box.id)) for box in tracked.boxes)
+            tracked, boxes=tuple(self._united(box, paths[box.id], usual.get(box.id)) for box in tracked.boxes)
         )
 
     def _without_last_scene(self, held: Waiting) -> TrackedFrame:
@@ -166,33 +173,30 @@ class Lookahead:
         kept = (box for box in tracked.boxes if now - self.seen_s.get(box.id, now) <= self._patience(box.id))
         return replace(tracked, boxes=tuple(kept))
 
-    def _united(self, box: Box, path: list[float], size: tuple[float, float] | None) -> Box:
-        """A box, enlarged as its score is doubtful and to its track's usual width and height, grown over the weighted
-        mean of its track's boxes around it. path: the sums of the weights and of the weighted corners."""
+    def _united(self, box: Box, path: list[float], usual: Usual | None) -> Box:
+        """A box, enlarged as its score or its track's usual one is doubtful, and to its track's usual width and height,
+        grown over the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners."""
         left, top, right, bottom = box.xyxy
         doubt = DOUBT if self.best.get(box.id, 1.0) >= self.sure else WEAK_DOUBT
-        grown = 1 + doubt * min(max((CLEAR - box.score) / (CLEAR - FAINT), 0.0), 1.0)
+        score = box.score if usual is None else min(box.score, usual.score)
+        grown = 1 + doubt * min(max((CLEAR - score) / (CLEAR - DIM), 0.0), 1.0)
         width, height = (right - left) * grown, (bottom - top) * grown
-        if size is not None:
-            width, height = max(width, size[0]), max(height, size[1])
+        if usual is not None:
+            width, height = max(width, usual.width), max(height, usual.height)
         x, y = (left + right) / 2, (top + bottom) / 2
         mean = [total / path[0] for total in path[1:]]
         left, top = min(x - width / 2, mean[0]), min(y - height / 2, mean[1])
         right, bottom = max(x + width / 2, mean[2]), max(y + height / 2, mean[3])
         return replace(box, xyxy=(left, top, right, bottom))
 
-    def _sizes(self, tracked: TrackedFrame, mine: Sizes) -> Sizes:
-        """The usual width and height of each track of a leaving frame, from its sightings around it."""
+    def _usual(self, tracked: TrackedFrame, mine: Sizes) -> dict[int, Usual]:
+        """What is usual for each track of a leaving frame, from its sightings around it."""
         around = [mine, *(sizes for _, _, sizes in self.gone), *(held.sizes for held in islice(self.waiting, USUAL))]
-        usual = {}
+        found = {}
         for box in tracked.boxes:
             if seen := [sizes[box.id] for sizes in around if box.id in sizes]:
-                usual[box.id] = _at_share([width for width, _ in seen]), _at_share([height for _, height in seen])
-        return usual
-
-    def _counts(self, track: int) -> bool:
-        """Is it a face? What was only ever seen faintly is one when it keeps coming."""
-        return self.best.get(track, 1.0) >= self.plain or self.times[track] >= STEADY
+                found[box.id] = _usual_of(seen)
+        return found
 
     def _patience(self, track: int) -> float:
         """Seconds for which a track is guessed on. One that was never sure may be no face at all."""
@@ -205,23 +209,23 @@ class Lookahead:
         if young is None:
             return
         young.seen.append((index, np.array(box.xyxy)))
-        if not self._counts(box.id):
-            return
         if len(young.seen) >= YOUNG:
             del self.young[box.id]
+        birth, first = young.seen[0]
+        cut = is_cut(first, self.waiting[-1].tracked.frame.size)
         if young.followed or (box.score < self.sure and len(young.seen) < 2):
             return
-        birth = young.seen[0][0]
         weak = self.best[box.id] < self.sure
+        far = WEAK_EDGE if cut else WEAK_BACK
         before = [at for at, w in enumerate(self.waiting) if w.tracked.frame.index < birth and w.scene == young.scene]
         places = None
         if before and (len(young.seen) <= 2 or not weak):
-            before = before[-(WEAK_BACK if weak else BACK) :]
+            before = before[-(far if weak else BACK) :]
             chain = [self.waiting[at] for at in (before[-1] + 1, *reversed(before))]
-            places = trace(chain, young.seen[0][1])
+            places = trace(chain, first)
             young.followed = places is not None and not weak
         if places is None:
-            before = before[-(WEAK_BACK if weak else ON) :]
+            before = before[-(far if weak else ON) :]
             places = self._carried_back(young, before)
         for at, place in zip(reversed(before), places, strict=False):
             self._put(at, replace(box, xyxy=xyxy(place), state=BoxState.BACKFILLED))
@@ -256,8 +260,6 @@ class Lookahead:
             guess = self._find(after[0], box.id) if after else None
             if box.state is not BoxState.OBSERVED or guess is None or guess.state is not BoxState.COASTED:
                 continue
-            if not self._counts(box.id):
-                continue
             places = trace([held, *(self.waiting[at] for at in after)], np.array(box.xyxy), lost=0)
             for at, place in zip(after, places or (), strict=False):
                 self._put(at, replace(guess, xyxy=xyxy(place)))
@@ -278,7 +280,9 @@ class Lookahead:
             share = (at - start) / (last - start)
             line = (1 - share) * np.array(old.xyxy) + share * np.array(box.xyxy)
             guess = self._find(at, box.id)
-            if guess is not None:  # never smaller than what would have been covered without looking ahead
+            if last - start <= NEAR:
+                line = grow_xyxy(line, 1 + NEAR_SPREAD)
+            elif guess is not None:  # never smaller than what would have been covered without looking ahead
                 line = _union(line, np.array(guess.xyxy))
             self._put(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
 
@@ -293,14 +297,16 @@ class Lookahead:
 
 
 def _sizes_of(boxes: Iterable[Box]) -> Sizes:
-    """The width and height of each face that was observed."""
-    seen = ((box.id, box.xyxy) for box in boxes if box.state is BoxState.OBSERVED)
-    return {track: (right - left, bottom - top) for track, (left, top, right, bottom) in seen}
+    """The width, height and score of each face that was observed."""
+    seen = ((box.id, box.xyxy, box.score) for box in boxes if box.state is BoxState.OBSERVED)
+    return {track: (right - left, bottom - top, score) for track, (left, top, right, bottom), score in seen}
 
 
-def _at_share(values: list[float]) -> float:
-    """The value that a share USUAL_SHARE of the values do not exceed."""
-    return sorted(values)[int(USUAL_SHARE * (len(values) - 1))]
+def _usual_of(seen: list[tuple[float, float, float]]) -> Usual:
+    """Of a track's sightings: sides that a share USUAL_SHARE does not exceed, and a score that as many do not miss."""
+    place = int(USUAL_SHARE * (len(seen) - 1))
+    widths, heights, scores = (sorted(values) for values in zip(*seen, strict=True))
+    return Usual(widths[place], heights[place], scores[-1 - place])
 
 
 def _union(a: Array, b: Array) -> Array:

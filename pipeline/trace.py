@@ -17,7 +17,7 @@ ALIKE = 0.5  # correlation from which two pictures show the same face
 GRACE = 3  # frames further back that are covered after its looks were lost
 EDGE = 12  # the same while the face is cut by the picture's edge, where little is covered in vain
 
-Sizes = dict[int, tuple[float, float]]
+Sizes = dict[int, tuple[float, float, float]]  # of each track: width and height in pixels, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def trace(chain: list[Waiting], box: Array, lost: int = GRACE) -> list[Array] | 
     for step, now in enumerate(chain[1:], 1):
         if last.luma is None or now.luma is None or now.luma.shape != last.luma.shape:
             return None
-        scale, size = now.scale, np.array(now.tracked.frame.size)
+        scale = now.scale
         ahead = carried(place, between(last, now))
         match = None
         if not missed:
@@ -62,7 +62,7 @@ def trace(chain: list[Waiting], box: Array, lost: int = GRACE) -> list[Array] | 
             speed = 0.5 * speed + 0.5 * (place - ahead)
         else:
             place = ahead + speed
-            cut = (place[:2] < 0).any() or (place[2:] > size).any()
+            cut = is_cut(place, now.tracked.frame.size)
             missed += 1
             if missed > (EDGE if cut and lost else lost):
                 break
@@ -76,6 +76,11 @@ def between(last: Waiting, now: Waiting) -> Array | None:
     if now.tracked.frame.index >= last.tracked.frame.index:
         return now.affine
     return None if last.affine is None else cv2.invertAffineTransform(last.affine)
+
+
+def is_cut(box: Array, size: tuple[int, int]) -> bool:
+    """Does a box xyxy reach over the edge of a picture of this width and height?"""
+    return bool((box[:2] < 0).any() or (box[2:] > size).any())
 
 
 def carried(box: Array, affine: Array | None) -> Array:

@@ -6,10 +6,10 @@ import av
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.lookahead import DOUBT, KNOWN, STEADY, WEAK_BACK, WEAK_DOUBT, Lookahead
+from pipeline.lookahead import DOUBT, KNOWN, NEAR, NEAR_SPREAD, WEAK_BACK, WEAK_DOUBT, WEAK_EDGE, Lookahead
 from pipeline.trace import GRACE, carried
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
 
@@ -63,17 +63,18 @@ def test_a_face_is_moved_back_over_frames_that_were_dropped() -> None:
         assert contains(t.boxes[0], (x, 10, x + 10, 20))
 
 
-def test_a_gap_is_filled_along_the_line_and_never_made_smaller() -> None:
-    guess = Box(1, (9.0, 8.0, 21.0, 22.0), 0.9, BoxState.COASTED)
-    frames = [tracked(0, box(0)), tracked(1, guess), tracked(2, guess), tracked(3, box(30))]
-    out = through(Lookahead(5), frames)
-    assert [t.boxes[0].state for t in out] == [
-        BoxState.OBSERVED, BoxState.BACKFILLED, BoxState.BACKFILLED, BoxState.OBSERVED,
-    ]  # fmt: skip
-    for i in (1, 2):
-        assert contains(out[i].boxes[0], guess.xyxy)
-        assert contains(out[i].boxes[0], (10 * i, 10, 10 * i + 10, 20))
-        assert out[i].boxes[0].xyxy[1::2] == pytest.approx((8, 22))
+@pytest.mark.parametrize("gap", [NEAR - 1, NEAR])
+def test_a_gap_is_filled_along_the_line_and_a_longer_one_is_never_made_smaller(gap: int) -> None:
+    guess = Box(1, (9.0, 5.0, 21.0, 25.0), 0.9, BoxState.COASTED)
+    guesses = [tracked(i, guess) for i in range(1, gap + 1)]
+    out = through(Lookahead(6), [tracked(0, box(0)), *guesses, tracked(gap + 1, box(30))])
+    assert [t.boxes[0].state for t in out] == [BoxState.OBSERVED, *[BoxState.BACKFILLED] * gap, BoxState.OBSERVED]
+    for i in range(1, gap + 1):
+        x = 30 * i / (gap + 1)
+        assert contains(out[i].boxes[0], (x, 10, x + 10, 20))
+        assert contains(out[i].boxes[0], guess.xyxy) == (gap == NEAR)
+        margin = 5 if gap == NEAR else 10 * NEAR_SPREAD / 2
+        assert out[i].boxes[0].xyxy[1::2] == pytest.approx((10 - margin, 20 + margin))
 
 
 def test_a_gap_that_began_before_what_still_waits_keeps_its_guesses() -> None:
@@ -117,7 +118,7 @@ def scenery(x: float | None) -> np.ndarray:
     """Luma of 160x60 with a face of 24 pixels at x, 20, if any."""
     out = np.full((60, 160), 90, np.uint8) + np.random.default_rng(1).integers(0, 12, (60, 160)).astype(np.uint8)
     if x is not None:
-        out[20:44, round(x) : round(x) + 24] = texture()
+        out[20:44, max(0, round(x)) : round(x) + 24] = texture()[:, max(0, -round(x)) :]
     return out
 
 
@@ -195,8 +196,15 @@ def test_a_doubtful_box_is_followed_back_a_little_when_it_comes_again_and_all_th
     assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [1] * 11
 
 
+def test_a_doubtful_box_at_the_edge_is_followed_back_further() -> None:
+    for x, back in ((60, WEAK_BACK), (-5, WEAK_EDGE)):
+        frames = [(tracked(i), scenery(x), 0) for i in range(30)]
+        frames += [(tracked(i, seen(x, 0.3)), scenery(x), 0) for i in (30, 31)]
+        assert [len(t.boxes) for t in looked(Lookahead(25), frames)] == [0] * (30 - back) + [1] * (2 + back)
+
+
 def test_a_track_that_was_never_sure_is_not_guessed_on_for_long() -> None:
-    for score, guesses in ((0.3, 6), (0.6, 20)):
+    for score, guesses in ((0.3, 3), (0.6, 20)):
         guess = Box(1, (0.0, 10.0, 10.0, 20.0), score, BoxState.COASTED)
         first = Box(1, (0.0, 10.0, 10.0, 20.0), score, BoxState.OBSERVED)
         out = through(Lookahead(0), [tracked(0, first), *(tracked(i, guess) for i in range(1, 21))])
@@ -212,6 +220,13 @@ def test_a_doubtful_box_is_grown_and_more_so_where_its_track_was_sure_once() -> 
         assert (x1 - x0, y1 - y0) == pytest.approx((10 * (1 + grown), 20 * (1 + grown)))
 
 
+def test_a_box_is_grown_when_its_tracks_scores_mostly_are_doubtful() -> None:
+    for usual, grown in ((0.9, 0), (0.55, DOUBT / 2)):
+        faces = [Box(1, (50.0, 20.0, 60.0, 40.0), 0.7 if i == 10 else usual, BoxState.OBSERVED) for i in range(20)]
+        x0, y0, x1, y1 = through(Lookahead(6), [tracked(i, face) for i, face in enumerate(faces)])[10].boxes[0].xyxy
+        assert (x1 - x0, y1 - y0) == pytest.approx((10 * (1 + grown), 20 * (1 + grown)))
+
+
 @pytest.mark.parametrize("lag", [0, 12])
 def test_a_box_that_is_too_small_for_a_while_is_covered_in_its_usual_size(lag: int) -> None:
     """For longer than the smoothing reaches."""
@@ -222,18 +237,6 @@ def test_a_box_that_is_too_small_for_a_while_is_covered_in_its_usual_size(lag: i
     assert (x1 - x0, y1 - y0) == pytest.approx((10, 20), abs=0.01)
     assert contains(out[25].boxes[0], small.xyxy)
     assert out[10].boxes[0].xyxy == pytest.approx(whole.xyxy)
-
-
-def test_what_is_only_seen_faintly_is_a_face_when_it_keeps_coming() -> None:
-    def times(count: int, score: float = 0.2) -> list[int]:
-        frames = [tracked(i, *([seen(60, score)] if i < count else [])) for i in range(10)]
-        return [len(t.boxes) for t in through(Lookahead(15, plain=0.3), frames)]
-
-    assert times(STEADY - 1) == [0] * 10
-    assert times(STEADY) == [1] * STEADY + [0] * (10 - STEADY)  # from its first sighting on
-    assert times(1, 0.3) == [1] + [0] * 9
-    late = [len(t.boxes) for t in through(Lookahead(0, plain=0.3), [tracked(i, seen(60, 0.2)) for i in range(10)])]
-    assert late == [0] * (STEADY - 1) + [1] * (11 - STEADY)
 
 
 def test_a_face_without_looks_is_carried_back_by_the_camera() -> None:
@@ -282,10 +285,10 @@ def test_what_is_remembered_of_tracks_is_bounded() -> None:
         line.push(tracked(i, box(0, track=i + 2), box(100, track=1)))
     assert len(line.best) <= KNOWN
     assert 1 in line.best  # seen all the time
-    assert len(line.times) <= KNOWN
     assert len(line.seen_s) <= KNOWN + 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.integers(0, 40))
 def test_output_is_every_frame_in_order_exactly_lag_late(lag: int, count: int) -> None:
     line = Lookahead(lag)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.motion import Motion
+from pipeline.motion import TURN, WIDTH, ZOOM, Motion, _fit
 
 SIZE = (1280, 720)
 
@@ -112,3 +112,59 @@ def test_a_cut_and_an_empty_picture_are_no_motion() -> None:
     assert motion.look(np.full((360, 640), 90, np.uint8), SIZE) is None
     assert motion.look(np.full((360, 640), 120, np.uint8), SIZE) is None
     assert motion.look(np.full((640, 360), 120, np.uint8), SIZE[::-1]) is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "small"), [((360, 640), (180, 320)), ((640, 360), (320, 180)), ((90, 160), (90, 160))]
+)
+def test_the_longer_side_is_shrunk_and_never_enlarged(shape: tuple[int, int], small: tuple[int, int]) -> None:
+    motion = Motion()
+    motion.look(np.zeros(shape, np.uint8), SIZE)
+    assert motion.last is not None
+    assert motion.last.shape == small
+    assert max(small) <= WIDTH
+
+
+def test_three_corners_are_too_few() -> None:
+    """They would agree on anything."""
+    before, after = (np.full((180, 320), 90, np.uint8) for _ in range(2))
+    for x, y in ((30, 30), (280, 40), (150, 150)):
+        before[y : y + 6, x : x + 6] = 200
+        after[y : y + 6, x + 4 : x + 10] = 200
+    motion = Motion()
+    motion.look(before, SIZE)
+    assert motion.look(after, SIZE) is None
+
+
+def points() -> np.ndarray:
+    return np.stack(np.meshgrid(np.linspace(0, 1280, 10), np.linspace(0, 720, 8)), -1).reshape(-1, 2)
+
+
+def moved(before: np.ndarray, zoom: float = 1.0, turn: float = 0.0) -> np.ndarray:
+    linear = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return before @ linear.T + (9, 4)
+
+
+@pytest.mark.parametrize(
+    ("zoom", "turn", "believed"),
+    [
+        (0.97 * ZOOM, 0.0, True), (1.03 * ZOOM, 0.0, False), (1.03 / ZOOM, 0.0, True), (0.97 / ZOOM, 0.0, False),
+        (1.0, 0.97 * TURN, True), (1.0, 1.03 * TURN, False), (1.0, -1.03 * TURN, False),
+    ],
+)  # fmt: skip
+def test_no_camera_zooms_or_turns_that_fast(zoom: float, turn: float, believed: bool) -> None:
+    found = _fit(points(), moved(points(), zoom, turn), np.array(SIZE), 4.0)
+    assert (found is not None) == believed
+
+
+def test_most_points_must_agree_and_all_over_the_picture() -> None:
+    before, size = points(), np.array(SIZE)
+    after, stray = moved(before), np.random.default_rng(0).uniform(-300, 300, before.shape)
+    for share, believed in ((0.6, True), (0.4, False)):
+        speaks = (np.random.default_rng(1).permutation(len(before)) < share * len(before))[:, None]
+        assert (_fit(before, np.where(speaks, after, before + stray), size, 4.0) is not None) == believed
+    for squeeze, believed in (((1, 1), True), ((1, 0.3), False), ((0.3, 1), False)):
+        near = before * squeeze
+        assert (_fit(near, moved(near), size, 4.0) is not None) == believed
+    same = np.full_like(before, 5.0)
+    assert _fit(same, same, size, 4.0) is None

@@ -120,8 +120,6 @@ class Guard:
         self._tempo.note(frame)
         self._line.lookahead.longest_s = self._tempo.longest_s(self._config.tracker.lookahead)
         self._inside += 1
-        if self._asked.threshold is not None:
-            self._line.trust(self._asked.threshold)
         try:
             left = self._line.push(frame)
         except Exception as error:  # a fault in any stage must not let a frame through, nor end the camera

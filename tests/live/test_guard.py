@@ -94,7 +94,8 @@ def test_all_is_well(moody: Moody) -> None:
 @pytest.mark.parametrize("lookahead", [0, 3])
 def test_a_threshold_that_was_lowered_holds_from_the_next_frame_on(moody: Moody, lookahead: int) -> None:
     def unsure(images: Sequence[ImageView]) -> list[Detections]:
-        return [Detections(np.array([[38, 38, 62, 62]], np.float32), np.array([0.2], np.float32)) for _ in images]
+        found = Detections(np.array([[38, 38, 62, 62]], np.float32), np.array([0.2], np.float32))
+        return [found.at_least(moody.options.threshold) for _ in images]
 
     moody.detect = unsure  # type: ignore[method-assign]
     line = guard(moody, tracker__lookahead=lookahead)

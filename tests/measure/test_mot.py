@@ -104,11 +104,17 @@ def test_the_command_prints_each_sequence_and_all(tmp_path: Path) -> None:
         ("det/det.txt", "1,-1,10,10,20,20,0.9\n1,-1,ten\n", r"det\.txt:2"),
         ("det/det.txt", "99,-1,10,10,20,20,0.9\n", r"frame 99 is not one of 1 to 30"),
         ("det/det.txt", "1,-1,10,10,0,20,0.9\n", r"det\.txt:1"),
+        ("det/det.txt", "1.5,-1,10,10,20,20,0.9\n", r"frame 1\.5 is not one of"),
+        ("det/det.txt", "0,-1,10,10,20,20,0.9\n", r"frame 0 is not one of"),
+        ("det/det.txt", "\n1,-1,10,nan,20,20,0.9\n", r"det\.txt:2"),
+        ("det/det.txt", "1,-1,10,10,20,20\n", r"det\.txt:1"),
         ("gt/gt.txt", "1,1,10,10,20,20,1,44,1\n", r"class"),
+        ("gt/gt.txt", "1,1,10,10,20,0,1,1,1\n", r"width and height"),
         ("gt/gt.txt", "1,1,1,1,2,2,1,1,1\n1,1,1,1,2,2,1,1,1\n", r"gt\.txt:2"),
         ("gmc.txt", "1 0 0 0 0 0 0\n", r"gmc\.txt:1"),
         ("seqinfo.ini", "[Sequence]\nseqLength=30\n", r"seqinfo\.ini"),
         ("seqinfo.ini", "no section\n", r"seqinfo\.ini"),
+        ("seqinfo.ini", "[Sequence]\nseqLength=30\nframeRate=0\nimWidth=8\nimHeight=6\n", r"must be positive"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -116,6 +122,38 @@ def test_what_is_wrong_is_named(tmp_path: Path, name: str, text: str, message: s
     (tmp_path / "WALK" / name).write_text(text)
     with pytest.raises(BadInput, match=message):
         mot.read_sequences(tmp_path, tmp_path, cmc=True)
+
+
+def test_detections_and_truth_may_lie_apart_and_in_any_order(tmp_path: Path) -> None:
+    """What both may hold is taken from either; lines may be in any order, and the affines of frames left out."""
+    walkers(tmp_path / "found")
+    walk = tmp_path / "found/WALK"
+    (tmp_path / "truth/WALK").mkdir(parents=True)
+    (walk / "gt").rename(tmp_path / "truth/WALK/gt")
+    (tmp_path / "found/MORE/det").mkdir(parents=True)
+    (tmp_path / "found/MORE/det/det.txt").write_text("")
+    lines = (walk / "det/det.txt").read_text().splitlines()
+    (walk / "det/det.txt").write_text("\n\n".join(reversed(lines)) + "\n")
+    (walk / "gmc.txt").write_text("3 1 0 5 0 1 -2\n")
+    (sequence,), alone = mot.read_sequences(tmp_path / "found", tmp_path / "truth", cmc=True)
+    assert alone == ["MORE"]
+    assert (sequence.frames, sequence.rate, sequence.size) == (30, 30.0, (800, 600))
+    assert sequence.found[:, 0].tolist() == [float(i) for i in range(30) for _ in range(3)]
+    assert sequence.found[0, 1:].tolist() == [500, 300, 540, 390, 0.4]
+    assert sequence.affines is not None
+    assert sequence.affines[2].tolist() == [[1, 0, 5], [0, 1, -2]]
+    assert (np.delete(sequence.affines, 2, 0) == np.eye(2, 3)).all()
+    assert mot.read_sequences(tmp_path / "found", tmp_path / "truth")[0][0].affines is None
+
+
+def test_what_is_too_faint_is_not_tracked_and_time_is_the_sequences(tmp_path: Path) -> None:
+    faint = np.array([[i, 100, 100, 140, 190, 0.05 if i in (10, 11) else 0.9] for i in range(30)], float)
+    rows = mot.track(mot.Sequence("A", 30, 30.0, (800, 600), faint), TUNED)
+    assert rows[:, 0].tolist() == [i for i in range(30) if i not in (10, 11)]
+    gap = np.delete(faint, np.arange(10, 20), 0)
+    for rate, ids in ((30.0, {1}), (2.0, {1, 2})):  # a third of a second, and five
+        assert set(mot.track(mot.Sequence("A", 30, rate, (800, 600), gap), TUNED)[:, 1].tolist()) == ids
+    assert [mot.frames_in(s, rate) for s, rate in ((0.29, 100), (0.5, 25), (0.0, 30))] == [29, 12, 0]
 
 
 def test_a_folder_without_sequences_is_bad_input(tmp_path: Path) -> None:
