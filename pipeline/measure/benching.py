@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,7 @@ _DEMO = Path(__file__).parents[2] / "tools" / "demo.mp4"
               help="give deface only so many frames, which are timed with ours too; 0: all")  # fmt: skip
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each detector")
 @click.option("--engine", "engines", multiple=True, metavar="FILE", help="with --detector: time this .onnx or .xml too")
-@click.option(
-    "--chart", "chart_file", type=click.Path(path_type=Path), metavar="PNG", help="draw the figures (needs matplotlib)"
-)
+@click.option("--chart", "chart_file", type=click.Path(path_type=Path), metavar="PNG", help="draw the figures")
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 @covering
 @shared
@@ -54,8 +51,6 @@ def bench(
         raise BadConfig(f"there is no {against} to run", "--against", "known: " + ", ".join(TOOLS))
     if not videos and not _DEMO.is_file():
         raise BadInput("no video is given", do="name one")
-    if chart_file is not None and find_spec("matplotlib") is None:
-        raise BadConfig("a chart needs matplotlib", "--chart", "pip install matplotlib")
     config = config_of(flags)
     peers = _ways(config.encode.preset, config.encode.crf) if against else {}
     results = {}
