@@ -94,9 +94,10 @@ class Scribe:
 
     def close(self) -> None:
         """All of it is on the disk. Raises SinkLost."""
+        if self._rows is None:
+            return
         try:
-            if self._rows is not None:
-                self._rows.close()
+            self._rows.close()
         except OSError as e:
             raise SinkLost(f"records cannot be kept ({e.strerror})", self._rows.name) from None
 
