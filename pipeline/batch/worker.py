@@ -116,13 +116,13 @@ def work(pipe: Connection, setup: Setup) -> None:
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     tqdm.set_lock(threading.RLock())  # its own is shared between processes, and lost with a note when one is killed
-    detector = load(setup.config.detector.model, setup.config.detector.options())
     runner = run_twice if setup.two_pass else run
-
-    def cover(job: Job, scribe: Scribe) -> Report:
-        return runner(job, setup.config, detector, scribe, False)
-
     try:
+        detector = load(setup.config.detector.model, setup.config.detector.options())
+
+        def cover(job: Job, scribe: Scribe) -> Report:
+            return runner(job, setup.config, detector, scribe, False)
+
         while (task := pipe.recv()) is not None:
             pipe.send(do_task(task, setup, cover, pipe.send))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
