@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.motion import TURN, WIDTH, ZOOM, Motion, _fit
+from pipeline import motion as motion_module
+from pipeline.motion import LEAST, TURN, WIDTH, ZOOM, Motion, _fit
 
 SIZE = (1280, 720)
 
@@ -125,17 +126,6 @@ def test_the_longer_side_is_shrunk_and_never_enlarged(shape: tuple[int, int], sm
     assert max(small) <= WIDTH
 
 
-def test_three_corners_are_too_few() -> None:
-    """They would agree on anything."""
-    before, after = (np.full((180, 320), 90, np.uint8) for _ in range(2))
-    for x, y in ((30, 30), (280, 40), (150, 150)):
-        before[y : y + 6, x : x + 6] = 200
-        after[y : y + 6, x + 4 : x + 10] = 200
-    motion = Motion()
-    motion.look(before, SIZE)
-    assert motion.look(after, SIZE) is None
-
-
 def points() -> np.ndarray:
     return np.stack(np.meshgrid(np.linspace(0, 1280, 10), np.linspace(0, 720, 8)), -1).reshape(-1, 2)
 
@@ -166,5 +156,12 @@ def test_most_points_must_agree_and_all_over_the_picture() -> None:
     for squeeze, believed in (((1, 1), True), ((1, 0.3), False), ((0.3, 1), False)):
         near = before * squeeze
         assert (_fit(near, moved(near), size, 4.0) is not None) == believed
-    same = np.full_like(before, 5.0)
-    assert _fit(same, same, size, 4.0) is None
+
+
+@pytest.mark.parametrize(("count", "believed"), [(LEAST - 1, False), (LEAST, True)])
+def test_a_few_corners_say_nothing(monkeypatch: pytest.MonkeyPatch, count: int, believed: bool) -> None:
+    some = points()[np.linspace(0, 79, count).round().astype(int)] / 4
+    monkeypatch.setattr(motion_module, "_flow", lambda *_: (some, some + 5))
+    motion = Motion()
+    motion.look(shot(camera()), SIZE)
+    assert (motion.look(shot(camera(x=20, y=20)), SIZE) is not None) == believed
