@@ -30,7 +30,7 @@ class DetectorOptions:
     the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime. backend: one of
     BACKENDS, what runs the model."""
 
-    threshold: float = 0.3
+    threshold: float = 0.25
     nms_iou: float = 0.3
     threads: int = 1
     backend: str = "file"

@@ -61,10 +61,10 @@ class DetectorConfig(Section):
     model: str = "plainS"
     backend: Literal["file", "auto", "cuda", "torch", "torch-cpu"] = "file"
     size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
-    threshold: float = Field(0.3, gt=0, lt=1)
+    threshold: float = Field(0.25, gt=0, lt=1)
     nms_iou: float = Field(0.3, gt=0, le=1)
     threads: int = Field(1, ge=1, le=256)
-    every: Annotated[int | str, PlainValidator(_every)] = 1
+    every: Annotated[int | str, PlainValidator(_every)] = 2
 
     def options(self) -> DetectorOptions:
         return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend)
@@ -163,7 +163,8 @@ def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
     """Defaults, then the file's values, then flags (`{"cover.hide": "solid"}`, None = not given).
 
     BadInput when the file cannot be read, BadConfig for TOML errors, unknown keys and bad values;
-    each names the file or flag, the key, and what is allowed.
+    each names the file or flag, the key, and what is allowed. Without look-ahead every frame is looked at, unless
+    `detector.every` is given.
     """
     table: dict[str, Any] = {}
     if path is not None:
@@ -178,7 +179,10 @@ def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
         if value is not None:
             section, name = key.split(".")
             table.setdefault(section, {})[name] = value
-    return _check(table, "flag")
+    config = _check(table, "flag")
+    if config.tracker.lookahead == 0 and "every" not in table.get("detector", {}):
+        return changed(config, {"detector.every": 1}, "flag")  # nothing could be covered afterwards
+    return config
 
 
 def changed(config: Config, values: dict[str, Any], where: str) -> Config:

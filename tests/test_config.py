@@ -65,3 +65,9 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadConfig, match="not TOML"):
         read(tmp_path / "bytes.toml")
+
+
+def test_without_look_ahead_every_frame_is_looked_at_unless_asked_otherwise() -> None:
+    assert read(None, {}).detector.every == 2
+    assert read(None, {"tracker.lookahead": 0}).detector.every == 1
+    assert read(None, {"tracker.lookahead": 0, "detector.every": 3}).detector.every == 3

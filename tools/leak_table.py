@@ -36,17 +36,17 @@ from pipeline.run import Job, run
 from pipeline.twopass import run_twice
 
 MODES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "detector alone": (run, {"tracker.coast_s": 0.0, "tracker.lookahead": 0}),
+    "detector alone": (run, {"detector.every": 1, "tracker.coast_s": 0.0, "tracker.lookahead": 0}),
     "tracker, lag 0": (run, {"tracker.lookahead": 0}),
     "lag 5": (run, {"tracker.lookahead": 5}),
-    "lag 15 (default)": (run, {}),
+    "defaults": (run, {}),
     "two passes": (run_twice, {}),
-    "every 2nd, lag 15": (run, {"detector.every": 2}),
-    "every 3rd, lag 15": (run, {"detector.every": 3}),
-    "every 5th, lag 15": (run, {"detector.every": 5}),
-    "auto, lag 15": (run, {"detector.every": "auto"}),
+    "every frame": (run, {"detector.every": 1}),
+    "every 3rd": (run, {"detector.every": 3}),
+    "every 5th": (run, {"detector.every": 5}),
+    "auto": (run, {"detector.every": "auto"}),
 }
-PIXELS = "lag 15, by its pixels"
+PIXELS = "defaults, by their pixels"
 
 
 class Known(Detector):
