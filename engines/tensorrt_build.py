@@ -23,7 +23,7 @@ from engines.sidecar import Profile, Sidecar, digest
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "gpu", "rtx": "rtx"}
-BOX_TOLERANCE = 0.25, 0.005  # of half precision: more than these pixels and this share of the side is too much
+BOX_TOLERANCE = 0.5, 0.01  # of half precision: more than these pixels and this share of the side is too much
 SCORE_TOLERANCE = 0.01
 CARD_TOLERANCE = 0.5, 0.01, 0.02  # of a plan on a card: pixels and share of the side, and score
 COMPARED = 24  # pictures on which int8 is compared
@@ -134,7 +134,7 @@ def check_int8(source: Path, graph: bytes, normalisation: Normalisation, picture
     """`agreement` of an int8 graph and the float32 one on some of the pictures. EngineMismatch under AGREEMENT."""
     from engines.half import HalfDetector
 
-    options = DetectorOptions()
+    options = DetectorOptions(threshold=0.3)
     pair = OnnxDetector(source, options), HalfDetector(graph, normalisation, options)
     found = agreement(*pair, pictures[:: max(1, len(pictures) // COMPARED)])
     if found["agreement"] < AGREEMENT:

@@ -108,7 +108,7 @@ class Random(Sees):
 def test_nothing_that_the_detector_says_is_left_uncovered(seed: int, lag: int) -> None:
     """Through pans, cuts and darkness: no box of the threshold's score or more."""
     detector = Random(seed)
-    line = Line(detector, read(None, {"tracker.lookahead": lag}))
+    line = Line(detector, read(None, {"tracker.lookahead": lag, "detector.every": 1}))
     rng = np.random.default_rng(seed)
     scene, out = rng.integers(0, 255, (40, 200)), []
     for i in range(60):

@@ -10,11 +10,14 @@ import pytest
 from engines.detector import Detector, DetectorOptions
 from engines.letterbox import ImageView
 from engines.types import Detections
-from pipeline.config import Config, read
+from pipeline.config import read
 from pipeline.run import Job, run
 from pipeline.twopass import WINDOW, run_twice
 from pipeline.types import BoxState, TrackedFrame
 from tests.conftest import render
+
+
+EACH = {"detector.every": 1}
 
 
 class Seldom(Detector):
@@ -44,7 +47,7 @@ class Notes:
 
 def states(path: Path, how: object, seen: set[int]) -> list[BoxState | None]:
     notes = Notes()
-    how(Job(str(path), None), Config(), Seldom(seen), notes, False)  # type: ignore[operator]
+    how(Job(str(path), None), read(None, EACH), Seldom(seen), notes, False)  # type: ignore[operator]
     assert [t.frame.index for t in notes.frames] == list(range(len(notes.frames)))
     assert all(len(t.boxes) <= 1 for t in notes.frames)
     return [t.boxes[0].state if t.boxes else None for t in notes.frames]
@@ -72,7 +75,9 @@ def test_what_does_not_come_back_is_not_covered_for_ever(clip: Path) -> None:
 
 def test_the_file_is_covered_as_the_records_say(tmp_path: Path) -> None:
     clip = render(tmp_path / "clip.mp4", frames=12)
-    config = read(None, {"cover.hide": "solid", "cover.shape": "box", "cover.scale": 1.0, "encode.preset": "ultrafast"})
+    config = read(
+        None, {"cover.hide": "solid", "cover.shape": "box", "cover.scale": 1.0, "encode.preset": "ultrafast"} | EACH
+    )
     report = run_twice(Job(str(clip), tmp_path / "out.mp4"), config, Seldom({10, 11}), None, False)
     assert report.frames == 12
 

@@ -184,7 +184,7 @@ def test_a_piece_that_differs_from_the_whole_is_noticed(tmp_path: Path, monkeypa
     source = film(tmp_path / "in.mp4", 3)
     job = Job(str(source), tmp_path / "out.mp4")
     cut = find_pieces(job, 1)
-    config = settings()
+    config = settings(detector__every=1)
 
     def other_picture(name: str, piece: Piece, config: Config) -> dict[int, pieces.Seen]:
         seen = detect_piece(name, piece, config)

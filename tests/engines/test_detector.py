@@ -32,7 +32,7 @@ def blank(width: int, height: int) -> ImageView:
 
 
 def test_threshold_suppression_and_order() -> None:
-    detector = Fixed([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [0, 50, 9, 60]], [0.5, 0.9, 0.7, 0.29])
+    detector = Fixed([[0, 0, 10, 10], [1, 0, 11, 10], [50, 50, 60, 60], [0, 50, 9, 60]], [0.5, 0.9, 0.7, 0.24])
     found = detector.detect([blank(64, 64)])[0]
     assert found.scores.tolist() == pytest.approx([0.9, 0.7])
     assert found.xyxy.tolist() == [[1, 0, 11, 10], [50, 50, 60, 60]]

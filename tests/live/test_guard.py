@@ -79,7 +79,7 @@ def guard(moody: Moody, deadline_s: float = 5.0, **settings: object) -> Guard:
     desk = Desk(moody)
     desk.start()
     flags = {"tracker.lookahead": 3, **{key.replace("__", "."): value for key, value in settings.items()}}
-    return Guard(Asked(desk, deadline_s), read(None, flags), 4)
+    return Guard(Asked(desk, deadline_s), read(None, {"detector.every": 1} | flags), 4)
 
 
 def test_all_is_well(moody: Moody) -> None:

@@ -29,14 +29,14 @@ def test_more_may_be_covered_and_the_start_come_back() -> None:
     assert isinstance(tuner.coverer, Anonymizer)
     assert (tuner.coverer.config.hide, tuner.coverer.config.scale) == ("solid", 2.0)
     assert tuner.boxes
-    tuner.change({"hide": "pixelate", "scale": 1.4, "threshold": 0.3, "mode": "cover"})
+    tuner.change({"hide": "pixelate", "scale": 1.4, "threshold": 0.25, "mode": "cover"})
     assert tuner.now == tuner.start
 
 
 @pytest.mark.parametrize(
     "wish",
     [
-        {"hide": "blur"}, {"scale": 1.39}, {"threshold": 0.31}, {"mode": "bare"}, {"mode": None}, {"mode": ["cover"]},
+        {"hide": "blur"}, {"scale": 1.39}, {"threshold": 0.26}, {"mode": "bare"}, {"mode": None}, {"mode": ["cover"]},
         {"hide": "image:/etc/passwd"}, {"hide": 3}, {"hide": "none"}, {"scale": 6}, {"scale": "wide"}, {"scale": None},
         {"scale": float("nan")}, {"threshold": 0}, {"threshold": -1}, {"allow": [[0, 0, 1, 1]]}, {"scale": 2, "x": 1},
     ],
@@ -80,7 +80,7 @@ def test_a_detector_with_a_threshold_of_its_own_keeps_it() -> None:
     with pytest.raises(BadConfig):
         tuner.change({"threshold": 0.2})
     tuner.change({"threshold": 0.6})
-    assert tuner.choices["threshold"][0] == 0.3
+    assert tuner.choices["threshold"][0] == 0.25
 
 
 def test_an_image_hides_as_much_as_solid(tmp_path: Any) -> None:
