@@ -16,7 +16,6 @@ from pipeline.twopass import WINDOW, run_twice
 from pipeline.types import BoxState, TrackedFrame
 from tests.conftest import render
 
-
 EACH = {"detector.every": 1}
 
 
