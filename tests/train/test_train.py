@@ -37,6 +37,11 @@ def losses(folder: Path) -> list[tuple[int, float]]:
     return [(row["step"], row["loss"]) for row in rows]
 
 
+def last_step(log: Path) -> int:
+    """-1 while nothing is written yet: the file is made before its first line is."""
+    return losses(log.parent)[-1][0] if log.exists() and log.read_text() else -1
+
+
 def test_a_run_that_is_cut_and_resumed_ends_like_one_that_is_not(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
     config = recipe("plainXS16", steps=6, **TINY)
@@ -117,7 +122,7 @@ def test_the_command_trains_survives_a_kill_and_resumes(tmp_path: Path) -> None:
     resumed = subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     log = tmp_path / "run" / "log.jsonl"
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (not log.exists() or losses(tmp_path / "run")[-1][0] <= at):
+    while time.monotonic() < deadline and last_step(log) <= at:
         time.sleep(0.2)
     resumed.send_signal(signal.SIGINT)
     _, error = resumed.communicate(timeout=30)
