@@ -188,7 +188,8 @@ class Visitors:
 
     def __init__(self, desk: Desk, config: Config, drawn: bool = False, bare: bool = False) -> None:
         lag = min(config.live.visitor_lookahead, config.tracker.lookahead)
-        self.config = changed(config, {"tracker.lookahead": lag}, "live.visitor_lookahead")
+        # A browser sends few pictures a second, between which faces move far: each is looked at.
+        self.config = changed(config, {"tracker.lookahead": lag, "detector.every": 1}, "live.visitor_lookahead")
         self._desk, self._drawn, self._bare = desk, drawn, bare
         self._here: set[Visitor] = set()
         self._lock = threading.Lock()
