@@ -178,9 +178,9 @@ def compare_files(source: Path, built: Path, pictures: list[Any] | None) -> dict
     import numpy as np
 
     from engines.detector import DetectorOptions, load
-    from engines.parity import AGREEMENT, agreement
+    from engines.parity import AGREEMENT, FACES, PATCHES, agreement
 
-    options = DetectorOptions(threshold=0.3 if pictures else 0.02)
+    options = DetectorOptions(threshold=FACES if pictures else PATCHES)
     if pictures is None:
         coarse = np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3), dtype=np.uint8)
         pictures = [c[None].repeat(8, axis=1).repeat(8, axis=2) for c in coarse]
@@ -201,6 +201,7 @@ def export_plan(
     """
     from engines.cuda_driver import current_device
     from engines.detector import DetectorOptions, load
+    from engines.parity import FACES, PATCHES
     from engines.sidecar import path_of
     from engines.tensorrt_build import compile_plan, library, verify_plan
 
@@ -218,7 +219,7 @@ def export_plan(
         command = shlex.join(["python", "build_engine.py", *sys.argv[1:]])
         built = compile_plan(backend, source, out, options, pictures, command)
         if verify:
-            wanted = DetectorOptions(threshold=0.3 if pictures else 0.02, nms_iou=options.nms_iou)
+            wanted = DetectorOptions(threshold=FACES if pictures else PATCHES, nms_iou=options.nms_iou)
             _, height, width = options.profiles[0].best
             try:
                 pair = load(str(source), wanted), load(str(out), wanted)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from engines.card_loop import HostPicture
 
 WEIGHTS = Path(__file__).parent / "weights"
-BACKENDS = ("file", "auto", "cuda", "torch", "torch-cpu")  # see `load`
+Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see `load`
+BACKENDS: tuple[str, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True, slots=True)

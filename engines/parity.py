@@ -9,20 +9,21 @@ from engines.detector import Detector
 from engines.letterbox import ImageView
 
 AGREEMENT = 0.9  # share of the faces that a quantised net must still find
+FACES, PATCHES = 0.3, 0.02  # scores from which boxes are compared in pictures of faces, and in random patches
 
 
 def differences(reference: Detector, other: Detector, pictures: list[Array] | None = None) -> dict[str, float]:
     """Largest differences of the boxes (pixels, and as a share of their longer side) and scores of two detectors.
 
     Pictures: uint8 [N, H, W, 3], else random patches, batches of one and two, three shapes. Each of the reference's
-    300 best boxes with a score of at least 0.02 must have its like.
+    300 best boxes with a score of at least PATCHES must have its like.
     """
     worst = {"boxes_compared": 0, "box_error_px": 0.0, "box_error_share": 0.0, "score_error": 0.0}
     for images in pictures or patches():
         (boxes_a, scores_a), (boxes_b, scores_b) = reference.infer(images), other.infer(images)
         for i in range(len(images)):
             order = np.argsort(-scores_a[i], kind="stable")[:300]
-            order = order[scores_a[i, order] >= min(0.02, scores_a[i].max() / 2)]
+            order = order[scores_a[i, order] >= min(PATCHES, scores_a[i].max() / 2)]
             distance = np.abs(boxes_a[i, order, None] - boxes_b[i][None]).max(-1)
             like = (distance + 1e3 * np.abs(scores_a[i, order, None] - scores_b[i][None])).argmin(1)
             off = np.abs(boxes_a[i, order] - boxes_b[i, like]).max(1)

@@ -18,7 +18,7 @@ from engines.errors import BadConfig, EngineMismatch
 from engines.gpu_picture import Normalisation
 from engines.kernels import source_hash
 from engines.onnx_engine import OnnxDetector
-from engines.parity import AGREEMENT, agreement, apart, differences, patches
+from engines.parity import AGREEMENT, FACES, agreement, apart, differences, patches
 from engines.sidecar import Profile, Sidecar, digest
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
@@ -134,7 +134,7 @@ def check_int8(source: Path, graph: bytes, normalisation: Normalisation, picture
     """`agreement` of an int8 graph and the float32 one on some of the pictures. EngineMismatch under AGREEMENT."""
     from engines.half import HalfDetector
 
-    options = DetectorOptions(threshold=0.3)
+    options = DetectorOptions(threshold=FACES)
     pair = OnnxDetector(source, options), HalfDetector(graph, normalisation, options)
     found = agreement(*pair, pictures[:: max(1, len(pictures) // COMPARED)])
     if found["agreement"] < AGREEMENT:

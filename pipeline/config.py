@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
-from engines.detector import DetectorOptions
+from engines.detector import Backend, DetectorOptions
 from pipeline.errors import BadConfig, BadInput
 from pipeline.regions import region
 from pipeline.types import XYXY
@@ -59,7 +59,7 @@ class Section(BaseModel):
 
 class DetectorConfig(Section):
     model: str = "plainS"
-    backend: Literal["file", "auto", "cuda", "torch", "torch-cpu"] = "file"
+    backend: Backend = "file"
     size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
     threshold: float = Field(0.25, gt=0, lt=1)
     nms_iou: float = Field(0.3, gt=0, le=1)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
 
 from engines.boxes import Array, grow_xyxy
-from pipeline.trace import SPREAD, Sizes, Waiting, between, carried, is_cut, trace
+from pipeline.trace import SPREAD, Waiting, between, carried, is_cut, trace
 from pipeline.types import Box, BoxState, TrackedFrame, xyxy
+from pipeline.usual import Sizes, Usual, sizes_of, usual_of
 
 YOUNG = 6  # sightings from which the motion before the first one is judged
 BACK, ON = 60, 15  # frames for which looks are followed at most, before the first sighting and after the last one
@@ -22,8 +22,7 @@ KNOWN = 4096  # tracks about which something is remembered
 # A box's score under which its place is doubtful, the one at which it is grown by all of DOUBT (by less where its track
 # was never sure: that may be no face at all).
 CLEAR, DIM, DOUBT, WEAK_DOUBT = 0.65, 0.45, 0.45, 0.25
-# Frames around one over which a track's usual size is found, and the share of its sizes that are not larger.
-USUAL, USUAL_SHARE = 15, 0.7
+USUAL = 15  # frames around one over which a track's usual size is found
 NEAR, NEAR_SPREAD = 4, 0.05  # frames to the next sighting up to which a line between both is enough, grown by so much
 REACH, SIGMA = 5, 2.5  # frames around one over which its boxes are smoothed, and the Gaussian's width
 
@@ -35,15 +34,6 @@ class Young:
     seen: list[tuple[int, Array]]
     scene: int
     followed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Usual:
-    """A track's usual width and height in pixels, and score."""
-
-    width: float
-    height: float
-    score: float
 
 
 class Lookahead:
@@ -92,7 +82,7 @@ class Lookahead:
     ) -> list[TrackedFrame]:
         """Take a frame in; returns the frames whose wait is over, in order (at most one, where longest_s is
         not set)."""
-        self.waiting.append(Waiting(tracked, luma, scale, scene, affine, _sizes_of(tracked.boxes)))
+        self.waiting.append(Waiting(tracked, luma, scale, scene, affine, sizes_of(tracked.boxes)))
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
                 self.best[box.id] = max(box.score, self.best.pop(box.id, 0.0))
@@ -135,7 +125,7 @@ class Lookahead:
         coming = [(other.tracked.frame.index, other.tracked.boxes) for other in islice(self.waiting, REACH)]
         before = ((index, boxes) for index, boxes, _ in islice(self.gone, max(0, len(self.gone) - REACH), None))
         paths = {box.id: [0.0, 0.0, 0.0, 0.0, 0.0] for box in tracked.boxes}  # sums: weights, weighted corners
-        mine = _sizes_of(tracked.boxes)
+        mine = sizes_of(tracked.boxes)
         usual = self._usual(tracked, mine)
         for index, boxes in [(here, tracked.boxes), *before, *coming]:
             weight = math.exp(-(((index - here) / SIGMA) ** 2) / 2)
@@ -195,7 +185,7 @@ class Lookahead:
         found = {}
         for box in tracked.boxes:
             if seen := [sizes[box.id] for sizes in around if box.id in sizes]:
-                found[box.id] = _usual_of(seen)
+                found[box.id] = usual_of(seen)
         return found
 
     def _patience(self, track: int) -> float:
@@ -294,19 +284,6 @@ class Lookahead:
         held = self.waiting[at]
         rest = (b for b in held.tracked.boxes if b.id != box.id)
         self.waiting[at] = replace(held, tracked=replace(held.tracked, boxes=(*rest, box)))
-
-
-def _sizes_of(boxes: Iterable[Box]) -> Sizes:
-    """The width, height and score of each face that was observed."""
-    seen = ((box.id, box.xyxy, box.score) for box in boxes if box.state is BoxState.OBSERVED)
-    return {track: (right - left, bottom - top, score) for track, (left, top, right, bottom), score in seen}
-
-
-def _usual_of(seen: list[tuple[float, float, float]]) -> Usual:
-    """Of a track's sightings: sides that a share USUAL_SHARE does not exceed, and a score that as many do not miss."""
-    place = int(USUAL_SHARE * (len(seen) - 1))
-    widths, heights, scores = (sorted(values) for values in zip(*seen, strict=True))
-    return Usual(widths[place], heights[place], scores[-1 - place])
 
 
 def _union(a: Array, b: Array) -> Array:

@@ -10,14 +10,13 @@ import numpy as np
 from engines.boxes import Array, grow_xyxy
 from pipeline.follow import follow
 from pipeline.types import TrackedFrame
+from pipeline.usual import Sizes
 
 SPREAD = 0.04  # by which a box grows with each frame further back
 FOLLOWED = 0.015  # the same where its looks were followed
 ALIKE = 0.5  # correlation from which two pictures show the same face
 GRACE = 3  # frames further back that are covered after its looks were lost
 EDGE = 12  # the same while the face is cut by the picture's edge, where little is covered in vain
-
-Sizes = dict[int, tuple[float, float, float]]  # of each track: width and height in pixels, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class Waiting:
 
     scale: luma pixels for a pixel of the displayed picture. scene: frames of one scene have the same number.
     affine: the camera's motion from the frame before, [2, 3] in displayed pixels; None: it stands, or nobody knows.
-    sizes: width and height of each face that was observed in it, by track.
+    sizes: of the faces that were observed in it.
     """
 
     tracked: TrackedFrame

@@ -19,7 +19,7 @@ from pipeline.live.metrics import Figure
 from pipeline.live.outlet import FileOutlet, Lane, Outlet, RecordOutlet, StreamOutlet
 from pipeline.live.preview import Page, PreviewOutlet
 from pipeline.live.run import Channel, Live
-from pipeline.live.sound import Sounds
+from pipeline.live.sound import Sounds, Voiced
 from pipeline.live.window import Window
 from pipeline.rtsp.client import PushOptions, Target, target_of
 from pipeline.rtsp.player import Limits
@@ -138,7 +138,7 @@ class Builder:
         channel.tune(wish)
 
     def _add(self, channel: Channel, outlet: Outlet) -> None:
-        if self.config.live.audio and isinstance(outlet, StreamOutlet | FileOutlet):
+        if self.config.live.audio and isinstance(outlet, Voiced):
             outlet.sounds, outlet.voice = Sounds(), lambda: channel.camera.voice
             outlet.told = lambda message: self._told(channel.name, message)
         channel.lanes.append(Lane(outlet, lambda message: self._told(channel.name, f"output lost: {message}")))

@@ -12,14 +12,12 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-import av
-
 from pipeline.cover import fitted
 from pipeline.errors import SinkLost
 from pipeline.live.clock import TICK
 from pipeline.live.encode import LiveEncoder, LiveOptions
 from pipeline.live.keep import Keeper, Limits
-from pipeline.live.sound import Sound, Sounds, codec_of
+from pipeline.live.sound import Sound, Voiced, codec_of
 from pipeline.records import RecordSink
 from pipeline.ring import Cancelled, Policy, Ring
 from pipeline.rtsp.push import Pusher
@@ -89,7 +87,7 @@ class Lane:
             self.outlet.abort()
 
 
-class StreamOutlet:
+class StreamOutlet(Voiced):
     """Encoded once for all who watch, under whatever path, and for all servers it is pushed to.
 
     epoch_s: gives the wall-clock time of tick 0. Nothing is encoded while nobody watches, but for the first picture
@@ -99,6 +97,7 @@ class StreamOutlet:
     def __init__(
         self, name: str, options: LiveOptions, rate: Callable[[], float], epoch_s: Callable[[], float]
     ) -> None:
+        super().__init__()
         self.name, self._options, self._rate, self._epoch_s = name, options, rate, epoch_s
         self.packetizer = Packetizer()
         self._mounts: list[tuple[RtspServer, Mount]] = []
@@ -106,9 +105,6 @@ class StreamOutlet:
         self._encoder: LiveEncoder | None = None
         self._size: tuple[int, int] = (0, 0)
         self._wished = False
-        self.sounds: Sounds | None = None  # where sound is wanted
-        self.voice: Callable[[], av.AudioStream | None] = lambda: None
-        self.told: Callable[[str], None] = lambda message: None
         self._sound_ticks = -1
         self.delays_s: deque[float] = deque(maxlen=300)  # from a frame's arrival to its packets
 
@@ -178,7 +174,7 @@ class StreamOutlet:
         """Nothing is left behind."""
 
 
-class FileOutlet:
+class FileOutlet(Voiced):
     """A video file. It begins with the first frame; pictures of another size are scaled to that one's.
 
     segment_s: above 0, a new file begins after so many seconds, and with each new size, named by the time of its first
@@ -190,6 +186,7 @@ class FileOutlet:
         self, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float],
         segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0, limits: Limits | None = None,
     ) -> None:  # fmt: skip
+        super().__init__()
         self.name = str(path)
         self._path, self._options = path, options
         self._source, self._rate = source, rate
@@ -198,9 +195,6 @@ class FileOutlet:
         self._sink: FileSink | None = None
         self._size = (0, 0)
         self._began = 0  # ticks
-        self.sounds: Sounds | None = None  # where sound is wanted
-        self.voice: Callable[[], av.AudioStream | None] = lambda: None
-        self.told: Callable[[str], None] = lambda message: None
         self._codec = ""  # of the sound in the file
         self._said: set[str] = set()
 

@@ -23,8 +23,8 @@ from pipeline.config import Config
 from pipeline.live.camera import Camera, CameraOptions, State, Status
 from pipeline.live.desk import Asked, Desk, LookFailed
 from pipeline.live.guard import Guard, GuardCounts
-from pipeline.live.outlet import FileOutlet, Lane, StreamOutlet
-from pipeline.live.sound import Sound
+from pipeline.live.outlet import Lane, StreamOutlet
+from pipeline.live.sound import Sound, Voiced
 from pipeline.live.tuning import Tuner
 from pipeline.live.visitor import Visitors
 from pipeline.ring import Cancelled, Policy, Ring
@@ -81,7 +81,7 @@ class Channel:
         self._thread = threading.Thread(target=self._run, name=f"line {name}", daemon=True)
 
     def start(self) -> None:
-        listening = [lane.outlet.sounds for lane in self.lanes if isinstance(lane.outlet, StreamOutlet | FileOutlet)]
+        listening = [lane.outlet.sounds for lane in self.lanes if isinstance(lane.outlet, Voiced)]
         ears = [sounds for sounds in listening if sounds is not None]
 
         def hear(sound: Sound) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import av
@@ -39,6 +39,16 @@ class Sound:
 def codec_of(stream: av.stream.Stream) -> str:
     """FFmpeg's name, "" where it has none."""
     return stream.codec_context.codec.canonical_name if stream.codec_context is not None else ""
+
+
+class Voiced:
+    """An outlet that can pass sound on. sounds: where it waits, None where none is wanted. voice: gives the camera's
+    stream of sound, None where it has none. told: called with what the user should know."""
+
+    def __init__(self) -> None:
+        self.sounds: Sounds | None = None
+        self.voice: Callable[[], av.AudioStream | None] = lambda: None
+        self.told: Callable[[str], None] = lambda message: None
 
 
 class Sounds:

@@ -79,7 +79,7 @@ class Connection:
         self.target, self.options, self._stop = target, options, stop
         self._sequence = 0
         self._session = ""
-        self._tracks = 0
+        self._channels: dict[int, tuple[int, int]] = {}  # RTP and RTCP, of each track that was set up
         self._challenge = ""
         self._keep_s, self._asked_s = 30.0, time.monotonic()
         self._waiting = b""  # received, not yet looked at
@@ -114,10 +114,10 @@ class Connection:
         self._ask("OPTIONS", url, {})
         self._ask("ANNOUNCE", url, {"Content-Type": "application/sdp"}, sdp.encode())
         for track in range(sdp.count("\r\nm=")):
-            channels = f"{2 * track}-{2 * track + 1}"
-            transport = {"Transport": f"RTP/AVP/TCP;unicast;interleaved={channels};mode=record"}
+            rtp, rtcp = 2 * track, 2 * track + 1
+            transport = {"Transport": f"RTP/AVP/TCP;unicast;interleaved={rtp}-{rtcp};mode=record"}
             done = self._ask("SETUP", f"{url.rstrip('/')}/track{track}", transport)
-            self._session, self._tracks = done.session, track + 1
+            self._session, self._channels[track] = done.session, (rtp, rtcp)
         _, _, timeout = done.headers.get("session", "").partition("timeout=")
         if timeout.strip().isdigit():
             self._keep_s = max(1.0, int(timeout) / 3)
@@ -125,14 +125,7 @@ class Connection:
 
     def send(self, unit: Unit) -> None:
         """A picture, within the time-out."""
-        parts: list[bytes] = []
-        for track, report in unit.reports:
-            if track < self._tracks:
-                parts += (b"$", bytes([2 * track + 1]), len(report).to_bytes(2, "big"), report)
-        channel = bytes([2 * unit.track])
-        for packet in unit.packets if unit.track < self._tracks else ():
-            parts += (b"$", channel, len(packet).to_bytes(2, "big"), packet)
-        self._send_all(b"".join(parts))
+        self._send_all(unit.interleaved(self._channels))
 
     def listen(self) -> None:
         """Take what the server says meanwhile, and show that we are here. Raises where it has gone."""

@@ -121,7 +121,7 @@ class Player:
             if self._held + unit.size > self.limits.buffer:
                 self._drop(mount, unit)
                 return
-        if not (self._send_udp(unit, route) if route.udp else self._send_tcp(unit, route)):
+        if not (self._send_udp(unit, route) if route.udp else self._send_tcp(unit)):
             self._drop(mount, unit)
             return
         mount.octets += unit.size
@@ -142,16 +142,10 @@ class Player:
             self._moved_s = now
         self._held = size
 
-    def _send_tcp(self, unit: Unit, route: Route) -> bool:
-        """Interleaved with the answers, RFC 2326 section 10.12."""
-        parts: list[bytes] = []
-        for track, report in unit.reports:
-            if track in self._routes:
-                parts += (b"$", bytes([self._routes[track].rtcp]), len(report).to_bytes(2, "big"), report)
-        channel = bytes([route.rtp])
-        for packet in unit.packets:
-            parts += (b"$", channel, len(packet).to_bytes(2, "big"), packet)
-        self._transport.write(b"".join(parts))
+    def _send_tcp(self, unit: Unit) -> bool:
+        """Interleaved with the answers."""
+        channels = {track: (route.rtp, route.rtcp) for track, route in self._routes.items()}
+        self._transport.write(unit.interleaved(channels))
         return not self._transport.is_closing()
 
     def _send_udp(self, unit: Unit, route: Route) -> bool:

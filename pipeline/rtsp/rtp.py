@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import secrets
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,19 @@ class Unit:
     def size(self) -> int:
         return sum(map(len, self.packets))
 
+    def interleaved(self, channels: Mapping[int, tuple[int, int]]) -> bytes:
+        """As it goes over the connection of the requests, RFC 2326 section 10.12. channels: of each track that was set
+        up, its RTP and RTCP channel; what belongs to another is left out."""
+        parts: list[bytes] = []
+        for track, report in self.reports:
+            if track in channels:
+                parts += (b"$", bytes([channels[track][1]]), len(report).to_bytes(2, "big"), report)
+        if self.track in channels:
+            channel = bytes([channels[self.track][0]])
+            for packet in self.packets:
+                parts += (b"$", channel, len(packet).to_bytes(2, "big"), packet)
+        return b"".join(parts)
+
 
 def nal_units(data: bytes) -> list[bytes]:
     """The NAL units of an Annex B byte stream, without start codes."""
@@ -59,15 +73,32 @@ def nal_units(data: bytes) -> list[bytes]:
     return units
 
 
-class Packetizer:
-    """One RTP stream, from its first packet to its last."""
+class RtpStream:
+    """One RTP stream, from its first packet to its last: its numbers and counts."""
+
+    def __init__(self, mtu: int) -> None:
+        self.mtu = mtu
+        self.ssrc, self.sequence, self.base = secrets.randbits(32), secrets.randbits(16), secrets.randbits(32)
+        self.sent = self.octets = 0
+
+    def packet(self, payload: bytes, kind: int, marker: bool, stamp: int) -> bytes:
+        """The next packet. kind: its payload type; stamp: its RTP time."""
+        head = struct.pack(">BBHII", 0x80, marker << 7 | kind, self.sequence, stamp & 0xFFFFFFFF, self.ssrc)
+        self.sequence = (self.sequence + 1) & 0xFFFF
+        self.sent += 1
+        self.octets += len(payload)
+        return head + payload
+
+    def report_at(self, stamp: int, wall_s: float) -> bytes:
+        """A sender report of what went so far. stamp: the RTP time at wall_s."""
+        return sender_report(self.ssrc, stamp & 0xFFFFFFFF, wall_s, self.sent, self.octets)
+
+
+class Packetizer(RtpStream):
+    """The pictures' stream, and that of the sound beside it."""
 
     def __init__(self, mtu: int = MTU) -> None:
-        self.mtu = mtu
-        self.ssrc = secrets.randbits(32)
-        self.sequence = secrets.randbits(16)
-        self.base = secrets.randbits(32)
-        self.sent = self.octets = 0
+        super().__init__(mtu)
         self.sps = self.pps = b""  # the newest ones
         self.sound: SoundPacketizer | None = None
 
@@ -80,21 +111,12 @@ class Packetizer:
         if key and self.sps and not {_SPS, _PPS} <= kinds:  # who joins here needs them
             units = [self.sps, self.pps, *(unit for unit in units if unit[0] & 31 not in (_SPS, _PPS))]
         payloads = [payload for unit in units for payload in self._fragments(unit)]
-        stamp = (self.base + ticks) & 0xFFFFFFFF
-        packets = []
-        for n, payload in enumerate(payloads):
-            marker = 0x80 if n == len(payloads) - 1 else 0
-            packets.append(
-                struct.pack(">BBHII", 0x80, marker | PAYLOAD_TYPE, self.sequence, stamp, self.ssrc) + payload
-            )
-            self.sequence = (self.sequence + 1) & 0xFFFF
-            self.octets += len(payload)
-        self.sent += len(packets)
+        stamp, last = self.base + ticks, len(payloads) - 1
+        packets = tuple(self.packet(payload, PAYLOAD_TYPE, n == last, stamp) for n, payload in enumerate(payloads))
         if not key:
-            return Unit(tuple(packets), key)
-        report = sender_report(self.ssrc, stamp, wall_s, self.sent, self.octets)
+            return Unit(packets, key)
         heard = self.sound.report(ticks, wall_s) if self.sound is not None else None
-        return Unit(tuple(packets), key, report, sound_report=heard)
+        return Unit(packets, key, self.report_at(stamp, wall_s), sound_report=heard)
 
     def _fragments(self, unit: bytes) -> list[bytes]:
         """A NAL unit as payloads: itself, or FU-A parts (RFC 6184 section 5.8)."""

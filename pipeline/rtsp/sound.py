@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from fractions import Fraction
 import av
 
 from pipeline.errors import SinkLost
-from pipeline.rtsp.rtp import CLOCK, MTU, Unit, sender_report
+from pipeline.rtsp.rtp import CLOCK, MTU, RtpStream, Unit
 
 PAYLOAD_TYPE = 97
 TRACK = 1
@@ -59,29 +58,22 @@ def _aac_config(profile: str | None, rate: int, channels: int) -> bytes:
     return struct.pack(">H", 2 << 11 | _AAC_RATES.index(rate) << 7 | channels << 3)
 
 
-class SoundPacketizer:
-    """One RTP stream of sound beside the pictures' own."""
+class SoundPacketizer(RtpStream):
+    """The RTP stream of sound beside the pictures' own."""
 
     def __init__(self, form: SoundFormat, mtu: int = MTU) -> None:
-        self.form, self.mtu = form, mtu
-        self.ssrc, self.sequence, self.base = secrets.randbits(32), secrets.randbits(16), secrets.randbits(32)
-        self.sent = self.octets = 0
+        super().__init__(mtu)
+        self.form = form
 
     def pack(self, data: bytes, ticks: int) -> Unit:
         """A packet of the source as RTP packets. ticks: its time, 1/90000 s, on the pictures' time line."""
-        packets = []
-        for payload, later, marker in self._payloads(data):
-            stamp = (self._stamp(ticks) + later) & 0xFFFFFFFF
-            kind = marker << 7 | self.form.payload
-            packets.append(struct.pack(">BBHII", 0x80, kind, self.sequence, stamp, self.ssrc) + payload)
-            self.sequence = (self.sequence + 1) & 0xFFFF
-            self.octets += len(payload)
-        self.sent += len(packets)
+        stamp, kind = self._stamp(ticks), self.form.payload
+        packets = (self.packet(payload, kind, mark, stamp + later) for payload, later, mark in self._payloads(data))
         return Unit(tuple(packets), False, track=TRACK)
 
     def report(self, ticks: int, wall_s: float) -> bytes:
         """A sender report: without one, players do not know which sound belongs to which picture."""
-        return sender_report(self.ssrc, self._stamp(ticks) & 0xFFFFFFFF, wall_s, self.sent, self.octets)
+        return self.report_at(self._stamp(ticks), wall_s)
 
     def _stamp(self, ticks: int) -> int:
         return self.base + round(Fraction(ticks * self.form.clock, CLOCK))
