@@ -50,6 +50,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     help="what that classifier was shown: bgr255 is Caffe's and Keras's VGG-16; auto goes by the file's kind",
 )
 @click.option("--resume", is_flag=True, help="go on from the run folder's state")
+@click.option("--save-every", type=click.IntRange(1), default=500, show_default=True, help="steps from save to save")
 @click.option("--steps", type=int, help="number of steps")
 @click.option("--seed", default=0, show_default=True, help="seed of weights, crops and order")
 @click.option("--workers", default=1, show_default=True, help="processes that make crops")
@@ -58,8 +59,8 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
     data: Path, model: str, out: Path | None,
-    init: Path | None, backbone: Path | None, backbone_input: Input, resume: bool, steps: int | None, seed: int,
-    workers: int, threads: int, device: str, change: tuple[str, ...],
+    init: Path | None, backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
+    seed: int, workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
     if threads:
@@ -85,7 +86,7 @@ def train(
                 say(f"backbone from {backbone}: {start_backbone(backbone, run.models(), backbone_input)}")
             elif init is None and model == "vgg16":
                 say("starts from nothing: the paper starts from ImageNet (--backbone FILE)")
-        run.train()
+        run.train(save_every=save_every)
     finally:
         leave(world)
     if world.rank == 0:

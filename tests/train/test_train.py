@@ -78,13 +78,13 @@ def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path)
     """What a GPU does, on the CPU: plans from workers, pixels from the album, the network in bfloat16."""
     images = read_split(make_pack(tmp_path / "pack"), "train")
     config = recipe(
-        "plainM", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
+        "plainM", steps=40, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
     )
     run = Run(config, images, tmp_path / "run", resume=False, workers=1)
     run.album = Album([run.data.picture(i) for i in range(len(images))], torch.device("cpu"))
     run.train(log_every=5)
     values = [loss for _, loss in losses(tmp_path / "run")]
-    assert values[-1] < 0.85 * values[0]
+    assert values[-1] < 0.9 * values[0]
 
 
 @pytest.mark.gpu
@@ -106,6 +106,7 @@ def test_the_command_trains_survives_a_kill_and_resumes(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "train", "--data", str(pack), "--model", "plainXS16", "--out", str(tmp_path / "run"),
         "--set", "batch=2", "--set", "sizes=[64]", "--steps", "100000", "--threads", "1", "--workers", "0",
+        "--save-every", "30",
     ]  # fmt: skip
     state = tmp_path / "run" / "state.pt"
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -118,7 +119,7 @@ def test_the_command_trains_survives_a_kill_and_resumes(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     at = torch.load(state, weights_only=True)["step"]
-    assert at >= 500
+    assert at % 30 == 0 < at
     resumed = subprocess.Popen([*command, "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     log = tmp_path / "run" / "log.jsonl"
     deadline = time.monotonic() + 60
