@@ -24,7 +24,8 @@ class AugmentRule:
     smallest, largest: sides between which the face that a crop is built around is scaled, evenly in
     the logarithm; small values shrink the picture, which is the zoom-out and small-face scaling.
     enlarge: a picture is never enlarged more than this. fill: nor shrunk so far that its longer side
-    takes less than this share of the crop, which would train on padding. drop: faces with a shorter side than this
+    takes less than this share of the crop, which would train on padding. native: chance that a picture is shown at about
+    its own size instead: what is small by nature is also blurred, dark or turned away, what was shrunk is sharp. drop: faces with a shorter side than this
     become ignore regions, as do faces of which less than `visible` of the area is in the crop.
     empty: chance that a cell shows a part of its picture without a face, small or much enlarged: coats, leaves and
     walls close up are what a net that only ever sees crops around faces takes for faces.
@@ -36,6 +37,7 @@ class AugmentRule:
     largest: float = 260.0
     enlarge: float = 2.5
     fill: float = 0.7
+    native: float = 0.0
     drop: float = 6.0
     visible: float = 0.25
     mosaic: float = 0.5
@@ -162,9 +164,12 @@ def _around_face(item: Subject, size: int, rule: AugmentRule, rng: np.random.Gen
         return math.exp(rng.uniform(math.log(0.4), math.log(1.5))), rng.uniform(0, 1, 2) * (w, h)
     box = item.xyxy[rng.choice(usable)]
     side = math.sqrt(max(1.0, float(area_xyxy(box))))
-    wanted = math.exp(rng.uniform(math.log(rule.smallest), math.log(min(rule.largest, 0.9 * size))))
     least = rule.fill * size / max(w, h)
-    scale = min(max(wanted / side, least), max(least, rule.enlarge))
+    if rule.native and rng.random() < rule.native:
+        scale = max(math.exp(rng.uniform(math.log(0.75), math.log(1.35))), least)
+    else:
+        wanted = math.exp(rng.uniform(math.log(rule.smallest), math.log(min(rule.largest, 0.9 * size))))
+        scale = min(max(wanted / side, least), max(least, rule.enlarge))
     return scale, (box[:2] + box[2:]).astype(np.float64) / 2 + rng.uniform(-0.5, 0.5, 2) * max(0.0, size / scale - side)
 
 
