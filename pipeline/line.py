@@ -38,6 +38,8 @@ class Line:
         self.was_held = False  # was the last frame one in which faces are held
         self.held_s = 0.0  # how long the tracker's clock stood still
         self.last_s: float | None = None
+        self.seen: set[int] = set()  # tracks that were seen at the last look
+        self.sure: set[int] = set()  # those of the living that were seen with a sure score
         self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.sure, guess_s)
 
     def push(self, frame: Frame) -> list[TrackedFrame]:
@@ -56,12 +58,25 @@ class Line:
             None if cut else affine,
             self._tracked_scene(cut, blind),
         )
+        if found is not None:
+            self.eye.again = self._unsteady(boxes)
         self.eye.pace(self.tracker.pace, self.config.lookahead)
         if blind and self.config.blind == "cover-all":
             boxes = (*boxes, everything(frame))
         tracked = TrackedFrame(self._held(frame), boxes)
         self.lookahead.known = self.eye.known
         return [settled(t) for t in self.lookahead.push(tracked, luma, scale, scene, None if cut else affine)]
+
+    def _unsteady(self, boxes: tuple[Box, ...]) -> bool:
+        """Told of the tracks at each look: is one new, or one missing that was there at the last look? Faces that were
+        never sure do not count: they come and go all the time."""
+        seen = {box.id for box in boxes if box.state is BoxState.OBSERVED}
+        sure = {box.id for box in boxes if box.state is BoxState.OBSERVED and box.score >= self.config.sure}
+        self.sure |= sure
+        changed = (sure - self.seen) | ((self.seen & self.sure) - seen)
+        self.sure &= {box.id for box in boxes}
+        self.seen = seen
+        return bool(changed)
 
     def _clock(self, time_s: float | None, blind: bool) -> float | None:
         """The tracker's time. It stands still while the detector is blind and faces are to be held, so that they

@@ -18,6 +18,7 @@ YOUNG = 6  # sightings from which the motion before the first one is judged
 BACK, ON = 60, 15  # frames for which looks are followed at most, before the first sighting and after the last one
 WEAK_S, WEAK_BACK = 0.12, 3  # the same for tracks that never had a sure score: seconds after, frames before
 WEAK_EDGE = 15  # frames before, where the picture's edge cuts it: little is covered in vain there
+ONCE = 0.28  # score from which the frames before a first sighting are covered although no second one has come yet
 KNOWN = 4096  # tracks about which something is remembered
 # A box's score under which its place is doubtful, the one at which it is grown by all of DOUBT (by less where its track
 # was never sure: that may be no face at all).
@@ -39,10 +40,11 @@ class Young:
 class Lookahead:
     """Holds the last `lag` frames back.
 
-    When a track is first seen (with a score of `sure`, or for the second time), the frames of its
+    When a track is first seen (with a score of ONCE, or for the second time), the frames of its
     scene that still wait get a box for it too: the face is followed back by its looks as far as it
     is there; where it is too small for that it is moved back along its motion (judged anew with each
-    of its first sightings), growing. So it is covered before the detector first fired. When a track
+    of its first sightings), growing. So it is covered before the detector first fired. A track without
+    a sure score gets few such frames, but for those in which the picture's edge cuts it. When a track
     is seen again after it was missing, the boxes that were guessed in between are united with the
     straight line between the two sightings; in a short gap (frames that are not looked at) that line is
     enough. On the way out each box is united with the smoothed path of its track, so that a box that jumps
@@ -202,27 +204,26 @@ class Lookahead:
         if len(young.seen) >= YOUNG:
             del self.young[box.id]
         birth, first = young.seen[0]
-        cut = is_cut(first, self.waiting[-1].tracked.frame.size)
-        if young.followed or (box.score < self.sure and len(young.seen) < 2):
+        if young.followed or (box.score < ONCE and len(young.seen) < 2):
             return
         weak = self.best[box.id] < self.sure
-        far = WEAK_EDGE if cut else WEAK_BACK
+        inside = WEAK_BACK if weak and not is_cut(first, self.waiting[-1].tracked.frame.size) else len(self.waiting)
         before = [at for at, w in enumerate(self.waiting) if w.tracked.frame.index < birth and w.scene == young.scene]
         places = None
         if before and (len(young.seen) <= 2 or not weak):
-            before = before[-(far if weak else BACK) :]
+            before = before[-(WEAK_EDGE if weak else BACK) :]
             chain = [self.waiting[at] for at in (before[-1] + 1, *reversed(before))]
-            places = trace(chain, first)
+            places = trace(chain, first, inside=inside)
             young.followed = places is not None and not weak
         if places is None:
-            before = before[-(far if weak else ON) :]
-            places = self._carried_back(young, before)
+            before = before[-(WEAK_EDGE if weak else ON) :]
+            places = self._carried_back(young, before, inside)
         for at, place in zip(reversed(before), places, strict=False):
             self._put(at, replace(box, xyxy=xyxy(place), state=BoxState.BACKFILLED))
 
-    def _carried_back(self, young: Young, before: list[int]) -> list[Array]:
+    def _carried_back(self, young: Young, before: list[int], inside: int) -> list[Array]:
         """A young track's places in the waiting frames `before`, from the last one back: moved with the camera, and
-        along its own motion as far as its sightings tell it."""
+        along its own motion as far as its sightings tell it. inside: as in `trace`."""
         if not before:
             return []
         first, seen = before[-1] + 1, []  # where its first sighting waits
@@ -237,6 +238,9 @@ class Lookahead:
             affine = between(last, self.waiting[now])
             if affine is not None:
                 place, speed = carried(place, affine), np.tile(affine[:, :2] @ speed[:2], 2)
+            inside -= not is_cut(place, self.waiting[now].tracked.frame.size)
+            if inside < 0:
+                break
             places.append(grow_xyxy(place, 1 + SPREAD * step))
         return places
 

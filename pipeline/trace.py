@@ -36,10 +36,10 @@ class Waiting:
     sizes: Sizes = field(default_factory=dict)
 
 
-def trace(chain: list[Waiting], box: Array, lost: int = GRACE) -> list[Array] | None:
+def trace(chain: list[Waiting], box: Array, lost: int = GRACE, inside: int = 1 << 30) -> list[Array] | None:
     """Where the face `box` (xyxy, displayed pixels) of the first frame of a chain is in the others, one after the
     other, growing a little with each step: as far as its looks are found, and `lost` steps further. Steps in which
-    it is partly outside the picture do not count.
+    it is partly outside the picture do not count. inside: steps in which it may be wholly inside the picture.
 
     None when it has no looks to go by: no luma, or it is too small.
     """
@@ -65,6 +65,9 @@ def trace(chain: list[Waiting], box: Array, lost: int = GRACE) -> list[Array] | 
             missed += 1
             if missed > (EDGE if cut and lost else lost):
                 break
+        inside -= not is_cut(place, now.tracked.frame.size)
+        if inside < 0:
+            break
         places.append(grow_xyxy(place, 1 + FOLLOWED * step + SPREAD * missed))
         last = now
     return places

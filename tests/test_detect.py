@@ -45,6 +45,14 @@ def test_every_third_frame() -> None:
     assert looks(1, 4) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("every", "looked"), [(2, [0, 2, 3, 4, 5, 7]), (4, [0, 4])])
+def test_a_frame_that_comes_late_is_looked_at_unless_few_are_to_be(every: int, looked: list[int]) -> None:
+    eye = Eye(Nobody(DetectorOptions()), read(None, {"detector.every": every}).detector)
+    times = [0, 1, 2, 4, 6, 8, 9, 10]  # thirtieths of a second
+    frames = [Frame(i, t, Fraction(1, 30), PICTURE) for i, t in enumerate(times)]
+    assert [f.index for f in frames if eye.look(f) is not None] == looked
+
+
 def test_after_a_cut_every_frame_for_a_while() -> None:
     assert looks(4, 16, cuts=(6,)) == [0, 4, *range(6, 6 + EAGER), 14]
 

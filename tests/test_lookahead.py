@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.lookahead import DOUBT, KNOWN, NEAR, NEAR_SPREAD, WEAK_BACK, WEAK_DOUBT, WEAK_EDGE, Lookahead
+from pipeline.lookahead import DOUBT, KNOWN, NEAR, NEAR_SPREAD, ONCE, WEAK_BACK, WEAK_DOUBT, WEAK_EDGE, Lookahead
 from pipeline.trace import GRACE, carried
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
 
@@ -188,12 +188,32 @@ def test_guesses_end_when_nothing_is_known_for_too_long() -> None:
 
 
 def test_a_doubtful_box_is_followed_back_a_little_when_it_comes_again_and_all_the_way_when_it_is_sure() -> None:
-    frames = [(tracked(i), scenery(60), 0) for i in range(8)] + [(tracked(8, seen(60, 0.3)), scenery(60), 0)]
+    low = ONCE - 0.01
+    frames = [(tracked(i), scenery(60), 0) for i in range(8)] + [(tracked(8, seen(60, low)), scenery(60), 0)]
     assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [0] * 8 + [1]
-    frames.append((tracked(9, seen(60, 0.3)), scenery(60), 0))
+    frames.append((tracked(9, seen(60, low)), scenery(60), 0))
     assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [0] * (8 - WEAK_BACK) + [1] * (2 + WEAK_BACK)
     frames.append((tracked(10, seen(60, 0.9)), scenery(60), 0))
     assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [1] * 11
+
+
+def test_a_less_doubtful_box_is_followed_back_a_little_at_once() -> None:
+    frames = [(tracked(i), scenery(60), 0) for i in range(8)] + [(tracked(8, seen(60, ONCE)), scenery(60), 0)]
+    assert [len(t.boxes) for t in looked(Lookahead(15), frames)] == [0] * (8 - WEAK_BACK) + [1] * (1 + WEAK_BACK)
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_doubtful_box_is_followed_back_for_as_long_as_the_edge_cuts_it(looks: bool) -> None:
+    """It comes in with a pan of 4 pixels a frame and is 24 wide, the picture 160: wholly inside for two frames."""
+    pan = np.array([[1.0, 0.0, -4.0], [0.0, 1.0, 0.0]])
+    line, out = Lookahead(15), []
+    for i in range(12):
+        x = 129 + 4 * (11 - i)
+        boxes = [seen(x, 0.3)] if i == 11 else []
+        wide = np.full((60, 240), 90, np.uint8) + np.random.default_rng(1).integers(0, 12, (60, 240)).astype(np.uint8)
+        wide[20:44, x : x + 24] = texture()
+        out += line.push(tracked(i, *boxes), np.ascontiguousarray(wide[:, :160]) if looks else None, 1.0, 0, pan)
+    assert [len(t.boxes) for t in out + line.flush()][4:] == [1] * 8  # 11 - WEAK_BACK is 8
 
 
 def test_a_doubtful_box_at_the_edge_is_followed_back_further() -> None:

@@ -24,9 +24,10 @@ class AugmentRule:
     smallest, largest: sides between which the face that a crop is built around is scaled, evenly in
     the logarithm; small values shrink the picture, which is the zoom-out and small-face scaling.
     enlarge: a picture is never enlarged more than this. fill: nor shrunk so far that its longer side
-    takes less than this share of the crop, which would train on padding. native: chance that a picture is shown at about
-    its own size instead: what is small by nature is also blurred, dark or turned away, what was shrunk is sharp. drop: faces with a shorter side than this
-    become ignore regions, as do faces of which less than `visible` of the area is in the crop.
+    takes less than this share of the crop, which would train on padding. native: chance that a picture is shown
+    at about its own size instead: what is small by nature is also blurred, dark or turned away, what was shrunk
+    is sharp. drop: faces with a shorter side than this become ignore regions, as do faces of which less than
+    `visible` of the area is in the crop.
     empty: chance that a cell shows a part of its picture without a face, small or much enlarged: coats, leaves and
     walls close up are what a net that only ever sees crops around faces takes for faces.
     signs: chance of lettering or ornament somewhere beside the faces.

@@ -10,6 +10,8 @@ from pathlib import Path
 from pipeline.errors import BadConfig, BadInput
 
 TOOLS = ("deface",)
+# Its encoder would else stretch pictures to multiples of 16, where covers cannot be compared pixel by pixel.
+SAME_SIZE = ("--ffmpeg-config", '{"codec": "libx264", "macro_block_size": 2}')
 
 
 def executable(tool: str, command: str | None) -> str:
@@ -21,7 +23,8 @@ def executable(tool: str, command: str | None) -> str:
 
 
 def cover_with(tool: str, command: str | None, source: Path, out: Path, extra: tuple[str, ...] = ()) -> float:
-    """Let deface (its own defaults, plus `extra` arguments) write `out`; returns the seconds that took.
+    """Let deface (its own defaults in the picture's own size, plus `extra` arguments) write `out`; returns the seconds
+    that took.
 
     command: its executable; it has its own dependencies, so it is best kept in its own environment.
     BadConfig when it is not there, BadInput when it fails.
@@ -29,7 +32,10 @@ def cover_with(tool: str, command: str | None, source: Path, out: Path, extra: t
     path = executable(tool, command)
     began = time.perf_counter()
     done = subprocess.run(
-        [path, str(source), "--output", str(out), *extra], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [path, str(source), "--output", str(out), *SAME_SIZE, *extra],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     if done.returncode or not out.is_file():
         last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]

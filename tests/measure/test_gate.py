@@ -25,7 +25,7 @@ import render_truth
 import scene
 from leak_table import Known
 
-MOST, LONGEST, AREA, OVERBLUR = 0.005, 2, 0.002, 1.8
+MOST, LONGEST, AREA, OVERBLUR = 0.005, 2, 0.002, 1.9
 
 
 class Gate:
@@ -46,7 +46,7 @@ class Gate:
         config = read(None, settings)
         if config.detector.threshold not in self.detectors:
             detector = load(config.detector.model, config.detector.options())
-            self.detectors[config.detector.threshold] = Known(detector, 0.0)
+            self.detectors[config.detector.threshold] = Known(detector)
         meter = LeakMeter(self.truth, config.cover)
         run(Job(str(self.video), None), config, self.detectors[config.detector.threshold], meter, False)
         return meter.result()

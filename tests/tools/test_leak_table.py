@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,11 @@ from engines.detector import Detector, DetectorOptions
 from engines.letterbox import ImageView
 from engines.types import Detections
 from pipeline.config import read
+from pipeline.types import Frame
+from pipeline.video.options import SourceOptions
+from pipeline.video.planes import Viewer
+from pipeline.video.source import open_source
+from tests.conftest import render
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 
@@ -39,10 +46,10 @@ def view(faces: int) -> ImageView:
 
 def test_what_was_found_is_found_again_without_a_look(tmp_path: Path) -> None:
     detector, cache = Counts(DetectorOptions()), tmp_path / "clip.npz"
-    known = Known(detector, 0.0, cache)
+    known = Known(detector, cache)
     first = [known.detect([view(n)])[0] for n in (2, 0, 3, 2)]
     known.save()
-    again = Known(detector, 0.0, cache)
+    again = Known(detector, cache)
     for n, found in zip((2, 0, 3, 2), first, strict=True):
         (same,) = again.detect([view(n)])
         assert np.array_equal(same.xyxy, found.xyxy)
@@ -50,9 +57,34 @@ def test_what_was_found_is_found_again_without_a_look(tmp_path: Path) -> None:
     assert detector.asked == 3
     again.detect([view(7)])
     assert detector.asked == 4
-    thin = Known(detector, 0.5, cache)
-    assert sum(len(thin.detect([view(n)])[0]) for n in (2, 3)) < 5
     assert list(tmp_path.iterdir()) == [cache]
+
+
+class Three(Detector):
+    """Finds three faces in any picture."""
+
+    def infer(self, images: Any) -> Any:
+        raise AssertionError("not asked")
+
+    def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
+        return [Detections(np.ones((3, 4), np.float32), np.ones(3, np.float32))]
+
+
+def test_a_share_is_lost_and_bursts_of_eight_frames_whichever_are_looked_at(tmp_path: Path) -> None:
+    clip = render(tmp_path / "clip.mp4", frames=400, audio=())
+    reader = open_source(str(clip), SourceOptions())
+    reader.open()
+    pictures = [Viewer().view(f, (160, 120)) for f in reader.items() if isinstance(f, Frame)]
+    reader.close()
+    known = Known(Three(DetectorOptions()))
+    known.lose(clip, (160, 120), 0.2)
+    left = [len(known.detect([picture])[0]) for picture in pictures]
+    bursts = [len(list(run)) for empty, run in groupby(left, lambda n: n == 0) if empty]
+    assert max(bursts) >= 8
+    assert 0.5 < sum(left) / (3 * len(left)) < 0.82
+    other = Known(Three(DetectorOptions()))
+    other.lose(clip, (160, 120), 0.2)
+    assert [len(other.detect([picture])[0]) for picture in pictures[::2]] == left[::2]
 
 
 def test_the_cache_belongs_to_a_clip_a_model_a_size_and_a_threshold(tmp_path: Path) -> None:
@@ -72,4 +104,4 @@ def test_the_cache_belongs_to_a_clip_a_model_a_size_and_a_threshold(tmp_path: Pa
 def test_a_cache_that_is_no_cache_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_text("nonsense")
     with pytest.raises(ValueError, match="pickle"):
-        Known(Counts(DetectorOptions()), 0.0, tmp_path / "x.npz")
+        Known(Counts(DetectorOptions()), tmp_path / "x.npz")

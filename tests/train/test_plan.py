@@ -57,7 +57,9 @@ def test_the_face_a_crop_is_built_around_has_the_size_asked_for() -> None:
 def test_pictures_are_shown_at_about_their_own_size_when_asked_to() -> None:
     item = picture([(150, 100, 190, 140)])
     rule = AugmentRule(**PLAIN_DICT, native=0.5, smallest=8, largest=12, fill=0.0)  # else a face becomes 8 to 12 px
-    scales = [plan_crop(item[1], lambda: item[1], 256, rule, np.random.default_rng(s)).cells[0].scale for s in range(60)]
+    scales = [
+        plan_crop(item[1], lambda: item[1], 256, rule, np.random.default_rng(s)).cells[0].scale for s in range(60)
+    ]
     native = [scale for scale in scales if scale > 0.5]
     assert 15 < len(native) < 45
     assert min(native) > 0.74
