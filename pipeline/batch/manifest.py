@@ -124,18 +124,20 @@ def write(path: Path, entries: Iterable[Entry], config: Config, two_pass: bool, 
     temporary.keep()
 
 
-def read(path: Path) -> tuple[list[Entry], bool]:
-    """A manifest's entries, and whether it is as it was written. BadInput for what is no manifest."""
+def read(path: Path) -> tuple[list[Entry], bool, bool]:
+    """A manifest's entries, whether it is as it was written, and whether all of its batch was gone through. BadInput
+    for what is no manifest."""
     try:
         body = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
         seal = body.pop("sha256")
-        entries = [Entry.model_validate(row) for row in body["files"]]
+        entries, complete = [Entry.model_validate(row) for row in body["files"]], bool(body["complete"])
     except OSError as e:
         raise BadInput(f"cannot read the manifest ({e.strerror})", str(path)) from None
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         raise BadInput("it is not a manifest, or damaged", str(path)) from None
     folder = path.absolute().parent
-    return [entry.model_copy(update={"output": str(folder / entry.output)}) for entry in entries], seal == _seal(body)
+    entries = [entry.model_copy(update={"output": str(folder / entry.output)}) for entry in entries]
+    return entries, seal == _seal(body), complete
 
 
 def is_ours(path: Path) -> bool:
@@ -149,11 +151,13 @@ def is_ours(path: Path) -> bool:
 def verify(path: Path) -> tuple[list[str], list[str], int]:
     """Hold the files of today against a manifest.
 
-    Returns what is wrong (an output that is gone or not the one that was written, a manifest that was changed), what
-    cannot be told any more (an input that is gone or was changed since), and how many outputs are as they were.
+    Returns what is wrong (an output that is gone or not the one that was written, a manifest that was changed or of a
+    batch that did not end), what cannot be told any more (an input that is gone or was changed since), and how many outputs are as they were.
     """
-    entries, unchanged = read(path)
+    entries, unchanged, complete = read(path)
     wrong = [] if unchanged else [f"{path}: the manifest was changed after it was written"]
+    if not complete:
+        wrong.append(f"{path}: the batch was stopped before it had gone through all its files; go on with --resume")
     notes, good = [], 0
     for entry in entries:
         if not entry.kept:

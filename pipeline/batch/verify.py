@@ -17,8 +17,8 @@ from pipeline.flags import say
 def verify(manifest_file: Path, as_json: bool) -> int:
     """Check the outputs of a batch against the manifest that it wrote.
 
-    Exit code 1 when an output is gone or was changed, or the manifest was. Inputs that are gone or were changed since
-    are named, and are no error.
+    Exit code 1 when an output is gone or was changed, or the manifest was, or when its batch was stopped on the way.
+    Inputs that are gone or were changed since are named, and are no error.
     """
     wrong, notes, good = manifest.verify(manifest_file)
     for line in notes:

@@ -66,6 +66,15 @@ def test_a_manifest_that_was_changed_says_so(written: Path) -> None:
     assert wrong == [f"{written}: the manifest was changed after it was written"]
 
 
+def test_a_batch_that_was_stopped_is_not_fine(written: Path) -> None:
+    manifest.write(written, manifest.read(written)[0], Config(), False, False)
+    wrong, _, good = manifest.verify(written)
+    assert good == 2
+    assert len(wrong) == 1
+    assert "--resume" in wrong[0]
+    assert facestream("verify", written).returncode == 1
+
+
 def test_the_outputs_and_their_manifest_move_together(written: Path, tmp_path: Path) -> None:
     (tmp_path / "moved").mkdir()
     for name in ("a.mp4", "b.mp4", "m.json"):
