@@ -152,7 +152,8 @@ def verify(path: Path) -> tuple[list[str], list[str], int]:
     """Hold the files of today against a manifest.
 
     Returns what is wrong (an output that is gone or not the one that was written, a manifest that was changed or of a
-    batch that did not end), what cannot be told any more (an input that is gone or was changed since), and how many outputs are as they were.
+    batch that did not end), what cannot be told any more (an input that is gone or was changed since), and how many
+    outputs are as they were.
     """
     entries, unchanged, complete = read(path)
     wrong = [] if unchanged else [f"{path}: the manifest was changed after it was written"]

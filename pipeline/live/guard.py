@@ -14,6 +14,9 @@ from pipeline.live.desk import Asked, LookFailed
 from pipeline.types import Frame, TrackedFrame
 
 SLACK_S = 0.1  # by which a frame may at least wait longer than the look-ahead's usual time
+LATE_S = (
+    0.35  # since the last look, after which the next frame is looked at whatever the load: covers last for twice that
+)
 CALM = 30  # frames without a backlog after which one looks more often again
 
 
@@ -30,6 +33,7 @@ class LiveEye(Eye):
         self.trouble = ""
         self.skip = 0  # frames between two looks that are passed over because of the load; not counting dropped ones
         self._since = 0
+        self._looked_s: float | None = None  # the time of the frame that was looked at last
         self._calm = 0
 
     def feel(self, behind: bool) -> None:
@@ -42,9 +46,11 @@ class LiveEye(Eye):
 
     def look(self, frame: Frame, cut: bool = False) -> Detections | None:
         self._since += 1
-        if self.last is not None and self._since <= self.skip and not cut and frame.index >= self.eager:
+        late = self._looked_s is None or frame.time_s is None or frame.time_s - self._looked_s > LATE_S
+        if self.last is not None and self._since <= self.skip and not (cut or late) and frame.index >= self.eager:
             self.looked = False
             return None
+        self.again |= late
         try:
             found = super().look(frame, cut)
         except LookFailed as error:
@@ -53,7 +59,7 @@ class LiveEye(Eye):
             return None
         self.looked = found is not None
         if found is not None:
-            self._since = 0
+            self._since, self._looked_s = 0, frame.time_s
         return found
 
 
@@ -135,6 +141,7 @@ class Guard:
         except Exception as error:
             self._break(error)
             return []
+        self._veiled.update(self._unseen)  # no look will come that knows what came into them
         done = [self._finish(tracked) for tracked in left]
         self._renew()
         return done

@@ -121,7 +121,7 @@ def test_a_detector_that_raises_veils_all_it_did_not_see(moody: Moody, every: in
     assert [t.frame.index for t in out] == list(range(60))
     assert not any(raw(t) for t in out)
     assert all(veiled(t) for t in out if 21 <= t.frame.index < 40)
-    assert not any(veiled(t) for t in out if t.frame.index < 17 or t.frame.index > 41)
+    assert not any(veiled(t) for t in out if t.frame.index < 17 or 41 < t.frame.index < 58)
     assert line.trouble == ""
     assert line.counts.failed >= 6
     assert line.counts.veiled >= 19
@@ -208,7 +208,7 @@ def test_where_frames_are_dropped_the_rest_does_not_wait_the_longer(
 
 @pytest.mark.parametrize("lookahead", [3, 15])
 def test_nothing_leaves_for_its_time_before_the_look_that_counts_for_it(moody: Moody, lookahead: int) -> None:
-    """Looks are a second and more apart here: longer than any look-ahead."""
+    """Looks are two thirds of a second and more apart here: longer than any look-ahead."""
     line, out, looked, failed = guard(moody, tracker__lookahead=lookahead), [], [], []
     for n in range(0, 900, 10):
         moody.mood = "raise" if 400 <= n < 560 else ""
@@ -219,10 +219,10 @@ def test_nothing_leaves_for_its_time_before_the_look_that_counts_for_it(moody: M
         assert all(t.frame.index <= max([*looked, *failed]) for t in out), "a later look comes first"
     out += line.flush()
     assert [t.frame.index for t in out] == list(range(0, 900, 10))
-    assert np.diff(looked).max() >= 40
+    assert np.diff(looked).max() >= 20
     good, again = max(n for n in looked if n < 400), min(n for n in looked if n > 400)
     assert failed
-    assert {t.frame.index for t in out if veiled(t)} == set(range(good + 10, again, 10))
+    assert {t.frame.index for t in out if veiled(t)} == {*range(good + 10, again, 10), *range(looked[-1] + 10, 900, 10)}
     assert not any(raw(t) for t in out)
 
 
@@ -317,3 +317,24 @@ def test_thousands_of_frames_of_faults_never_show_the_mark(moody: Moody, monkeyp
     assert counts.held > FRAMES / 400
     assert counts.veiled > FRAMES / 7
     assert out + counts.held >= FRAMES - 10
+
+
+@pytest.mark.parametrize("count", [37, 38, 39, 40])
+def test_after_a_pause_a_camera_is_looked_at_whatever_the_load(moody: Moody, count: int) -> None:
+    """Covers have ended by themselves in the meantime; and then the picture's size changes."""
+    line = guard(moody, detector__every=2)
+    out = [t for n in range(count) for t in line.push(frame(n), behind=True)]
+    looks = line.counts.looks
+    out += line.push(frame(100), behind=True)
+    assert line.counts.looks == looks + 1
+    out += line.push(frame(101), behind=True)
+    out += [t for n in range(102, 110) for t in line.push(frame(n, (320, 240)), behind=True)] + line.flush()
+    assert [t.frame.index for t in out] == [*range(count), *range(100, 110)]
+    assert not any(raw(t) for t in out)
+
+
+def test_what_comes_after_the_last_look_is_veiled_at_the_end(moody: Moody) -> None:
+    """A face may have come in that no look could find."""
+    line = guard(moody, detector__every=4)
+    out = [t for n in range(11) for t in line.push(frame(n))] + line.flush()
+    assert [t.frame.index for t in out if veiled(t)] == [9, 10]
