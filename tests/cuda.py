@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import faulthandler
 import hashlib
+import multiprocessing
 import os
 import resource
 import shutil
@@ -49,12 +50,15 @@ def build(text: str, names: Sequence[str], *flags: str) -> Path:
 
 
 class Cpu:
-    """A `kernels.Launch` on the CPU. AssertionError when a kernel breaks a rule of CUDA."""
+    """A `kernels.Launch` on the CPU, from what `build` made. AssertionError when a kernel breaks a rule of CUDA."""
 
-    def __init__(self, text: str, names: Sequence[str], seed: int = 0) -> None:
-        self.launch = ctypes.CDLL(str(build(text, names))).launch
+    def __init__(self, library: Path, seed: int = 0) -> None:
+        self.library, self.seed = library, seed
+        self.launch = ctypes.CDLL(str(library)).launch
         self.launch.restype = ctypes.c_char_p
-        self.seed = seed
+
+    def __reduce__(self) -> tuple[type[Cpu], tuple[Path, int]]:
+        return Cpu, (self.library, self.seed)
 
     def __call__(self, name: str, grid: Dim3, block: Dim3, arguments: Sequence[Any]) -> None:
         self.seed += 1
@@ -65,7 +69,7 @@ class Cpu:
 
 
 def cpu(file: str, text: str | None = None, seed: int = 0) -> Cpu:
-    return Cpu(source(file) if text is None else text, KERNELS[file], seed)
+    return Cpu(build(source(file) if text is None else text, KERNELS[file]), seed)
 
 
 def every_kernel() -> Launch:
@@ -89,18 +93,31 @@ def stand_in_driver(folder: Path) -> dict[str, str]:
     return os.environ | {"LD_LIBRARY_PATH": str(folder), "FACESTREAM_KERNELS": ":".join(kernels)}
 
 
-def survives(work: Callable[[], object]) -> bool:
-    """Whether work ends well in a process of its own: broken kernels may crash it or never end."""
-    child = os.fork()
-    if child == 0:
-        faulthandler.disable()
-        resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # of the CPU, not of the clock: the machine may be busy
-        try:
-            work()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1] == 0
+def survives(work: Callable[..., object], *given: object) -> bool:
+    """Whether work ends well in a process of its own: broken kernels may crash it or never end.
+
+    Not a fork of this one: other tests leave threads behind, and a lock that one of them holds in that moment (numpy
+    has some) would never be free in the child. A server that runs nothing else is forked instead.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.engines.test_nms_kernel", "tests.engines.test_gpu_picture"])
+    process = context.Process(target=_alone, args=(work, *given))
+    process.start()
+    process.join(200)
+    if process.exitcode is None:
+        process.kill()
+        raise AssertionError("it waits for something that never comes")
+    return process.exitcode == 0
+
+
+def _alone(work: Callable[..., object], *given: object) -> None:
+    faulthandler.disable()
+    resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # of the CPU, not of the clock: the machine may be busy
+    try:
+        work(*given)
+    except BaseException:
+        os._exit(1)
+    os._exit(0)
 
 
 def run_nms(launch: Cpu, xyxy: Array, scores: Array, threshold: float, iou: float) -> list[tuple[Array, Array]]:

@@ -16,7 +16,7 @@ from pipeline.config import CoverConfig
 from pipeline.cover import Anonymizer
 from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
 from pipeline.video.planes import planes, rgb_view
-from tests.cuda import Cpu, cpu, needs_compiler, survives
+from tests.cuda import Cpu, build, cpu, needs_compiler, survives
 from tests.pack import demo_frames
 from tests.reference import FACES, NORM, cover_all, full_planes, reference
 
@@ -92,7 +92,8 @@ def test_half_precision_is_rounded_as_numpy_rounds_it() -> None:
     text = """extern "C" __global__ void half(const float* x, unsigned short* y) {
         y[blockIdx.x] = float_to_half(x[blockIdx.x]);
     }"""
-    Cpu(text, ["half"])("half", (len(values), 1, 1), (1, 1, 1), [pointer(values.ctypes.data), pointer(out.ctypes.data)])
+    launch = Cpu(build(text, ["half"]))
+    launch("half", (len(values), 1, 1), (1, 1, 1), [pointer(values.ctypes.data), pointer(out.ctypes.data)])
     with np.errstate(over="ignore"):
         assert (out == values.astype(np.float16).view(np.uint16)).all()
 
@@ -160,7 +161,7 @@ def battery(file: str, launch: Cpu) -> None:
 @pytest.mark.parametrize("file", ["cover.cu", "preprocess.cu"])
 def test_the_source_itself_passes_what_mutations_must_not(file: str) -> None:
     launch = cpu(file)
-    assert survives(lambda: battery(file, launch))
+    assert survives(battery, file, launch)
 
 
 @pytest.mark.parametrize(("file", "name"), sorted(MUTATIONS))
@@ -171,4 +172,4 @@ def test_mutations_are_found(file: str, name: str) -> None:
     text = old.join(parts[: at + 1]) + new + old.join(parts[at + 1 :])
     assert text != source(file)
     launch = cpu(file, text)
-    assert not survives(lambda: battery(file, launch))
+    assert not survives(battery, file, launch)

@@ -142,7 +142,7 @@ def battery(launch: Cpu) -> None:
 
 
 def test_the_source_itself_passes_what_mutations_must_not(kernels: Cpu) -> None:
-    assert survives(lambda: battery(kernels))
+    assert survives(battery, kernels)
 
 
 @pytest.mark.parametrize("name", sorted(MUTATIONS))
@@ -154,7 +154,7 @@ def test_mutations_are_found(name: str) -> None:
         parts = [old.join(parts[: at + 1]), old.join(parts[at + 1 :])]
     assert len(parts) == 2, "the mutation must fit one place"
     mutant = cpu("nms.cu", new.join(parts))
-    assert not survives(lambda: battery(mutant))
+    assert not survives(battery, mutant)
 
 
 def test_no_access_is_outside_of_its_array() -> None:
