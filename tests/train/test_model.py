@@ -93,6 +93,7 @@ def test_early_vgg_layers_can_be_fixed() -> None:
 
 
 def test_deployed_boxes_are_the_decoded_anchors_best_first() -> None:
+    torch.manual_seed(0)  # two margins that differ in their last bits alone would change places
     model = settled(SSH(replace(SPECS["plainXS16"], branches=False)))
     images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
