@@ -14,9 +14,7 @@ from pipeline.live.desk import Asked, LookFailed
 from pipeline.types import Frame, TrackedFrame
 
 SLACK_S = 0.1  # by which a frame may at least wait longer than the look-ahead's usual time
-LATE_S = (
-    0.35  # since the last look, after which the next frame is looked at whatever the load: covers last for twice that
-)
+LATE_S = 0.35  # after a look, from which the next frame is looked at whatever the load: covers last for twice that
 CALM = 30  # frames without a backlog after which one looks more often again
 
 
