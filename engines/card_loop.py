@@ -18,34 +18,9 @@ from engines.boxes import F32, Array
 from engines.cuda_driver import Device
 from engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, packed_bytes, preprocess
 from engines.kernels import MAX_BOXES, nms, nms_workspace
+from engines.types import HostPicture
 
 HEAD = 32  # faces of a picture that come down at once, 640 bytes; more are fetched when there are more
-
-
-@dataclass(frozen=True, slots=True)
-class HostPicture:
-    """A stored picture in host memory: one of gpu_picture.LAYOUTS, its planes as uint8 [h, w], [h, w, 2] or [h, w, 3].
-
-    rotation: degrees counter-clockwise for display. fitted: width and height, upright, to which it is shrunk for the
-    net. width, height: of the picture in whose pixels, upright, its boxes are wanted.
-    """
-
-    layout: str
-    planes: tuple[Array, ...]
-    fitted: tuple[int, int]
-    width: int
-    height: int
-    rotation: int = 0
-    full_range: bool = False
-
-    @property
-    def stored(self) -> tuple[int, int]:
-        """Width and height of the first plane."""
-        return self.planes[0].shape[1], self.planes[0].shape[0]
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.layout, self.stored, self.fitted, self.rotation, self.full_range
 
 
 class Net(Protocol):

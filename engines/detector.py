@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -15,10 +15,7 @@ import numpy as np
 from engines.boxes import F32, Array
 from engines.errors import BadConfig, BadInput
 from engines.letterbox import ImageView, pad
-from engines.types import Detections
-
-if TYPE_CHECKING:
-    from engines.card_loop import HostPicture
+from engines.types import Detections, HostPicture
 
 WEIGHTS = Path(__file__).parent / "weights"
 Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see `load`

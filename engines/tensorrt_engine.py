@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from engines.boxes import F32, Array
-from engines.card_loop import CardLoop, HostPicture, Ticket
+from engines.card_loop import CardLoop, Ticket
 from engines.cuda_driver import current_device
 from engines.detector import DetectorOptions, PlanesDetector
 from engines.errors import EngineMismatch
 from engines.sidecar import Profile, Sidecar
 from engines.tensorrt_build import library, logger
-from engines.types import Detections
+from engines.types import Detections, HostPicture
 
 
 class PlanNet:

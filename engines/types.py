@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from engines.boxes import F32
+from engines.boxes import F32, Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,29 @@ class Detections:
     @staticmethod
     def none() -> Detections:
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class HostPicture:
+    """A stored picture in host memory: one of gpu_picture.LAYOUTS, its planes as uint8 [h, w], [h, w, 2] or [h, w, 3].
+
+    rotation: degrees counter-clockwise for display. fitted: width and height, upright, to which it is shrunk for the
+    net. width, height: of the picture in whose pixels, upright, its boxes are wanted.
+    """
+
+    layout: str
+    planes: tuple[Array, ...]
+    fitted: tuple[int, int]
+    width: int
+    height: int
+    rotation: int = 0
+    full_range: bool = False
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height of the first plane."""
+        return self.planes[0].shape[1], self.planes[0].shape[0]
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return self.layout, self.stored, self.fitted, self.rotation, self.full_range

@@ -39,9 +39,10 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The squares of a patch in one plane: their corners in a table of sums, how high, wide and large each is."""
+    """The squares of a patch in one plane: their borders, how high, wide and large each is."""
 
-    corners: tuple[Array, ...]
+    rows: Array
+    columns: Array
     high: Array
     wide: Array
     count: Array
@@ -132,7 +133,7 @@ class Anonymizer:
         rows = _borders(patch.y, cell, plane.down, height)
         columns = _borders(patch.x, cell, plane.across, width)
         high, wide = rows[1:] - rows[:-1], columns[1:] - columns[:-1]
-        return Grid((rows[:, None], columns), high, wide, high[:, None] * wide)
+        return Grid(rows, columns, high, wide, high[:, None] * wide)
 
     def _stamp_planes(self, picture: av.VideoFrame, patch: Patch) -> list[Plane]:
         """The image over the patch, in the picture's own format."""
@@ -174,11 +175,12 @@ def _pixelate(area: Array, grid: Grid) -> Array:
     """Squares of one colour, the mean of what was there."""
     # Sums over all that lies above and left: exact, as int32 for bytes (it may wrap, a square's own sum does not) and
     # as float64 for more bits.
-    above = cv2.integral(area)[grid.corners]
+    above = cv2.integral(area).take(grid.rows, 0).take(grid.columns, 1)
     strips = above[1:] - above[:-1]
     sums = strips[:, 1:] - strips[:, :-1]
     mean = sums // (grid.count if area.ndim == 2 else grid.count[..., None])
-    out: Array = mean.astype(area.dtype).repeat(grid.high, axis=0).repeat(grid.wide, axis=1)
+    # First across, where that is a few short rows; down, whole rows are copied.
+    out: Array = mean.astype(area.dtype).repeat(grid.wide, axis=1).repeat(grid.high, axis=0)
     return out
 
 

@@ -29,7 +29,7 @@ class Glance:
 def glance(luma: Array) -> Glance:
     """luma: uint8 [h, w], any size."""
     small = cv2.GaussianBlur(cv2.resize(luma, SIZE, interpolation=cv2.INTER_AREA), (5, 5), 0).astype(np.float32)
-    counts = np.histogram(small, bins=BINS, range=(0, 256))[0]
+    counts = cv2.calcHist([small], [0], None, [BINS], [0, 256]).ravel()
     return Glance(small, counts / counts.sum())
 
 

@@ -44,9 +44,9 @@ def follow(before: Array, xyxy: Array, after: Array, near: Array | None = None) 
     scale = min(1.0, SIDE / max(w, h))
     if scale < 1:
         patch, window = (cv2.resize(p, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for p in (patch, window))
-    if patch.std() < 2 or window.shape[0] < patch.shape[0] or window.shape[1] < patch.shape[1]:
+    if cv2.meanStdDev(patch)[1][0, 0] < 2 or window.shape[0] < patch.shape[0] or window.shape[1] < patch.shape[1]:
         return None  # nothing to go by
     table = cv2.matchTemplate(window, patch, cv2.TM_CCOEFF_NORMED)
     _, score, _, (column, row) = cv2.minMaxLoc(table)
-    moved = np.array([left + column / scale - x0, top + row / scale - y0])
-    return Match(xyxy + np.tile(moved, 2), float(score))
+    across, down = left + column / scale - x0, top + row / scale - y0
+    return Match(xyxy + np.array([across, down, across, down]), float(score))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from engines.detector import Detector
 from pipeline.config import Config
 from pipeline.cuts import Cuts
@@ -12,7 +10,7 @@ from pipeline.edges import whole
 from pipeline.lookahead import Lookahead
 from pipeline.motion import Motion
 from pipeline.track import Tracker
-from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
+from pipeline.types import Box, BoxState, Frame, TrackedFrame
 from pipeline.video.planes import luma_view
 from pipeline.watch import Watch
 
@@ -113,8 +111,10 @@ def everything(frame: Frame) -> Box:
 
 def settled(tracked: TrackedFrame) -> TrackedFrame:
     """Boxes to a hundredth of a pixel, as records hold them: covers made from records are then the same."""
-    return replace(tracked, boxes=tuple(_rounded(box) for box in tracked.boxes))
+    return TrackedFrame(tracked.frame, tuple([_rounded(box) for box in tracked.boxes]))
 
 
 def _rounded(box: Box) -> Box:
-    return replace(box, xyxy=xyxy(round(v, 2) for v in box.xyxy), score=round(box.score, 4))
+    left, top, right, bottom = box.xyxy
+    corners = round(left, 2), round(top, 2), round(right, 2), round(bottom, 2)
+    return Box(box.id, corners, round(box.score, 4), box.state, box.sight)

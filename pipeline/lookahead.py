@@ -179,7 +179,7 @@ class Lookahead:
         mean = [total / path[0] for total in path[1:]]
         left, top = min(x - width / 2, mean[0]), min(y - height / 2, mean[1])
         right, bottom = max(x + width / 2, mean[2]), max(y + height / 2, mean[3])
-        return replace(box, xyxy=(left, top, right, bottom))
+        return Box(box.id, (left, top, right, bottom), box.score, box.state, box.sight)
 
     def _usual(self, tracked: TrackedFrame, mine: Sizes) -> dict[int, Usual]:
         """What is usual for each track of a leaving frame, from its sightings around it."""
@@ -281,13 +281,16 @@ class Lookahead:
             self._put(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
 
     def _find(self, at: int, track: int) -> Box | None:
-        return next((b for b in self.waiting[at].tracked.boxes if b.id == track), None)
+        for box in self.waiting[at].tracked.boxes:
+            if box.id == track:
+                return box
+        return None
 
     def _put(self, at: int, box: Box) -> None:
         """Put a box into a waiting frame, in the place of an earlier guess of the same track."""
         held = self.waiting[at]
-        rest = (b for b in held.tracked.boxes if b.id != box.id)
-        self.waiting[at] = replace(held, tracked=replace(held.tracked, boxes=(*rest, box)))
+        rest = [b for b in held.tracked.boxes if b.id != box.id]
+        self.waiting[at] = replace(held, tracked=TrackedFrame(held.tracked.frame, (*rest, box)))
 
 
 def _union(a: Array, b: Array) -> Array:

@@ -9,14 +9,14 @@ first error, after the sink has removed what it had begun.
 from __future__ import annotations
 
 import resource
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-
-from tqdm import tqdm
 
 from engines.detector import Detector
 from pipeline.config import Config
@@ -128,8 +128,8 @@ def run_stages(
         if job.output is not None:
             sink = open_sink(job.output, info, config.encode.options(job.overwrite, config.run.hardware))
             encoder = _start_encoder(sink, covered)
-        with tqdm(total=info.frames, unit="frame", disable=None if progress else True, dynamic_ncols=True) as bar:
-            _drive(decoded, covered, stages, anonymizer, sink, records, info, report, bar)
+        with _bar(info.frames, progress) as step:
+            _drive(decoded, covered, stages, anonymizer, sink, records, info, report, step)
         covered.close()
         if encoder is not None:
             encoder.join()
@@ -179,7 +179,8 @@ def _start_encoder(sink: Sink, ring: Ring[CoveredFrame | SidePacket]) -> Worker:
 
 def _drive(
     decoded: Ring[StreamInfo | Frame | SidePacket], covered: Ring[CoveredFrame | SidePacket], stages: Stages,
-    anonymizer: Anonymizer, sink: Sink | None, records: Recorder | None, info: StreamInfo, report: Report, bar: tqdm,
+    anonymizer: Anonymizer, sink: Sink | None, records: Recorder | None, info: StreamInfo, report: Report,
+    step: Callable[[], object],
 ) -> None:  # fmt: skip
     """Take what is decoded through the line until it ends; a lost source ends it too."""
     tracks: set[int] = set()
@@ -192,7 +193,7 @@ def _drive(
         tracks.update(box.id for box in tracked.boxes if box.state is BoxState.OBSERVED)
         if sink is not None:
             covered.put(anonymizer.cover(tracked))
-        bar.update()
+        step()
 
     try:
         for item in decoded:
@@ -206,6 +207,18 @@ def _drive(
     for tracked in stages.flush():
         leave(tracked)
     report.tracks = len(tracks)
+
+
+@contextmanager
+def _bar(frames: int | None, progress: bool) -> Iterator[Callable[[], object]]:
+    """A progress bar on a terminal; gives what is to be called after each frame."""
+    if not progress or not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from tqdm import tqdm  # where nobody looks, its import is spared
+
+    with tqdm(total=frames, unit="frame", dynamic_ncols=True) as bar:
+        yield bar.update
 
 
 def _cpu_s() -> float:

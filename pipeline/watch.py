@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from engines.boxes import Array
 from engines.types import Detections
 
-DARK = 45.0  # luma under which nearly every pixel lies in a dark picture (16 is black)
+DARK, MOST = 45, 0.98  # luma under which so large a share of the pixels lies in a dark picture (16 is black)
 FLAT = 6.0  # spread of luma in a picture of nothing: a hand over the lens, fog, a grey card
 CROWD = 1.5  # faces a look, of late, whose going all at once is a fault rather than people leaving
 MEMORY = 0.9  # share of the running mean that a look leaves
@@ -23,8 +24,9 @@ class Watch:
 
     def blind(self, luma: Array, found: Detections | None, sure: float) -> bool:
         """luma: uint8 [h, w]; found: None when this frame was not looked at; sure: the score of a sure face."""
-        small = luma[::4, ::4]
-        shows_nothing = float(np.percentile(small, 98)) < DARK or float(small.std()) < FLAT
+        small = np.ascontiguousarray(luma[::4, ::4])
+        dark = bool(np.count_nonzero(small < DARK) > MOST * small.size)
+        shows_nothing = dark or float(cv2.meanStdDev(small)[1][0, 0]) < FLAT
         if found is not None:
             count = int((found.scores >= sure).sum())
             # The mean hardly falls while all are lost: that lasts until somebody is seen, or for some seconds.

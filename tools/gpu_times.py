@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from engines.card_loop import CardLoop, CoverStyle, HostPicture, Net
+from engines.card_loop import CardLoop, CoverStyle, Net
 from engines.cuda_driver import CudaDevice
 from engines.detector import DetectorOptions
 from engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, preprocess
 from engines.kernels import nms, nms_workspace
 from engines.letterbox import fit
+from engines.types import HostPicture
 
 PEAKS = {"H200": (790.0, 4.3), "H100": (790.0, 3.0)}  # TFLOP/s in half precision and TB/s that such cards reach
 

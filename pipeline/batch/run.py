@@ -20,6 +20,7 @@ from pipeline.batch.manifest import Entry
 from pipeline.batch.rows import Rows
 from pipeline.batch.worker import Outcome, Progress, Setup, Task
 from pipeline.config import Config
+from pipeline.cores import half_of_cores
 from pipeline.errors import BadInput
 from pipeline.flags import detector_of, say
 from pipeline.records import ending_of
@@ -116,8 +117,7 @@ class Dispatcher:
                     sweep(Path(hand.output))
 
     def _size(self) -> int:
-        cores = len(os.sched_getaffinity(0))
-        return min(len(self.waiting), self.batch.workers or max(1, cores // 2))
+        return min(len(self.waiting), self.batch.workers or half_of_cores())
 
     def _give(self, hand: Hand, table: Board) -> None:
         """The next file that can be worked on, or leave."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TextIO
 
 import av
-from tqdm import tqdm
 
 from engines.detector import load
 from pipeline.batch.manifest import Entry, sha256
@@ -115,7 +114,6 @@ def work(pipe: Connection, setup: Setup) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and stops us with SIGTERM
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    tqdm.set_lock(threading.RLock())  # its own is shared between processes, and lost with a note when one is killed
     runner = run_twice if setup.two_pass else run
     try:
         detector = load(setup.config.detector.model, setup.config.detector.options())

@@ -11,10 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engines.card_loop import HostPicture
 from engines.detector import Detector, PlanesDetector
 from engines.letterbox import ImageView
-from engines.types import Detections
+from engines.types import Detections, HostPicture
 
 Picture = ImageView | HostPicture
 

@@ -13,6 +13,7 @@ import av.stream
 from av.codec.context import ThreadType
 from av.format import Flags as FormatFlags
 
+from pipeline.cores import half_of_cores
 from pipeline.types import Frame
 from pipeline.video.picture import rotation_of, to_planar
 from pipeline.video.wall import CameraClock
@@ -43,7 +44,7 @@ class Decoder:
         self._avi = video.container.format.name == "avi"
         # In AVI the tail cannot be told by its times, see _decode_tail().
         video.thread_type = ThreadType.SLICE if low_delay or self._avi else ThreadType.AUTO
-        video.thread_count = threads
+        video.thread_count = threads or half_of_cores()
         self.reopen = None if self._avi else reopen
         self._waiting: list[av.VideoFrame] | None = None if low_delay else []
         self._fed = 0

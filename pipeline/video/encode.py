@@ -14,6 +14,7 @@ import numpy as np
 from av.codec.context import Flags
 from PIL import Image
 
+from pipeline.cores import half_of_cores
 from pipeline.errors import BadConfig, BadInput
 from pipeline.types import StreamInfo
 from pipeline.video import hardware
@@ -25,7 +26,7 @@ class EncodeOptions:
     """codec: h264, hevc, vp9, av1, an encoder of hardware.HARDWARE, or None for the source's own where we can write it.
 
     crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
-    preset: x264's names, ultrafast to veryslow, or auto, see x264_words(). threads: 0 for one a core.
+    preset: x264's names, ultrafast to veryslow, or auto, see x264_words(). threads: 0: as many as pay.
     overwrite: replace an existing output. keep_metadata: words and data streams that may say who, where and with what.
     hardware: a setting of run.hardware.
     """
@@ -67,6 +68,7 @@ CONTAINERS: dict[str, Container] = {
     ".gif": Container("gif", ("gif",)),
 }
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1", "gif": "gif"}
+_LARGE = 1920 * 1088  # pixels
 AUTO = "auto"
 _PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 _ODD_CHROMA = {"yuv420p": "yuv444p", "yuvj420p": "yuvj444p", "yuv420p10le": "yuv444p10le", "nv12": "yuv444p"} | {
@@ -155,7 +157,7 @@ def add_video(
     ctx.time_base = info.time_base
     stream.time_base = 1 / rate if container.format == "avi" else info.time_base
     ctx.flags |= Flags.frame_duration  # else the last frame's length, and so the file's, is a guess
-    ctx.thread_count = options.threads
+    ctx.thread_count = options.threads or _threads(encoder, options.preset, picture)
     tagged = convert(picture, ctx.pix_fmt) if ctx.pix_fmt != "pal8" else picture
     ctx.color_range, ctx.colorspace = tagged.color_range, tagged.colorspace
     ctx.color_primaries, ctx.color_trc = tagged.color_primaries, tagged.color_trc
@@ -209,6 +211,17 @@ def x264_words(preset: str, crf: float) -> dict[str, str]:
         return {"crf": f"{crf:g}", "preset": preset}
     params = "rc-lookahead=3:mbtree=1:sync-lookahead=0"
     return {"crf": f"{crf:g}", "preset": "superfast", "bf": "1", "x264-params": params}
+
+
+def _threads(encoder: str, preset: str, picture: av.VideoFrame) -> int:
+    """Encoder threads where none are asked for; 0 lets the encoder choose, which takes all cores.
+
+    x264 splits a picture into slices for its threads, which costs a sixth more CPU; with `auto`, half of the cores are
+    as fast as the detector, but for large pictures.
+    """
+    if encoder != "libx264" or preset != AUTO or picture.width * picture.height > _LARGE:
+        return 0
+    return half_of_cores()
 
 
 def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str, str]:

@@ -19,7 +19,7 @@ _LIVE_OPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """threads: decoder threads, 0 for one a core. Time-outs in seconds, for live sources only.
+    """threads: decoder threads, 0 for one for every two cores. Time-outs in seconds, for live sources only.
 
     data: data streams of files come along too; they may say where each picture was taken.
     tls_verify: rtsps:// and https:// servers must show a certificate that ca_file (or the system) vouches for.

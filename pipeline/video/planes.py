@@ -15,8 +15,8 @@ import numpy as np
 from av.video.reformatter import ColorRange
 
 from engines.boxes import F32, Array
-from engines.card_loop import HostPicture
 from engines.letterbox import ImageView, canvas, fit
+from engines.types import HostPicture
 from pipeline.types import Frame
 
 

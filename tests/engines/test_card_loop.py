@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engines.boxes import Array, iou_xyxy, nms_xyxy
-from engines.card_loop import HEAD, CardLoop, CoverStyle, HostPicture
+from engines.card_loop import HEAD, CardLoop, CoverStyle
 from engines.cuda_driver import CudaDevice, find_card
 from engines.detector import WEIGHTS, DetectorOptions, load
 from engines.errors import BadInput, EngineMismatch
@@ -19,7 +19,7 @@ from engines.letterbox import pad, view
 from engines.sidecar import Profile
 from engines.tensorrt_build import verify_plan
 from engines.tensorrt_engine import CardDetector, canvas_of
-from engines.types import Detections
+from engines.types import Detections, HostPicture
 from pipeline.config import CoverConfig, DetectorConfig
 from pipeline.cover import Anonymizer
 from pipeline.detect import Eye

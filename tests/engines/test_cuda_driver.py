@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 LOOP = """
 from pathlib import Path
 import numpy as np
-from engines.card_loop import CardLoop, HostPicture
+from engines.card_loop import CardLoop
+from engines.types import HostPicture
 from engines.cuda_driver import CudaDevice
 from engines.gpu_picture import Normalisation
 from engines.sidecar import Profile

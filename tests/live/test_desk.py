@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from engines.boxes import Array
-from engines.card_loop import HostPicture
 from engines.detector import DetectorOptions, load
 from engines.half import HalfDetector
 from engines.letterbox import ImageView
 from engines.tensorrt_engine import CardDetector
-from engines.types import Detections
+from engines.types import Detections, HostPicture
 from pipeline.config import Config, DetectorConfig, read
 from pipeline.detect import Eye
 from pipeline.live.desk import Asked, Desk, hold_s
