@@ -116,6 +116,7 @@ class Ring(Generic[T]):
                     raise
                 return
             yield item
+            del item
 
     def close(self) -> None:
         """The producer has put its last item: the consumer gets what is inside, then the end."""

@@ -170,6 +170,7 @@ def _start_encoder(sink: Sink, ring: Ring[CoveredFrame | SidePacket]) -> Worker:
                 sink.write(item)
             else:
                 sink.copy(item)
+            del item  # a large picture, which would live until the next one comes
         sink.close()
 
     encoder = Worker("encoder", work, lambda _: ring.cancel())
@@ -185,27 +186,26 @@ def _drive(
     """Take what is decoded through the line until it ends; a lost source ends it too."""
     tracks: set[int] = set()
 
-    def leave(tracked: TrackedFrame) -> None:
-        if records is not None:
-            records.write(tracked, info.source)
-        report.frames += 1
-        report.face_boxes += len(tracked.boxes)
-        tracks.update(box.id for box in tracked.boxes if box.state is BoxState.OBSERVED)
-        if sink is not None:
-            covered.put(anonymizer.cover(tracked))
-        step()
+    def leave(done: list[TrackedFrame]) -> None:
+        for tracked in done:
+            if records is not None:
+                records.write(tracked, info.source)
+            report.frames += 1
+            report.face_boxes += len(tracked.boxes)
+            tracks.update(box.id for box in tracked.boxes if box.state is BoxState.OBSERVED)
+            if sink is not None:
+                covered.put(anonymizer.cover(tracked))
+            step()
 
     try:
         for item in decoded:
             if isinstance(item, Frame):
-                for tracked in stages.push(item):
-                    leave(tracked)
+                leave(stages.push(item))
             elif isinstance(item, SidePacket) and sink is not None:
                 covered.put(item)
     except SourceLost as e:
         report.lost = e
-    for tracked in stages.flush():
-        leave(tracked)
+    leave(stages.flush())
     report.tracks = len(tracks)
 
 

@@ -96,6 +96,8 @@ class Decoder:
             pictures = self._video.codec_context.decode(None)
         except av.FFmpegError:
             failed = True
+        # It still holds what it would predict from: five pictures or so, which cover() would have to copy.
+        self._video.codec_context.flush_buffers()
         for picture in pictures:
             yield from self._lead_in(picture)
         if self._waiting:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +47,8 @@ def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
     if uri.kind is Kind.RTSP:
         chosen["rtsp_transport"] = options.rtsp_transport
     if options.tls_verify and uri.text.lower().startswith(("rtsps:", "https:")):
+        import ssl  # 4 MB, for who asks for it
+
         chosen["tls_verify"] = "1"
         if ca_file := options.ca_file or ssl.get_default_verify_paths().cafile:
             chosen["ca_file"] = ca_file
