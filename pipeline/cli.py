@@ -21,6 +21,7 @@ from pipeline.flags import batching, config_of, covering, detector_of, say, shar
 from pipeline.records import RecordSink, read_records
 from pipeline.run import Job, Recorder, Report, run, run_stages
 from pipeline.saved import Saved
+from pipeline.video.output import sweep
 from pipeline.video.uri import Kind, expand, parse
 
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
@@ -162,6 +163,9 @@ def _all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run =
     """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
     config = config_of(flags)
     detector = detector_of(config)
+    for written in (records, *(job.output for job in jobs)):
+        if written is not None:
+            sweep(written, dead=False)  # what a run left that was killed
     notes = RecordSink(records, flags["overwrite"]) if records else None
     worst = 0
     done = 0

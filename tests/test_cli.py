@@ -198,6 +198,40 @@ def test_an_interrupted_run_stops_soon_and_leaves_nothing(tmp_path: Path, number
     assert [p.name for p in tmp_path.iterdir()] == ["long.mp4"]
 
 
+def test_what_a_killed_run_left_goes_with_the_next_one_but_not_what_is_still_written(tmp_path: Path) -> None:
+    (tmp_path / "in.mp4").write_bytes(DEMO.read_bytes())
+    words = ["anonymize", str(tmp_path / "in.mp4"), "-o", str(tmp_path / "out.mp4"), "--quiet", *FAST]
+
+    def begin() -> subprocess.Popen[bytes]:
+        process, before = subprocess.Popen([sys.executable, "-m", "pipeline", *words]), parts()
+        while not parts() - before:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGSTOP)
+        return process
+
+    def parts() -> set[str]:
+        return {path.name for path in tmp_path.glob(".out.mp4.facestream-*.part")}
+
+    killed = begin()
+    (left,) = parts()
+    killed.kill()
+    killed.wait()
+    assert parts() == {left}
+    waiting = begin()  # which has swept it away
+    (held,) = parts()
+    assert held != left
+    try:
+        done = facestream(*words)
+        assert done.returncode == 0, done.stderr
+        assert parts() == {held}
+    finally:
+        waiting.kill()
+        waiting.wait()
+    assert facestream(*words, "--overwrite").returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
 def test_leaks_are_measured(tmp_path: Path) -> None:
     done = facestream("evaluate", "leaks", DEMO, TRUTH, "--json", "--size", "640x384", "--quiet")
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,6 @@ from typing import Any
 from engines.detector import load
 from pipeline.batch import manifest
 from pipeline.batch.board import Board
-from pipeline.batch.journal import sweep
 from pipeline.batch.manifest import Entry
 from pipeline.batch.pieces import Uncut, find_pieces, run_pieces
 from pipeline.batch.run import Dispatcher
@@ -29,6 +28,7 @@ from pipeline.errors import BadConfig, BadInput
 from pipeline.flags import say
 from pipeline.run import Job, Report, run
 from pipeline.twopass import run_twice
+from pipeline.video.output import sweep
 
 RETRIES = 3  # times that a task is begun anew after its process or machine was lost
 _ANSWER_S = 10.0  # for a cluster to take a connection

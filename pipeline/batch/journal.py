@@ -107,13 +107,3 @@ class Journal:
             return  # a line that a killed run left half-written
         self.done[entry.output] = entry
         self.begun.discard(entry.output)
-
-
-def sweep(output: Path) -> None:
-    """Remove the temporary files that a killed run left of an output."""
-    stem = os.fsdecode(os.fsencode(output.name)[:200])
-    head, tail = f".{stem}.facestream-", ".part"
-    with contextlib.suppress(OSError):
-        for path in output.parent.iterdir():
-            if path.name.startswith(head) and path.name.endswith(tail):
-                path.unlink(missing_ok=True)

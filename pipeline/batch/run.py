@@ -15,7 +15,7 @@ from rich.console import Console
 from pipeline.batch import manifest
 from pipeline.batch.board import Board, progress_table
 from pipeline.batch.hand import Hand
-from pipeline.batch.journal import Journal, sweep
+from pipeline.batch.journal import Journal
 from pipeline.batch.manifest import Entry
 from pipeline.batch.rows import Rows
 from pipeline.batch.worker import Outcome, Progress, Setup, Task
@@ -25,7 +25,7 @@ from pipeline.errors import BadInput
 from pipeline.flags import detector_of, say
 from pipeline.records import ending_of
 from pipeline.run import Job
-from pipeline.video.output import check
+from pipeline.video.output import check, sweep
 
 
 @dataclass(frozen=True, slots=True)

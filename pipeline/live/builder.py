@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from pipeline.config import Config
@@ -17,7 +17,6 @@ from pipeline.live.camera import State
 from pipeline.live.encode import LiveOptions
 from pipeline.live.metrics import Figure
 from pipeline.live.outlet import FileOutlet, Lane, Outlet, RecordOutlet, StreamOutlet
-from pipeline.live.preview import Page, PreviewOutlet
 from pipeline.live.run import Channel, Live
 from pipeline.live.sound import Sounds, Voiced
 from pipeline.live.window import Window
@@ -28,6 +27,9 @@ from pipeline.rtsp.server import RtspServer
 from pipeline.video import hardware
 from pipeline.video.sink import check_output
 from pipeline.video.uri import redact
+
+if TYPE_CHECKING:
+    from pipeline.live.preview import Page
 
 RECORDS = (".jsonl", ".csv", ".mot")
 
@@ -86,9 +88,7 @@ class Builder:
         stream: StreamOutlet | None = None
         for plan in plans:
             if plan.kind == "page":
-                outlet = PreviewOutlet(channel.name, channel.tuner)
-                self._pages[plan.text].show(outlet)
-                self._add(channel, outlet)
+                self._add(channel, self._pages[plan.text].outlet(channel.name, channel.tuner))
                 continue
             if plan.kind == "window":
                 assert self.window is not None
@@ -125,6 +125,8 @@ class Builder:
 
         def figures() -> list[Figure]:
             return [figure(channel) for channel in self.live.channels]
+
+        from pipeline.live.preview import Page  # its libraries take half a second to import
 
         page = Page(host, port, token, figures, self._tune, self.live.visitors, tls, self.config.live.webrtc)
         self._pages[text] = page

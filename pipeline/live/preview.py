@@ -111,9 +111,12 @@ class Page:
     def where(self) -> str:
         return f"http{'s' * bool(self._tls)}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
-    def show(self, outlet: PreviewOutlet) -> None:
+    def outlet(self, name: str, tuner: Tuner) -> PreviewOutlet:
+        """A place on the page for a camera."""
+        outlet = PreviewOutlet(name, tuner)
         outlet.woken = self._wake
-        self._outlets[outlet.name] = outlet
+        self._outlets[name] = outlet
+        return outlet
 
     def start(self) -> None:
         """Raises BadInput where the address cannot be had."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import secrets
 from collections.abc import Iterable
@@ -34,6 +35,8 @@ def _check(path: Path, overwrite: bool, inputs: Iterable[str | os.PathLike[str]]
                 raise BadInput("the output is the input itself", where, "name another file")
     if path.exists() and not overwrite:
         raise BadInput("the output exists already", where, "--overwrite replaces it")
+    if path.exists() and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise BadInput("the output is write-protected", where, "name another file, or allow writing: chmod u+w")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise BadInput("no permission to write into the output's folder", where)
 
@@ -41,23 +44,66 @@ def _check(path: Path, overwrite: bool, inputs: Iterable[str | os.PathLike[str]]
 class Temporary:
     """An empty hidden file beside the target: written to, then kept (renamed) or dropped.
 
-    Making it shows an unwritable folder before the work starts.
+    It is locked until then, so that a later run can tell what a killed one left from what is still written. Making it
+    shows an unwritable folder before the work starts.
     """
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        stem = os.fsdecode(os.fsencode(target.name)[:200])  # a name holds 255 bytes at most
-        self.path = target.absolute().with_name(f".{stem}.facestream-{secrets.token_hex(4)}.part")
+        head, tail = _hidden(target)
+        self.path = target.absolute().with_name(f"{head}{secrets.token_hex(4)}{tail}")
         try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            self._lock = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except PermissionError:
             raise BadInput("no permission to write into the output's folder", str(target)) from None
         except OSError as e:
             raise BadInput(f"the output cannot be written ({e.strerror})", str(target)) from None
+        _lock(self._lock)
 
     def keep(self) -> None:
         """Give it its name; what had that name before is replaced."""
         os.replace(self.path, self.target)
+        self._unlock()
 
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+
+def sweep(target: Path, dead: bool = True) -> None:
+    """Remove the temporary files that a killed run left of an output. dead: nobody writes it any more; else those
+    that somebody still holds are left alone."""
+    head, tail = _hidden(target)
+    with contextlib.suppress(OSError):
+        for path in target.absolute().parent.iterdir():
+            if path.name.startswith(head) and path.name.endswith(tail) and (dead or _is_left(path)):
+                path.unlink(missing_ok=True)
+
+
+def _hidden(target: Path) -> tuple[str, str]:
+    """How the name of a temporary file begins and ends."""
+    stem = os.fsdecode(os.fsencode(target.name)[:200])  # a name holds 255 bytes at most
+    return f".{stem}.facestream-", ".part"
+
+
+def _lock(file: int) -> bool:
+    """Hold an open file for as long as this process lives. False where another one does, or where that cannot be."""
+    try:
+        fcntl = importlib.import_module("fcntl")  # not on Windows
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, ImportError):
+        return False
+    return True
+
+
+def _is_left(path: Path) -> bool:
+    file = os.open(path, os.O_WRONLY)
+    try:
+        return _lock(file)
+    finally:
+        os.close(file)

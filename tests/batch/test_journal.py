@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.batch.journal import Journal, sweep
+from pipeline.batch.journal import Journal
 from pipeline.batch.manifest import Entry
 from pipeline.errors import BadInput
+from pipeline.video.output import sweep
 
 
 @pytest.fixture(autouse=True)

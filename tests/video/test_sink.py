@@ -423,6 +423,16 @@ def test_a_folder_without_permission_is_refused(info: StreamInfo, folder: Path) 
         refused(barred / "inside" / "out.mp4", "no permission to write", info)
 
 
+def test_an_existing_output_without_permission_is_not_replaced(info: StreamInfo, folder: Path) -> None:
+    out = folder / "out.mp4"
+    out.write_text("mine")
+    out.chmod(0o444)
+    folder.chmod(0o777)
+    with unprivileged(folder):
+        refused(out, "write-protected", info, EncodeOptions(overwrite=True))
+    assert out.read_text() == "mine"
+
+
 def test_an_existing_output_is_replaced_only_when_asked_and_only_at_the_end(clip: Clip, folder: Path) -> None:
     path = clip("plain.mp4")
     out = folder / "out.mp4"
