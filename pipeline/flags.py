@@ -99,7 +99,7 @@ def batching(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--manifest", type=click.Path(path_type=Path), metavar="FILE", help="write what was done, as JSON"
         ),
-        click.option("--workers", type=int, metavar="N", help="processes side by side, 0 = one for two cores"),
+        click.option("--workers", type=int, metavar="N", help="processes side by side, 0 = one a core"),
         click.option("--ray", default="", metavar="ADDRESS", help="a Ray cluster does it: auto, HOST:PORT or local"),
     ):
         command = option(command)

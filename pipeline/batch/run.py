@@ -20,7 +20,7 @@ from pipeline.batch.manifest import Entry
 from pipeline.batch.rows import Rows
 from pipeline.batch.worker import Outcome, Progress, Setup, Task
 from pipeline.config import Config
-from pipeline.cores import half_of_cores
+from pipeline.cores import cores, workers
 from pipeline.errors import BadInput
 from pipeline.flags import detector_of, say
 from pipeline.records import ending_of
@@ -87,6 +87,16 @@ def _dispatcher(batch: Batch, journal: Journal, rows: Rows | None) -> Dispatcher
     return ClusterDispatcher(batch, journal, rows)
 
 
+def _shared_out(config: Config, size: int) -> Config:
+    """The settings for each of `size` workers: what is left to choose of their threads is their part of the cores."""
+    if size < 2:
+        return config
+    part = max(1, cores() // size)
+    encode = config.encode.model_copy(update={"threads": config.encode.threads or part})
+    run = config.run.model_copy(update={"decode_threads": config.run.decode_threads or max(1, part // 2)})
+    return config.model_copy(update={"encode": encode, "run": run})
+
+
 class Dispatcher:
     """Hands out the files to the workers and takes back what became of them."""
 
@@ -96,7 +106,9 @@ class Dispatcher:
         self.codes: list[int] = []
         self.skipped = 0
         key = manifest.fingerprint(batch.config, batch.two_pass)
-        self.setup = Setup(batch.config, batch.two_pass, key, rows.ending if rows is not None else "")
+        self.size = min(len(batch.jobs), batch.workers or workers())
+        config = _shared_out(batch.config, self.size)
+        self.setup = Setup(config, batch.two_pass, key, rows.ending if rows is not None else "")
         self.waiting = list(enumerate(batch.jobs))
         self.crew: list[Hand] = []
 
@@ -107,7 +119,7 @@ class Dispatcher:
             self.codes.append(2)
         with self._table() as table:
             try:
-                for _ in range(self._size()):
+                for _ in range(self.size):
                     self._give(Hand(self.setup), table)
                 while self.crew:
                     self._listen(table)
@@ -115,9 +127,6 @@ class Dispatcher:
                 for hand in self.crew:
                     hand.stop()
                     sweep(Path(hand.output))
-
-    def _size(self) -> int:
-        return min(len(self.waiting), self.batch.workers or half_of_cores())
 
     def _give(self, hand: Hand, table: Board) -> None:
         """The next file that can be worked on, or leave."""

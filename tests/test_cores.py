@@ -1,0 +1,31 @@
+"""How cores are shared out."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline import cores
+from pipeline.batch import run
+from pipeline.config import read
+
+
+def test_workers_need_a_core_and_a_gb_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "cores", lambda: 64)
+    for gb, most in ((0.5, 1), (3.9, 3), (500, 64)):
+        sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": int(gb * 2**18)}
+        monkeypatch.setattr("os.sysconf", sizes.__getitem__)
+        assert cores.workers() == most
+
+
+def test_workers_side_by_side_share_the_threads_that_are_left_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "cores", lambda: 16)
+    free, asked = read(None), read(None, {"encode.threads": 7, "run.decode_threads": 5})
+
+    def threads(size: int, config: run.Config = free) -> tuple[int, int]:
+        shared = run._shared_out(config, size)
+        return shared.encode.threads, shared.run.decode_threads
+
+    assert threads(1) == (0, 0)
+    assert threads(4) == (4, 2)
+    assert threads(100) == (1, 1)
+    assert threads(4, asked) == (7, 5)
