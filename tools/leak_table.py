@@ -155,14 +155,16 @@ def pixels_of(clip: Path, config: Config, detector: Known, smallest: float) -> T
         return measure(clip, out, truth_of(clip), smallest)
 
 
-def deface_of(clip: Path, command: str, smallest: float, cache: Path | None) -> Tally | None:
-    """deface at its defaults, by the pixels; its videos are kept in the cache. None where it loses frames."""
+def deface_of(clip: Path, command: str, scale: str | None, smallest: float, cache: Path | None) -> Tally | None:
+    """deface at its defaults, but for its --scale, by the pixels; its videos are kept in the cache. None where it
+    loses frames."""
     with TemporaryDirectory() as folder:
-        kept = None if cache is None else cache / f"deface-{hashlib.sha256(clip.read_bytes()).hexdigest()[:16]}.mp4"
+        name = f"deface{'' if scale is None else '-' + scale}-{hashlib.sha256(clip.read_bytes()).hexdigest()[:16]}.mp4"
+        kept = None if cache is None else cache / name
         out = kept or Path(folder, "theirs.mp4")
         if not out.is_file():
             part = out.with_name(f"part-{out.name}")
-            cover_with("deface", command, clip, part)
+            cover_with("deface", command, clip, part, ("--scale", scale) if scale else ())
             part.replace(out)
         try:
             return measure(clip, out, truth_of(clip), smallest)
@@ -203,9 +205,10 @@ def row(name: str, r: Leaks, beside: Sequence[Leaks | None] = ()) -> str:
 @click.option("--clips", is_flag=True, help="a row a clip too")
 @click.option("--cache", type=click.Path(path_type=Path), help="folder that keeps what the detector and deface did")
 @click.option("--deface", metavar="PATH", help="deface's executable: a row for it, and one for ours by pixels")
+@click.option("--deface-scale", metavar="WxH", help="its --scale, in place of the picture's own size")
 def table(
     folder: Path, beside: tuple[Path, ...], config_file: Path | None, model: str | None, smallest: float, thin: float,
-    modes: tuple[str, ...], clips: bool, cache: Path | None, deface: str | None,
+    modes: tuple[str, ...], clips: bool, cache: Path | None, deface: str | None, deface_scale: str | None,
 ) -> None:  # fmt: skip
     """Leaks of every mode over all clips of a folder, as a markdown table.
 
@@ -239,7 +242,8 @@ def table(
         show(mode, [leaks_of(film, mode, config, known[film], smallest) for film in every])
     if deface:
         show(PIXELS, [pixels_of(film, base, known[film], smallest) for film in every])
-        show("deface, by its pixels", [deface_of(film, deface, smallest, cache) for film in every])
+        name = f"deface{' --scale ' + deface_scale if deface_scale else ''}, by its pixels"
+        show(name, [deface_of(film, deface, deface_scale, smallest, cache) for film in every])
 
 
 if __name__ == "__main__":

@@ -152,35 +152,50 @@ def bench(
     tool = executable("deface", command) if against else ""
     spent: dict[str, list[Spent]] = defaultdict(list)
     told: dict[str, list[Any]] = defaultdict(list)
+    frames: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
-        settings = Path(folder, "config.json")
+        settings, ours = Path(folder, "config.json"), Path(folder, "config.toml")
         settings.write_text(config.model_dump_json())
+        ours.write_text(_toml(config))
         out = Path(folder, f"out{video.suffix}")
         short = video
         if against and peer_frames:
             short = Path(folder, f"cut{video.suffix}")
             cut_to(video, peer_frames, short)
-        passes = {name: (name, video) for name in ("decode", "copy", "stages", "whole")}
-        passes |= {"cut": ("whole", short)} if short != video else {}
         for turn in range(1, rounds + 1):
-            for name, (which, file) in passes.items():
+            for name in ("decode", "copy", "stages"):
                 progress(f"{turn} of {rounds}: {name}")
-                words = [sys.executable, "-m", "pipeline.measure.stages", which, str(file), str(settings), str(out)]
-                took, said = timed(words)
-                spent[name].append(took)
-                told[name].append(json.loads(said.splitlines()[-1]))
+                words = [sys.executable, "-m", "pipeline.measure.stages", name, str(video), str(settings), str(out)]
+                told[name].append(json.loads(timed(words)[1].splitlines()[-1]))
                 out.unlink(missing_ok=True)
+            for name, file in {"whole": video, "cut": short}.items() if short != video else (("whole", video),):
+                progress(f"{turn} of {rounds}: {name}")
+                words = [sys.executable, "-m", "pipeline", "anonymize", str(file), "-o", str(out), "--quiet"]
+                spent[name].append(timed([*words, "--config", str(ours)])[0])
+                frames[name] = _frames(out)
+                out.unlink()
             for name, words_of_it in against.items():
                 progress(f"{turn} of {rounds}: {name}")
                 took, _ = timed([tool, str(short), "--output", str(out), *words_of_it])
                 spent[name].append(took)
                 out.unlink(missing_ok=True)
-    frames = int(told["whole"][0]["frames"])
-    stages = _stages(told, frames)
+    stages = _stages(told, frames["whole"])
     limit = median(t["cpu_s"] for t in told["copy"])
     peers = {name: _middle(spent[name]) for name in against}
-    cut = (int(told["cut"][0]["frames"]), _middle(spent["cut"])) if "cut" in told else None
-    return Bench(frames, _middle(spent["whole"]), stages, limit, peers, cut, _height(video))
+    cut = (frames["cut"], _middle(spent["cut"])) if "cut" in frames else None
+    return Bench(frames["whole"], _middle(spent["whole"]), stages, limit, peers, cut, _height(video))
+
+
+def _toml(config: Config) -> str:
+    """The settings as a file for --config: TOML writes such values as JSON does."""
+    tables = config.model_dump(mode="json").items()
+    lines = ((f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())) for name, table in tables)
+    return "\n".join(line for table in lines for line in table)
+
+
+def _frames(video: Path) -> int:
+    with av.open(str(video)) as source:
+        return sum(packet.size > 0 for packet in source.demux(video=0))
 
 
 def _height(video: Path) -> int:
@@ -223,7 +238,7 @@ def timed(words: list[str]) -> tuple[Spent, str]:
         cpu_s, wall_s, rss_mb, code = json.loads(told) if told else (0, 0, 0, process.returncode)
         if code:
             last = (err.read().strip() or out.read().strip() or "no message").splitlines()[-1]
-            file = words[4] if "pipeline.measure.stages" in words else Path(words[0]).name
+            file = words[4] if words[0] == sys.executable else Path(words[0]).name
             raise BadInput(f"failed: {last}", file)
         return Spent(cpu_s, wall_s, rss_mb), out.read()
 
@@ -257,11 +272,7 @@ def _pass(name: str, video: str, config: Config, out: Path) -> dict[str, Any]:
     """One pass, in this process. Its own start is no part of cpu_s."""
     if name == "stages":
         return _instrumented(video, config, out)
-    if name == "whole":
-        detector = load(config.detector.model, config.detector.options())
-        report = run_stages(Job(video, out), config, Line(detector, config), progress=False)
-    else:
-        report = run_stages(Job(video, out if name == "copy" else None), config, Nobody(), progress=False)
+    report = run_stages(Job(video, out if name == "copy" else None), config, Nobody(), progress=False)
     return {"frames": report.frames, "cpu_s": report.cpu_s}
 
 
