@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.live.camera import State
+from pipeline.live.state import State
 from tests.servers import Watched
 
 

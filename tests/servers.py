@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.live.camera import Camera, CameraOptions, State, Status
+from pipeline.live.camera import Camera
+from pipeline.live.state import CameraOptions, State, Status
 from pipeline.types import Frame
 from pipeline.video.options import SourceOptions
 from pipeline.video.uri import parse

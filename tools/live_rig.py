@@ -22,11 +22,12 @@ sys.path.insert(0, str(ROOT))
 from engines.detector import load  # noqa: E402
 from pipeline.config import read  # noqa: E402
 from pipeline.live.builder import Builder, Plan  # noqa: E402
-from pipeline.live.camera import Camera, CameraOptions  # noqa: E402
+from pipeline.live.camera import Camera  # noqa: E402
 from pipeline.live.clock import TICK  # noqa: E402
 from pipeline.live.encode import LiveEncoder, LiveOptions  # noqa: E402
 from pipeline.live.outlet import Lane, StreamOutlet  # noqa: E402
 from pipeline.live.run import Live  # noqa: E402
+from pipeline.live.state import CameraOptions  # noqa: E402
 from pipeline.rtsp.server import RtspServer  # noqa: E402
 from pipeline.types import CoveredFrame, Frame, TrackedFrame  # noqa: E402
 from pipeline.video.planes import planes  # noqa: E402

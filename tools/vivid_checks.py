@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import itertools
 
-from pipeline.live.camera import State
+from pipeline.live.state import State
 from pipeline.video.options import SourceOptions
 from tests.servers import Watched, until
 

@@ -34,7 +34,7 @@ from pipeline.types import Box, Frame, TrackedFrame
 from pipeline.video.decode import Decoder
 from pipeline.video.planes import luma_view
 from pipeline.video.sink import check_output
-from pipeline.video.source import best_video
+from pipeline.video.streams import best_video
 from pipeline.video.uri import Kind, parse
 
 # Containers with an index to seek by and times to rely on, and suffixes of those that pieces are put together in.

@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 from pipeline.config import Config
 from pipeline.errors import BadConfig, BadInput
 from pipeline.live import keep
-from pipeline.live.camera import State
 from pipeline.live.encode import LiveOptions
 from pipeline.live.metrics import Figure
 from pipeline.live.outlet import FileOutlet, Lane, Outlet, RecordOutlet, StreamOutlet
 from pipeline.live.run import Channel, Live
 from pipeline.live.sound import Sounds, Voiced
+from pipeline.live.state import State
 from pipeline.live.window import Window
 from pipeline.rtsp.client import PushOptions, Target, target_of
 from pipeline.rtsp.player import Limits

@@ -17,9 +17,9 @@ from pipeline.config import Config
 from pipeline.errors import BadConfig, BadInput
 from pipeline.flags import Size, config_of, covering, detector_of, say, shared
 from pipeline.live.builder import Builder, Plan
-from pipeline.live.camera import CameraOptions, State
 from pipeline.live.encode import check_encoder
 from pipeline.live.run import Channel, Live
+from pipeline.live.state import CameraOptions, State
 from pipeline.video.options import SourceOptions
 from pipeline.video.uri import Kind, Uri, check_file, parse
 

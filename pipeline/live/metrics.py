@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.live.camera import State
+from pipeline.live.state import State
 from pipeline.live.visitor import Visitors
 
 try:

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 from engines.boxes import Array
 from pipeline.errors import BadConfig, BadInput, UserError
-from pipeline.live.camera import State
 from pipeline.live.metrics import Figure, metrics
 from pipeline.live.screen import boxed, encode, shrunk
+from pipeline.live.state import State
 from pipeline.live.tuning import Tuner
 from pipeline.live.visitor import Visitors
 from pipeline.live.webcam import serve

@@ -20,11 +20,12 @@ import numpy as np
 from engines.detector import Detector
 from engines.letterbox import ImageView
 from pipeline.config import Config
-from pipeline.live.camera import Camera, CameraOptions, State, Status
+from pipeline.live.camera import Camera
 from pipeline.live.desk import Asked, Desk, LookFailed
 from pipeline.live.guard import Guard, GuardCounts
 from pipeline.live.outlet import Lane, StreamOutlet
 from pipeline.live.sound import Sound, Voiced
+from pipeline.live.state import CameraOptions, State, Status
 from pipeline.live.tuning import Tuner
 from pipeline.live.visitor import Visitors
 from pipeline.ring import Cancelled, Policy, Ring

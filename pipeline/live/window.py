@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from engines.boxes import Array
 from pipeline.errors import BadConfig, BadInput
-from pipeline.live.camera import State
 from pipeline.live.screen import boxed, shrunk
+from pipeline.live.state import State
 from pipeline.types import CoveredFrame
 from pipeline.video.uri import redact
 

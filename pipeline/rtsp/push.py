@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from pipeline.errors import Refused, UserError
 from pipeline.live.backoff import Backoff
-from pipeline.live.camera import STEADY_S, State
+from pipeline.live.camera import STEADY_S
+from pipeline.live.state import State
 from pipeline.rtsp.client import Connection, PushOptions, reason, target_of
 from pipeline.rtsp.message import Malformed
 from pipeline.rtsp.rtp import Packetizer, Unit

@@ -35,15 +35,12 @@ from pipeline.video.hardware import HARDWARE
 from pipeline.video.output import Temporary, check
 from pipeline.video.picture import duplicate
 from pipeline.video.still import FORMATS, ImageSink
+from pipeline.video.streams import add_side, copied, is_filler
 from pipeline.video.uri import redact
 
 # A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
 _LATE_START_S = 10
-# An AVI names a block size for its sound that makes FFmpeg write constant-rate sound into another, and PyAV cannot
-# clear it. A stream set up for an encoder has none; the encoder never runs.
-_AVI_ENCODERS = {"mp3": "libmp3lame", "ac3": "ac3", "aac": "aac"}
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EFBIG: "the file grew too large", errno.EDQUOT: "over the quota"}
-_KEPT_METADATA = ("language",)  # all else may say who, where and with what
 
 
 class Sink(Protocol):
@@ -145,9 +142,9 @@ class FileSink:
             self._waiting.append(packet)
             return
         stream = self._sides.get(packet.packet.stream_index)
-        if stream is None or _is_filler(packet.packet, stream):
+        if stream is None or is_filler(packet.packet, stream):
             return
-        copy = _copy(packet.packet, stream, self._shift)
+        copy = copied(packet.packet, stream, self._shift)
         if not self._in_order(copy):
             return
         try:
@@ -192,7 +189,7 @@ class FileSink:
         try:
             self._video = add_video(output, self._kind, self._encoder, self._info, picture, self._options)
             for side in self._holdable:
-                self._sides[side.index] = _add_side(output, side, self._kind.format, self._options.keep_metadata)
+                self._sides[side.index] = add_side(output, side, self._kind.format, self._options.keep_metadata)
             self._start_shift(picture)
             self._add_extras(output)
             output.start_encoding()
@@ -288,7 +285,7 @@ class FileSink:
         """Whether the container takes a stream, found out by writing a header into memory."""
         try:
             with av.open(io.BytesIO(), "w", format=self._kind.format) as trial:
-                _add_side(trial, side, self._kind.format, False)
+                add_side(trial, side, self._kind.format, False)
                 trial.start_encoding()
             return True
         except (av.FFmpegError, ValueError):
@@ -303,41 +300,3 @@ class FileSink:
 def _reason(error: Exception) -> str:
     number = getattr(error, "errno", None)
     return _NO_ROOM.get(number or 0) or redact(getattr(error, "strerror", None) or error)
-
-
-def _add_side(
-    output: av.container.OutputContainer, template: av.stream.Stream, kind: str, words: bool
-) -> av.stream.Stream:
-    encoder = None
-    if kind == "avi" and template.codec_context is not None:
-        encoder = _AVI_ENCODERS.get(template.codec_context.codec.canonical_name)
-    stream: av.stream.Stream
-    if encoder is not None and isinstance(template, av.AudioStream):
-        stream = output.add_stream(encoder, rate=template.codec_context.sample_rate, layout=template.layout)
-    else:
-        stream = output.add_stream_from_template(template)
-    kept = words_of(template.metadata.items())
-    stream.metadata.update({key: text for key, text in kept.items() if words or key in _KEPT_METADATA})
-    stream.disposition = template.disposition
-    return stream
-
-
-def _is_filler(packet: Packet, stream: av.stream.Stream) -> bool:
-    """MP4 fills the time between two subtitles with empty ones; its muxer makes them anew."""
-    return packet.size == 2 and stream.type == "subtitle" and stream.codec_context.name == "mov_text"
-
-
-def _copy(packet: Packet, stream: av.stream.Stream, shift: Fraction) -> Packet:
-    """A packet with the same bytes, times and side data for another stream; muxing changes the packet it is given."""
-    copy: Packet = av.Packet(bytes(packet))
-    copy.stream = stream
-    copy.time_base = packet.time_base
-    offset = round(shift / packet.time_base)
-    dts = packet.dts if packet.dts is not None else packet.pts
-    copy.pts = None if packet.pts is None else packet.pts - offset
-    copy.dts = None if dts is None else dts - offset
-    copy.duration = packet.duration
-    copy.is_keyframe = packet.is_keyframe
-    for data in packet.iter_sidedata():
-        copy.set_sidedata(data)
-    return copy

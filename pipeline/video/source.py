@@ -25,6 +25,7 @@ from pipeline.video.extras import Attachment, attachment_of, chapters_of, light_
 from pipeline.video.options import SourceOptions, live_options
 from pipeline.video.picture import display_matrix
 from pipeline.video.still import ImageSource
+from pipeline.video.streams import best_video, clone, is_made_anew
 from pipeline.video.uri import Kind, Uri, check_file, explain, parse
 from pipeline.video.whole import missing_bytes, stamp
 
@@ -157,12 +158,12 @@ class VideoSource:
             if (file := attachment_of(stream)) is not None:
                 self._attachments.append(file)
                 continue
-            if _is_made_anew(stream, self._container, self._options.data):
+            if is_made_anew(stream, self._container, self._options.data):
                 stream.discard = av.stream.Discard.all
                 continue
             if stream.index == self._video.index or stream.type in wanted:
                 try:
-                    self._shelf[stream.index] = _clone(shelf, stream)
+                    self._shelf[stream.index] = clone(shelf, stream)
                     continue
                 except (av.FFmpegError, ValueError):  # no decoder: FFmpeg does not know its parameters either
                     pass
@@ -295,41 +296,6 @@ class VideoSource:
         else:
             return None
         return promised - end if promised - end > slack else None
-
-
-def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStream:
-    """The stream to work on: FFmpeg's own choice, never cover art. Raises BadInput where there is none."""
-    if container.format.name == "tty":  # FFmpeg renders any text file as a film of a terminal
-        raise BadInput("it is text, not a video", uri.shown)
-    attached = av.stream.Disposition.attached_pic
-    films = [stream for stream in container.streams.video if not stream.disposition & attached]
-    if not films:
-        raise BadInput("there is no video stream in it", uri.shown)
-    best = container.streams.best("video")
-    if best not in films:
-        best = max(films, key=lambda film: film.codec_context.width if film.codec_context else 0)
-    assert isinstance(best, av.VideoStream)
-    if best.codec_context is None:
-        raise BadInput("there is no decoder for its video", uri.shown, "convert it with ffmpeg first")
-    return best
-
-
-def _clone(shelf: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
-    clone = shelf.add_stream_from_template(stream, opaque=True)
-    clone.metadata.update(stream.metadata)
-    clone.disposition = stream.disposition
-    if isinstance(stream, av.VideoStream) and isinstance(clone, av.VideoStream) and stream.sample_aspect_ratio:
-        clone.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio  # the container's word beats the codec's
-    return clone
-
-
-def _is_made_anew(stream: av.stream.Stream, container: av.container.InputContainer, words: bool) -> bool:
-    """Data streams that MP4's muxer writes by itself: the chapters' titles, and the time code where words are kept."""
-    if stream.type != "data":
-        return False
-    if getattr(stream, "name", "") == "bin_data" and container.chapters():
-        return True
-    return words and "timecode" in stream.metadata
 
 
 def _seconds(count: int | None, unit: Fraction | None) -> Fraction | None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.live.backoff import Backoff
-from pipeline.live.camera import State
 from pipeline.live.clock import LiveClock
+from pipeline.live.state import State
 from pipeline.video.options import SourceOptions, live_options
 from pipeline.video.uri import parse
 from tests.neighbour import neighbour  # noqa: F401

@@ -43,7 +43,7 @@ from pathlib import Path
 import av
 import pytest
 
-from pipeline.live.camera import State
+from pipeline.live.state import State
 from pipeline.video.pace import Pace
 from tests.hls import Hls, segments
 from tests.live.test_camera import TS

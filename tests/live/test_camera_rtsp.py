@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import pytest
 
-from pipeline.live.camera import State
+from pipeline.live.state import State
 from pipeline.rtsp.rtp import Unit
 from pipeline.rtsp.server import RtspServer
 from pipeline.video.uri import explain, parse

@@ -24,9 +24,9 @@ from pipeline.cli import main
 from pipeline.config import read
 from pipeline.errors import BadInput
 from pipeline.live.builder import Builder, Plan
-from pipeline.live.camera import CameraOptions, State
 from pipeline.live.command import Teller, named
 from pipeline.live.run import Channel, Live
+from pipeline.live.state import CameraOptions, State
 from pipeline.rtsp.server import RtspServer
 from pipeline.video.uri import parse
 from tests.feed import Feed

@@ -16,7 +16,7 @@ import av
 import pytest
 
 from pipeline.errors import BadInput
-from pipeline.live.camera import State
+from pipeline.live.state import State
 from pipeline.rtsp.auth import Gate, answer, digest
 from pipeline.rtsp.client import PushOptions, target_of
 from pipeline.rtsp.push import Pusher

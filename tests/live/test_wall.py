@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.live.camera import Camera, CameraOptions
+from pipeline.live.camera import Camera
+from pipeline.live.state import CameraOptions
 from pipeline.records import RecordSink, read_records
 from pipeline.rtsp.rtp import Unit
 from pipeline.rtsp.server import RtspServer
