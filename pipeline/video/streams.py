@@ -58,7 +58,7 @@ def is_made_anew(stream: av.stream.Stream, container: av.container.InputContaine
 def add_side(
     output: av.container.OutputContainer, template: av.stream.Stream, kind: str, words: bool
 ) -> av.stream.Stream:
-    """A stream for the packets of `template`; kind: the container. words: its tags come along, not only its language."""
+    """A stream for the packets of `template`; kind: the container. words: with all its tags, not only the language."""
     encoder = None
     if kind == "avi" and template.codec_context is not None:
         encoder = _AVI_ENCODERS.get(template.codec_context.codec.canonical_name)
