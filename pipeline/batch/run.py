@@ -107,7 +107,8 @@ class Dispatcher:
         self.skipped = 0
         key = manifest.fingerprint(batch.config, batch.two_pass)
         self.size = min(len(batch.jobs), batch.workers or workers())
-        config = _shared_out(batch.config, self.size)
+        # A cluster's machines have cores of their own, and compare these settings with the key.
+        config = batch.config if batch.ray else _shared_out(batch.config, self.size)
         self.setup = Setup(config, batch.two_pass, key, rows.ending if rows is not None else "")
         self.waiting = list(enumerate(batch.jobs))
         self.crew: list[Hand] = []
