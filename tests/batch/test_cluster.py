@@ -7,12 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.batch.cluster import ClusterDispatcher
+from pipeline.batch.journal import Journal
 from pipeline.batch.manifest import fingerprint, sha256
+from pipeline.batch.run import Batch
 from pipeline.batch.worker import Setup, Task
 from pipeline.cli import main
 from pipeline.config import read
@@ -73,6 +77,14 @@ def as_before(folder: Path, expected: Path) -> None:
             assert sides(folder / name) == sides(expected / name)
         else:
             assert sha256(folder / name) == sha256(expected / name)
+
+
+def test_the_machines_can_compare_the_settings_that_they_get_with_the_key(tmp_path: Path) -> None:
+    jobs = [Job(f"{n}.mp4", tmp_path / f"{n}.mp4") for n in range(9)]
+    batch = Batch(jobs, tmp_path / "out", read(None, {"run.workers": 9}), ray="auto", workers=9)
+    with closing(Journal(batch.output)) as journal:
+        setup = ClusterDispatcher(batch, journal).setup
+    assert fingerprint(setup.config, setup.two_pass) == setup.key
 
 
 @pytest.mark.slow
