@@ -156,7 +156,7 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         settings, ours = Path(folder, "config.json"), Path(folder, "config.toml")
         settings.write_text(config.model_dump_json())
-        ours.write_text(_toml(config))
+        ours.write_text(_toml(config), encoding="utf-8")
         out = Path(folder, f"out{video.suffix}")
         short = video
         if against and peer_frames:
@@ -188,9 +188,11 @@ def bench(
 
 def _toml(config: Config) -> str:
     """The settings as a file for --config: TOML writes such values as JSON does."""
-    tables = config.model_dump(mode="json").items()
-    lines = ((f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())) for name, table in tables)
-    return "\n".join(line for table in lines for line in table)
+    lines = []
+    for name, table in config.model_dump(mode="json").items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+    return "\n".join(lines)
 
 
 def _frames(video: Path) -> int:
