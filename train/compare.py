@@ -76,7 +76,7 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
               help="a shipped model's name or an engine file; may be given again")  # fmt: skip
 @click.option("--peers/--no-peers", default=True, show_default=True, help="beside YuNet and CenterFace")
 @click.option("--zoom", "zooms", multiple=True, type=float, default=(1.0, 0.5), show_default=True)
-@click.option("--threshold", default=0.25, show_default=True)
+@click.option("--threshold", default=DetectorOptions().threshold, show_default=True)
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
