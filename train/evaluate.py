@@ -211,7 +211,9 @@ def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
 @click.option("--soft", is_flag=True, help="merge them by soft-NMS")
 @click.option("--timing", "time_it", is_flag=True, help="ms an image at the paper's four sizes instead")
 @click.option("--images", default=20, show_default=True, help="how many of --data --timing looks at")
-@click.option("--threshold", default=DetectorOptions().threshold, show_default=True, help="score at which misses are counted")
+@click.option(
+    "--threshold", default=DetectorOptions().threshold, show_default=True, help="score at which misses are counted"
+)
 @click.option(
     "--plots", type=click.Path(path_type=Path), help="folder for curves, hardest misses and a sheet of detections"
 )
