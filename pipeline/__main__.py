@@ -11,7 +11,7 @@ import sys
 
 def _no_huge_pages() -> None:
     """x264 asks Linux for pages of 2 MB, which rounds each of its pictures up: 10 MB more at 1080p, and no faster."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
+    with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE of prctl(2)
 
 

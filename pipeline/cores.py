@@ -19,5 +19,5 @@ def half_of_cores() -> int:
 
 def workers() -> int:
     """How many files to work on side by side: one a core, where there is memory for so many."""
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 4.0
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return max(1, min(cores(), int(memory_gb / _WORKER_GB)))

@@ -24,6 +24,7 @@ from pipeline.batch.manifest import Entry
 from pipeline.batch.pieces import Uncut, find_pieces, run_pieces
 from pipeline.batch.run import Dispatcher
 from pipeline.batch.worker import Outcome, Scribe, Setup, Task, do_task
+from pipeline.config import Config
 from pipeline.errors import BadConfig, BadInput
 from pipeline.flags import say
 from pipeline.run import Job, Report, run
@@ -104,6 +105,10 @@ def cover_file(task: Task, setup: Setup) -> Answer:
 
 class ClusterDispatcher(Dispatcher):
     """Hands the files out to a cluster."""
+
+    def _shared_out(self, config: Config) -> Config:
+        """As they are: its machines have cores of their own, and compare the settings with the batch's key."""
+        return config
 
     def work(self) -> None:
         """Until nothing waits and nobody works. An interruption stops all tasks and leaves nothing unfinished."""

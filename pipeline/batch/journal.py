@@ -6,7 +6,6 @@ It lies outside the output folder, in $XDG_STATE_HOME/facestream (~/.local/state
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.batch.manifest import Entry
 from pipeline.errors import BadInput, SinkLost
+from pipeline.video.output import lock
 
 
 class Told(BaseModel):
@@ -48,11 +48,9 @@ class Journal:
         except OSError as e:
             do = "set XDG_STATE_HOME to a folder that can be written"
             raise BadInput(f"the batch's diary cannot be kept ({e.strerror})", str(self.path), do) from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not lock(self._file):
             self._file.close()
-            raise BadInput("another run is at work on this folder", where, "wait for it, or stop it") from None
+            raise BadInput("another run is at work on this folder", where, "wait for it, or stop it")
         self._file.seek(0)
         line = "\n"
         for line in self._file:

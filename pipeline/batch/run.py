@@ -87,16 +87,6 @@ def _dispatcher(batch: Batch, journal: Journal, rows: Rows | None) -> Dispatcher
     return ClusterDispatcher(batch, journal, rows)
 
 
-def _shared_out(config: Config, size: int) -> Config:
-    """The settings for each of `size` workers: what is left to choose of their threads is their part of the cores."""
-    if size < 2:
-        return config
-    part = max(1, cores() // size)
-    encode = config.encode.model_copy(update={"threads": config.encode.threads or part})
-    run = config.run.model_copy(update={"decode_threads": config.run.decode_threads or max(1, part // 2)})
-    return config.model_copy(update={"encode": encode, "run": run})
-
-
 class Dispatcher:
     """Hands out the files to the workers and takes back what became of them."""
 
@@ -107,11 +97,18 @@ class Dispatcher:
         self.skipped = 0
         key = manifest.fingerprint(batch.config, batch.two_pass)
         self.size = min(len(batch.jobs), batch.workers or workers())
-        # A cluster's machines have cores of their own, and compare these settings with the key.
-        config = batch.config if batch.ray else _shared_out(batch.config, self.size)
-        self.setup = Setup(config, batch.two_pass, key, rows.ending if rows is not None else "")
+        self.setup = Setup(self._shared_out(batch.config), batch.two_pass, key, rows.ending if rows is not None else "")
         self.waiting = list(enumerate(batch.jobs))
         self.crew: list[Hand] = []
+
+    def _shared_out(self, config: Config) -> Config:
+        """The settings for each worker: what is left to choose of their threads is their part of the cores."""
+        if self.size < 2:
+            return config
+        part = max(1, cores() // self.size)
+        encode = config.encode.model_copy(update={"threads": config.encode.threads or part})
+        run = config.run.model_copy(update={"decode_threads": config.run.decode_threads or max(1, part // 2)})
+        return config.model_copy(update={"encode": encode, "run": run})
 
     def work(self) -> None:
         """Until nothing waits and nobody works. An interruption stops all workers and leaves nothing unfinished."""

@@ -162,13 +162,14 @@ def bench(
         if against and peer_frames:
             short = Path(folder, f"cut{video.suffix}")
             cut_to(video, peer_frames, short)
+        jobs = {"whole": video} | ({"cut": short} if short != video else {})
         for turn in range(1, rounds + 1):
             for name in ("decode", "copy", "stages"):
                 progress(f"{turn} of {rounds}: {name}")
                 words = [sys.executable, "-m", "pipeline.measure.stages", name, str(video), str(settings), str(out)]
                 told[name].append(json.loads(timed(words)[1].splitlines()[-1]))
                 out.unlink(missing_ok=True)
-            for name, file in {"whole": video, "cut": short}.items() if short != video else (("whole", video),):
+            for name, file in jobs.items():
                 progress(f"{turn} of {rounds}: {name}")
                 words = [sys.executable, "-m", "pipeline", "anonymize", str(file), "-o", str(out), "--quiet"]
                 spent[name].append(timed([*words, "--config", str(ours)])[0])

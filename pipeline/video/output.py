@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
+import fcntl
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO, Any
 
 from pipeline.errors import BadInput
 
@@ -53,26 +54,21 @@ class Temporary:
         head, tail = _hidden(target)
         self.path = target.absolute().with_name(f"{head}{secrets.token_hex(4)}{tail}")
         try:
-            self._lock = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            self._held = open(self.path, "xb")  # noqa: SIM115  it stays open, and locked, until the file is whole
         except PermissionError:
             raise BadInput("no permission to write into the output's folder", str(target)) from None
         except OSError as e:
             raise BadInput(f"the output cannot be written ({e.strerror})", str(target)) from None
-        _lock(self._lock)
+        lock(self._held)
 
     def keep(self) -> None:
         """Give it its name; what had that name before is replaced."""
         os.replace(self.path, self.target)
-        self._unlock()
+        self._held.close()
 
     def drop(self) -> None:
         self.path.unlink(missing_ok=True)
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._lock = -1
+        self._held.close()
 
 
 def sweep(target: Path, dead: bool = True) -> None:
@@ -91,19 +87,16 @@ def _hidden(target: Path) -> tuple[str, str]:
     return f".{stem}.facestream-", ".part"
 
 
-def _lock(file: int) -> bool:
-    """Hold an open file for as long as this process lives. False where another one does, or where that cannot be."""
+def lock(file: IO[Any]) -> bool:
+    """Hold an open file until it is closed, or this process ends. False where another one holds it, or where that
+    cannot be."""
     try:
-        fcntl = importlib.import_module("fcntl")  # not on Windows
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (OSError, ImportError):
+    except OSError:
         return False
     return True
 
 
 def _is_left(path: Path) -> bool:
-    file = os.open(path, os.O_WRONLY)
-    try:
-        return _lock(file)
-    finally:
-        os.close(file)
+    with path.open("ab") as file:
+        return lock(file)
