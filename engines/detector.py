@@ -19,16 +19,17 @@ from engines.types import Detections, HostPicture
 
 WEIGHTS = Path(__file__).parent / "weights"
 Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see `load`
+RISE = 0.16  # by default, what is asked of a large face more than of a small one: see Detections.believed
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
-    """threshold: faces with a lower score are not returned. nms_iou: of two boxes that overlap more,
+    """threshold: faces with a lower score are not returned (see RISE, too). nms_iou: of two boxes that overlap more,
     the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime. backend: one of
     BACKENDS, what runs the model."""
 
-    threshold: float = 0.25
+    threshold: float = 0.18
     nms_iou: float = 0.3
     threads: int = 1
     backend: str = "file"
@@ -39,6 +40,11 @@ class Detector(ABC):
 
     def __init__(self, options: DetectorOptions) -> None:
         self.options = options
+
+    @property
+    def least(self) -> float:
+        """The score under which nothing is returned now."""
+        return self.options.threshold
 
     @abstractmethod
     def infer(self, images: Array) -> tuple[F32, F32]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from engines.boxes import F32, Array
+from engines.boxes import F32, Array, Bool, area_xyxy
+
+SMALL, LARGE = 24.0, 72.0  # sides in the detector's input between which a face needs more and more of a score
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,23 @@ class Detections:
 
     def at_least(self, score: float) -> Detections:
         """Those with at least this score."""
-        sure = self.scores >= score
-        return Detections(self.xyxy[sure], self.scores[sure])
+        return self._only(self.scores >= score)
+
+    def believed(self, threshold: float, rise: float, scale: float) -> Detections:
+        """Those whose score is high enough for their size: `threshold` up to SMALL px in the detector's input, `rise`
+        more from LARGE px on, evenly in the side's logarithm between.
+
+        What a small net takes for a face in vain is large, and small faces have low scores: docs/training-log.md, 14.
+        scale: pixels of the detector's input for one of the boxes' pixels.
+        """
+        if not rise or not len(self):
+            return self.at_least(threshold)
+        side = np.sqrt(np.maximum(area_xyxy(self.xyxy), 1e-9)) * scale
+        share = np.clip(np.log(side / SMALL) / math.log(LARGE / SMALL), 0, 1)
+        return self._only(self.scores >= threshold + rise * share)
+
+    def _only(self, which: Bool) -> Detections:
+        return Detections(self.xyxy[which], self.scores[which])
 
     @staticmethod
     def none() -> Detections:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 
-from engines.detector import Backend, DetectorOptions
+from engines.detector import RISE, Backend, DetectorOptions
 from pipeline.errors import BadConfig, BadInput
 from pipeline.regions import region
 from pipeline.types import XYXY
@@ -61,10 +61,12 @@ class DetectorConfig(Section):
     model: str = "plainS"
     backend: Backend = "file"
     size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
-    threshold: float = Field(0.25, gt=0, lt=1)
+    threshold: float = Field(0.18, gt=0, lt=1)
+    rise: float = Field(RISE, ge=0, lt=1)
     nms_iou: float = Field(0.3, gt=0, le=1)
     threads: int = Field(1, ge=1, le=256)
     every: Annotated[int | str, PlainValidator(_every)] = 2
+    fine: int = Field(4, ge=1, le=100)
 
     def options(self) -> DetectorOptions:
         return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend)

@@ -14,6 +14,7 @@ from pipeline.types import Box, BoxState, Frame, TrackedFrame
 from pipeline.video.planes import luma_view
 from pipeline.watch import Watch
 
+ON_S = 0.4  # seconds for which faces move on where the detector is blind, before they are held at their places
 LUMA = 640  # the longer side of the brightness by which cuts are found and faces followed
 
 
@@ -34,6 +35,7 @@ class Line:
         self.tracked_scene = 0  # the same as the tracker knows it
         self.same: dict[int, int] = {}  # scenes that go on with an earlier one of the tracker's
         self.was_held = False  # was the last frame one in which faces are held
+        self.blind_s = 0.0  # for how long the detector has been blind
         self.held_s = 0.0  # how long the tracker's clock stood still
         self.last_s: float | None = None
         self.seen: set[int] = set()  # tracks that were seen at the last look
@@ -47,7 +49,8 @@ class Line:
         found = self.eye.look(frame, cut)
         if found is not None:
             found = whole(found, frame.size)
-        blind = self.watch.blind(luma, found, self.config.sure)
+        telling = found if self.eye.fine or found else None  # a coarse look that finds nobody says nothing
+        blind = self.watch.blind(luma, telling, self.config.sure)
         affine = self.motion.look(luma, frame.size) if self.motion is not None else None
         boxes = self.tracker.update(
             found,
@@ -55,6 +58,7 @@ class Line:
             frame.size,
             None if cut else affine,
             self._tracked_scene(cut, blind),
+            self.eye.fine,
         )
         if found is not None:
             self.eye.again = self._unsteady(boxes)
@@ -78,11 +82,13 @@ class Line:
 
     def _clock(self, time_s: float | None, blind: bool) -> float | None:
         """The tracker's time. It stands still while the detector is blind and faces are to be held, so that they
-        neither move on nor are forgotten."""
+        neither move on nor are forgotten; but not at first: faces that move go on for a moment, as they would."""
         if time_s is None:
             return None
-        if blind and self.config.blind == "hold" and self.last_s is not None:
-            self.held_s += max(0.0, time_s - self.last_s)
+        step = 0.0 if self.last_s is None else max(0.0, time_s - self.last_s)
+        self.blind_s = self.blind_s + step if blind else 0.0
+        if self.config.blind == "hold" and self.blind_s > ON_S:
+            self.held_s += step
         self.last_s = time_s
         return time_s - self.held_s
 

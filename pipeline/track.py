@@ -30,6 +30,7 @@ POSITION_NOISE, SPEED_NOISE = 1 / 20, 1 / 160
 TICK_S = 1 / 30
 LONGEST_S = 1.0  # a longer time between two frames is taken as this one: a prediction over more is worth nothing
 SMALL, LARGE = 20.0, 80.0  # sides in pixels between which the buffer falls from full to none
+BELIEVED = 0.35  # score from which a face that lies only near a track's place is taken for that one
 TOUCH = 0.01  # IoU from which two detections touch
 EAGER_S = 0.25  # seconds after a cut in which a face is believed at first sight: all are new there
 # A track. seen_s: when it was last detected, by the tracker's clock; look: in which look of the detector that was;
@@ -135,12 +136,14 @@ class Tracker:
         size: tuple[int, int],
         affine: Array | None = None,
         scene: int = 0,
+        fine: bool = True,
     ) -> tuple[Box, ...]:
         """All faces of the frame at time_s: first every detection, in order, then the tracks that were not seen.
 
         detections: in pixels of the displayed picture, finite; None when the detector did not look at
         this frame. time_s: seconds, None if unknown (one tick after the last). size: width and height of
-        the picture. affine: the camera's motion from the frame before, [2, 3] in pixels (see Motion).
+        the picture. affine: the camera's motion from the frame before, [2, 3] in pixels (see Motion). fine: could this
+        look find the smallest faces? One that could not says nothing of those that it did not find.
 
         scene: a cut is where this number changes (see Cuts). No track goes on over it, and for EAGER_S
         a face is believed at first sight. A cut may still turn out to be a flash, so in its first frame
@@ -152,7 +155,7 @@ class Tracker:
         boxes = [] if detections is None else self._observe(detections)
         observed = (self.tracks["look"] == self.looks) & (detections is not None)
         boxes += self._coast(step, size, observed)
-        self._forget(observed, looked=detections is not None)
+        self._forget(observed, looked=detections is not None and fine)
         return tuple(boxes)
 
     def _advance(self, time_s: float | None) -> float:
@@ -231,6 +234,7 @@ class Tracker:
             near = iou_xyxy(self._buffered(boxes), self._buffered(tracks))
             better = scores > scores[:, None]
             alone: Bool = ((iou_xyxy(boxes, boxes) > TOUCH) & better).sum(1) == 0
+            alone &= scores >= BELIEVED
             _assign(owner, alone, known, near, config.match_iou)
             _assign(owner, np.ones(len(boxes), bool), here & ~known, near, config.match_iou)
         return owner

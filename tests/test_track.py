@@ -108,6 +108,26 @@ def test_a_doubtful_detection_continues_a_track() -> None:
     assert (box.id, box.state) == (1, BoxState.OBSERVED)
 
 
+def test_a_doubtful_box_that_only_lies_near_is_another_face() -> None:
+    """A slip of the detector beside a face that was missed must not take its cover along."""
+    tracker = Tracker(TrackerConfig())
+    for i in range(6):
+        tracker.update(found(square(100, 100)), i / 30, SIZE)
+    boxes = tracker.update(found(square(125, 115, score=0.3)), 6 / 30, SIZE)
+    assert {b.id: b.state for b in boxes} == {1: BoxState.COASTED, 2: BoxState.OBSERVED}
+    boxes = tracker.update(found(square(125, 115, score=0.6)), 7 / 30, SIZE)
+    assert [b.id for b in boxes if b.state is BoxState.OBSERVED] == [1]
+
+
+def test_a_look_that_is_not_fine_makes_nothing_forgotten() -> None:
+    for fine in (False, True):
+        tracker = Tracker(TrackerConfig())
+        tracker.update(found(square(100, 100, 20, 0.3)), 0.0, SIZE)
+        tracker.update(found(), 1 / 30, SIZE, fine=fine)
+        boxes = tracker.update(found(square(101, 100, 20, 0.3)), 2 / 30, SIZE)
+        assert [b.id for b in boxes] == [2 if fine else 1]
+
+
 def test_frames_that_are_not_looked_at_keep_their_faces() -> None:
     tracker = Tracker(TrackerConfig())
     for i in range(30):

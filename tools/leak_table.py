@@ -27,6 +27,7 @@ from engines.detector import WEIGHTS, Detector, load
 from engines.letterbox import ImageView
 from engines.types import Detections
 from pipeline.config import Config, changed, read
+from pipeline.detect import coarse
 from pipeline.errors import BadInput
 from pipeline.measure.against import cover_with
 from pipeline.measure.leaks import LeakMeter, read_truth
@@ -81,21 +82,29 @@ class Known(Detector):
 
     def lose(self, clip: Path, size: tuple[int, int], share: float) -> None:
         """Lose a share of all that is in the clip's frames, and all that is in bursts of eight frames, at random but
-        always the same, whichever of the frames will be looked at."""
-        random, burst, viewer = np.random.default_rng(0), 0, Viewer()
+        always the same, whichever of the frames will be looked at, and how."""
+        random, other = np.random.default_rng(0), np.random.default_rng(1)
+        burst, fine, small = 0, Viewer(), Viewer()
         reader = open_source(str(clip), SourceOptions())
         reader.open()
         try:
             for frame in reader.items():
                 if not isinstance(frame, Frame):
                     continue
-                view = viewer.view(frame, size)
+                view = fine.view(frame, size)
                 found = self._one(view)
                 burst = 8 if not burst and random.random() < 0.01 else max(0, burst - 1)
-                kept = (random.random(len(found)) >= share) & (not burst)
-                self.lost[_key(view)] = Detections(found.xyxy[kept], found.scores[kept])
+                self._lose_of(view, found, (random.random(len(found)) >= share) & (not burst))
+                view = small.view(frame, coarse(size))
+                if _key(view) in self.lost:  # the picture is as small as that
+                    continue
+                found = self._one(view)
+                self._lose_of(view, found, (other.random(len(found)) >= share) & (not burst))
         finally:
             reader.close()
+
+    def _lose_of(self, view: ImageView, found: Detections, kept: Array) -> None:
+        self.lost[_key(view)] = Detections(found.xyxy[kept], found.scores[kept])
 
     def save(self) -> None:
         if self.cache is None or len(self.raw) == self.saved:

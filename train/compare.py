@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from engines.command import finish
-from engines.detector import Detector, DetectorOptions, load
+from engines.detector import RISE, Detector, DetectorOptions, load
 from engines.types import Detections
 from train.data import Labelled
 from train.evaluate import false_scores, measure, misses
@@ -22,8 +22,9 @@ from train.wider import read_validation
 class Row:
     """One detector at one zoom. Shares are in 0..1; the keys of `missed` are sizes in pixels of the input.
 
-    false_alarms: an image, at the threshold. fair: the score at which it has `alarms` an image, and missed_fair what
-    it misses there, so that detectors whose scores mean different things can be compared.
+    missed, false_alarms (an image): at the threshold, of our own detectors with what is asked of large faces. fair:
+    the score at which it has `alarms` an image, and missed_fair what it misses there, so that detectors whose scores
+    mean different things can be compared.
     """
 
     detector: str
@@ -42,8 +43,10 @@ def score_at(found: list[Detections], images: list[Labelled], alarms: float) -> 
     return float(np.nextafter(scores[allowed], 2)) if len(scores) > allowed else 0.0
 
 
-def look(name: str, detector: Detector, images: list[Labelled], zoom: float, threshold: float, alarms: float) -> Row:
-    result, _, found = measure(detector, {"all": images}, Show(zoom=zoom), threshold)
+def look(
+    name: str, detector: Detector, images: list[Labelled], zoom: float, threshold: float, rise: float, alarms: float
+) -> Row:
+    result, _, found = measure(detector, {"all": images}, Show(zoom=zoom), threshold, rise=rise)
     there = [item for item in images if item.path.is_file()]
     fair = score_at(found, there, alarms)
     return Row(
@@ -77,12 +80,13 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
 @click.option("--peers/--no-peers", default=True, show_default=True, help="beside YuNet and CenterFace")
 @click.option("--zoom", "zooms", multiple=True, type=float, default=(1.0, 0.5), show_default=True)
 @click.option("--threshold", default=DetectorOptions().threshold, show_default=True)
+@click.option("--rise", default=RISE, show_default=True, help="what large faces need more, of our detectors alone")
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 def command(
     data: Path, models: tuple[str, ...], peers: bool, zooms: tuple[float, ...], threshold: float,
-    alarms: float, threads: int, as_json: bool,
+    rise: float, alarms: float, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Look at every validation image with each detector; AP, misses by size, false alarms."""
     from engines.peers import PEERS, load_peer
@@ -91,7 +95,11 @@ def command(
     detectors = {Path(name).stem: load(name, options) for name in models}
     detectors |= {name: load_peer(name, options) for name in (PEERS if peers else ())}
     images = list(read_validation(data).values())[-1]
-    rows = [look(name, d, images, zoom, threshold, alarms) for zoom in zooms for name, d in detectors.items()]
+    rows = [
+        look(name, d, images, zoom, threshold, 0.0 if name in PEERS else rise, alarms)
+        for zoom in zooms
+        for name, d in detectors.items()
+    ]
     print(json.dumps([asdict(row) for row in rows]) if as_json else table(rows, threshold, alarms))
 
 

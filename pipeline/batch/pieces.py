@@ -59,10 +59,14 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was found in a picture, and a sum over its brightness."""
+    """What was found in a picture by a fine and by a coarse look, and a sum over its brightness.
+
+    coarse: None where all looks are fine ones.
+    """
 
     sum: int
-    found: Detections
+    fine: Detections
+    coarse: Detections | None
 
 
 class Crew(Protocol):
@@ -125,15 +129,14 @@ def _decoded(packets: Iterator[Any], decoder: Decoder) -> Iterator[Frame]:
 
 
 def detect_piece(source: str, piece: Piece, config: Config) -> dict[int, Seen]:
-    """What is in each picture of a piece, by pts. All are looked at: which ones count is told by the whole."""
-    every = DetectorConfig.model_validate(config.detector.model_dump() | {"every": 1})
-    eye = Eye(_detector(config.detector), every)
+    """What is in each picture of a piece, by pts. All are looked at, in both ways: which ones count is told by the
+    whole."""
+    eye = Eye(_detector(config.detector), config.detector)
     rows: dict[int, Seen] = {}
     for frame in frames(source, piece, config.run.decode_threads):
         assert frame.pts is not None
-        found = eye.look(frame)
-        assert found is not None
-        rows[frame.pts] = Seen(_sum(frame), found)
+        fine = eye.see(frame, True)
+        rows[frame.pts] = Seen(_sum(frame), fine, eye.see(frame, False) if eye.fine_every > 1 else None)
     return rows
 
 
@@ -183,7 +186,7 @@ class Recalled(Eye):
         super().__init__(nobody, config)
         self._rows, self._seen = rows, dict[int, Seen]()
 
-    def _see(self, frame: Frame) -> Detections:
+    def see(self, frame: Frame, fine: bool) -> Detections:
         assert frame.pts is not None
         while (seen := self._seen.get(frame.pts)) is None:
             more = next(self._rows, None)
@@ -192,7 +195,7 @@ class Recalled(Eye):
             self._seen = more
         if seen.sum != _sum(frame):
             raise Uncut(f"the picture at {frame.pts} is another one in its piece")
-        return seen.found
+        return seen.fine if fine or seen.coarse is None else seen.coarse
 
 
 @dataclass(slots=True)

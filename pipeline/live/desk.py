@@ -159,6 +159,10 @@ class Asked(PlanesDetector):
     def takes_planes(self) -> bool:  # type: ignore[override]
         return self.desk.detector.takes_planes
 
+    @property
+    def least(self) -> float:
+        return self.desk.threshold if self.threshold is None else self.threshold
+
     def infer(self, images: object) -> tuple[object, object]:  # type: ignore[override]
         raise NotImplementedError("it is asked for whole pictures")
 

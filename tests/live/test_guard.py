@@ -94,7 +94,7 @@ def test_all_is_well(moody: Moody) -> None:
 @pytest.mark.parametrize("lookahead", [0, 3])
 def test_a_threshold_that_was_lowered_holds_from_the_next_frame_on(moody: Moody, lookahead: int) -> None:
     def unsure(images: Sequence[ImageView]) -> list[Detections]:
-        found = Detections(np.array([[38, 38, 62, 62]], np.float32), np.array([0.2], np.float32))
+        found = Detections(np.array([[38, 38, 62, 62]], np.float32), np.array([0.15], np.float32))
         return [found.at_least(moody.options.threshold) for _ in images]
 
     moody.detect = unsure  # type: ignore[method-assign]
@@ -102,7 +102,7 @@ def test_a_threshold_that_was_lowered_holds_from_the_next_frame_on(moody: Moody,
     before = [t for n in range(10) for t in line.push(frame(n))] + line.flush()
     line._asked.threshold = 0.1
     after = [t for n in range(10, 14) for t in line.push(frame(n))] + line.flush()
-    assert all(raw(t) for t in before[:5]), "a score of 0.2 is none of a face by default"
+    assert all(raw(t) for t in before[:5]), "a score of 0.15 is none of a face by default"
     assert [t.frame.index for t in after] == [10, 11, 12, 13]
     assert not any(raw(t) for t in after)
 

@@ -29,7 +29,7 @@ def test_more_may_be_covered_and_the_start_come_back() -> None:
     assert isinstance(tuner.coverer, Anonymizer)
     assert (tuner.coverer.config.hide, tuner.coverer.config.scale) == ("solid", 2.0)
     assert tuner.boxes
-    tuner.change({"hide": "pixelate", "scale": 1.4, "threshold": 0.25, "mode": "cover"})
+    tuner.change({"hide": "pixelate", "scale": 1.4, "threshold": 0.18, "mode": "cover"})
     assert tuner.now == tuner.start
 
 
@@ -78,9 +78,9 @@ def test_bare_faces_only_where_the_run_was_started_so() -> None:
 def test_a_detector_with_a_threshold_of_its_own_keeps_it() -> None:
     tuner = Tuner(config(live__change="any"), adjustable=False)
     with pytest.raises(BadConfig):
-        tuner.change({"threshold": 0.2})
+        tuner.change({"threshold": 0.1})
     tuner.change({"threshold": 0.6})
-    assert tuner.choices["threshold"][0] == 0.25
+    assert tuner.choices["threshold"][0] == 0.18
 
 
 def test_an_image_hides_as_much_as_solid(tmp_path: Any) -> None:
