@@ -19,7 +19,7 @@ from engines.types import Detections, HostPicture
 
 WEIGHTS = Path(__file__).parent / "weights"
 Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see `load`
-RISE = 0.16  # by default, what is asked of a large face more than of a small one: see Detections.believed
+RISE = 0.14  # by default, what is asked of a large face more than of a small one: see Detections.believed
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 
@@ -29,7 +29,7 @@ class DetectorOptions:
     the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime. backend: one of
     BACKENDS, what runs the model."""
 
-    threshold: float = 0.18
+    threshold: float = 0.2
     nms_iou: float = 0.3
     threads: int = 1
     backend: str = "file"

@@ -61,7 +61,7 @@ class DetectorConfig(Section):
     model: str = "plainS"
     backend: Backend = "file"
     size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
-    threshold: float = Field(0.18, gt=0, lt=1)
+    threshold: float = Field(0.2, gt=0, lt=1)
     rise: float = Field(RISE, ge=0, lt=1)
     nms_iou: float = Field(0.3, gt=0, le=1)
     threads: int = Field(1, ge=1, le=256)

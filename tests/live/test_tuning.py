@@ -29,7 +29,7 @@ def test_more_may_be_covered_and_the_start_come_back() -> None:
     assert isinstance(tuner.coverer, Anonymizer)
     assert (tuner.coverer.config.hide, tuner.coverer.config.scale) == ("solid", 2.0)
     assert tuner.boxes
-    tuner.change({"hide": "pixelate", "scale": 1.4, "threshold": 0.18, "mode": "cover"})
+    tuner.change({"hide": "pixelate", "scale": 1.4, "threshold": 0.2, "mode": "cover"})
     assert tuner.now == tuner.start
 
 
@@ -80,7 +80,7 @@ def test_a_detector_with_a_threshold_of_its_own_keeps_it() -> None:
     with pytest.raises(BadConfig):
         tuner.change({"threshold": 0.1})
     tuner.change({"threshold": 0.6})
-    assert tuner.choices["threshold"][0] == 0.18
+    assert tuner.choices["threshold"][0] == 0.2
 
 
 def test_an_image_hides_as_much_as_solid(tmp_path: Any) -> None:
