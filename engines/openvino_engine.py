@@ -13,7 +13,7 @@ from engines.errors import BadConfig, EngineMismatch
 class OpenVinoDetector(Detector):
     """A model written by `build_engine.py --backend openvino`: NAME.xml with NAME.bin beside it.
 
-    Compiled once for each shape of input that comes; a video has one.
+    Compiled once for each shape of input that comes; a video has two, for fine and for coarse looks.
     """
 
     def __init__(self, path: Path, options: DetectorOptions) -> None:

@@ -68,7 +68,7 @@ class Eye:
         return before is not None and frame.time_s is not None and frame.time_s - before > SLOW_S
 
     def see(self, frame: Frame, fine: bool) -> Detections:
-        """Faces in pixels of the displayed frame, whoever's turn it is. fine: in full size."""
+        """Faces in pixels of the displayed frame, whichever frame's turn it is. fine: in full size."""
         if isinstance(self.detector, PlanesDetector) and self.detector.takes_planes:
             picture = host_picture(frame, self.size)
             if picture is not None:
