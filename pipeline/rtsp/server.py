@@ -55,6 +55,7 @@ class RtspServer:
         self.connections: set[Player] = set()
         self.refused = 0  # connections beyond the limit
         self._loop = asyncio.new_event_loop()
+        self._over = asyncio.Event()  # not the loop's stop(): between two runs of it that would be lost
         self._thread: threading.Thread | None = None
         self._waiting = 0
         self.udp: UdpPair | None = None
@@ -89,7 +90,7 @@ class RtspServer:
         """Close every connection and end the thread."""
         if self._thread is None or not self._thread.is_alive():
             return
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join(5)
 
     def send(self, mount: Mount, unit: Unit) -> None:
@@ -111,11 +112,14 @@ class RtspServer:
     def _run(self, listener: socket.socket) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_until_complete(self._open(listener))
-            self._loop.run_forever()
+            self._loop.run_until_complete(self._until_over(listener))
         finally:
             self._loop.run_until_complete(self._close())
             self._loop.close()
+
+    async def _until_over(self, listener: socket.socket) -> None:
+        await self._open(listener)
+        await self._over.wait()
 
     async def _open(self, listener: socket.socket) -> None:
         handshake = self.limits.idle_s if self.tls else None

@@ -397,6 +397,15 @@ def test_a_port_in_use_says_so() -> None:
         server.mount("door")
 
 
+def test_a_server_may_be_stopped_as_soon_as_it_was_started() -> None:
+    for _ in range(200):
+        server = RtspServer("127.0.0.1", 0)
+        server.start()
+        server.stop()
+        assert server._thread is not None
+        assert not server._thread.is_alive()
+
+
 def test_a_late_player_sees_a_picture_at_once() -> None:
     """With a key picture every ten seconds, it must be made for whom begins to watch."""
     with serving() as (server, _, feed):

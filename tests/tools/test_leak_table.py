@@ -93,7 +93,7 @@ def test_the_cache_belongs_to_a_clip_a_model_a_size_and_a_threshold(tmp_path: Pa
     for n, clip in enumerate(clips):
         clip.write_bytes(bytes([n]))
     flags: list[dict[str, object]] = [
-        {}, {"detector.size": (640, 384)}, {"detector.threshold": 0.2}, {"detector.model": "plainXS16"}
+        {}, {"detector.size": (640, 384)}, {"detector.threshold": 0.3}, {"detector.model": "plainXS16"}
     ]  # fmt: skip
     files = {cache_of(clip, read(None, f), tmp_path / "cache") for clip in clips for f in flags}
     assert len(files) == 8
