@@ -14,7 +14,9 @@ from pipeline.types import Box, BoxState, Frame, TrackedFrame
 from pipeline.video.planes import luma_view
 from pipeline.watch import Watch
 
-ON_S = 0.4  # seconds for which faces move on where the detector is blind, before they are held at their places
+# For how long faces move on where the detector is blind, before they are held at their places: seconds, and the share
+# of the time for which a missing face is covered at all, so that none is let go before.
+ON_S, ON_SHARE = 0.4, 0.6
 LUMA = 640  # the longer side of the brightness by which cuts are found and faces followed
 
 
@@ -87,7 +89,7 @@ class Line:
             return None
         step = 0.0 if self.last_s is None else max(0.0, time_s - self.last_s)
         self.blind_s = self.blind_s + step if blind else 0.0
-        if self.config.blind == "hold" and self.blind_s > ON_S:
+        if self.config.blind == "hold" and self.blind_s > min(ON_S, ON_SHARE * self.config.coast_s):
             self.held_s += step
         self.last_s = time_s
         return time_s - self.held_s

@@ -64,6 +64,14 @@ def test_faces_stay_covered_for_as_long_as_nothing_can_be_seen(why: str) -> None
     assert not let_go[110].boxes
 
 
+@pytest.mark.parametrize("coast_s", [0.1, 0.3])
+def test_faces_are_held_however_short_a_missing_one_is_covered(coast_s: float) -> None:
+    settings = {"tracker.lookahead": 0, "tracker.coast_s": coast_s, "detector.every": 1}
+    line = Line(Sees(range(60, 120)), read(None, settings))
+    out = [d for i in range(130) for d in line.push(Frame(i, i, Fraction(1, 30), picture(False)))]
+    assert all(len(t.boxes) == 2 for t in out)
+
+
 def test_faces_that_move_go_on_for_a_moment_when_all_are_lost() -> None:
     """Eight frames of a detector's fault: held where they were seen last, faces that walk would be open by the end."""
     line = Line(Sees(), read(None, {"tracker.lookahead": 0, "tracker.motion": False}))
