@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import cv2
 import numpy as np
 
 from engines.boxes import F32, Array
@@ -82,15 +81,10 @@ class Detector(ABC):
     def _finish(self, xyxy: F32, scores: F32, image: ImageView) -> Detections:
         """Threshold, suppress, and scale to the picture's own pixels."""
         sure = scores >= self.options.threshold  # also drops NaN
-        xyxy, scores = xyxy[sure], scores[sure]
-        if not len(scores):
-            return Detections.none()
-        xywh: Any = np.concatenate([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]], 1).astype(np.float64)
-        ranks: Any = scores
-        keep = np.asarray(cv2.dnn.NMSBoxes(xywh, ranks, 0.0, self.options.nms_iou), np.intp).reshape(-1)
+        found = Detections(xyxy[sure], scores[sure]).apart(self.options.nms_iou)
         h, w = image.rgb.shape[:2]
         scale = np.array([image.width / w, image.height / h] * 2, np.float32)
-        return Detections(xyxy[keep] * scale, scores[keep])
+        return Detections(found.xyxy * scale, found.scores)
 
 
 class PlanesDetector(Detector):

@@ -6,7 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.boxes import F32, Array, Bool, area_xyxy
 
@@ -45,7 +47,15 @@ class Detections:
         share = np.clip(np.log(side / SMALL) / math.log(LARGE / SMALL), 0, 1)
         return self._only(self.scores >= threshold + rise * share)
 
-    def _only(self, which: Bool) -> Detections:
+    def apart(self, iou: float) -> Detections:
+        """The better one of any two that overlap by more than this, best first (greedy NMS)."""
+        if not len(self):
+            return self
+        xywh: Any = np.concatenate([self.xyxy[:, :2], self.xyxy[:, 2:] - self.xyxy[:, :2]], 1).astype(np.float64)
+        ranks: Any = self.scores
+        return self._only(np.asarray(cv2.dnn.NMSBoxes(xywh, ranks, 0.0, iou), np.intp).reshape(-1))
+
+    def _only(self, which: Bool | NDArray[np.intp]) -> Detections:
         return Detections(self.xyxy[which], self.scores[which])
 
     @staticmethod

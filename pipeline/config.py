@@ -66,7 +66,7 @@ class DetectorConfig(Section):
     nms_iou: float = Field(0.3, gt=0, le=1)
     threads: int = Field(1, ge=1, le=256)
     every: Annotated[int | str, PlainValidator(_every)] = 2
-    fine: int = Field(4, ge=1, le=100)
+    fine: int = Field(8, ge=1, le=100)
 
     def options(self) -> DetectorOptions:
         return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend)

@@ -1,14 +1,21 @@
-"""When and at which size the detector looks at a frame."""
+"""When the detector looks at a frame, and at what of it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
+from engines.boxes import Array
 from engines.detector import Detector, PlanesDetector
+from engines.letterbox import fit
 from engines.types import Detections
 from pipeline.config import DetectorConfig
+from pipeline.sheet import sheet_of
 from pipeline.types import Frame
 from pipeline.video.planes import Viewer, host_picture
 
-COARSE = 2 / 3  # of the detector's input to each side, for the looks between those in full size
+COARSE = 2 / 3  # of the detector's input to each side, for the whole picture where a sheet would have more pixels
 EAGER = 5  # frames after a cut that are all looked at: every face there is new
 CALM = 0.25  # share of its own side by which a face may move between two looks
 SLOW_S = 0.06  # frames that come with longer gaps are all looked at, unless every 3rd or fewer were asked for
@@ -20,47 +27,84 @@ def coarse(size: tuple[int, int]) -> tuple[int, int]:
     return round(COARSE * size[0]), round(COARSE * size[1])
 
 
+def _nowhere() -> Array:
+    return np.zeros((0, 4))
+
+
 class Eye:
     """Looks at every N-th frame, and at all of them after a cut; with 2 also where they come slowly. With `auto` at
     every second one while the faces are calm.
 
-    With 2 and `auto` the looks are fine ones, in full size, at every `fine`-th frame, after a cut, and where a second
-    opinion is asked for (`again`). Those between them are coarse: they find the larger faces, which move by more
-    pixels, at half the cost, and what a fine look finds is covered before it as well. A detector on a card, to which
-    all sizes cost the same, looks in full size only.
+    With 2 and `auto`, looks see the whole picture in full size at every `fine`-th frame and after a cut. Those between
+    see a sheet of the places where faces are known to be (see sheet.py); where these are so many that a coarse look at
+    the whole picture has fewer pixels, it is that. A face that is new between two fine looks is found by the next one
+    and covered before it, as far back as the output waits: so they are at most half of that apart (`lag`, frames). A
+    detector on a card, to which all sizes cost the same, looks in full size only.
     """
 
-    def __init__(self, detector: Detector, config: DetectorConfig) -> None:
+    def __init__(self, detector: Detector, config: DetectorConfig, lag: int = 15) -> None:
         self.detector, self.size, self.rise = detector, config.size, config.rise
         self.viewers = {True: Viewer(), False: Viewer()}  # for fine and coarse looks
         on_card = isinstance(detector, PlanesDetector) and detector.takes_planes
-        self.fine_every = config.fine if config.every in (2, "auto") and not on_card else 1
-        self.fine = True  # the last look
-        self._fine_at: int | None = None  # the frame of the last fine look that succeeded
+        apart = min(config.fine, lag // 2 + 1)
+        self.fine_every = apart if config.every in (2, "auto") and not on_card else 1
+        self.fine = True  # the last look could find all known faces, the smallest too
+        self.whole = True  # it saw the whole picture
+        self._fine_at: int | None = None  # the frame of the last fine look at the whole picture that succeeded
         self.auto = config.every == "auto"
         self.every = 1 if config.every == "auto" else int(config.every)
         self.last: int | None = None  # the frame that was looked at last
         self._before_s: float | None = None  # the time of the frame before
         self.eager = 0  # frames before this one are all looked at
         self.again = False  # the next frame is looked at, unless every 3rd or fewer were asked for
-        self.known = -1  # the newest frame that was looked at, or was to be and that failed
+        self.known = -1  # the newest frame of which the whole was looked at, or was to be and that failed
 
-    def look(self, frame: Frame, cut: bool = False) -> Detections | None:
-        """Faces in pixels of the displayed frame, or None when this frame is not looked at."""
+    def look(
+        self, frame: Frame, cut: bool = False, places: Callable[[], Array] = _nowhere, ends: bool = False
+    ) -> Detections | None:
+        """Faces in pixels of the displayed frame, or None when this frame is not looked at.
+
+        cut: a new scene begins. places: tells where faces should be, xyxy [N, 4] in pixels of the displayed frame.
+        ends: the scene's last frame, which is looked at as a whole: what came since the last such look is found by no
+        later one.
+        """
         if cut:
             self.eager = frame.index + EAGER
-        hurried = self._slow(frame) or self.again
-        eager = frame.index < self.eager or (hurried and self.every <= 2)
-        doubtful, self.again = self.again, False
-        if self.last is not None and frame.index - self.last < self.every and not eager:
+        slow = self._slow(frame)
+        eager = frame.index < self.eager or ((slow or self.again) and self.every <= 2)
+        self.again = False
+        ends = ends and self.fine_every > 1
+        if self.last is not None and frame.index - self.last < self.every and not eager and not ends:
             return None
-        self.last = self.known = frame.index
-        due = self._fine_at is None or frame.index - self._fine_at >= self.fine_every
-        self.fine = due or doubtful or frame.index < self.eager
-        found = self.see(frame, self.fine)
-        if self.fine:
+        self.last = frame.index
+        # Where frames come slowly faces move further in each: looks see the whole picture then, and more are fine ones.
+        apart = (self.fine_every + 1) // 2 if slow else self.fine_every
+        due = self._fine_at is None or frame.index - self._fine_at >= apart
+        if due or ends or frame.index < self.eager:
+            found = self._look_at_all(frame, True)
             self._fine_at = frame.index
-        return found
+            return found
+        found = None if slow else self._look_there(frame, places())
+        return self._look_at_all(frame, False) if found is None else found
+
+    def _look_at_all(self, frame: Frame, fine: bool) -> Detections:
+        self.known, self.fine, self.whole = frame.index, fine, True
+        return self.see(frame, fine)
+
+    def _look_there(self, frame: Frame, places: Array) -> Detections | None:
+        """What is found at these places; None where to look at all of a coarse picture is less work."""
+        size = frame.size
+        scale = fit(*size, *self.size)[0] / size[0]
+        width, height = fit(*size, *coarse(self.size))
+        sheet = sheet_of(places, size, scale, width * height)
+        if sheet is None:
+            return None
+        self.fine, self.whole = bool(sheet.cuts), False
+        if not sheet.cuts:
+            return Detections.none()
+        found = self.detector.detect([sheet.view(frame)])[0]
+        found = sheet.back(found, size, self.detector.options.nms_iou)
+        return found.believed(self.detector.least, self.rise, scale)
 
     def _slow(self, frame: Frame) -> bool:
         """Has it been long since the frame before, for a face that moves."""

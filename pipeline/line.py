@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from engines.boxes import Array
 from engines.detector import Detector
 from pipeline.config import Config
 from pipeline.cuts import Cuts
@@ -20,14 +23,32 @@ ON_S, ON_SHARE = 0.4, 0.6
 LUMA = 640  # the longer side of the brightness by which cuts are found and faces followed
 
 
+@dataclass(frozen=True, slots=True)
+class Glanced:
+    """A frame whose scene is known. luma, scale: see luma_view. affine: the camera's motion since the frame before,
+    None also where a new scene begins. cut: one begins."""
+
+    frame: Frame
+    luma: Array
+    scale: float
+    scene: int
+    affine: Array | None
+    cut: bool
+
+
 class Line:
     """Detect, track, look ahead.
 
     guess_s: seconds for which a face stays covered after it was seen last, where the tracker remembers it longer.
+
+    A frame waits for the next one before it is looked at, where that tells what is done: see `Eye.look`, ends. Not with
+    a camera (live), which must not be later for it.
     """
 
-    def __init__(self, detector: Detector, config: Config, guess_s: float | None = None) -> None:
-        self.eye = Eye(detector, config.detector)
+    def __init__(self, detector: Detector, config: Config, guess_s: float | None = None, live: bool = False) -> None:
+        self.eye = Eye(detector, config.detector, config.tracker.lookahead)
+        self.waits = not live and self.eye.fine_every > 1
+        self.next: Glanced | None = None  # that waits for the one after it
         self.tracker = Tracker(config.tracker)
         self.cuts = Cuts()
         self.watch = Watch()
@@ -48,18 +69,27 @@ class Line:
         luma, scale = luma_view(frame, LUMA)
         scene = self.cuts.look(luma)
         cut, self.scene = scene != self.scene, scene
-        found = self.eye.look(frame, cut)
+        affine = self.motion.look(luma, frame.size) if self.motion is not None else None
+        now = Glanced(frame, luma, scale, scene, None if cut else affine, cut)
+        if not self.waits:
+            return self._push(now)
+        last, self.next = self.next, now
+        return [] if last is None else self._push(last, ends=cut)
+
+    def _push(self, now: Glanced, ends: bool = False) -> list[TrackedFrame]:
+        """A frame whose turn it is. ends: its scene does."""
+        frame = now.frame
+        found = self.eye.look(frame, now.cut, lambda: self.tracker.ahead(frame.time_s, now.affine), ends)
         if found is not None:
             found = whole(found, frame.size)
         telling = found if self.eye.fine or found else None  # a coarse look that finds nobody says nothing
-        blind = self.watch.blind(luma, telling, self.config.sure)
-        affine = self.motion.look(luma, frame.size) if self.motion is not None else None
+        blind = self.watch.blind(now.luma, telling, self.config.sure)
         boxes = self.tracker.update(
             found,
             self._clock(frame.time_s, blind),
             frame.size,
-            None if cut else affine,
-            self._tracked_scene(cut, blind),
+            now.affine,
+            self._tracked_scene(now, blind),
             self.eye.fine,
         )
         if found is not None:
@@ -69,7 +99,7 @@ class Line:
             boxes = (*boxes, everything(frame))
         tracked = TrackedFrame(self._held(frame), boxes)
         self.lookahead.known = self.eye.known
-        return [settled(t) for t in self.lookahead.push(tracked, luma, scale, scene, None if cut else affine)]
+        return [settled(t) for t in self.lookahead.push(tracked, now.luma, now.scale, now.scene, now.affine)]
 
     def _unsteady(self, boxes: tuple[Box, ...]) -> bool:
         """Told of the tracks at each look: is one new, or one missing that was there at the last look? Faces that were
@@ -94,13 +124,13 @@ class Line:
         self.last_s = time_s
         return time_s - self.held_s
 
-    def _tracked_scene(self, cut: bool, blind: bool) -> int:
+    def _tracked_scene(self, now: Glanced, blind: bool) -> int:
         """The scene's number for the tracker, to which the light going out or on again is no cut: held faces stay."""
         held = blind and self.config.blind == "hold"
-        if cut and (held or self.was_held):
-            self.same[self.scene] = self.tracked_scene
+        if now.cut and (held or self.was_held):
+            self.same[now.scene] = self.tracked_scene
         self.was_held = held
-        self.tracked_scene = self.same.get(self.scene, self.scene)
+        self.tracked_scene = self.same.get(now.scene, now.scene)
         return self.tracked_scene
 
     def _held(self, frame: Frame) -> Frame:
@@ -108,7 +138,9 @@ class Line:
         return frame
 
     def flush(self) -> list[TrackedFrame]:
-        return [settled(t) for t in self.lookahead.flush()]
+        last, self.next = self.next, None
+        done = [] if last is None else self._push(last, ends=True)
+        return done + [settled(t) for t in self.lookahead.flush()]
 
 
 def everything(frame: Frame) -> Box:

@@ -99,6 +99,12 @@ class Kalman:
             value + gain_p * error, speed + gain_s * error, pp * (1 - gain_p), ps * (1 - gain_p), ss - gain_s * ps
         )  # fmt: skip
 
+    def spread(self) -> Array:
+        """Two standard deviations of each box's place, in its longer sides, [N]."""
+        value, _, pp, _, _ = self.table
+        spread: Array = 2 * np.sqrt(pp[:, :2].max(1, initial=0.0)) / value[:, 2:].max(1, initial=1e-9)
+        return spread
+
     def xyxy(self) -> Array:
         """The boxes, [N, 4]."""
         value = self.table[0]
@@ -157,6 +163,18 @@ class Tracker:
         boxes += self._coast(step, size, observed)
         self._forget(observed, looked=detections is not None and fine)
         return tuple(boxes)
+
+    def ahead(self, time_s: float | None, affine: Array | None = None) -> Array:
+        """Where faces should be in a coming frame, xyxy [N, 4], grown with their uncertainty: those that would be covered
+        there unseen, and such that were seen once. affine: the camera's motion up to there, as in `update`."""
+        step = TICK_S if time_s is None or self.time_s is None else max(0.0, time_s - self.time_s)
+        which = (self.tracks["scene"] == self.scene) & (self.clock - self.tracks["seen_s"] <= self.config.coast_s)
+        soon = Kalman()
+        soon.table = self.filters.table[:, which]
+        soon.predict(min(step, LONGEST_S), np.zeros(soon.table.shape[1], bool))
+        if affine is not None:
+            soon.warp(affine)
+        return grow_xyxy(soon.xyxy(), 1 + np.clip(soon.spread(), 0, 1))
 
     def _advance(self, time_s: float | None) -> float:
         """Seconds since the last frame. A time that is missing or jumps back counts as a tick."""
@@ -266,9 +284,7 @@ class Tracker:
         index = np.flatnonzero(~observed & (unseen - step <= self.config.coast_s) & inside & self._sure())
         if not len(index):
             return []
-        value, _, pp, _, _ = self.filters.table[:, index]
-        spread = 2 * np.sqrt(pp[:, :2].max(1)) / value[:, 2:].max(1)
-        grown = grow_xyxy(corners[index], 1 + np.clip(spread, 0, 0.5))
+        grown = grow_xyxy(corners[index], 1 + np.clip(self.filters.spread()[index], 0, 0.5))
         left = self.tracks[index]
         rows = zip(left["id"].tolist(), grown.tolist(), left["score"].tolist(), strict=True)
         return [Box(track, xyxy(box), score, BoxState.COASTED) for track, box, score in rows]

@@ -24,8 +24,8 @@ class LiveEye(Eye):
     looked: True, False when this frame was not to be looked at, None when it was and that failed.
     """
 
-    def __init__(self, asked: Asked, config: DetectorConfig, seldom: int) -> None:
-        super().__init__(asked, config)
+    def __init__(self, asked: Asked, config: DetectorConfig, seldom: int, lag: int) -> None:
+        super().__init__(asked, config, lag)
         self.seldom = seldom
         self.looked: bool | None = False
         self.trouble = ""
