@@ -32,7 +32,7 @@ class Detections:
 
     def at_least(self, score: float) -> Detections:
         """Those with at least this score."""
-        return self._only(self.scores >= score)
+        return self.where(self.scores >= score)
 
     def believed(self, threshold: float, rise: float, scale: float) -> Detections:
         """Those whose score is high enough for their size: `threshold` up to SMALL px in the detector's input, `rise`
@@ -45,7 +45,7 @@ class Detections:
             return self.at_least(threshold)
         side = np.sqrt(np.maximum(area_xyxy(self.xyxy), 1e-9)) * scale
         share = np.clip(np.log(side / SMALL) / math.log(LARGE / SMALL), 0, 1)
-        return self._only(self.scores >= threshold + rise * share)
+        return self.where(self.scores >= threshold + rise * share)
 
     def apart(self, iou: float) -> Detections:
         """The better one of any two that overlap by more than this, best first (greedy NMS)."""
@@ -53,9 +53,10 @@ class Detections:
             return self
         xywh: Any = np.concatenate([self.xyxy[:, :2], self.xyxy[:, 2:] - self.xyxy[:, :2]], 1).astype(np.float64)
         ranks: Any = self.scores
-        return self._only(np.asarray(cv2.dnn.NMSBoxes(xywh, ranks, 0.0, iou), np.intp).reshape(-1))
+        return self.where(np.asarray(cv2.dnn.NMSBoxes(xywh, ranks, 0.0, iou), np.intp).reshape(-1))
 
-    def _only(self, which: Bool | NDArray[np.intp]) -> Detections:
+    def where(self, which: Bool | NDArray[np.intp]) -> Detections:
+        """Some of them, by a mask or by their numbers."""
         return Detections(self.xyxy[which], self.scores[which])
 
     @staticmethod

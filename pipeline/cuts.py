@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from engines.boxes import Array
+from pipeline.video.planes import shrunk
 
 SIZE = (64, 36)
 BINS = 32
@@ -28,7 +29,7 @@ class Glance:
 
 def glance(luma: Array) -> Glance:
     """luma: uint8 [h, w], any size."""
-    small = cv2.GaussianBlur(cv2.resize(luma, SIZE, interpolation=cv2.INTER_AREA), (5, 5), 0).astype(np.float32)
+    small = cv2.GaussianBlur(shrunk(luma, *SIZE), (5, 5), 0).astype(np.float32)
     counts = cv2.calcHist([small], [0], None, [BINS], [0, 256]).ravel()
     return Glance(small, counts / counts.sum())
 

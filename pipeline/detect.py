@@ -27,7 +27,8 @@ def coarse(size: tuple[int, int]) -> tuple[int, int]:
     return round(COARSE * size[0]), round(COARSE * size[1])
 
 
-def _nowhere() -> Array:
+def nowhere() -> Array:
+    """No places."""
     return np.zeros((0, 4))
 
 
@@ -60,7 +61,7 @@ class Eye:
         self.known = -1  # the newest frame of which the whole was looked at, or was to be and that failed
 
     def look(
-        self, frame: Frame, cut: bool = False, places: Callable[[], Array] = _nowhere, ends: bool = False
+        self, frame: Frame, cut: bool = False, places: Callable[[], Array] = nowhere, ends: bool = False
     ) -> Detections | None:
         """Faces in pixels of the displayed frame, or None when this frame is not looked at.
 

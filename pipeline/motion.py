@@ -9,6 +9,8 @@ from engines.boxes import Array
 
 WIDTH = 320  # pixels of the longer side at which the flow is measured
 CELL = 24  # pixels of the squares of which each lends a corner: some 90 of them
+FOLLOWED, KEPT = 3, 0.8  # corners are found anew at every so many pictures, and where no such share of them is left
+STEPS, EXACT = 10, 0.03  # of the flow, at most: steps, and pixels by which the last one may have changed it
 CORNER = 1e-4  # least eigenvalue of the gradients' covariance from which something is a corner
 LEAST = 12  # corners without which nothing is said
 QUIET = 1.0  # grey levels; a picture whose pixels differ by less on average has not moved
@@ -25,6 +27,8 @@ class Motion:
 
     def __init__(self) -> None:
         self.last: Array | None = None  # the small picture to which the next one is compared
+        self.corners: Array | None = None  # its corners, as far as they are known
+        self.followed = 0  # pictures through which they were followed
 
     def look(self, luma: Array, size: tuple[int, int]) -> Array | None:
         """The affine, float64 [2, 3], that takes points of the picture before to their place in this one.
@@ -41,27 +45,40 @@ class Motion:
         small = cv2.resize(luma, (width, height), interpolation=cv2.INTER_AREA)
         last, self.last = self.last, small
         if last is None or last.shape != small.shape:
+            self.corners = None
             return None
         if float(cv2.norm(last, small, cv2.NORM_L1)) < QUIET * small.size:
             self.last = last
             return None
-        before, after = _flow(last, small)
-        if len(before) < LEAST:
-            return None
-        if (np.abs(after - before).max(1) < STILL).mean() >= STANDING:
+        corners = self._corners_of(last)
+        before, after = _flow(last, small, corners)
+        if len(before) >= LEAST and (np.abs(after - before).max(1) < STILL).mean() >= STANDING:
             self.last = last
+            return None
+        inside = after[((after >= 0) & (after < (width, height))).all(1)]
+        self.corners = inside.astype(np.float32) if len(inside) > KEPT * len(corners) else None
+        if len(before) < LEAST:
             return None
         # Points are pixel centres, and a centre lies half a pixel from its pixel's corner.
         step = np.array([size[0] / width, size[1] / height])
         return _fit((before + 0.5) * step, (after + 0.5) * step, np.array(size), FIT * float(step.max()))
 
+    def _corners_of(self, last: Array) -> Array:
+        """The corners of the picture before: those that were followed into it, now and then found anew."""
+        self.followed += 1
+        if self.corners is None or self.followed >= FOLLOWED:
+            self.corners, self.followed = _corners(last), 0
+        return self.corners
 
-def _flow(before: Array, after: Array) -> tuple[Array, Array]:
-    """Corners of one picture and where they are in the other, float64 [N, 2] each, as pixel centres."""
-    corners = _corners(before)
+
+def _flow(before: Array, after: Array, corners: Array) -> tuple[Array, Array]:
+    """Corners of one picture, float32 [N, 2], as far as they are found in the other one, and where they are there:
+    float64 [N, 2] each, as pixel centres."""
     if not len(corners):
         return corners, corners
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, corners.copy(), winSize=(15, 15), maxLevel=3)
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, corners, corners.copy(), winSize=(15, 15), maxLevel=3, criteria=(3, STEPS, EXACT)
+    )
     good = found.ravel() > 0
     return corners[good].astype(np.float64), moved[good].astype(np.float64)
 

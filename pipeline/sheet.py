@@ -34,6 +34,10 @@ class CutOut:
     width: int
     height: int
 
+    @property
+    def scale(self) -> float:
+        return self.width / (self.region[2] - self.region[0])
+
     def shows(self, box: list[float], more: float, size: tuple[int, int]) -> bool:
         """Is a box, with so much around it as far as the picture goes, inside."""
         left, top, right, bottom = self.region
@@ -79,7 +83,7 @@ class Sheet:
         kept = inside.any(1) & ((over <= OVER) | at_edge).all(1)
         scale = (region[:, 2:] - region[:, :2]) / (place[:, 2:] - place[:, :2])
         xyxy = (found.xyxy - np.tile(place[:, :2], 2)) * np.tile(scale, 2) + np.tile(region[:, :2], 2)
-        return Detections(xyxy[kept], found.scores[kept]).apart(nms_iou)
+        return Detections(xyxy, found.scores).where(kept).apart(nms_iou)
 
 
 def sheet_of(boxes: Array, size: tuple[int, int], scale: float, most: float) -> Sheet | None:
@@ -93,7 +97,7 @@ def sheet_of(boxes: Array, size: tuple[int, int], scale: float, most: float) -> 
     for box in sorted(boxes.tolist(), key=lambda box: (box[0] - box[2]) * (box[3] - box[1])):  # the largest first
         side = max(box[2] - box[0], box[3] - box[1], 1.0)
         shown = min(scale, LARGEST / side)
-        if any(c.width >= AS_FINE * shown * (c.region[2] - c.region[0]) and c.shows(box, WITHIN * side, size) for c in cuts):
+        if any(c.scale >= AS_FINE * shown and c.shows(box, WITHIN * side, size) for c in cuts):
             continue
         if (cut := _cut_out(box, max(AROUND * side, LEAST / shown), size, shown)) is None:
             continue

@@ -15,6 +15,7 @@ from engines.types import Detections, HostPicture
 from pipeline.config import read
 from pipeline.detect import EAGER, SELDOM, Eye
 from pipeline.types import Frame
+from tests.mark import Stripes, striped
 
 PICTURE = av.VideoFrame(64, 32, "yuv420p")
 
@@ -92,48 +93,105 @@ def test_auto_looks_more_seldom_the_calmer_the_faces_and_never_beyond_the_look_a
     assert {b - a for a, b in pairwise(seen)} == {step}
 
 
-def shown(every: int | str, fine: int, count: int, cut: int = -1, again: int = -1) -> list[tuple[int, int]]:
-    """The frames that are looked at, and the height in which: 32 in full size, 20 in two thirds of it."""
-    detector = Nobody(DetectorOptions())
-    settings = {"detector.every": every, "detector.fine": fine, "detector.size": (64, 32)}
-    eye = Eye(detector, read(None, settings).detector)
-    seen = []
+SIZE = (640, 320)
+FACE = np.array([[200.0, 100, 232, 132]])
+CROWD = np.array([[x, y, x + 40, y + 40] for x in range(0, 640, 80) for y in range(0, 320, 80)], float)
+
+
+def shown(
+    count: int, places: np.ndarray = FACE, cut: int = -1, again: int = -1, ends: int = -1, lag: int = 15,
+    step: Fraction = Fraction(1, 30), **more: object,
+) -> str:  # fmt: skip
+    """What each frame is looked at: F all of it in full size, C coarsely, S a sheet, - not at all."""
+    detector = Stripes()
+    eye = Eye(
+        detector, read(None, {"detector.size": SIZE} | {f"detector.{k}": v for k, v in more.items()}).detector, lag
+    )
+    picture, seen = striped(None, SIZE), ""
     for i in range(count):
         eye.again = i == again
-        if eye.look(Frame(i, i, Fraction(1, 30), PICTURE), i == cut) is not None:
-            assert eye.fine == (detector.shown[0] == 32)
-            seen.append((i, detector.shown[0]))
+        before = len(detector.shown)
+        found = eye.look(Frame(i, i, step, picture), i == cut, lambda: places, i == ends)
+        if len(detector.shown) == before:
+            seen += "-"
+            assert found is None or (not eye.fine and not eye.whole and not len(found))
+            continue
+        width, height, sheet = detector.shown[-1]
+        kind = "S" if sheet else "F" if (width, height) == SIZE else "C"
+        assert kind != "C" or (width, height) == (426, 212)
+        assert (eye.fine, eye.whole) == (kind != "C", kind != "S")
+        assert eye.known == i or kind == "S"
+        seen += kind
     return seen
 
 
-def test_looks_between_those_in_full_size_are_coarse() -> None:
-    assert shown(2, 4, 10) == [(0, 32), (2, 20), (4, 32), (6, 20), (8, 32)]
-    assert shown("auto", 3, 5) == [(0, 32), (1, 20), (2, 20), (3, 32), (4, 20)]
-    assert shown(2, 1, 5) == [(0, 32), (2, 32), (4, 32)]
-    assert {height for every in (1, 3) for _, height in shown(every, 4, 10)} == {32}
+def test_between_looks_at_the_whole_picture_known_faces_are_looked_at_on_a_sheet() -> None:
+    assert shown(18) == "F-S-S-S-F-S-S-S-F-"
+    assert shown(6, fine=3, every="auto") == "FSSFSS"
+    assert shown(6, fine=1) == "F-F-F-"
+    assert shown(8, every=1) == "F" * 8
+    assert shown(8, every=3) == "F--F--F-"
 
 
-def test_a_cut_and_a_second_opinion_are_looked_at_in_full_size() -> None:
-    assert shown(2, 100, 12, cut=6) == [(0, 32), (2, 20), (4, 20), *((i, 32) for i in range(6, 6 + EAGER))]
-    assert shown(2, 4, 10, again=3) == [(0, 32), (2, 20), (3, 32), (5, 20), (7, 32), (9, 20)]
+def test_where_a_sheet_would_be_larger_the_whole_picture_is_looked_at_coarsely() -> None:
+    assert shown(10, CROWD) == "F-C-C-C-F-"
 
 
-def test_a_fine_look_that_failed_is_still_due() -> None:
-    detector = Nobody(DetectorOptions())
-    eye = Eye(detector, read(None, {"detector.size": (64, 32)}).detector)
-    frames = [Frame(i, i, Fraction(1, 30), PICTURE) for i in range(8)]
-    for frame in frames[:4]:
-        eye.look(frame)
+def test_where_nobody_is_known_nothing_is_looked_at_until_the_next_whole_picture() -> None:
+    assert shown(10, np.zeros((0, 4))) == "F-------F-"
+
+
+def test_a_cut_and_an_end_are_looked_at_as_a_whole_and_a_second_opinion_comes_from_a_sheet() -> None:
+    assert shown(14, cut=5) == "F-S-S" + "F" * EAGER + "-S-S"
+    assert shown(10, again=3) == "F-SS-S-S-F"  # due at 8, which is not looked at
+    assert shown(10, ends=3) == "F-SF-S-S-S"
+    assert shown(10, ends=3, every=1) == "F" * 10
+    assert shown(10, ends=5, every=3) == "F--F--F--F"
+
+
+def test_whole_looks_are_at_most_half_of_the_wait_apart() -> None:
+    assert shown(9, lag=5) == "F-S-F-S-F"
+    assert shown(7, lag=1) == "F-F-F-F"
+
+
+def test_frames_that_come_slowly_are_all_looked_at_as_a_whole() -> None:
+    assert shown(10, step=Fraction(1, 10)) == "FCCCFCCCFC"
+
+
+def test_a_whole_look_that_failed_is_still_due() -> None:
+    detector = Stripes()
+    eye = Eye(detector, read(None, {"detector.size": SIZE}).detector)
+    picture = striped(None, SIZE)
+    frames = [Frame(i, i, Fraction(1, 30), picture) for i in range(12)]
+    for frame in frames[:8]:
+        eye.look(frame, places=lambda: FACE)
 
     def broken(images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
         raise RuntimeError
 
     works, detector.detect = detector.detect, broken  # type: ignore[method-assign]
     with pytest.raises(RuntimeError):
-        eye.look(frames[4])
+        eye.look(frames[8], places=lambda: FACE)
     detector.detect = works  # type: ignore[method-assign]
-    assert eye.look(frames[6]) is not None
-    assert detector.shown[0] == 32
+    assert eye.look(frames[10], places=lambda: FACE) is not None
+    assert detector.shown[-1] == (*SIZE, False)
+
+
+def test_what_a_sheet_shows_is_found_in_the_pictures_pixels() -> None:
+    """In a picture twice as large as what the detector sees."""
+    detector = Stripes()
+    eye = Eye(detector, read(None, {"detector.size": SIZE}).detector)
+    box = (600, 300, 700, 420)
+    picture = striped(box, (1280, 640))
+    whole, _, there = (
+        eye.look(Frame(i, i, Fraction(1, 30), picture), places=lambda: np.array([box]) + 9) for i in range(3)
+    )
+    assert detector.shown[-1][2]
+    assert whole is not None
+    assert there is not None
+    for found in (whole, there):
+        assert len(found) == 1
+        assert np.abs(found.xyxy[0] - box).max() < 9
 
 
 @pytest.mark.parametrize("layout", ["yuv420p", "yuv444p"])  # planes that it takes, and such that are a view before

@@ -17,6 +17,7 @@ from pipeline.cover import Anonymizer
 from pipeline.line import Line
 from pipeline.types import BoxState, Frame, TrackedFrame
 from pipeline.video.planes import planes
+from tests.mark import Stripes, striped
 
 TWO = np.array([[20, 20, 50, 60], [90, 30, 120, 70]], np.float32)
 
@@ -195,7 +196,7 @@ class Told(Sees):
 def test_a_cut_ends_the_tracks() -> None:
     detector = Told()
     detector.now = np.array([[100, 60, 140, 110]])
-    line = Line(detector, read(None, {"tracker.lookahead": 2}))
+    line = Line(detector, read(None, {"tracker.lookahead": 2, "detector.fine": 1}))
     out = [t for i in range(20) for t in line.push(Frame(i, i, Fraction(1, 30), still(int(i >= 10))))] + line.flush()
     assert [[b.id for b in t.boxes] for t in out] == [[1]] * 10 + [[2]] * 10
 
@@ -242,7 +243,7 @@ def test_what_leaves_is_rounded_as_records_hold_it() -> None:
 def test_calm_faces_are_looked_at_seldom_and_a_new_scene_at_once() -> None:
     """`auto`: every second frame while nothing moves; five in a row after a cut at frame 31."""
     detector = Sees()
-    line = Line(detector, read(None, {"detector.every": "auto"}))
+    line = Line(detector, read(None, {"detector.every": "auto", "detector.fine": 1}))
     looks = []
     for i in range(45):
         before = detector.count
@@ -267,7 +268,7 @@ def test_the_next_frame_too_is_looked_at_when_a_face_is_new_or_missing(
 ) -> None:
     detector = Told()
     detector.score = score
-    line = Line(detector, read(None, {}))
+    line = Line(detector, read(None, {"detector.fine": 1}))
     seen = []
     for i in range(12):
         detector.now = np.zeros((0, 4)) if i in missed else TWO
@@ -297,3 +298,25 @@ def test_frames_without_a_time_are_taken_as_they_come() -> None:
     line = Line(detector, read(None, {"tracker.lookahead": 0}))
     out = [t for i in range(5) for t in line.push(Frame(i, i if i < 2 else None, Fraction(1, 30), picture(False)))]
     assert [len(t.boxes) for t in out] == [2] * 5
+
+
+@pytest.mark.parametrize("cut", [None, 14])
+@pytest.mark.parametrize("frames", [range(11, 14), range(13, 14)])
+def test_who_comes_in_just_before_a_scene_ends_is_found(frames: range, cut: int | None) -> None:
+    """Frames 8 and 16 are looked at as a whole; the scene ends with 13, by a cut or with the video."""
+    line = Line(Stripes(), read(None, {"detector.size": (320, 240)}))
+    out = []
+    for i in range(14 if cut is None else 30):
+        shown = striped((100, 60, 132, 92) if i in frames else None, (320, 240), i) if i < 14 else still(i // 100)
+        out += line.push(Frame(i, i, Fraction(1, 30), shown))
+    out += line.flush()
+    assert [t.frame.index for t in out] == list(range(14 if cut is None else 30))
+    for i in frames:
+        assert any(b.xyxy[0] < 102 and b.xyxy[2] > 130 for b in out[i].boxes)
+
+
+def test_a_camera_is_not_late_for_it() -> None:
+    for live in (False, True):
+        line = Line(Stripes(), read(None, {"tracker.lookahead": 4, "detector.fine": 3}), live=live)
+        left = [len(line.push(Frame(i, i, Fraction(1, 30), striped(None, (320, 240))))) for i in range(8)]
+        assert left.index(1) == (4 if live else 5)

@@ -277,3 +277,30 @@ def test_covariance_stays_sane_over_ten_thousand_frames() -> None:
     assert (pp > 0).all()
     assert (pp * ss >= ps**2 - 1e-9).all()
     assert np.abs(value[0, :2] - (320, 170)).max() < 5
+
+
+def test_where_faces_should_be_in_the_next_frame() -> None:
+    """Those seen, those that are missed, and one seen once; not one that was missed for too long, or before a cut."""
+    tracker = Tracker(TrackerConfig(coast_s=0.4))
+    steady, missed, gone = square(100, 100), square(300, 100), square(500, 100)
+    for i in range(20):
+        rows = (
+            [square(100 + 5 * i, 100)]
+            + [missed] * (i < 15)
+            + [gone] * (i < 6)
+            + [square(300, 280, 20, 0.3)] * (i == 19)
+        )
+        tracker.update(found(*rows), i / 30, SIZE)
+    ahead = tracker.ahead(20 / 30)
+    middles = sorted(((ahead[:, :2] + ahead[:, 2:]) / 2).tolist())
+    assert np.abs(np.array(middles) - [[220, 120], [310, 290], [320, 120]]).max() < 5
+    certain, guessed = (next(b for b in ahead.tolist() if abs((b[0] + b[2]) / 2 - x) < 6) for x in (220, 320))
+    assert certain[2] - certain[0] < guessed[2] - guessed[0] < 81  # grown with the doubt
+    panned = tracker.ahead(20 / 30, np.array([[1.0, 0, 50], [0, 1, 0]]))
+    assert np.allclose(panned, ahead + [50, 0, 50, 0])
+    assert np.allclose(tracker.ahead(None), tracker.ahead(20 / 30), atol=0.5)
+    assert len(tracker.ahead(5.0)) == 3  # nothing is changed by asking
+    tracker.update(found(*[steady] * 0), 20 / 30, SIZE, scene=1)
+    tracker.update(found(), 21 / 30, SIZE, scene=1)
+    assert not len(tracker.ahead(22 / 30))
+    assert not len(Tracker(TrackerConfig()).ahead(0.0))

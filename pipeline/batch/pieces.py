@@ -164,8 +164,9 @@ def run_pieces(
     assert job.output is not None
     check_output(job.output, config.encode.options(job.overwrite), [job.source])
     looks = [crew.submit(detect_piece, job.source, piece, config) for piece in pieces]
-    eye = Recalled((look() for look in looks), config.detector)
-    line = Blind(eye.detector, far(config) if two_pass else config, config.tracker.coast_s if two_pass else None)
+    whole = far(config) if two_pass else config
+    eye = Recalled((look() for look in looks), whole)
+    line = Blind(eye.detector, whole, config.tracker.coast_s if two_pass else None)
     line.eye = eye
     cutter = Cutter(pieces, lambda piece, boxes: crew.submit(encode_piece, job, piece, boxes, config), records)
     report = run_stages(Job(job.source, None), config, line, cutter, progress=False)
@@ -179,11 +180,13 @@ def run_pieces(
 
 
 class Recalled(Eye):
-    """Knows what is in a picture from those who looked at the pieces. rows: theirs, in order."""
+    """Knows what is in a whole picture from those who looked at the pieces. rows: theirs, in order.
 
-    def __init__(self, rows: Iterator[dict[int, Seen]], config: DetectorConfig) -> None:
-        nobody: Any = None  # looks here
-        super().__init__(nobody, config)
+    Where known faces are is told by the pass over the whole only, so it looks there itself.
+    """
+
+    def __init__(self, rows: Iterator[dict[int, Seen]], config: Config) -> None:
+        super().__init__(_detector(config.detector), config.detector, config.tracker.lookahead)
         self._rows, self._seen = rows, dict[int, Seen]()
 
     def see(self, frame: Frame, fine: bool) -> Detections:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 
+from engines.boxes import Array
 from engines.types import Detections
 from pipeline.config import Config, DetectorConfig
-from pipeline.detect import Eye
+from pipeline.detect import Eye, nowhere
 from pipeline.line import Line, everything
 from pipeline.live.desk import Asked, LookFailed
 from pipeline.types import Frame, TrackedFrame
@@ -21,7 +23,8 @@ CALM = 30  # frames without a backlog after which one looks more often again
 class LiveEye(Eye):
     """Looks more seldom while frames pile up, and notes what became of the last look.
 
-    looked: True, False when this frame was not to be looked at, None when it was and that failed.
+    looked: True, False when this frame was not to be looked at, None when it was and that failed; whole says whether it
+    was a look at the whole picture. After one that failed the next frame is looked at, all of it.
     """
 
     def __init__(self, asked: Asked, config: DetectorConfig, seldom: int, lag: int) -> None:
@@ -42,7 +45,9 @@ class LiveEye(Eye):
         elif self._calm >= CALM:
             self.skip, self._calm = max(0, self.skip - 1), 0
 
-    def look(self, frame: Frame, cut: bool = False) -> Detections | None:
+    def look(
+        self, frame: Frame, cut: bool = False, places: Callable[[], Array] = nowhere, ends: bool = False
+    ) -> Detections | None:
         self._since += 1
         late = self._looked_s is None or frame.time_s is None or frame.time_s - self._looked_s > LATE_S
         if self.last is not None and self._since <= self.skip and not (cut or late) and frame.index >= self.eager:
@@ -50,10 +55,11 @@ class LiveEye(Eye):
             return None
         self.again |= late
         try:
-            found = super().look(frame, cut)
+            found = super().look(frame, cut, places, ends)
         except LookFailed as error:
             self.looked, self.trouble = None, str(error)
-            self.last = None  # the next frame is looked at
+            self.known = frame.index
+            self.last = self._fine_at = None  # the next frame is looked at
             return None
         self.looked = found is not None
         if found is not None:
@@ -111,7 +117,7 @@ class Guard:
         self.trouble = ""
         self._size: tuple[int, int] | None = None
         self._above = self._newest = 0  # added to the line's ids; the largest id so far
-        self._eye = LiveEye(asked, config.detector, seldom)
+        self._eye = self._new_eye()
         self._tempo = Tempo()
         self._renew()
 
@@ -145,16 +151,19 @@ class Guard:
         return done
 
     def _renew(self) -> None:
-        self._line = Line(self._asked, self._config)
+        self._line = Line(self._asked, self._config, live=True)
         skip = self._eye.skip
-        self._line.eye = self._eye = LiveEye(self._asked, self._config.detector, self._seldom)
+        self._line.eye = self._eye = self._new_eye()
         self._eye.skip = skip
         self._above = self._newest
         self._inside = 0
-        self._unseen: list[int] = []  # frames since the last look
+        self._unseen: list[int] = []  # frames since the last look at a whole picture
         self._veiled: set[int] = set()
         self._blind = True  # nobody has looked at this scene yet
         self.counts.resets += self.counts.frames > 0
+
+    def _new_eye(self) -> LiveEye:
+        return LiveEye(self._asked, self._config.detector, self._seldom, self._config.tracker.lookahead)
 
     def _break(self, error: Exception) -> None:
         self.counts.held += self._inside
@@ -164,8 +173,8 @@ class Guard:
     def _note(self, index: int) -> None:
         """What the look at this frame means for it and its neighbours."""
         looked = self._eye.looked
-        if looked:
-            self.counts.looks += 1
+        self.counts.looks += bool(looked)
+        if looked and self._eye.whole:
             self._unseen.clear()
             self._blind = False
             self.trouble = ""
