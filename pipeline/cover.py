@@ -10,7 +10,6 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from engines.boxes import Array, Bool, grow_xyxy
 from pipeline.config import CoverConfig
@@ -200,6 +199,8 @@ def _blur(area: Array) -> Array:
 
 
 def _read_stamp(path: str) -> Array:
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(Path(path)) as image:
             return np.asarray(image.convert("RGB"))

@@ -85,8 +85,8 @@ class Eye:
             found = self._look_at_all(frame, True)
             self._fine_at = frame.index
             return found
-        found = None if slow else self._look_there(frame, places())
-        return self._look_at_all(frame, False) if found is None else found
+        there = None if slow else self._look_there(frame, places())
+        return self._look_at_all(frame, False) if there is None else there
 
     def _look_at_all(self, frame: Frame, fine: bool) -> Detections:
         self.known, self.fine, self.whole = frame.index, fine, True

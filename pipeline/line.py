@@ -63,7 +63,8 @@ class Line:
         self.last_s: float | None = None
         self.seen: set[int] = set()  # tracks that were seen at the last look
         self.sure: set[int] = set()  # those of the living that were seen with a sure score
-        self.lookahead = Lookahead(config.tracker.lookahead, config.tracker.sure, guess_s)
+        # The frame that waits for the next one waits in all for as many as asked for.
+        self.lookahead = Lookahead(config.tracker.lookahead - self.waits, config.tracker.sure, guess_s)
 
     def push(self, frame: Frame) -> list[TrackedFrame]:
         luma, scale = luma_view(frame, LUMA)

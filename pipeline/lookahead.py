@@ -16,7 +16,8 @@ from pipeline.usual import Sizes, Usual, sizes_of, usual_of
 
 YOUNG = 6  # sightings from which the motion before the first one is judged
 BACK, ON = 60, 15  # frames for which looks are followed at most, before the first sighting and after the last one
-WEAK_S, WEAK_BACK = 0.12, 3  # the same for tracks that never had a sure score: seconds after, frames before
+# The same for tracks that never had a sure score: seconds after, frames before (as far as looks at all are apart).
+WEAK_S, WEAK_BACK = 0.12, 8
 WEAK_EDGE = 15  # frames before, where the picture's edge cuts it: little is covered in vain there
 ONCE = 0.28  # score from which the frames before a first sighting are covered although no second one has come yet
 KNOWN = 4096  # tracks about which something is remembered

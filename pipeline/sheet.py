@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engines.boxes import Array
+from engines.boxes import Array, Bool
 from engines.letterbox import STRIDE, ImageView, canvas
 from engines.types import Detections
 from pipeline.types import Frame
@@ -75,7 +75,8 @@ class Sheet:
         places = np.array([(x, y, x + cut.width, y + cut.height) for cut, x, y in self.cuts], np.float32)
         regions = np.array([cut.region for cut, _, _ in self.cuts], np.float32)
         middle = (found.xyxy[:, None, :2] + found.xyxy[:, None, 2:]) / 2
-        inside = ((middle >= places[:, :2]) & (middle < places[:, 2:])).all(2)
+        lies: Bool = (middle >= places[:, :2]) & (middle < places[:, 2:])
+        inside = np.logical_and.reduce(lies, 2)
         mine = inside.argmax(1)
         place, region = places[mine], regions[mine]
         over = np.concatenate([place[:, :2] - found.xyxy[:, :2], found.xyxy[:, 2:] - place[:, 2:]], 1)

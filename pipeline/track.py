@@ -165,8 +165,8 @@ class Tracker:
         return tuple(boxes)
 
     def ahead(self, time_s: float | None, affine: Array | None = None) -> Array:
-        """Where faces should be in a coming frame, xyxy [N, 4], grown with their uncertainty: those that would be covered
-        there unseen, and such that were seen once. affine: the camera's motion up to there, as in `update`."""
+        """Where faces should be in a coming frame, xyxy [N, 4], grown with their uncertainty: those that would be
+        covered there unseen, and such that were seen once. affine: the camera's motion up to there, as in `update`."""
         step = TICK_S if time_s is None or self.time_s is None else max(0.0, time_s - self.time_s)
         which = (self.tracks["scene"] == self.scene) & (self.clock - self.tracks["seen_s"] <= self.config.coast_s)
         soon = Kalman()

@@ -16,7 +16,7 @@ GREY = 120
 
 
 def striped(box: tuple[int, int, int, int] | None, size: tuple[int, int], seed: int = 0) -> av.VideoFrame:
-    """A picture of this width and height with stripes in a box, left, top, right, bottom; its grey is a little noisy."""
+    """A picture of this width and height with stripes in a box, left, top, right, bottom; its grey is noisy."""
     gray = np.random.default_rng(seed).integers(GREY - 4, GREY + 5, (size[1], size[0]), dtype=np.uint8)
     if box is not None:
         left, top, right, bottom = box

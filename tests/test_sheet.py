@@ -108,7 +108,7 @@ def test_boxes_go_back_to_where_they_were_cut_out() -> None:
 
 def test_pieces_of_faces_are_left_out_but_at_the_pictures_edge() -> None:
     made = sheet([[150, 110, 170, 130], [0, 100, 20, 130]])
-    (middle, mx, my), (edge, ex, ey) = sorted(made.cuts, key=lambda cut: -cut[0].region[0])
+    (middle, mx, my), (_, ex, ey) = sorted(made.cuts, key=lambda cut: -cut[0].region[0])
     cut_off = [mx - 4, my + 5, mx + 10, my + 20]  # over the left edge of its cut-out
     at_edge = [ex - 4, ey + 10, ex + 10, ey + 30]
     between = [mx + middle.width + 1, my + 2, mx + middle.width + 5, my + 6]

@@ -297,7 +297,7 @@ def test_where_faces_should_be_in_the_next_frame() -> None:
     certain, guessed = (next(b for b in ahead.tolist() if abs((b[0] + b[2]) / 2 - x) < 6) for x in (220, 320))
     assert certain[2] - certain[0] < guessed[2] - guessed[0] < 81  # grown with the doubt
     panned = tracker.ahead(20 / 30, np.array([[1.0, 0, 50], [0, 1, 0]]))
-    assert np.allclose(panned, ahead + [50, 0, 50, 0])
+    assert np.allclose(panned, ahead + np.array([50, 0, 50, 0]))
     assert np.allclose(tracker.ahead(None), tracker.ahead(20 / 30), atol=0.5)
     assert len(tracker.ahead(5.0)) == 3  # nothing is changed by asking
     tracker.update(found(*[steady] * 0), 20 / 30, SIZE, scene=1)

@@ -12,7 +12,6 @@ import av
 import av.container
 import numpy as np
 from av.codec.context import Flags
-from PIL import Image
 
 from pipeline.cores import half_of_cores
 from pipeline.errors import BadConfig, BadInput
@@ -209,7 +208,7 @@ def x264_words(preset: str, crf: float) -> dict[str, str]:
     """
     if preset != AUTO:
         return {"crf": f"{crf:g}", "preset": preset}
-    params = "rc-lookahead=3:mbtree=1:sync-lookahead=0"
+    params = "rc-lookahead=2:mbtree=1:sync-lookahead=0"
     return {"crf": f"{crf:g}", "preset": "superfast", "bf": "1", "x264-params": params}
 
 
@@ -248,6 +247,8 @@ def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str
 
 def _palette(picture: av.VideoFrame) -> av.VideoFrame:
     """picture in the 256 colours that suit it best, which FFmpeg's own conversion does not look for."""
+    from PIL import Image
+
     image = Image.fromarray(picture.to_ndarray(format="rgb24")).quantize(256)
     colours = np.zeros((256, 4), np.uint8)
     table = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import av
 import av.container
@@ -34,9 +34,11 @@ from pipeline.video.extras import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters,
 from pipeline.video.hardware import HARDWARE
 from pipeline.video.output import Temporary, check
 from pipeline.video.picture import duplicate
-from pipeline.video.still import FORMATS, ImageSink
 from pipeline.video.streams import add_side, copied, is_filler
-from pipeline.video.uri import redact
+from pipeline.video.uri import IMAGE_SUFFIXES, redact
+
+if TYPE_CHECKING:
+    from pipeline.video.still import ImageSink
 
 # A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
 _LATE_START_S = 10
@@ -66,9 +68,11 @@ def open_sink(
     """
     options = options or EncodeOptions()
     target = check_output(path, options, [info.source])
-    if target.suffix.lower() in FORMATS:
+    if target.suffix.lower() in IMAGE_SUFFIXES:
         if info.still is None:
             raise BadInput("a video cannot be written as a picture", str(target), "name a video file, as out.mp4")
+        from pipeline.video.still import ImageSink  # which takes Pillow: for videos it is spared
+
         return ImageSink(Temporary(target), info)
     container = container_for(target)
     encoder = encoder_for(container, info, options)
@@ -80,7 +84,7 @@ def check_output(
 ) -> Path:
     """The output's path, after all that can be known before any work starts. Raises BadInput."""
     target = Path(path)
-    if not os.path.isdir(target) and target.suffix.lower() not in FORMATS:
+    if not os.path.isdir(target) and target.suffix.lower() not in IMAGE_SUFFIXES:
         container_for(target)
     check(target, options.overwrite, inputs)
     return target

@@ -24,7 +24,6 @@ from pipeline.video.decode import Decoder, Packet, Seams
 from pipeline.video.extras import Attachment, attachment_of, chapters_of, light_of, lost_light
 from pipeline.video.options import SourceOptions, live_options
 from pipeline.video.picture import display_matrix
-from pipeline.video.still import ImageSource
 from pipeline.video.streams import best_video, clone, is_made_anew
 from pipeline.video.uri import Kind, Uri, check_file, explain, parse
 from pipeline.video.whole import missing_bytes, stamp
@@ -57,7 +56,11 @@ def open_source(uri: Uri | str | os.PathLike[str], options: SourceOptions | None
     uri = uri if isinstance(uri, Uri) else parse(uri)
     if uri.kind is Kind.FOLDER:
         raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
-    return ImageSource(uri) if uri.kind is Kind.IMAGE else VideoSource(uri, options or SourceOptions())
+    if uri.kind is Kind.IMAGE:
+        from pipeline.video.still import ImageSource  # which takes Pillow: for videos it is spared
+
+        return ImageSource(uri)
+    return VideoSource(uri, options or SourceOptions())
 
 
 class VideoSource:

@@ -75,7 +75,7 @@ def test_nothing_leaks(gate: Gate) -> None:
     assert found.face_frames == 179
     assert tight(found), found
     seen = gate.pixels()
-    assert tight(seen, OVERBLUR + 0.2), seen  # what the encoder blurs beside a cover counts as covered
+    assert tight(seen, OVERBLUR + 0.3), seen  # what the encoder blurs beside a cover counts as covered
 
 
 def forget(self: Lookahead, box: Box, index: int) -> None:
