@@ -106,9 +106,9 @@ class GuardCounts:
 class Guard:
     """Detect, track, look ahead for a live camera.
 
-    When a look fails, that frame, those since the last look that succeeded, and those up to the next one that does are
-    covered all over: a face may have come into any of them. When the line itself breaks, the frames in it are held.
-    Ids go on over resets. trouble: what went wrong last, "" while all is well.
+    When a look fails, that frame, those since the last look at a whole picture that succeeded, and those up to the next
+    one that does are covered all over: a face may have come into any of them. When the line itself breaks, what is in
+    it is held. Ids go on over resets. trouble: what went wrong last, "" while all is well.
     """
 
     def __init__(self, asked: Asked, config: Config, seldom: int) -> None:

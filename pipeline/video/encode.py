@@ -202,7 +202,7 @@ def for_encoder(picture: av.VideoFrame, stream: av.VideoStream) -> av.VideoFrame
 def x264_words(preset: str, crf: float) -> dict[str, str]:
     """FFmpeg's options for x264 of a preset.
 
-    auto: superfast, which looks at no coming frames, with three of them to look at: where the picture stands still that
+    auto: superfast, which looks at no coming frames, with two of them to look at: where the picture stands still that
     halves the file for little time. One B-frame in place of three: some per cent more bytes, a third less memory. No
     thread of its own for looking ahead, which would hold frames as well.
     """
