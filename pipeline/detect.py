@@ -36,11 +36,12 @@ class Eye:
     """Looks at every N-th frame, and at all of them after a cut; with 2 also where they come slowly. With `auto` at
     every second one while the faces are calm.
 
-    With 2 and `auto`, looks see the whole picture in full size at every `fine`-th frame and after a cut. Those between
-    see a sheet of the places where faces are known to be (see sheet.py); where these are so many that a coarse look at
-    the whole picture has fewer pixels, it is that. A face that is new between two fine looks is found by the next one
-    and covered before it, as far back as the output waits: so they are at most half of that apart (`lag`, frames). A
-    detector on a card, to which all sizes cost the same, looks in full size only.
+    With 2 and `auto`, looks see the whole picture in full size at every `fine`-th frame, after a cut, and where a face
+    is missing (`search`); half-way between those, coarsely. The others see a sheet of the places where faces are known
+    to be (see sheet.py); where these are so many that a coarse look at the whole picture has fewer pixels, it is that.
+    A face that is new between two fine looks is found by the next one and covered before it, as far back as the output
+    waits: so they are at most half of that apart (`lag`, frames). A detector on a card, to which all sizes cost the
+    same, looks in full size only.
     """
 
     def __init__(self, detector: Detector, config: DetectorConfig, lag: int = 15) -> None:
@@ -58,6 +59,7 @@ class Eye:
         self._before_s: float | None = None  # the time of the frame before
         self.eager = 0  # frames before this one are all looked at
         self.again = False  # the next frame is looked at, unless every 3rd or fewer were asked for
+        self.search = False  # the next look is a fine one at the whole picture
         self.known = -1  # the newest frame of which the whole was looked at, or was to be and that failed
 
     def look(
@@ -78,14 +80,15 @@ class Eye:
         if self.last is not None and frame.index - self.last < self.every and not eager and not ends:
             return None
         self.last = frame.index
+        half = (self.fine_every + 1) // 2
         # Where frames come slowly faces move further in each: looks see the whole picture then, and more are fine ones.
-        apart = (self.fine_every + 1) // 2 if slow else self.fine_every
+        apart = half if slow else self.fine_every
         due = self._fine_at is None or frame.index - self._fine_at >= apart
-        if due or ends or frame.index < self.eager:
+        if due or ends or self.search or frame.index < self.eager:
             found = self._look_at_all(frame, True)
-            self._fine_at = frame.index
+            self._fine_at, self.search = frame.index, False
             return found
-        there = None if slow else self._look_there(frame, places())
+        there = None if slow or frame.index - self.known >= half else self._look_there(frame, places())
         return self._look_at_all(frame, False) if there is None else there
 
     def _look_at_all(self, frame: Frame, fine: bool) -> Detections:

@@ -104,14 +104,16 @@ class Line:
 
     def _unsteady(self, boxes: tuple[Box, ...]) -> bool:
         """Told of the tracks at each look: is one new, or one missing that was there at the last look? Faces that were
-        never sure do not count: they come and go all the time."""
+        never sure do not count: they come and go all the time. Who is missing where he should be may be elsewhere."""
         seen = {box.id for box in boxes if box.state is BoxState.OBSERVED}
         sure = {box.id for box in boxes if box.state is BoxState.OBSERVED and box.score >= self.config.sure}
         self.sure |= sure
-        changed = (sure - self.seen) | ((self.seen & self.sure) - seen)
+        missing = (self.seen & self.sure) - seen
+        self.eye.search |= bool(missing) and not self.eye.whole
+        changed = bool(missing or sure - self.seen)
         self.sure &= {box.id for box in boxes}
         self.seen = seen
-        return bool(changed)
+        return changed
 
     def _clock(self, time_s: float | None, blind: bool) -> float | None:
         """The tracker's time. It stands still while the detector is blind and faces are to be held, so that they

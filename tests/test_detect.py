@@ -99,8 +99,8 @@ CROWD = np.array([[x, y, x + 40, y + 40] for x in range(0, 640, 80) for y in ran
 
 
 def shown(
-    count: int, places: np.ndarray = FACE, cut: int = -1, again: int = -1, ends: int = -1, lag: int = 15,
-    step: Fraction = Fraction(1, 30), **more: object,
+    count: int, places: np.ndarray = FACE, cut: int = -1, again: int = -1, ends: int = -1, search: int = -1,
+    lag: int = 15, step: Fraction = Fraction(1, 30), **more: object,
 ) -> str:  # fmt: skip
     """What each frame is looked at: F all of it in full size, C coarsely, S a sheet, - not at all."""
     detector = Stripes()
@@ -110,6 +110,7 @@ def shown(
     picture, seen = striped(None, SIZE), ""
     for i in range(count):
         eye.again = i == again
+        eye.search |= i == search
         before = len(detector.shown)
         found = eye.look(Frame(i, i, step, picture), i == cut, lambda: places, i == ends)
         if len(detector.shown) == before:
@@ -125,9 +126,9 @@ def shown(
     return seen
 
 
-def test_between_looks_at_the_whole_picture_known_faces_are_looked_at_on_a_sheet() -> None:
-    assert shown(18) == "F-S-S-S-F-S-S-S-F-"
-    assert shown(6, fine=3, every="auto") == "FSSFSS"
+def test_known_faces_are_looked_at_on_a_sheet_between_looks_at_the_whole_picture() -> None:
+    assert shown(18) == "F-S-C-S-F-S-C-S-F-"
+    assert shown(6, fine=3, every="auto") == "FSCFSC"
     assert shown(6, fine=1) == "F-F-F-"
     assert shown(8, every=1) == "F" * 8
     assert shown(8, every=3) == "F--F--F-"
@@ -137,20 +138,21 @@ def test_where_a_sheet_would_be_larger_the_whole_picture_is_looked_at_coarsely()
     assert shown(10, CROWD) == "F-C-C-C-F-"
 
 
-def test_where_nobody_is_known_nothing_is_looked_at_until_the_next_whole_picture() -> None:
-    assert shown(10, np.zeros((0, 4))) == "F-------F-"
+def test_where_nobody_is_known_only_whole_pictures_are_looked_at() -> None:
+    assert shown(10, np.zeros((0, 4))) == "F---C---F-"
 
 
 def test_a_cut_and_an_end_are_looked_at_as_a_whole_and_a_second_opinion_comes_from_a_sheet() -> None:
-    assert shown(14, cut=5) == "F-S-S" + "F" * EAGER + "-S-S"
-    assert shown(10, again=3) == "F-SS-S-S-F"  # due at 8, which is not looked at
-    assert shown(10, ends=3) == "F-SF-S-S-S"
+    assert shown(14, cut=5) == "F-S-C" + "F" * EAGER + "-S-C"
+    assert shown(10, again=3) == "F-SS-C-S-F"  # due at 8, which is not looked at
+    assert shown(10, ends=3) == "F-SF-S-C-S"
+    assert shown(10, search=3) == "F-S-F-S-C-"  # the next turn is at 4
     assert shown(10, ends=3, every=1) == "F" * 10
     assert shown(10, ends=5, every=3) == "F--F--F--F"
 
 
 def test_whole_looks_are_at_most_half_of_the_wait_apart() -> None:
-    assert shown(9, lag=5) == "F-S-F-S-F"
+    assert shown(9, lag=5) == "F-C-F-C-F"
     assert shown(7, lag=1) == "F-F-F-F"
 
 
