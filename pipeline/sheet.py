@@ -15,7 +15,7 @@ from engines.boxes import Array, Bool
 from engines.letterbox import STRIDE, ImageView, canvas
 from engines.types import Detections
 from pipeline.types import Frame
-from pipeline.video.planes import part_rgb
+from pipeline.video.planes import part_rgb, planes
 
 LARGEST = 64.0  # pixels of the sheet above which a face is shrunk further
 AROUND, LEAST = 0.75, 16.0  # what is shown around a face to each side: in its own sides; pixels of the sheet at least
@@ -59,9 +59,9 @@ class Sheet:
 
     def view(self, frame: Frame) -> ImageView:
         """What the detector is shown of a frame."""
-        rgb = canvas(self.width, self.height)
+        rgb, layers = canvas(self.width, self.height), planes(frame.picture)
         for cut, x, y in self.cuts:
-            rgb[y : y + cut.height, x : x + cut.width] = part_rgb(frame, cut.region, (cut.width, cut.height))
+            rgb[y : y + cut.height, x : x + cut.width] = part_rgb(frame, layers, cut.region, (cut.width, cut.height))
         return ImageView(rgb, self.width, self.height, rgb)
 
     def back(self, found: Detections, size: tuple[int, int], nms_iou: float) -> Detections:

@@ -282,7 +282,7 @@ def test_covariance_stays_sane_over_ten_thousand_frames() -> None:
 def test_where_faces_should_be_in_the_next_frame() -> None:
     """Those seen, those that are missed, and one seen once; not one that was missed for too long, or before a cut."""
     tracker = Tracker(TrackerConfig(coast_s=0.4))
-    steady, missed, gone = square(100, 100), square(300, 100), square(500, 100)
+    missed, gone = square(300, 100), square(500, 100)
     for i in range(20):
         rows = (
             [square(100 + 5 * i, 100)]
@@ -300,7 +300,7 @@ def test_where_faces_should_be_in_the_next_frame() -> None:
     assert np.allclose(panned, ahead + np.array([50, 0, 50, 0]))
     assert np.allclose(tracker.ahead(None), tracker.ahead(20 / 30), atol=0.5)
     assert len(tracker.ahead(5.0)) == 3  # nothing is changed by asking
-    tracker.update(found(*[steady] * 0), 20 / 30, SIZE, scene=1)
+    tracker.update(found(), 20 / 30, SIZE, scene=1)
     tracker.update(found(), 21 / 30, SIZE, scene=1)
     assert not len(tracker.ahead(22 / 30))
     assert not len(Tracker(TrackerConfig()).ahead(0.0))

@@ -131,7 +131,7 @@ def _decoded(packets: Iterator[Any], decoder: Decoder) -> Iterator[Frame]:
 def detect_piece(source: str, piece: Piece, config: Config) -> dict[int, Seen]:
     """What is in each picture of a piece, by pts. All are looked at, in both ways: which ones count is told by the
     whole."""
-    eye = Eye(_detector(config.detector), config.detector)
+    eye = Eye(_detector(config.detector), config.detector, config.tracker.lookahead)
     rows: dict[int, Seen] = {}
     for frame in frames(source, piece, config.run.decode_threads):
         assert frame.pts is not None
@@ -163,8 +163,8 @@ def run_pieces(
     but records may have been written."""
     assert job.output is not None
     check_output(job.output, config.encode.options(job.overwrite), [job.source])
-    looks = [crew.submit(detect_piece, job.source, piece, config) for piece in pieces]
     whole = far(config) if two_pass else config
+    looks = [crew.submit(detect_piece, job.source, piece, whole) for piece in pieces]
     eye = Recalled((look() for look in looks), whole)
     line = Blind(eye.detector, whole, config.tracker.coast_s if two_pass else None)
     line.eye = eye

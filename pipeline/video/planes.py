@@ -124,18 +124,22 @@ def luma_view(frame: Frame, longest: int) -> tuple[Array, float]:
     return own, luma.shape[1] / frame.size[0]
 
 
-def part_rgb(frame: Frame, region: tuple[int, int, int, int], size: tuple[int, int]) -> Array:
-    """A part of the displayed picture, upright, in RGB, uint8 [h, w, 3]. region: left, top, right, bottom in displayed
-    pixels, inside the picture, its sides on even pixels or the picture's edge. size: width and height, even."""
+def part_rgb(frame: Frame, layers: list[Plane], region: tuple[int, int, int, int], size: tuple[int, int]) -> Array:
+    """A part of the displayed picture, upright, in RGB, uint8 [h, w, 3].
+
+    layers: the picture's planes(). region: left, top, right, bottom in displayed pixels, inside the picture, its sides
+    on even pixels or the picture's edge. size: width and height, even.
+    """
     picture, turned = frame.picture, frame.rotation % 180 != 0
     box = to_stored(np.array([region], np.float32), picture.width, picture.height, frame.rotation)[0]
     left, top, right, bottom = (round(v) for v in box.tolist())
-    layers = [
-        plane.pixels[top // plane.down : -(-bottom // plane.down), left // plane.across : -(-right // plane.across)]
-        for plane in planes(picture)
+    parts = [
+        layer.pixels[top // layer.down : -(-bottom // layer.down), left // layer.across : -(-right // layer.across)]
+        for layer in layers
     ]
     width, height = size[::-1] if turned else size
-    small = _small_rgb(picture, layers, width, height, Scratch.of(width, height))
+    scratch = Scratch(np.empty((height * 3 // 2, width), np.uint8), np.empty((height, width, 3), np.uint8))
+    small = _small_rgb(picture, parts, width, height, scratch)
     return np.rot90(small, frame.rotation // 90) if frame.rotation else small
 
 
