@@ -20,8 +20,6 @@ def main() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # OpenCV's own threads wait in a loop that burns CPU; the stages run side by side as it is.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
-    # Nor has it plugins: to look for some costs 5 % of the start.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     _no_huge_pages()
     gc.disable()  # what is imported stays: no need to look through it again and again
     try:

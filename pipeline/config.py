@@ -6,8 +6,10 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from msgspec import Meta, Struct, to_builtins
+from msgspec.structs import force_setattr
 
+from engines.checked import Wrong, at, checked
 from engines.detector import RISE, Backend, DetectorOptions
 from pipeline.errors import BadConfig, BadInput
 from pipeline.regions import region
@@ -19,138 +21,136 @@ HIDE = ("solid", "pixelate", "blur")
 CODECS = ("source", "h264", "hevc", "vp9", "av1")
 
 
-def _hide(value: str) -> str:
-    if value not in HIDE and not value.startswith("image:"):
-        raise ValueError(f"must be {', '.join(HIDE)} or image:PATH")
-    return value
+def within(least: float, most: float) -> Meta:
+    return Meta(ge=least, le=most)
 
 
-def _every(value: Any) -> int | str:
-    if value == "auto":
-        return "auto"
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if isinstance(value, bool) or not 1 <= number <= 100:
-        raise ValueError("must be 1 to 100, or auto")
-    return number
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Count = Annotated[int, Meta(ge=0)]
+Pixels = Annotated[int, within(32, 8192)]
 
 
-def _codec(value: str) -> str:
-    value = "hevc" if value == "h265" else value
-    if value not in CODECS and value not in HARDWARE:
-        raise ValueError(f"must be {', '.join(CODECS)}, or a hardware encoder: {', '.join(HARDWARE)}")
-    return value
+class Section(Struct, frozen=True, forbid_unknown_fields=True):
+    pass
 
 
-def _four(value: Any) -> Any:
-    if not isinstance(value, (list, tuple)) or len(value) != 4:
-        raise ValueError("must be four numbers, x1, y1, x2, y2")
-    return value
-
-
-Region = Annotated[XYXY, BeforeValidator(_four), AfterValidator(region)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DetectorConfig(Section):
+class DetectorConfig(Section, frozen=True):
     model: str = "plainS"
     backend: Backend = "file"
-    size: tuple[Annotated[int, Field(ge=32, le=8192)], Annotated[int, Field(ge=32, le=8192)]] = (960, 544)
-    threshold: float = Field(0.2, gt=0, lt=1)
-    rise: float = Field(RISE, ge=0, lt=1)
-    nms_iou: float = Field(0.3, gt=0, le=1)
-    threads: int = Field(1, ge=1, le=256)
-    every: Annotated[int | str, PlainValidator(_every)] = 2
-    fine: int = Field(8, ge=1, le=100)
+    size: tuple[Pixels, Pixels] = (960, 544)
+    threshold: Share = 0.2
+    rise: Annotated[float, Meta(ge=0, lt=1)] = RISE
+    nms_iou: Annotated[float, Meta(gt=0, le=1)] = 0.3
+    threads: Annotated[int, within(1, 256)] = 1
+    every: int | str = 2
+    fine: Annotated[int, within(1, 100)] = 8
+
+    def __post_init__(self) -> None:
+        every = str(self.every)
+        if every != "auto" and not (every.isdecimal() and 1 <= int(every) <= 100):
+            raise Wrong("every", "must be 1 to 100, or auto")
+        force_setattr(self, "every", every if every == "auto" else int(every))
 
     def options(self) -> DetectorOptions:
         return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend)
 
 
-class TrackerConfig(Section):
-    high: float = Field(0.5, gt=0, lt=1)
-    birth: float = Field(0.5, gt=0, lt=1)
-    sure: float = Field(0.5, gt=0, lt=1)
-    match_iou: float = Field(0.1, gt=0, lt=1)
-    low_iou: float = Field(0.5, gt=0, lt=1)
-    buffer: float = Field(0.5, ge=0, le=4)
-    coast_s: float = Field(0.7, ge=0, le=60)
-    remember_s: float = Field(1.5, ge=0, le=60)
+class TrackerConfig(Section, frozen=True):
+    high: Share = 0.5
+    birth: Share = 0.5
+    sure: Share = 0.5
+    match_iou: Share = 0.1
+    low_iou: Share = 0.5
+    buffer: Annotated[float, within(0, 4)] = 0.5
+    coast_s: Annotated[float, within(0, 60)] = 0.7
+    remember_s: Annotated[float, within(0, 60)] = 1.5
     motion: bool = True
-    lookahead: int = Field(15, ge=0, le=600)
+    lookahead: Annotated[int, within(0, 600)] = 15
     blind: Literal["hold", "cover-all", "continue"] = "hold"
 
 
-class CoverConfig(Section):
-    hide: Annotated[str, AfterValidator(_hide)] = "pixelate"
+class CoverConfig(Section, frozen=True):
+    hide: str = "pixelate"
     shape: Literal["ellipse", "box"] = "ellipse"
-    scale: float = Field(1.4, ge=1, le=5)
-    cells: int = Field(8, ge=1, le=8)
-    masks: tuple[Region, ...] = ()
-    allow: tuple[Region, ...] = ()
+    scale: Annotated[float, within(1, 5)] = 1.4
+    cells: Annotated[int, within(1, 8)] = 8
+    masks: tuple[XYXY, ...] = ()
+    allow: tuple[XYXY, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.hide not in HIDE and not self.hide.startswith("image:"):
+            raise Wrong("hide", f"must be {', '.join(HIDE)} or image:PATH")
+        for name in ("masks", "allow"):
+            for index, place in enumerate(getattr(self, name)):
+                try:
+                    region(place)
+                except ValueError as e:
+                    raise Wrong(f"{name}.{index}", str(e)) from None
 
 
-class EncodeConfig(Section):
-    codec: Annotated[str, AfterValidator(_codec)] = "source"
-    crf: float = Field(20, ge=0, le=51)
+class EncodeConfig(Section, frozen=True):
+    codec: str = "source"
+    crf: Annotated[float, within(0, 51)] = 20.0
     preset: Literal[
         "auto", "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
     ] = "auto"
-    threads: int = Field(0, ge=0, le=64)
+    threads: Annotated[int, within(0, 64)] = 0
     keep_metadata: bool = False
+
+    def __post_init__(self) -> None:
+        if self.codec == "h265":
+            force_setattr(self, "codec", "hevc")
+        if self.codec not in CODECS and self.codec not in HARDWARE:
+            names = f"{', '.join(CODECS)}, or a hardware encoder: {', '.join(HARDWARE)}"
+            raise Wrong("codec", f"must be {names}")
 
     def options(self, overwrite: bool, hardware: str = "off") -> EncodeOptions:
         codec = None if self.codec == "source" else self.codec
         return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware)
 
 
-class RunConfig(Section):
-    ring: int = Field(2, ge=1, le=1000)
-    decode_threads: int = Field(0, ge=0, le=64)
-    workers: int = Field(0, ge=0, le=256)
+class RunConfig(Section, frozen=True):
+    ring: Annotated[int, within(1, 1000)] = 2
+    decode_threads: Annotated[int, within(0, 64)] = 0
+    workers: Annotated[int, within(0, 256)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
-    piece_s: float = Field(60, ge=0, le=86400)
+    piece_s: Annotated[float, within(0, 86400)] = 60.0
 
 
-class LiveConfig(Section):
-    ring: int = Field(3, ge=1, le=100)
-    deadline_s: float = Field(0.5, gt=0, le=60)
-    seldom: int = Field(4, ge=1, le=30)
-    batch: int = Field(0, ge=0, le=64)
-    batch_wait_ms: float = Field(5, ge=0, le=1000)
+class LiveConfig(Section, frozen=True):
+    ring: Annotated[int, within(1, 100)] = 3
+    deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
+    seldom: Annotated[int, within(1, 30)] = 4
+    batch: Annotated[int, within(0, 64)] = 0
+    batch_wait_ms: Annotated[float, within(0, 1000)] = 5.0
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
-    open_timeout_s: float = Field(5.0, gt=0, le=60)
-    read_timeout_s: float = Field(2.0, gt=0, le=60)
-    stall_s: float = Field(1.0, gt=0, le=60)
+    open_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    read_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
+    stall_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     tls_verify: bool = True
     ca_file: str = ""
-    camera_size: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (0, 0)
-    camera_fps: float = Field(0, ge=0, le=1000)
+    camera_size: tuple[Count, Count] = (0, 0)
+    camera_fps: Annotated[float, within(0, 1000)] = 0.0
     camera_format: str = ""
     encoder: str = "libx264"
-    bitrate: int = Field(0, ge=0, le=1_000_000)
-    crf: float = Field(23, ge=0, le=51)
+    bitrate: Annotated[int, within(0, 1_000_000)] = 0
+    crf: Annotated[float, within(0, 51)] = 23.0
     preset: str = "ultrafast"
-    gop_s: float = Field(1.0, gt=0, le=60)
+    gop_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     audio: bool = False
-    segment_s: float = Field(0, ge=0, le=86400)
-    keep_days: float = Field(0, ge=0, le=36500)
-    keep_gb: float = Field(0, ge=0, le=1_000_000)
-    players: int = Field(64, ge=1, le=10_000)
+    segment_s: Annotated[float, within(0, 86400)] = 0.0
+    keep_days: Annotated[float, within(0, 36500)] = 0.0
+    keep_gb: Annotated[float, within(0, 1_000_000)] = 0.0
+    players: Annotated[int, within(1, 10_000)] = 64
     tls_cert: str = ""
     tls_key: str = ""
     webrtc: bool = False
     change: Literal["no", "more", "any"] = "more"
-    visitors: int = Field(4, ge=0, le=1000)
-    visitor_lookahead: int = Field(3, ge=0, le=600)
+    visitors: Annotated[int, within(0, 1000)] = 4
+    visitor_lookahead: Annotated[int, within(0, 600)] = 3
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The whole configuration; its sections are the tables of config.toml."""
 
     detector: DetectorConfig = DetectorConfig()
@@ -189,7 +189,7 @@ def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
 
 def changed(config: Config, values: dict[str, Any], where: str) -> Config:
     """The configuration with other values, `{"cover.scale": 2}`. Raises BadConfig as read() does."""
-    table = config.model_dump()
+    table = to_builtins(config)
     for key, value in values.items():
         section, name = key.split(".")
         table[section][name] = value
@@ -198,13 +198,8 @@ def changed(config: Config, values: dict[str, Any], where: str) -> Config:
 
 def _check(table: dict[str, Any], where: str) -> Config:
     try:
-        return Config.model_validate(table)
-    except ValidationError as e:
-        error = e.errors()[0]
-        path = [str(p) for p in error["loc"]]
-        key = ".".join(path)
-        if error["type"] == "extra_forbidden":
-            section: Any = Config if len(path) == 1 else Config.model_fields[path[0]].annotation
-            raise BadConfig(f"unknown key {key!r}", where, "known: " + ", ".join(section.model_fields)) from None
-        message = error["msg"].removeprefix("Value error, ")
-        raise BadConfig(f"{key} is {error['input']!r}: {message}", where) from None
+        return checked(table, Config)
+    except Wrong as e:
+        if e.known:
+            raise BadConfig(f"unknown key {e.key!r}", where, "known: " + ", ".join(e.known)) from None
+        raise BadConfig(f"{e.key} is {at(table, e.key)!r}: {e.why}", where) from None

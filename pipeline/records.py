@@ -7,11 +7,13 @@ import csv
 import io
 import json
 from collections.abc import Iterable
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from msgspec import Meta, Struct
 
+from engines.checked import Wrong, checked
 from engines.errors import BadConfig
 from pipeline.errors import BadInput, SinkLost
 from pipeline.types import XYXY, Box, BoxState, TrackedFrame
@@ -21,42 +23,43 @@ ENDINGS = (".jsonl", ".csv", ".mot", ".txt")
 COLUMNS = ("source", "frame", "pts", "time_s", "width", "height", "id", "x1", "y1", "x2", "y2", "score", "state")
 
 
-def _corners(value: XYXY) -> XYXY:
-    if value[2] <= value[0] or value[3] <= value[1]:
-        raise ValueError("x1, y1 must lie left of and above x2, y2")
-    return value
-
-
-class Face(BaseModel):
+class Face(Struct, frozen=True, forbid_unknown_fields=True):
     """A box in a record. score and state may be left out of one that was added by hand."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
     id: int
-    xyxy: Annotated[XYXY, AfterValidator(_corners)]
-    score: float = Field(1.0, ge=0, le=1)
+    xyxy: XYXY
+    score: Annotated[float, Meta(ge=0, le=1)] = 1.0
     state: BoxState = BoxState.OBSERVED
+
+    def __post_init__(self) -> None:
+        if not all(isfinite(v) for v in self.xyxy):
+            raise Wrong("xyxy", "must be finite numbers")
+        if self.xyxy[2] <= self.xyxy[0] or self.xyxy[3] <= self.xyxy[1]:
+            raise Wrong("xyxy", "x1, y1 must lie left of and above x2, y2")
 
     def box(self) -> Box:
         return Box(self.id, self.xyxy, self.score, self.state)
 
 
-class Record(BaseModel):
+class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """A frame's faces; xyxy in pixels of the displayed frame, time in seconds, pts in the source's time base.
 
     wall_s: Unix seconds by the camera's own clock, in JSON Lines alone, and only where the camera said it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
+    frame: Annotated[int, Meta(ge=0)]
     source: str = ""
-    frame: int = Field(ge=0)
     pts: int | None = None
     time_s: float | None = None
     wall_s: float | None = None
-    width: int | None = Field(None, gt=0)
-    height: int | None = Field(None, gt=0)
+    width: Annotated[int, Meta(gt=0)] | None = None
+    height: Annotated[int, Meta(gt=0)] | None = None
     faces: tuple[Face, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in (("time_s", self.time_s), ("wall_s", self.wall_s)):
+            if value is not None and not isfinite(value):
+                raise Wrong(name, "must be a finite number")
 
 
 def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
@@ -185,11 +188,9 @@ def read_records(path: Path, source: str | None = None) -> dict[int, Record]:
 
 def _validated(line: int, path: Path, value: Any) -> tuple[int, Record]:
     try:
-        return line, Record.model_validate(value)
-    except ValidationError as e:
-        error = e.errors()[0]
-        key = ".".join(str(p) for p in error["loc"])
-        raise BadInput(f"{key}: {error['msg'].removeprefix('Value error, ')}", f"{path}:{line}") from None
+        return line, checked(value, Record, strict=False)  # all that a CSV file holds is text
+    except Wrong as e:
+        raise BadInput(str(e), f"{path}:{line}") from None
 
 
 def _json_rows(text: str, path: Path) -> Iterable[tuple[int, Record]]:

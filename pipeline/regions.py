@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
 from pipeline.types import XYXY, Box
 
 
 def region(value: XYXY) -> XYXY:
     """A region of a configuration: x1, y1, x2, y2. Raises ValueError for one without an area, or left of or above 0."""
-    if min(value) < 0 or value[2] <= value[0] or value[3] <= value[1]:
+    finite = all(isfinite(v) for v in value)
+    if not finite or min(value) < 0 or value[2] <= value[0] or value[3] <= value[1]:
         raise ValueError("must be x1, y1, x2, y2 from 0, with x1 < x2 and y1 < y2")
     return value
 

@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
+from engines.checked import checked
 from engines.detector import Detector
 from pipeline.config import Config
 from pipeline.line import Line
@@ -40,14 +43,14 @@ class Memory:
         self.rows: dict[int, Record] = {}
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
-        row = Record.model_validate(record(tracked, source))
+        row = checked(record(tracked, source), Record)
         self.rows[row.frame] = row
 
 
 def far(config: Config) -> Config:
     """The configuration of the first pass."""
     ahead = {"lookahead": WINDOW, "coast_s": max(BRIDGE_S, config.tracker.coast_s)}
-    return config.model_copy(update={"tracker": config.tracker.model_copy(update=ahead)})
+    return structs.replace(config, tracker=structs.replace(config.tracker, **ahead))
 
 
 def run_twice(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engines.checked import checked
 from pipeline.config import CoverConfig
 from pipeline.cover import Anonymizer
 from pipeline.errors import BadInput
@@ -31,7 +32,7 @@ def cover(
 ) -> list[np.ndarray]:
     boxes = tuple(Box(i + 1, box, 0.9, BoxState.OBSERVED) for i, box in enumerate(xyxy))
     frame = Frame(0, 5, Fraction(1, 30), picture, rotation)
-    done = Anonymizer(CoverConfig.model_validate({"scale": 1.0, **config})).cover(TrackedFrame(frame, boxes))
+    done = Anonymizer(checked({"scale": 1.0, **config}, CoverConfig)).cover(TrackedFrame(frame, boxes))
     assert (done.picture.pts, done.picture.time_base) == (5, Fraction(1, 30))
     return [plane.pixels.copy() for plane in planes(done.picture)]
 

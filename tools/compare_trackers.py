@@ -26,6 +26,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 from peer_trackers import PEERS
 
 from engines.boxes import Array
@@ -41,7 +42,7 @@ ERROR = 0.14  # pixels by which its measured motion is wrong
 
 def main() -> None:
     options = parsed()
-    config = read(options.config).tracker.model_copy(update={"high": mot.HIGH, "birth": mot.BIRTH})
+    config = structs.replace(read(options.config).tracker, high=mot.HIGH, birth=mot.BIRTH)
     moving, alone = mot.read_sequences(options.data, options.data, cmc=True)
     still = [replace(s, affines=None) for s in moving]
     columns = [*(s.name for s in still), "all"]

@@ -12,7 +12,9 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -41,24 +43,25 @@ def meanings() -> dict[str, str]:
     return found
 
 
-def bounds(schema: dict[str, Any]) -> str:
-    """What a value may be, in words."""
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
-    kind = {"integer": "whole number", "number": "number", "boolean": "true or false", "array": "list"}
-    words = kind.get(schema.get("type", ""), "text" if schema.get("type") == "string" else "number or text")
+def bounds(kind: Any, schema: dict[str, Any]) -> str:
+    """What a value of a type, with this schema, may be, in words."""
+    if get_origin(kind) is Literal:  # in its own order; the schema sorts
+        return ", ".join(f"`{value}`" for value in get_args(kind))
+    names = {"integer": "whole number", "number": "number", "boolean": "true or false", "array": "list"}
+    words = names.get(schema.get("type", ""), "text" if schema.get("type") == "string" else "number or text")
     limits = [f"{word} {schema[key]:g}" for key, word in LIMITS.items() if key in schema]
     return " ".join([words, *limits])
 
 
 def reference() -> str:
     words = meanings()
-    schema = Config.model_json_schema()
+    schema = msgspec.json.schema(Config)
     parts = [HEAD]
-    for section, value in Config().model_dump(mode="json").items():
-        fields = schema["$defs"][Config.model_fields[section].annotation.__name__]["properties"]
+    for section, value in msgspec.to_builtins(Config()).items():
+        struct = type(getattr(Config(), section))
+        fields, kinds = schema["$defs"][struct.__name__]["properties"], get_type_hints(struct)
         rows = [
-            f"| `{key}` | `{json.dumps(default)}` | {bounds(fields[key])} | {words[f'{section}.{key}']} |"
+            f"| `{key}` | `{json.dumps(default)}` | {bounds(kinds[key], fields[key])} | {words[f'{section}.{key}']} |"
             for key, default in value.items()
         ]
         parts.append(

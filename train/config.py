@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from msgspec import Struct
 
+from engines.checked import Wrong, checked
 from engines.errors import BadConfig
 from train.assign import AssignRule
 from train.loss import MineRule
@@ -15,7 +16,7 @@ from train.plan import AugmentRule
 from train.snip import LEVELS, Level
 
 
-class TrainConfig(BaseModel):
+class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Defaults are the recipe of the light nets; `recipe("vgg16")` gives the paper's (section 4.1).
 
     batch counts crops of the smallest size; batches of larger crops hold fewer, so that the pixels,
@@ -35,8 +36,6 @@ class TrainConfig(BaseModel):
 
     anchors, only_m2, fusion, context, ohem: the ablations of the paper's sections 3.3 and 4.6 to 4.10.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = "plainS"
     branches: bool = True
@@ -106,13 +105,12 @@ def recipe(model: str, **changes: Any) -> TrainConfig:
         raise BadConfig(f"unknown model {model!r}", "--model", "one of " + ", ".join(SPECS))
     base = RECIPES.get(model, {})
     if changes.get("snip"):  # SNIP's invalid faces are ignored by IoU alone: what lies inside one is background
-        rule = base.get("assign", TrainConfig.model_fields["assign"].default)
+        rule = base.get("assign", TrainConfig().assign)
         base = {**base, "view": "whole", "batch": 4, "assign": replace(rule, inside=1.0)}
     try:
-        config = TrainConfig(model=model, **{**base, **changes})
-    except ValidationError as e:
-        error = e.errors()[0]
-        raise BadConfig(error["msg"], "training setting " + ".".join(str(p) for p in error["loc"])) from None
+        config = checked({"model": model, **base, **changes}, TrainConfig)
+    except Wrong as e:
+        raise BadConfig(e.why, f"training setting {e.key}") from None
     if config.snip and config.view != "whole":
         raise BadConfig("SNIP shows whole pictures at its levels", "training setting view", "leave it out")
     if config.frozen and SPECS[model].backbone != "vgg16":

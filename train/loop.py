@@ -6,17 +6,18 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
+from msgspec import to_builtins
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
+from engines.checked import Wrong, checked
 from engines.errors import BadConfig, BadInput, UserError
 from train.backbones import VGG16
 from train.checkpoint import load_state, save_state, save_weights
@@ -140,9 +141,9 @@ class Run:
         state = load_state(self.out / "state.pt")
         try:
             same = (
-                TrainConfig(**state["config"]) == self.config
+                checked(state["config"], TrainConfig) == self.config
             )  # settings that are newer than the state are the default
-        except ValidationError:
+        except Wrong:
             same = False
         if not same:
             raise BadConfig("the run was started with other settings", str(self.out / "state.pt"), "use the same ones")
@@ -266,6 +267,5 @@ def mean_loss(losses: list[Loss]) -> Loss:
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
     """Settings as JSON-like values, so that a loaded state compares equal."""
-    rules = {"assign": asdict(config.assign), "mine": asdict(config.mine), "augment": asdict(config.augment)}
-    plain: dict[str, Any] = json.loads(json.dumps({**config.model_dump(), **rules}))
+    plain: dict[str, Any] = json.loads(json.dumps(to_builtins(config)))
     return plain

@@ -11,17 +11,16 @@ import json
 import os
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from msgspec import Struct, to_builtins
 
+from engines.checked import checked
 from pipeline.batch.manifest import Entry
 from pipeline.errors import BadInput, SinkLost
 from pipeline.video.output import lock
 
 
-class Told(BaseModel):
+class Told(Struct, frozen=True, forbid_unknown_fields=True):
     """A records file as it was written. places: where in it the records of each file are, first byte to behind last."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     sha256: str
     places: dict[str, tuple[int, int]]
@@ -66,12 +65,12 @@ class Journal:
     def finish(self, entry: Entry) -> None:
         self.begun.discard(entry.output)
         self.done[entry.output] = entry
-        self._write(json.dumps(entry.model_dump(mode="json")))  # which takes names that are no UTF-8, too
+        self._write(json.dumps(to_builtins(entry)))  # which takes names that are no UTF-8, too
 
     def tell(self, records: Path, told: Told) -> None:
         """The records of the batch are in one file now."""
         self.told[str(records.absolute())] = told
-        self._write(json.dumps({"records": str(records.absolute())} | told.model_dump()))
+        self._write(json.dumps({"records": str(records.absolute())} | to_builtins(told)))
 
     @property
     def folder(self) -> Path:
@@ -98,10 +97,10 @@ class Journal:
                 self.begun.add(row["begun"])
                 return
             if (path := row.pop("records", None)) is not None:
-                self.told[path] = Told.model_validate(row)
+                self.told[path] = checked(row, Told)
                 return
-            entry = Entry.model_validate(row)
-        except (ValueError, TypeError, ValidationError):
+            entry = checked(row, Entry)
+        except (ValueError, TypeError):
             return  # a line that a killed run left half-written
         self.done[entry.output] = entry
         self.begun.discard(entry.output)

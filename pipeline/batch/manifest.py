@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import av
 import onnxruntime
-from pydantic import BaseModel, ConfigDict, ValidationError
+from msgspec import Struct, structs, to_builtins
 
+from engines.checked import checked
 from engines.detector import WEIGHTS
 from pipeline.config import Config
 from pipeline.errors import BadInput, SinkLost
@@ -23,14 +24,12 @@ from pipeline.video.output import Temporary
 FORMAT = 1
 
 
-class Entry(BaseModel):
+class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     """One file of a batch. state: `done`, `cut short` (the input was, what came was covered) or `failed`.
 
     input, output: absolute paths. key: fingerprint of the settings, see `fingerprint`. faces: boxes by their state,
     summed over the frames. error: why it failed or ended early. seconds: of work.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     input: str
     output: str
@@ -67,7 +66,8 @@ def model_file(config: Config) -> Path:
 
 def fingerprint(config: Config, two_pass: bool) -> str:
     """Equal for two runs that make the same output of the same input: same settings, model and software."""
-    settings = config.model_dump(mode="json", exclude={"run"})
+    settings = to_builtins(config)
+    del settings["run"]
     parts = [settings, two_pass, sha256(model_file(config)), software(config)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -95,14 +95,14 @@ def _installed(name: str) -> bool:
 
 def write(path: Path, entries: Iterable[Entry], config: Config, two_pass: bool, complete: bool) -> None:
     """Write the manifest of a batch, whole or not at all. complete: every file of it was gone through."""
-    files = [entry.model_dump(mode="json") for entry in entries]
+    files = [to_builtins(entry) for entry in entries]
     body: dict[str, Any] = {
         "format": FORMAT,
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "complete": complete,
         "software": software(config),
         "model": {"name": config.detector.model, "sha256": sha256(model_file(config))},
-        "settings": config.model_dump(mode="json") | {"two_pass": two_pass},
+        "settings": to_builtins(config) | {"two_pass": two_pass},
         "totals": {
             "files": len(files),
             "failed": sum(row["state"] == "failed" for row in files),
@@ -130,13 +130,13 @@ def read(path: Path) -> tuple[list[Entry], bool, bool]:
     try:
         body = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
         seal = body.pop("sha256")
-        entries, complete = [Entry.model_validate(row) for row in body["files"]], bool(body["complete"])
+        entries, complete = [checked(row, Entry) for row in body["files"]], bool(body["complete"])
     except OSError as e:
         raise BadInput(f"cannot read the manifest ({e.strerror})", str(path)) from None
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise BadInput("it is not a manifest, or damaged", str(path)) from None
     folder = path.absolute().parent
-    entries = [entry.model_copy(update={"output": str(folder / entry.output)}) for entry in entries]
+    entries = [structs.replace(entry, output=str(folder / entry.output)) for entry in entries]
     return entries, seal == _seal(body), complete
 
 

@@ -236,11 +236,10 @@ def _sum(frame: Frame) -> int:
 
 
 def _detector(config: DetectorConfig) -> Detector:
-    return _loaded(config.model_dump_json())
+    return _loaded(config)
 
 
 @lru_cache(maxsize=1)
-def _loaded(config: str) -> Detector:
+def _loaded(config: DetectorConfig) -> Detector:
     """Once a process: the pieces of all files have the same."""
-    read = DetectorConfig.model_validate_json(config)
-    return load(read.model, read.options())
+    return load(config.model, config.options())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
 
+from msgspec import structs
 from rich.console import Console
 
 from pipeline.batch import manifest
@@ -106,9 +107,9 @@ class Dispatcher:
         if self.size < 2:
             return config
         part = max(1, cores() // self.size)
-        encode = config.encode.model_copy(update={"threads": config.encode.threads or part})
-        run = config.run.model_copy(update={"decode_threads": config.run.decode_threads or max(1, part // 2)})
-        return config.model_copy(update={"encode": encode, "run": run})
+        encode = structs.replace(config.encode, threads=config.encode.threads or part)
+        run = structs.replace(config.run, decode_threads=config.run.decode_threads or max(1, part // 2))
+        return structs.replace(config, encode=encode, run=run)
 
     def work(self) -> None:
         """Until nothing waits and nobody works. An interruption stops all workers and leaves nothing unfinished."""

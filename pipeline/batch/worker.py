@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import av
 
@@ -138,7 +138,7 @@ def do_task(
     if task.before is not None and _still_good(task, setup, held, target):
         return Outcome(task.index, task.before, 0 if task.before.state == "done" else 1, skipped=True)
     total = _expected(source)
-    base = {"input": source, "output": str(target), "key": setup.key, "input_sha256": held}
+    base: dict[str, Any] = {"input": source, "output": str(target), "key": setup.key, "input_sha256": held}
     began = time.perf_counter()
     rows = None
     try:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+from msgspec import structs
 
 from pipeline.config import Config
 from pipeline.errors import BadConfig, BadInput
@@ -71,7 +72,7 @@ def run(
         flags["hide"] = None
     config = config_of(flags)
     if insecure:
-        config = config.model_copy(update={"live": config.live.model_copy(update={"tls_verify": False})})
+        config = structs.replace(config, live=structs.replace(config.live, tls_verify=False))
     check_encoder(config.live.encoder)
     cameras = named(sources)
     plans = [Plan.of(text, len(cameras) > 1) for text in sinks]

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from msgspec import structs
+
 from pipeline.config import HIDE, Config, CoverConfig, changed
 from pipeline.cover import Anonymizer
 from pipeline.draw import Drawer
@@ -115,9 +117,9 @@ class Tuner:
 
     def _as_config(self) -> Config:
         """The run's configuration with the settings of now."""
-        cover = self.config.cover.model_copy(update={"hide": self.now.hide, "scale": self.now.scale})
-        detector = self.config.detector.model_copy(update={"threshold": self.now.threshold})
-        return self.config.model_copy(update={"cover": cover, "detector": detector})
+        cover = structs.replace(self.config.cover, hide=self.now.hide, scale=self.now.scale)
+        detector = structs.replace(self.config.detector, threshold=self.now.threshold)
+        return structs.replace(self.config, cover=cover, detector=detector)
 
 
 def _word(hide: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from msgspec import structs
 
 from engines.detector import DetectorOptions
 from engines.peers import load_peer
@@ -138,7 +139,7 @@ def tracks(
     the tracker guesses. Detections with a score under 0.1 are left out. --high and --birth fit the detector that made
     det.txt, and stand in the place of the configuration's, which fit the shipped one.
     """
-    config = config_of(flags).tracker.model_copy(update={"high": high, "birth": birth})
+    config = structs.replace(config_of(flags).tracker, high=high, birth=birth)
     sequences, left_out = mot.read_sequences(detections, truth, cmc)
     if left_out:
         say("warning", f"without detections or without truth, left out: {', '.join(left_out)}")

@@ -22,6 +22,8 @@ from statistics import median
 from typing import Any
 
 import av
+from msgspec import to_builtins
+from msgspec.json import decode, encode
 
 from engines.detector import load
 from pipeline.config import Config
@@ -155,7 +157,7 @@ def bench(
     frames: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         settings, ours = Path(folder, "config.json"), Path(folder, "config.toml")
-        settings.write_text(config.model_dump_json())
+        settings.write_text(encode(config).decode())
         ours.write_text(_toml(config), encoding="utf-8")
         out = Path(folder, f"out{video.suffix}")
         short = video
@@ -190,7 +192,7 @@ def bench(
 def _toml(config: Config) -> str:
     """The settings as a file for --config: TOML writes such values as JSON does."""
     lines = []
-    for name, table in config.model_dump(mode="json").items():
+    for name, table in to_builtins(config).items():
         lines.append(f"[{name}]")
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
     return "\n".join(lines)
@@ -281,7 +283,7 @@ def _pass(name: str, video: str, config: Config, out: Path) -> dict[str, Any]:
 
 def main() -> None:
     name, video, settings, out = sys.argv[1:]
-    config = Config.model_validate_json(Path(settings).read_text())
+    config = decode(Path(settings).read_bytes(), type=Config)
     try:
         print(json.dumps(_pass(name, video, config, Path(out))))
     except UserError as e:

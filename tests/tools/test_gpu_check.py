@@ -181,7 +181,7 @@ def test_parts_are_chosen_by_name() -> None:
 
 @needs_compiler
 def test_the_whole_command_goes_through_on_the_stand_in_for_a_driver(tmp_path: Path) -> None:
-    """On a machine that lacks what a rented one does: no PyAV, no pydantic, no TensorRT, a torch without CUDA."""
+    """On a machine that lacks what a rented one does: no PyAV, no msgspec, no TensorRT, a torch without CUDA."""
     driver = stand_in_driver(tmp_path)
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -189,7 +189,7 @@ def test_the_whole_command_goes_through_on_the_stand_in_for_a_driver(tmp_path: P
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("av", "pydantic", "tensorrt", "tensorrt_rtx", "pycuda"):
+        if name.split(".")[0] in ("av", "msgspec", "tensorrt", "tensorrt_rtx", "pycuda"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
 sys.meta_path.insert(0, Absent())
 """)

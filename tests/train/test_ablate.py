@@ -8,6 +8,8 @@ from click.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
+from msgspec import to_builtins  # noqa: E402
+
 from engines.errors import BadConfig  # noqa: E402
 from tests.pack import make_pack  # noqa: E402
 from train.ablate import USUAL, VARIANTS, command, settings_of, table, verdict  # noqa: E402
@@ -24,14 +26,14 @@ def test_every_ablation_of_the_paper_has_its_row_and_its_number() -> None:
 
 @pytest.mark.parametrize("model", ["plainM", "narrow", "vgg16"])
 def test_variants_differ_in_their_switch_alone(model: str) -> None:
-    base = settings_of(VARIANTS["ssh"], model, 10, 0, {}).model_dump()
+    base = to_builtins(settings_of(VARIANTS["ssh"], model, 10, 0, {}))
     assert base["loss"] == "mined"
     assert base["assign"]["fewest"] == 0
     for name in ("only-m2", "no-ohem", "no-fusion", "finer-anchors", "no-context"):
         config = settings_of(VARIANTS[name], model, 10, 0, {})
-        changed = {k for k, v in config.model_dump().items() if v != base[k]}
+        changed = {k for k, v in to_builtins(config).items() if v != base[k]}
         assert changed == set(VARIANTS[name].change)
-    snip, without = (settings_of(VARIANTS[n], model, 10, 0, {}).model_dump() for n in ("snip", "multi-scale"))
+    snip, without = (to_builtins(settings_of(VARIANTS[n], model, 10, 0, {})) for n in ("snip", "multi-scale"))
     assert {k for k in snip if snip[k] != without[k]} == {"levels"}
 
 
