@@ -12,7 +12,7 @@ import numpy as np
 from engines.boxes import Array, grow_xyxy
 from pipeline.trace import SPREAD, Waiting, between, carried, is_cut, trace
 from pipeline.types import Box, BoxState, TrackedFrame, xyxy
-from pipeline.usual import Sizes, Usual, sizes_of, usual_of
+from pipeline.usual import Sizes, Usual, sizes_of, united, usual_of
 
 YOUNG = 6  # sightings from which the motion before the first one is judged
 BACK, ON = 60, 15  # frames for which looks are followed at most, before the first sighting and after the last one
@@ -21,9 +21,6 @@ WEAK_S, WEAK_BACK = 0.12, 8
 WEAK_EDGE = 15  # frames before, where the picture's edge cuts it: little is covered in vain there
 ONCE = 0.28  # score from which the frames before a first sighting are covered although no second one has come yet
 KNOWN = 4096  # tracks about which something is remembered
-# A box's score under which its place is doubtful, the one at which it is grown by all of DOUBT (by less where its track
-# was never sure: that may be no face at all).
-CLEAR, DIM, DOUBT, WEAK_DOUBT = 0.65, 0.45, 0.45, 0.25
 USUAL = 15  # frames around one over which a track's usual size is found
 NEAR, NEAR_SPREAD = 4, 0.05  # frames to the next sighting up to which a line between both is enough, grown by so much
 REACH, SIGMA = 5, 2.5  # frames around one over which its boxes are smoothed, and the Gaussian's width
@@ -41,18 +38,18 @@ class Young:
 class Lookahead:
     """Holds the last `lag` frames back.
 
-    When a track is first seen (with a score of ONCE, or for the second time), the frames of its
-    scene that still wait get a box for it too: the face is followed back by its looks as far as it
-    is there; where it is too small for that it is moved back along its motion (judged anew with each
-    of its first sightings), growing. So it is covered before the detector first fired. A track without
-    a sure score gets few such frames, but for those in which the picture's edge cuts it. When a track
-    is seen again after it was missing, the boxes that were guessed in between are united with the
-    straight line between the two sightings; in a short gap (frames that are not looked at) that line is
-    enough. On the way out each box is united with the smoothed path of its track, so that a box that jumps
-    for a frame uncovers nothing, and enlarged to the track's usual size, so that neither does one that
-    shrinks (a face half hidden, blurred, cut by the edge). Boxes with a doubtful score, or of a track whose
-    scores mostly are, are grown, because they are placed worse: measured, a cover that takes 1.25 times the
-    box of a score over 0.65 takes 1.7 to 2.3 times one under 0.5.
+    When a track is first seen (with a score of ONCE, or for the second time), the frames of its scene that still wait
+    get a box for it too: the face is followed back by its looks as far as it is there; where it is too small for that
+    it is moved back along its motion (judged anew with each of its first sightings), growing. So it is covered before
+    the detector first fired. A track without a sure score gets few such frames, but for those in which the picture's
+    edge cuts it. When a track is seen again after it was missing, the boxes that were guessed in between are united
+    with the straight line between the two sightings; in a short gap (frames that are not looked at) that line is
+    enough. Where the last sighting waits no more, it is followed back as a new one is, and what was guessed stays too.
+    On the way out each box is united with the smoothed path of its track, so that a box that jumps for a frame uncovers
+    nothing, and enlarged to the track's usual size, so that neither does one that shrinks (a face half hidden, blurred,
+    cut by the edge). Boxes with a doubtful score, or of a track whose scores mostly are, are grown, because they are
+    placed worse: measured, a cover that takes 1.25 times the box of a score over 0.65 takes 1.7 to 2.3 times one under
+    0.5.
 
     sure: a score. guess_s: mere guesses later than this many seconds after a track was last known are
     dropped (None: the tracker decides). A track without a single sure score is guessed on for a few frames only.
@@ -89,10 +86,8 @@ class Lookahead:
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
                 self.best[box.id] = max(box.score, self.best.pop(box.id, 0.0))
-                if box.id > self.newest:
-                    self.young[box.id] = Young([], scene)
-                else:
-                    self._fill_gap(box)
+                if box.id > self.newest or not self._fill_gap(box):
+                    self.young.setdefault(box.id, Young([], scene))
                 self._backfill(box, tracked.frame.index)
         while len(self.best) > KNOWN:
             oldest = next(iter(self.best))
@@ -141,9 +136,9 @@ class Lookahead:
                     path[3] += weight * right
                     path[4] += weight * bottom
         self.gone.append((here, tracked.boxes, mine))
-        return replace(
-            tracked, boxes=tuple(self._united(box, paths[box.id], usual.get(box.id)) for box in tracked.boxes)
-        )
+        sure = {box.id: self.best.get(box.id, 1.0) >= self.sure for box in tracked.boxes}
+        boxes = (united(box, paths[box.id], usual.get(box.id), sure[box.id]) for box in tracked.boxes)
+        return replace(tracked, boxes=tuple(boxes))
 
     def _without_last_scene(self, held: Waiting) -> TrackedFrame:
         """The tracker guesses on over a cut for one frame, since it may be a flash. When the next frame says that it
@@ -165,22 +160,6 @@ class Lookahead:
         self.seen_s |= {track: max(now, self.seen_s.get(track, now)) for track in known}
         kept = (box for box in tracked.boxes if now - self.seen_s.get(box.id, now) <= self._patience(box.id))
         return replace(tracked, boxes=tuple(kept))
-
-    def _united(self, box: Box, path: list[float], usual: Usual | None) -> Box:
-        """A box, enlarged as its score or its track's usual one is doubtful, and to its track's usual width and height,
-        grown over the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners."""
-        left, top, right, bottom = box.xyxy
-        doubt = DOUBT if self.best.get(box.id, 1.0) >= self.sure else WEAK_DOUBT
-        score = box.score if usual is None else min(box.score, usual.score)
-        grown = 1 + doubt * min(max((CLEAR - score) / (CLEAR - DIM), 0.0), 1.0)
-        width, height = (right - left) * grown, (bottom - top) * grown
-        if usual is not None:
-            width, height = max(width, usual.width), max(height, usual.height)
-        x, y = (left + right) / 2, (top + bottom) / 2
-        mean = [total / path[0] for total in path[1:]]
-        left, top = min(x - width / 2, mean[0]), min(y - height / 2, mean[1])
-        right, bottom = max(x + width / 2, mean[2]), max(y + height / 2, mean[3])
-        return Box(box.id, (left, top, right, bottom), box.score, box.state, box.sight)
 
     def _usual(self, tracked: TrackedFrame, mine: Sizes) -> dict[int, Usual]:
         """What is usual for each track of a leaving frame, from its sightings around it."""
@@ -220,6 +199,9 @@ class Lookahead:
             before = before[-(WEAK_EDGE if weak else ON) :]
             places = self._carried_back(young, before, inside)
         for at, place in zip(reversed(before), places, strict=False):
+            guess = self._find(at, box.id)
+            if guess is not None and guess.state is BoxState.COASTED:
+                place = _union(place, np.array(guess.xyxy))
             self._put(at, replace(box, xyxy=xyxy(place), state=BoxState.BACKFILLED))
 
     def _carried_back(self, young: Young, before: list[int], inside: int) -> list[Array]:
@@ -260,8 +242,8 @@ class Lookahead:
                 self._put(at, replace(guess, xyxy=xyxy(place)))
                 self.seen_s[box.id] = self.waiting[at].tracked.frame.time_s or 0.0
 
-    def _fill_gap(self, box: Box) -> None:
-        """Cover the line between this sighting and the last one, when that still waits."""
+    def _fill_gap(self, box: Box) -> bool:
+        """Cover the line between this sighting and the last one, when that still waits; whether it does."""
         last = len(self.waiting) - 1
         for start in range(last - 1, -1, -1):
             if self.waiting[start].scene != self.waiting[last].scene:
@@ -270,7 +252,7 @@ class Lookahead:
             if old is not None and old.state is BoxState.OBSERVED:
                 break
         else:
-            return
+            return False
         for at in range(start + 1, last):
             share = (at - start) / (last - start)
             line = (1 - share) * np.array(old.xyxy) + share * np.array(box.xyxy)
@@ -280,6 +262,7 @@ class Lookahead:
             elif guess is not None:  # never smaller than what would have been covered without looking ahead
                 line = _union(line, np.array(guess.xyxy))
             self._put(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
+        return True
 
     def _find(self, at: int, track: int) -> Box | None:
         for box in self.waiting[at].tracked.boxes:

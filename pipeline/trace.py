@@ -17,6 +17,7 @@ SPREAD = 0.04  # by which a box grows with each frame further back
 FOLLOWED = 0.015  # the same where its looks were followed
 ALIKE = 0.5  # correlation from which two pictures show the same face
 GRACE = 3  # frames further back that are covered after its looks were lost
+INWARDS = 0.1  # of its sides by which a face that the edge cuts may seem to come in
 EDGE = 12  # the same while the face is cut by the picture's edge, where little is covered in vain
 
 
@@ -55,6 +56,8 @@ def trace(chain: list[Waiting], box: Array, lost: int = GRACE, inside: int = 1 <
         match = None
         if not missed:
             match = follow(last.luma, place * scale, now.luma, (ahead + speed) * scale)
+        if match is not None and came_in(ahead, match.xyxy / scale, now.tracked.frame.size):
+            match = None
         if match is None and step == 1:
             return None
         if match is not None and match.score >= ALIKE:
@@ -85,6 +88,20 @@ def is_cut(box: Array, size: tuple[int, int]) -> bool:
     """Does a box xyxy reach over the edge of a picture of this width and height?"""
     left, top, right, bottom = box.tolist()
     return bool(left < 0 or top < 0 or right > size[0] or bottom > size[1])
+
+
+def came_in(box: Array, place: Array, size: tuple[int, int]) -> bool:
+    """Has a box xyxy that an edge of the picture cuts moved inwards from there? What shows of a face at the edge is
+    found again where it shows as much; where it shows less, something else is alike."""
+    left, top, right, bottom = box.tolist()
+    across, down = (place[:2] - box[:2]).tolist()
+    most_x, most_y = INWARDS * (right - left), INWARDS * (bottom - top)
+    return bool(
+        (left < 0 and across > most_x)
+        or (top < 0 and down > most_y)
+        or (right > size[0] and -across > most_x)
+        or (bottom > size[1] and -down > most_y)
+    )
 
 
 def carried(box: Array, affine: Array | None) -> Array:

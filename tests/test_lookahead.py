@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.lookahead import DOUBT, KNOWN, NEAR, NEAR_SPREAD, ONCE, WEAK_BACK, WEAK_DOUBT, WEAK_EDGE, Lookahead
+from pipeline.lookahead import KNOWN, NEAR, NEAR_SPREAD, ONCE, WEAK_BACK, WEAK_EDGE, Lookahead
 from pipeline.trace import GRACE, carried
 from pipeline.types import Box, BoxState, Frame, TrackedFrame
+from pipeline.usual import DOUBT, WEAK_DOUBT
 
 PICTURE = av.VideoFrame(160, 60, "yuv420p")
 
@@ -77,10 +78,25 @@ def test_a_gap_is_filled_along_the_line_and_a_longer_one_is_never_made_smaller(g
         assert out[i].boxes[0].xyxy[1::2] == pytest.approx((10 - margin, 20 + margin))
 
 
-def test_a_gap_that_began_before_what_still_waits_keeps_its_guesses() -> None:
+def test_a_gap_that_began_before_what_still_waits_is_covered_where_it_was_guessed_and_where_the_face_is() -> None:
     guess = box(5, BoxState.COASTED)
     out = through(Lookahead(1), [tracked(0, box(0)), tracked(1, guess), tracked(2, guess), tracked(3, box(30))])
-    assert [t.boxes[0].state for t in out] == [BoxState.OBSERVED, BoxState.COASTED, BoxState.COASTED, BoxState.OBSERVED]
+    observed, coasted, both, again = (t.boxes[0] for t in out)
+    assert [b.state for b in (observed, coasted, again)] == [BoxState.OBSERVED, BoxState.COASTED, BoxState.OBSERVED]
+    assert both.state is BoxState.BACKFILLED
+    assert contains(both, guess.xyxy)
+    assert contains(both, box(30).xyxy)
+
+
+def test_a_known_face_that_comes_back_is_covered_before_it_is_seen_again() -> None:
+    """It was out of the picture for longer than frames wait, and the detector takes two frames to see it."""
+    away = [(tracked(i), scenery(None), 0) for i in range(1, 20)]
+    back = [(tracked(i), scenery(60), 0) for i in (20, 21)]
+    frames = [(tracked(0, seen(30)), scenery(30), 0), *away, *back, (tracked(22, seen(60)), scenery(60), 0)]
+    out = looked(Lookahead(8), frames)
+    for late in out[20:]:
+        assert contains(late.boxes[0], (60, 20, 84, 44))
+    assert not any(t.boxes for t in out[8:14])
 
 
 def test_other_faces_are_left_alone() -> None:
@@ -142,6 +158,27 @@ def test_a_face_is_followed_back_by_its_looks_at_its_very_first_sighting() -> No
         assert made.state is BoxState.BACKFILLED
         assert (made.xyxy[0] + made.xyxy[2]) / 2 == pytest.approx(path[i] + 12, abs=3)  # smoothing widens
         assert contains(made, (path[i], 20, path[i] + 24, 44))
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_a_face_that_comes_in_over_the_edge_is_not_mistaken_for_what_is_alike_further_in(right: bool) -> None:
+    """Before, less of it showed; what showed of it at first was elsewhere too."""
+
+    def shown(x: float | None) -> np.ndarray:
+        out = scenery(x)
+        out[8:32, 12:24] = texture()[:, 12:]
+        return out[:, ::-1].copy() if right else out
+
+    def there(x: float) -> tuple[float, float, float, float]:
+        return (160 - x - 24, 20, 160 - x, 44) if right else (x, 20, x + 24, 44)
+
+    frames = [(tracked(i), shown(path), 0) for i, path in enumerate((None, None, -20, -16))]
+    frames.append((tracked(4, Box(1, there(-12), 0.9, BoxState.OBSERVED)), shown(-12), 0))
+    out = looked(Lookahead(8), frames)
+    for i, x in ((2, -20), (3, -16)):
+        (made,) = out[i].boxes
+        left, top, end, bottom = there(x)
+        assert contains(made, (max(0, left), top, min(160, end), bottom))
 
 
 def test_following_stops_soon_after_the_face_is_gone() -> None:
