@@ -137,8 +137,8 @@ class Lookahead:
                     path[4] += weight * bottom
         self.gone.append((here, tracked.boxes, mine))
         sure = {box.id: self.best.get(box.id, 1.0) >= self.sure for box in tracked.boxes}
-        boxes = (united(box, paths[box.id], usual.get(box.id), sure[box.id]) for box in tracked.boxes)
-        return replace(tracked, boxes=tuple(boxes))
+        leaving = (united(box, paths[box.id], usual.get(box.id), sure[box.id]) for box in tracked.boxes)
+        return replace(tracked, boxes=tuple(leaving))
 
     def _without_last_scene(self, held: Waiting) -> TrackedFrame:
         """The tracker guesses on over a cut for one frame, since it may be a flash. When the next frame says that it
