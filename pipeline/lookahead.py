@@ -243,7 +243,8 @@ class Lookahead:
                 self.seen_s[box.id] = self.waiting[at].tracked.frame.time_s or 0.0
 
     def _fill_gap(self, box: Box) -> bool:
-        """Cover the line between this sighting and the last one, when that still waits; whether it does."""
+        """Cover the line between this sighting and the last one, when that still waits; whether it does. A longer line
+        may lead from one face to another: there this one is followed back by its looks, too."""
         last = len(self.waiting) - 1
         for start in range(last - 1, -1, -1):
             if self.waiting[start].scene != self.waiting[last].scene:
@@ -253,6 +254,9 @@ class Lookahead:
                 break
         else:
             return False
+        chain = [self.waiting[at] for at in range(last, max(start, last - 1 - ON), -1)]
+        places = trace(chain, np.array(box.xyxy), lost=0) if last - start > NEAR else None
+        back = dict(zip(range(last - 1, start, -1), places or (), strict=False))
         for at in range(start + 1, last):
             share = (at - start) / (last - start)
             line = (1 - share) * np.array(old.xyxy) + share * np.array(box.xyxy)
@@ -261,6 +265,8 @@ class Lookahead:
                 line = grow_xyxy(line, 1 + NEAR_SPREAD)
             elif guess is not None:  # never smaller than what would have been covered without looking ahead
                 line = _union(line, np.array(guess.xyxy))
+            if at in back:
+                line = _union(line, back[at])
             self._put(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
         return True
 

@@ -215,6 +215,17 @@ def test_a_gap_across_a_flash_is_filled() -> None:
     assert [b.state for b in out[1].boxes] == [BoxState.BACKFILLED]
 
 
+def test_a_long_gap_that_leads_from_one_face_to_another_is_covered_where_the_other_came_from() -> None:
+    """The line between the two sightings is what the track says; the looks say that the second face stood there."""
+    frames = [(tracked(0, seen(10)), scenery(10), 0)] + [(tracked(i), scenery(110), 0) for i in range(1, 8)]
+    frames.append((tracked(8, seen(110)), scenery(110), 0))
+    out = looked(Lookahead(10), frames)
+    for i in range(1, 8):
+        (made,) = out[i].boxes
+        assert contains(made, (110, 20, 134, 44))
+        assert contains(made, (10 + 12.5 * i, 20, 34 + 12.5 * i, 44))
+
+
 def test_guesses_end_when_nothing_is_known_for_too_long() -> None:
     guess = box(0, BoxState.COASTED)
     frames = [tracked(0, box(0)), *(tracked(i, guess) for i in range(1, 20))]
