@@ -52,6 +52,7 @@ class Detector(ABC):
 
     takes_planes = False  # see PlanesDetector
     batch = 1  # pictures that it gains from being given together
+    any_size = True  # pictures of ever new sizes cost it no more than those of one
     adjustable = True  # a lower options.threshold than it was made with takes effect
     chosen = ""  # what runs it and why, where there was a choice
     coarsest_anchors = 0  # a cell of the coarsest detection module, whose boxes come last; 0: not known

@@ -41,7 +41,7 @@ class Eye:
     to be (see sheet.py); where these are so many that a coarse look at the whole picture has fewer pixels, it is that.
     A face that is new between two fine looks is found by the next one and covered before it, as far back as the output
     waits: so they are at most half of that apart (`lag`, frames). A detector on a card, to which all sizes cost the
-    same, looks in full size only.
+    same, looks in full size only; one to which each new size costs much is shown no sheets.
     """
 
     def __init__(self, detector: Detector, config: DetectorConfig, lag: int = 15) -> None:
@@ -97,6 +97,8 @@ class Eye:
 
     def _look_there(self, frame: Frame, places: Array) -> Detections | None:
         """What is found at these places; None where to look at all of a coarse picture is less work."""
+        if len(places) and not self.detector.any_size:
+            return None
         size = frame.size
         scale = fit(*size, *self.size)[0] / size[0]
         width, height = fit(*size, *coarse(self.size))

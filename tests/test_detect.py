@@ -100,10 +100,11 @@ CROWD = np.array([[x, y, x + 40, y + 40] for x in range(0, 640, 80) for y in ran
 
 def shown(
     count: int, places: np.ndarray = FACE, cut: int = -1, again: int = -1, ends: int = -1, search: int = -1,
-    lag: int = 15, step: Fraction = Fraction(1, 30), **more: object,
+    lag: int = 15, step: Fraction = Fraction(1, 30), any_size: bool = True, **more: object,
 ) -> str:  # fmt: skip
     """What each frame is looked at: F all of it in full size, C coarsely, S a sheet, - not at all."""
     detector = Stripes()
+    detector.any_size = any_size
     eye = Eye(
         detector, read(None, {"detector.size": SIZE} | {f"detector.{k}": v for k, v in more.items()}).detector, lag
     )
@@ -136,6 +137,11 @@ def test_known_faces_are_looked_at_on_a_sheet_between_looks_at_the_whole_picture
 
 def test_where_a_sheet_would_be_larger_the_whole_picture_is_looked_at_coarsely() -> None:
     assert shown(10, CROWD) == "F-C-C-C-F-"
+
+
+def test_a_detector_to_which_new_sizes_cost_much_is_shown_no_sheets() -> None:
+    assert shown(10, any_size=False) == "F-C-C-C-F-"
+    assert shown(10, np.zeros((0, 4)), any_size=False) == "F---C---F-"
 
 
 def test_where_nobody_is_known_only_whole_pictures_are_looked_at() -> None:

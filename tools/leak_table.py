@@ -52,7 +52,7 @@ class Known(Detector):
 
     def __init__(self, detector: Detector, cache: Path | None = None) -> None:
         super().__init__(detector.options)
-        self.detector, self.cache = detector, cache
+        self.detector, self.cache, self.any_size = detector, cache, detector.any_size
         self.raw: dict[int, Detections] = {}
         self.lost: dict[int, Detections] = {}  # what is left where some are lost
         self.share = 0.0  # of what is lost

@@ -160,6 +160,10 @@ class Asked(PlanesDetector):
         return self.desk.detector.takes_planes
 
     @property
+    def any_size(self) -> bool:  # type: ignore[override]
+        return self.desk.detector.any_size
+
+    @property
     def least(self) -> float:
         return self.desk.threshold if self.threshold is None else self.threshold
 

@@ -78,6 +78,7 @@ def test_openvino_finds_the_same_faces(precision: str, photographs: Path, tmp_pa
     assert result["agreement"] >= 0.9
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.bin", "net.xml"]
     pair = tuple(load(name, DetectorOptions(threshold=0.3)) for name in ("plainS", str(out)))
+    assert [detector.any_size for detector in pair] == [True, False]
     assert (out.read_text().count('type="FakeQuantize"') > 15) == (precision == "int8")
     views = [view(read_image(path), (640, 384)) for path in sorted(photographs.rglob("*.png"))[:4]]
     assert found_alike(pair, views, 0.5, 0.8) > 4

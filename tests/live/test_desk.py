@@ -128,6 +128,14 @@ def test_frames_reach_the_desk_as_the_detector_wants_them(planes: bool) -> None:
     desk.stop()
 
 
+def test_a_camera_sees_what_the_desks_detector_takes() -> None:
+    detector = Counting()
+    asked = Asked(Desk(detector, 8), 30.0)
+    for value in (False, True):
+        detector.takes_planes = detector.any_size = value
+        assert (asked.takes_planes, asked.any_size) == (value, value)
+
+
 def test_a_run_takes_batches_where_the_detector_gains_from_them() -> None:
     def batch(config: Config, detector: object) -> tuple[int, float]:
         desk = Live(config, detector, lambda name, message: None).desk  # type: ignore[arg-type]
