@@ -18,6 +18,7 @@ from pipeline.video.planes import Viewer, host_picture
 COARSE = 2 / 3  # of the detector's input to each side, for the whole picture where a sheet would have more pixels
 EAGER = 5  # frames after a cut that are all looked at: every face there is new
 CALM = 0.25  # share of its own side by which a face may move between two looks
+STEADY = 0.1  # the same between two frames that come slowly, up to which its place is enough to look at
 SLOW_S = 0.06  # frames that come with longer gaps are all looked at, unless every 3rd or fewer were asked for
 SELDOM = 2  # every how many frames at most, when the cadence chooses itself
 
@@ -59,6 +60,7 @@ class Eye:
         self._before_s: float | None = None  # the time of the frame before
         self.eager = 0  # frames before this one are all looked at
         self.again = False  # the next frame is looked at, unless every 3rd or fewer were asked for
+        self.steady = True  # nobody moves much
         self.search = False  # the next look is a fine one at the whole picture
         self.known = -1  # the newest frame of which the whole was looked at, or was to be and that failed
 
@@ -75,20 +77,22 @@ class Eye:
             self.eager = frame.index + EAGER
         slow = self._slow(frame)
         eager = frame.index < self.eager or ((slow or self.again) and self.every <= 2)
-        self.again = False
+        again, self.again = self.again, False
         ends = ends and self.fine_every > 1
         if self.last is not None and frame.index - self.last < self.every and not eager and not ends:
             return None
         self.last = frame.index
         half = (self.fine_every + 1) // 2
-        # Where frames come slowly faces move further in each: looks see the whole picture then, and more are fine ones.
+        # Where frames come slowly faces move further in each: more looks are fine ones, and all see the whole picture
+        # unless those who were there are there and stand, or there is nobody.
         apart = half if slow else self.fine_every
+        astray = slow and (again or not self.steady)
         due = self._fine_at is None or frame.index - self._fine_at >= apart
         if due or ends or self.search or frame.index < self.eager:
             found = self._look_at_all(frame, True)
             self._fine_at, self.search = frame.index, False
             return found
-        there = None if slow or frame.index - self.known >= half else self._look_there(frame, places())
+        there = None if astray or frame.index - self.known >= half else self._look_there(frame, places())
         return self._look_at_all(frame, False) if there is None else there
 
     def _look_at_all(self, frame: Frame, fine: bool) -> Detections:
@@ -129,7 +133,8 @@ class Eye:
         return found.believed(self.detector.least, self.rise, view.rgb.shape[1] / view.width)
 
     def pace(self, motion: float, lag: int) -> None:
-        """Choose how soon to look again (only with `auto`), from the largest motion of a face in its own sides a
-        frame. What appears between two looks can be covered as far back as the output waits: `lag` frames."""
+        """Told of the largest motion of a face in its own sides a frame; with `auto`, choose how soon to look again.
+        What appears between two looks can be covered as far back as the output waits: `lag` frames."""
+        self.steady = motion <= STEADY
         if self.auto:
             self.every = max(1, min(int(CALM / max(motion, 1e-6)), SELDOM, lag + 1))

@@ -100,7 +100,8 @@ CROWD = np.array([[x, y, x + 40, y + 40] for x in range(0, 640, 80) for y in ran
 
 def shown(
     count: int, places: np.ndarray = FACE, cut: int = -1, again: int = -1, ends: int = -1, search: int = -1,
-    lag: int = 15, step: Fraction = Fraction(1, 30), any_size: bool = True, **more: object,
+    lag: int = 15, step: Fraction = Fraction(1, 30), any_size: bool = True, pace: float = 0.0,
+    **more: object,
 ) -> str:  # fmt: skip
     """What each frame is looked at: F all of it in full size, C coarsely, S a sheet, - not at all."""
     detector = Stripes()
@@ -112,6 +113,8 @@ def shown(
     for i in range(count):
         eye.again = i == again
         eye.search |= i == search
+        if pace:
+            eye.pace(pace, lag)
         before = len(detector.shown)
         found = eye.look(Frame(i, i, step, picture), i == cut, lambda: places, i == ends)
         if len(detector.shown) == before:
@@ -162,8 +165,13 @@ def test_whole_looks_are_at_most_half_of_the_wait_apart() -> None:
     assert shown(7, lag=1) == "F-F-F-F"
 
 
-def test_frames_that_come_slowly_are_all_looked_at_as_a_whole() -> None:
-    assert shown(10, step=Fraction(1, 10)) == "FCCCFCCCFC"
+def test_frames_that_come_slowly_are_all_looked_at_and_as_a_whole_where_somebody_moves_or_is_missing() -> None:
+    slowly = Fraction(1, 10)
+    assert shown(10, step=slowly, pace=0.11) == "FCCCFCCCFC"
+    assert shown(10, step=slowly, pace=0.09) == "FSSSFSSSFS"
+    assert shown(10, step=slowly, again=2) == "FSCSFSSSFS"
+    assert shown(10, np.zeros((0, 4)), step=slowly) == "F---F---F-"
+    assert shown(10, pace=0.11) == "F-S-C-S-F-"
 
 
 def test_a_whole_look_that_failed_is_still_due() -> None:
