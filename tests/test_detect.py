@@ -147,6 +147,11 @@ def test_a_detector_to_which_new_sizes_cost_much_is_shown_no_sheets() -> None:
     assert shown(10, np.zeros((0, 4)), any_size=False) == "F---C---F-"
 
 
+def test_a_huge_face_is_looked_at_in_the_whole_picture() -> None:
+    assert shown(10, np.array([[10.0, 10, 265, 200]])) == "F-S-C-S-F-"
+    assert shown(10, np.array([[10.0, 10, 267, 200]])) == "F-C-C-C-F-"
+
+
 def test_where_nobody_is_known_only_whole_pictures_are_looked_at() -> None:
     assert shown(10, np.zeros((0, 4))) == "F---C---F-"
 
