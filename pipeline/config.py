@@ -22,6 +22,7 @@ CODECS = ("source", "h264", "hevc", "vp9", "av1")
 
 
 def within(least: float, most: float) -> Meta:
+    """Of a number: from `least` to `most`, both too."""
     return Meta(ge=least, le=most)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from engines.boxes import Array, grow_xyxy
 from pipeline.trace import SPREAD, Waiting, between, carried, is_cut, trace
-from pipeline.types import Box, BoxState, TrackedFrame, xyxy
+from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
 from pipeline.usual import Sizes, Usual, sizes_of, united, usual_of
 
 YOUNG = 6  # sightings from which the motion before the first one is judged
@@ -67,7 +67,7 @@ class Lookahead:
         self.best: dict[int, float] = {}  # the best score of each track so far, the track seen last at the end
         self.waiting: deque[Waiting] = deque()
         # Frame numbers, boxes, not smoothed, and sizes.
-        self.gone: deque[tuple[int, tuple[Box, ...], Sizes]] = deque(maxlen=USUAL)
+        self.gone: deque[tuple[int, list[Box], Sizes]] = deque(maxlen=USUAL)
         self.newest = 0  # the largest id so far: ids rise, so a larger one is a birth
         self.scene = 0  # the largest number of a scene that left
         self.young: dict[int, Young] = {}
@@ -82,7 +82,8 @@ class Lookahead:
     ) -> list[TrackedFrame]:
         """Take a frame in; returns the frames whose wait is over, in order (at most one, where longest_s is
         not set)."""
-        self.waiting.append(Waiting(tracked, luma, scale, scene, affine, sizes_of(tracked.boxes)))
+        boxes = {box.id: box for box in tracked.boxes}
+        self.waiting.append(Waiting(tracked.frame, boxes, luma, scale, scene, affine, sizes_of(tracked.boxes)))
         for box in tracked.boxes:
             if box.state is BoxState.OBSERVED:
                 self.best[box.id] = max(box.score, self.best.pop(box.id, 0.0))
@@ -94,9 +95,9 @@ class Lookahead:
             self.best.pop(oldest)
             self.seen_s.pop(oldest, None)
         self.newest = max([self.newest, *(box.id for box in tracked.boxes)])
-        first, left = self.waiting[0].tracked.frame.index, []
+        first, left = self.waiting[0].frame.index, []
         while len(self.waiting) > self.lag or self._too_long(tracked):
-            first = self.waiting[0].tracked.frame.index
+            first = self.waiting[0].frame.index
             left.append(self._leave())
         self.young = {track: young for track, young in self.young.items() if young.seen[0][0] > first}
         return left
@@ -105,7 +106,7 @@ class Lookahead:
         """Whether the oldest frame has waited for too long."""
         if self.longest_s is None or len(self.waiting) < 2:
             return False
-        oldest = self.waiting[0].tracked.frame
+        oldest = self.waiting[0].frame
         if oldest.time_s is None or newest.frame.time_s is None or oldest.index > self.known:
             return False
         return newest.frame.time_s - oldest.time_s > self.longest_s
@@ -118,14 +119,13 @@ class Lookahead:
         """The oldest frame, its boxes united with the smoothed path of their tracks."""
         held = self.waiting.popleft()
         self._extend(held)
-        tracked = self._without_old_guesses(self._without_last_scene(held))
-        here = tracked.frame.index
-        coming = [(other.tracked.frame.index, other.tracked.boxes) for other in islice(self.waiting, REACH)]
+        mine = self._without_old_guesses(held.frame, self._without_last_scene(held))
+        here, sizes = held.frame.index, sizes_of(mine)
+        coming = [(other.frame.index, other.boxes.values()) for other in islice(self.waiting, REACH)]
         before = ((index, boxes) for index, boxes, _ in islice(self.gone, max(0, len(self.gone) - REACH), None))
-        paths = {box.id: [0.0, 0.0, 0.0, 0.0, 0.0] for box in tracked.boxes}  # sums: weights, weighted corners
-        mine = sizes_of(tracked.boxes)
-        usual = self._usual(tracked, mine)
-        for index, boxes in [(here, tracked.boxes), *before, *coming]:
+        paths = {box.id: [0.0, 0.0, 0.0, 0.0, 0.0] for box in mine}  # sums: weights, weighted corners
+        usual = self._usual(mine, sizes)
+        for index, boxes in [(here, mine), *before, *coming]:
             weight = math.exp(-(((index - here) / SIGMA) ** 2) / 2)
             for box in boxes:
                 if (path := paths.get(box.id)) is not None:
@@ -135,37 +135,34 @@ class Lookahead:
                     path[2] += weight * top
                     path[3] += weight * right
                     path[4] += weight * bottom
-        self.gone.append((here, tracked.boxes, mine))
-        sure = {box.id: self.best.get(box.id, 1.0) >= self.sure for box in tracked.boxes}
-        leaving = (united(box, paths[box.id], usual.get(box.id), sure[box.id]) for box in tracked.boxes)
-        return replace(tracked, boxes=tuple(leaving))
+        self.gone.append((here, mine, sizes))
+        sure = {box.id: self.best.get(box.id, 1.0) >= self.sure for box in mine}
+        leaving = tuple(united(box, paths[box.id], usual.get(box.id), sure[box.id]) for box in mine)
+        return TrackedFrame(held.frame, leaving)
 
-    def _without_last_scene(self, held: Waiting) -> TrackedFrame:
+    def _without_last_scene(self, held: Waiting) -> list[Box]:
         """The tracker guesses on over a cut for one frame, since it may be a flash. When the next frame says that it
         was none, these guesses go; those that it goes on with (and a cover of everything, id 0) stay."""
-        tracked, new = held.tracked, held.scene > self.scene
+        boxes, new = list(held.boxes.values()), held.scene > self.scene
         self.scene = max(self.scene, held.scene)
         if not new or not self.waiting or self.waiting[0].scene != held.scene:
-            return tracked
-        stay = {0, *(box.id for box in self.waiting[0].tracked.boxes)}
-        return replace(
-            tracked, boxes=tuple(b for b in tracked.boxes if b.state is not BoxState.COASTED or b.id in stay)
-        )
+            return boxes
+        stay = self.waiting[0].boxes
+        return [b for b in boxes if b.state is not BoxState.COASTED or not b.id or b.id in stay]
 
-    def _without_old_guesses(self, tracked: TrackedFrame) -> TrackedFrame:
-        now = tracked.frame.time_s
+    def _without_old_guesses(self, frame: Frame, boxes: list[Box]) -> list[Box]:
+        now = frame.time_s
         if now is None:
-            return tracked
-        known = (box.id for box in tracked.boxes if box.state is not BoxState.COASTED)
+            return boxes
+        known = (box.id for box in boxes if box.state is not BoxState.COASTED)
         self.seen_s |= {track: max(now, self.seen_s.get(track, now)) for track in known}
-        kept = (box for box in tracked.boxes if now - self.seen_s.get(box.id, now) <= self._patience(box.id))
-        return replace(tracked, boxes=tuple(kept))
+        return [box for box in boxes if now - self.seen_s.get(box.id, now) <= self._patience(box.id)]
 
-    def _usual(self, tracked: TrackedFrame, mine: Sizes) -> dict[int, Usual]:
+    def _usual(self, boxes: list[Box], mine: Sizes) -> dict[int, Usual]:
         """What is usual for each track of a leaving frame, from its sightings around it."""
         around = [mine, *(sizes for _, _, sizes in self.gone), *(held.sizes for held in islice(self.waiting, USUAL))]
         found = {}
-        for box in tracked.boxes:
+        for box in boxes:
             if seen := [sizes[box.id] for sizes in around if box.id in sizes]:
                 found[box.id] = usual_of(seen)
         return found
@@ -187,8 +184,8 @@ class Lookahead:
         if young.followed or (box.score < ONCE and len(young.seen) < 2):
             return
         weak = self.best[box.id] < self.sure
-        inside = WEAK_BACK if weak and not is_cut(first, self.waiting[-1].tracked.frame.size) else len(self.waiting)
-        before = [at for at, w in enumerate(self.waiting) if w.tracked.frame.index < birth and w.scene == young.scene]
+        inside = WEAK_BACK if weak and not is_cut(first, self.waiting[-1].frame.size) else len(self.waiting)
+        before = [at for at, w in enumerate(self.waiting) if w.frame.index < birth and w.scene == young.scene]
         places = None
         if before and (len(young.seen) <= 2 or not weak):
             before = before[-(WEAK_EDGE if weak else BACK) :]
@@ -210,7 +207,7 @@ class Lookahead:
         if not before:
             return []
         first, seen = before[-1] + 1, []  # where its first sighting waits
-        place_of = {held.tracked.frame.index: at for at, held in enumerate(self.waiting)}  # live, frames are dropped
+        place_of = {held.frame.index: at for at, held in enumerate(self.waiting)}  # live, frames are dropped
         for index, box in young.seen:
             for at in range(place_of[index], first, -1):
                 box = carried(box, between(self.waiting[at], self.waiting[at - 1]))
@@ -221,7 +218,7 @@ class Lookahead:
             affine = between(last, self.waiting[now])
             if affine is not None:
                 place, speed = carried(place, affine), np.tile(affine[:, :2] @ speed[:2], 2)
-            inside -= not is_cut(place, self.waiting[now].tracked.frame.size)
+            inside -= not is_cut(place, self.waiting[now].frame.size)
             if inside < 0:
                 break
             places.append(grow_xyxy(place, 1 + SPREAD * step))
@@ -233,14 +230,14 @@ class Lookahead:
         There the tracker's guesses, made without looking, give way to where the looks are found.
         """
         after = [at for at, w in enumerate(islice(self.waiting, ON)) if w.scene == held.scene]
-        for box in held.tracked.boxes:
+        for box in held.boxes.values():
             guess = self._find(after[0], box.id) if after else None
             if box.state is not BoxState.OBSERVED or guess is None or guess.state is not BoxState.COASTED:
                 continue
             places = trace([held, *(self.waiting[at] for at in after)], np.array(box.xyxy), lost=0)
             for at, place in zip(after, places or (), strict=False):
                 self._put(at, replace(guess, xyxy=xyxy(place)))
-                self.seen_s[box.id] = self.waiting[at].tracked.frame.time_s or 0.0
+                self.seen_s[box.id] = self.waiting[at].frame.time_s or 0.0
 
     def _fill_gap(self, box: Box) -> bool:
         """Cover the line between this sighting and the last one, when that still waits; whether it does. A longer line
@@ -271,16 +268,12 @@ class Lookahead:
         return True
 
     def _find(self, at: int, track: int) -> Box | None:
-        for box in self.waiting[at].tracked.boxes:
-            if box.id == track:
-                return box
-        return None
+        return self.waiting[at].boxes.get(track)
 
     def _put(self, at: int, box: Box) -> None:
         """Put a box into a waiting frame, in the place of an earlier guess of the same track."""
-        held = self.waiting[at]
-        rest = [b for b in held.tracked.boxes if b.id != box.id]
-        self.waiting[at] = replace(held, tracked=TrackedFrame(held.tracked.frame, (*rest, box)))
+        self.waiting[at].boxes.pop(box.id, None)  # it comes to stand behind the others
+        self.waiting[at].boxes[box.id] = box
 
 
 def _union(a: Array, b: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 
 from engines.boxes import Array, grow_xyxy
 from pipeline.follow import follow
-from pipeline.types import TrackedFrame
+from pipeline.types import Box, Frame
 from pipeline.usual import Sizes
 
 SPREAD = 0.04  # by which a box grows with each frame further back
@@ -23,14 +23,16 @@ EDGE = 12  # the same while the face is cut by the picture's edge, where little 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A frame that is held back. luma: the displayed picture's luma, uint8 [h, w], small, None when there is none.
+    """A frame that is held back.
 
-    scale: luma pixels for a pixel of the displayed picture. scene: frames of one scene have the same number.
-    affine: the camera's motion from the frame before, [2, 3] in displayed pixels; None: it stands, or nobody knows.
-    sizes: of the faces that were observed in it.
+    boxes: by track, seen or guessed; they change while it waits. luma: the displayed picture's luma, uint8 [h, w],
+    small, None when there is none. scale: luma pixels for a pixel of the displayed picture. scene: frames of one scene
+    have the same number. affine: the camera's motion from the frame before, [2, 3] in displayed pixels; None: it
+    stands, or nobody knows. sizes: of the faces that were observed in it.
     """
 
-    tracked: TrackedFrame
+    frame: Frame
+    boxes: dict[int, Box]
     luma: Array | None = None
     scale: float = 1.0
     scene: int = 0
@@ -56,7 +58,7 @@ def trace(chain: list[Waiting], box: Array, lost: int = GRACE, inside: int = 1 <
         match = None
         if not missed:
             match = follow(last.luma, place * scale, now.luma, (ahead + speed) * scale)
-        if match is not None and came_in(ahead, match.xyxy / scale, now.tracked.frame.size):
+        if match is not None and came_in(ahead, match.xyxy / scale, now.frame.size):
             match = None
         if match is None and step == 1:
             return None
@@ -65,11 +67,11 @@ def trace(chain: list[Waiting], box: Array, lost: int = GRACE, inside: int = 1 <
             speed = 0.5 * speed + 0.5 * (place - ahead)
         else:
             place = ahead + speed
-            cut = is_cut(place, now.tracked.frame.size)
+            cut = is_cut(place, now.frame.size)
             missed += 1
             if missed > (EDGE if cut and lost else lost):
                 break
-        inside -= not is_cut(place, now.tracked.frame.size)
+        inside -= not is_cut(place, now.frame.size)
         if inside < 0:
             break
         places.append(grow_xyxy(place, 1 + FOLLOWED * step + SPREAD * missed))
@@ -79,7 +81,7 @@ def trace(chain: list[Waiting], box: Array, lost: int = GRACE, inside: int = 1 <
 
 def between(last: Waiting, now: Waiting) -> Array | None:
     """The camera's motion from one frame to one of its neighbours, [2, 3]; None where it stands."""
-    if now.tracked.frame.index >= last.tracked.frame.index:
+    if now.frame.index >= last.frame.index:
         return now.affine
     return None if last.affine is None else cv2.invertAffineTransform(last.affine)
 
