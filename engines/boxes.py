@@ -35,6 +35,11 @@ def iou_xyxy(a: Array, b: Array) -> Array:
     return iou
 
 
+def union_xyxy(a: Array, b: Array) -> Array:
+    """The smallest box [4] around two."""
+    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
+
+
 def grow_xyxy(xyxy: Array, scale: float | Array) -> Array:
     """Boxes grown about their centres: width and height times `scale` (a number or [N])."""
     if xyxy.ndim == 1:  # one box: numpy takes ten times as long as plain numbers

@@ -9,7 +9,7 @@ from itertools import islice
 
 import numpy as np
 
-from engines.boxes import Array, grow_xyxy
+from engines.boxes import Array, grow_xyxy, iou_xyxy, union_xyxy
 from pipeline.trace import SPREAD, Waiting, between, carried, is_cut, trace
 from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
 from pipeline.usual import Sizes, Usual, sizes_of, united, usual_of
@@ -23,6 +23,7 @@ ONCE = 0.28  # score from which the frames before a first sighting are covered a
 KNOWN = 4096  # tracks about which something is remembered
 USUAL = 15  # frames around one over which a track's usual size is found
 NEAR, NEAR_SPREAD = 4, 0.05  # frames to the next sighting up to which a line between both is enough, grown by so much
+TOUCH = 0.1  # IoU from which two places of a track are covered in one
 REACH, SIGMA = 5, 2.5  # frames around one over which its boxes are smoothed, and the Gaussian's width
 
 
@@ -196,10 +197,11 @@ class Lookahead:
             before = before[-(WEAK_EDGE if weak else ON) :]
             places = self._carried_back(young, before, inside)
         for at, place in zip(reversed(before), places, strict=False):
-            guess = self._find(at, box.id)
+            made, guess = replace(box, xyxy=xyxy(place), state=BoxState.BACKFILLED), self._find(at, box.id)
             if guess is not None and guess.state is BoxState.COASTED:
-                place = _union(place, np.array(guess.xyxy))
-            self._put(at, replace(box, xyxy=xyxy(place), state=BoxState.BACKFILLED))
+                self._both(at, guess, made)
+            else:
+                self._put(at, made)
 
     def _carried_back(self, young: Young, before: list[int], inside: int) -> list[Array]:
         """A young track's places in the waiting frames `before`, from the last one back: moved with the camera, and
@@ -261,24 +263,31 @@ class Lookahead:
             if last - start <= NEAR:
                 line = grow_xyxy(line, 1 + NEAR_SPREAD)
             elif guess is not None:  # never smaller than what would have been covered without looking ahead
-                line = _union(line, np.array(guess.xyxy))
+                line = union_xyxy(line, np.array(guess.xyxy))
+            made = replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED)
             if at in back:
-                line = _union(line, back[at])
-            self._put(at, replace(box, xyxy=xyxy(line), state=BoxState.BACKFILLED))
+                self._both(at, made, replace(made, xyxy=xyxy(back[at])))
+            else:
+                self._put(at, made)
         return True
 
     def _find(self, at: int, track: int) -> Box | None:
         return self.waiting[at].boxes.get(track)
 
+    def _both(self, at: int, one: Box, other: Box) -> None:
+        """Cover both places where a track may be in a waiting frame: in one box where they touch, else the other in a
+        box of its own, with the track's number and a minus."""
+        places = np.array([one.xyxy, other.xyxy])
+        if iou_xyxy(places[:1], places[1:])[0, 0] > TOUCH:
+            self._put(at, replace(other, xyxy=xyxy(union_xyxy(*places))))
+        else:
+            self._put(at, one)
+            self._put(at, replace(other, id=-other.id))
+
     def _put(self, at: int, box: Box) -> None:
         """Put a box into a waiting frame, in the place of an earlier guess of the same track."""
         self.waiting[at].boxes.pop(box.id, None)  # it comes to stand behind the others
         self.waiting[at].boxes[box.id] = box
-
-
-def _union(a: Array, b: Array) -> Array:
-    """The smallest box around two."""
-    return np.concatenate([np.minimum(a[:2], b[:2]), np.maximum(a[2:], b[2:])])
 
 
 def _speed(seen: list[tuple[int, Array]]) -> Array:

@@ -81,10 +81,15 @@ def test_a_gap_is_filled_along_the_line_and_a_longer_one_is_never_made_smaller(g
 def test_a_gap_that_began_before_what_still_waits_is_covered_where_it_was_guessed_and_where_the_face_is() -> None:
     guess = box(5, BoxState.COASTED)
     out = through(Lookahead(1), [tracked(0, box(0)), tracked(1, guess), tracked(2, guess), tracked(3, box(30))])
-    observed, coasted, both, again = (t.boxes[0] for t in out)
-    assert [b.state for b in (observed, coasted, again)] == [BoxState.OBSERVED, BoxState.COASTED, BoxState.OBSERVED]
-    assert both.state is BoxState.BACKFILLED
-    assert contains(both, guess.xyxy)
+    assert [[b.id for b in t.boxes] for t in out] == [[1], [1], [1, -1], [1]]
+    guessed, found = out[2].boxes
+    assert (guessed.state, found.state) == (BoxState.COASTED, BoxState.BACKFILLED)
+    assert contains(guessed, guess.xyxy)
+    assert contains(found, box(30).xyxy)
+    near = box(25, BoxState.COASTED)  # in one box, where both places touch
+    out = through(Lookahead(1), [tracked(0, box(0)), tracked(1, near), tracked(2, near), tracked(3, box(30))])
+    (both,) = out[2].boxes
+    assert contains(both, near.xyxy)
     assert contains(both, box(30).xyxy)
 
 
@@ -221,9 +226,9 @@ def test_a_long_gap_that_leads_from_one_face_to_another_is_covered_where_the_oth
     frames.append((tracked(8, seen(110)), scenery(110), 0))
     out = looked(Lookahead(10), frames)
     for i in range(1, 8):
-        (made,) = out[i].boxes
-        assert contains(made, (110, 20, 134, 44))
-        assert contains(made, (10 + 12.5 * i, 20, 34 + 12.5 * i, 44))
+        assert any(contains(made, (110, 20, 134, 44)) for made in out[i].boxes)
+        assert any(contains(made, (10 + 12.5 * i, 20, 34 + 12.5 * i, 44)) for made in out[i].boxes)
+        assert all(made.xyxy[2] - made.xyxy[0] < 70 for made in out[i].boxes)  # not all that lies between them
 
 
 def test_guesses_end_when_nothing_is_known_for_too_long() -> None:

@@ -190,9 +190,13 @@ class Guard:
         else:
             self._unseen.append(index)
 
+    def _number(self, track: int) -> int:
+        """A line's id among those of all lines so far: 0, for all over, stays, and so does a minus."""
+        return track + self._above if track > 0 else track - self._above if track < 0 else 0
+
     def _finish(self, tracked: TrackedFrame) -> TrackedFrame:
         self._inside -= 1
-        boxes = tuple(replace(box, id=box.id + self._above if box.id else 0) for box in tracked.boxes)
+        boxes = tuple(replace(box, id=self._number(box.id)) for box in tracked.boxes)
         self._newest = max([self._newest, *(box.id for box in boxes)])
         if tracked.frame.index in self._veiled:
             self._veiled.discard(tracked.frame.index)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.boxes import area_xyxy, grow_xyxy, intersection_xyxy, iou_xyxy, nms_xyxy
+from engines.boxes import area_xyxy, grow_xyxy, intersection_xyxy, iou_xyxy, nms_xyxy, union_xyxy
 
 
 def test_iou_by_hand() -> None:
@@ -24,6 +24,10 @@ def test_an_inverted_box_has_no_area() -> None:
 def test_growing_keeps_the_centre_and_scales_both_sides() -> None:
     assert grow_xyxy(np.array([[10.0, 20, 20, 40]]), 1.5).tolist() == [[7.5, 15, 22.5, 45]]
     assert grow_xyxy(np.array([[0.0, 0, 2, 2]] * 2), np.array([1, 2])).tolist() == [[0, 0, 2, 2], [-1, -1, 3, 3]]
+
+
+def test_the_smallest_box_around_two() -> None:
+    assert union_xyxy(np.array([0.0, 5, 10, 15]), np.array([4.0, 2, 8, 20])).tolist() == [0, 2, 10, 20]
 
 
 def test_nms_by_hand() -> None:

@@ -181,6 +181,12 @@ def test_a_stage_that_breaks_holds_its_frames_and_begins_anew(moody: Moody, monk
     assert not ids[0] & ids[-1]  # a new beginning gives new ids
 
 
+def test_the_ids_of_a_new_line_go_on_and_keep_their_minus(moody: Moody) -> None:
+    line = guard(moody)
+    line._above = 7
+    assert [line._number(track) for track in (0, 3, -3, -10)] == [0, 10, -10, -17]
+
+
 def test_a_new_size_is_a_new_beginning(moody: Moody) -> None:
     line = guard(moody)
     out = [t for n in range(10) for t in line.push(frame(n, (160, 120) if n < 5 else (320, 240)))] + line.flush()
