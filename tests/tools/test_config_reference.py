@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import to_builtins
 
 from pipeline.config import Config
@@ -19,5 +21,5 @@ def test_it_names_every_setting() -> None:
 
 
 def test_bounds_in_words() -> None:
-    assert bounds({"type": "number", "exclusiveMinimum": 0, "maximum": 1}) == "number over 0 to 1"
-    assert bounds({"enum": ["a", "b"]}) == "`a`, `b`"
+    assert bounds(float, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}) == "number over 0 to 1"
+    assert bounds(Literal["b", "a"], {"enum": ["a", "b"]}) == "`b`, `a`"
