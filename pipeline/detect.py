@@ -18,9 +18,6 @@ from pipeline.video.planes import Viewer, host_picture
 COARSE = 2 / 3  # of the detector's input to each side, for the whole picture where a sheet would have more pixels
 EAGER = 5  # frames after a cut that are all looked at: every face there is new
 CALM = 0.25  # share of its own side by which a face may move between two looks
-# Pixels of the full-size input above which a face's place is no part of a sheet: a coarse look shows it well, and half
-# of the picture, shrunk to what a sheet shows of a face, looks like one too often.
-HUGE = 256.0
 STEADY = 0.1  # the same between two frames that come slowly, up to which its place is enough to look at
 SLOW_S = 0.06  # frames that come with longer gaps are all looked at, unless every 3rd or fewer were asked for
 SELDOM = 2  # every how many frames at most, when the cadence chooses itself
@@ -108,8 +105,6 @@ class Eye:
             return None
         size = frame.size
         scale = fit(*size, *self.size)[0] / size[0]
-        if len(places) and float((places[:, 2:] - places[:, :2]).max()) * scale > HUGE:
-            return None
         width, height = fit(*size, *coarse(self.size))
         sheet = sheet_of(places, size, scale, width * height)
         if sheet is None:

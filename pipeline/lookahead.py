@@ -137,8 +137,7 @@ class Lookahead:
                     path[3] += weight * right
                     path[4] += weight * bottom
         self.gone.append((here, mine, sizes))
-        sure = {box.id: self.best.get(box.id, 1.0) >= self.sure for box in mine}
-        leaving = tuple(united(box, paths[box.id], usual.get(box.id), sure[box.id]) for box in mine)
+        leaving = tuple(united(box, paths[box.id], usual.get(box.id), self._was_sure(box.id)) for box in mine)
         return TrackedFrame(held.frame, leaving)
 
     def _without_last_scene(self, held: Waiting) -> list[Box]:
@@ -171,7 +170,11 @@ class Lookahead:
     def _patience(self, track: int) -> float:
         """Seconds for which a track is guessed on. One that was never sure may be no face at all."""
         longest = math.inf if self.guess_s is None else self.guess_s
-        return longest if self.best.get(track, 1.0) >= self.sure else min(longest, WEAK_S)
+        return longest if self._was_sure(track) else min(longest, WEAK_S)
+
+    def _was_sure(self, track: int) -> bool:
+        """Whether a track had a sure score; one of which nothing is known counts as such."""
+        return self.best.get(track, 1.0) >= self.sure
 
     def _backfill(self, box: Box, index: int) -> None:
         """Cover a young track's place in the frames of its scene before its birth."""
@@ -184,7 +187,7 @@ class Lookahead:
         birth, first = young.seen[0]
         if young.followed or (box.score < ONCE and len(young.seen) < 2):
             return
-        weak = self.best[box.id] < self.sure
+        weak = not self._was_sure(box.id)
         inside = WEAK_BACK if weak and not is_cut(first, self.waiting[-1].frame.size) else len(self.waiting)
         before = [at for at, w in enumerate(self.waiting) if w.frame.index < birth and w.scene == young.scene]
         places = None
@@ -253,9 +256,11 @@ class Lookahead:
                 break
         else:
             return False
-        chain = [self.waiting[at] for at in range(last, max(start, last - 1 - ON), -1)]
-        places = trace(chain, np.array(box.xyxy), lost=0) if last - start > NEAR else None
-        back = dict(zip(range(last - 1, start, -1), places or (), strict=False))
+        back: dict[int, Array] = {}
+        if last - start > NEAR:
+            chain = [self.waiting[at] for at in range(last, max(start, last - 1 - ON), -1)]
+            places = trace(chain, np.array(box.xyxy), lost=0) or ()
+            back = dict(zip(range(last - 1, start, -1), places, strict=False))
         for at in range(start + 1, last):
             share = (at - start) / (last - start)
             line = (1 - share) * np.array(old.xyxy) + share * np.array(box.xyxy)

@@ -18,6 +18,9 @@ from pipeline.types import Frame
 from pipeline.video.planes import part_rgb, planes
 
 LARGEST = 64.0  # pixels of the sheet above which a face is shrunk further
+# Above which there is no sheet: a coarse look shows such a face well, and half of the picture, shrunk to LARGEST, looks
+# like one too often.
+HUGE = 256.0
 AROUND, LEAST = 0.75, 16.0  # what is shown around a face to each side: in its own sides; pixels of the sheet at least
 WITHIN, AS_FINE = 0.25, 0.7  # a face that another cut-out shows with so much around it, and nearly as fine, needs none
 GAP = 8  # pixels of grey between two cut-outs
@@ -91,12 +94,14 @@ def sheet_of(boxes: Array, size: tuple[int, int], scale: float, most: float) -> 
     """The sheet for boxes xyxy [N, 4] in a displayed picture of this width and height.
 
     scale: of a look in full size: pixels that the detector sees for one of the picture's, at most 1. most: pixels that
-    the sheet may have; None where these do not suffice.
+    the sheet may have; None where these do not suffice, or a face is huge.
     """
     cuts: list[CutOut] = []
     pixels = 0
     for box in sorted(boxes.tolist(), key=lambda box: (box[0] - box[2]) * (box[3] - box[1])):  # the largest first
         side = max(box[2] - box[0], box[3] - box[1], 1.0)
+        if side * scale > HUGE:
+            return None
         shown = min(scale, LARGEST / side)
         if any(c.scale >= AS_FINE * shown and c.shows(box, WITHIN * side, size) for c in cuts):
             continue

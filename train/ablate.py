@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 import torch
-from msgspec import to_builtins
 
 from engines.command import finish
 from engines.detector import DetectorOptions
@@ -105,7 +104,7 @@ def run_one(
     """Train what is not trained, look at what is not looked at; the figures."""
     folder = out / f"{variant.name}-seed{seed}"
     kept = folder / "result.json"
-    about = json.loads(json.dumps(to_builtins(config)))
+    about = config.plain()
     if kept.is_file():
         result: dict[str, Any] = json.loads(kept.read_text())
         if result["config"] != about or result["limit"] != limit:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 
 from engines.checked import Wrong, checked
 from engines.errors import BadConfig
@@ -72,6 +73,12 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     fusion: bool = True
     context: bool = True
     ohem: bool = True
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON gives it back, with lists for tuples, so that what was stored compares equal. By Python's own JSON:
+        msgspec's has no infinity."""
+        table: dict[str, Any] = json.loads(json.dumps(to_builtins(self)))
+        return table
 
     def spec(self) -> ModelSpec:
         """The named network with the ablations that are switched on."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from msgspec import to_builtins
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -160,7 +159,7 @@ class Run:
     def save(self) -> None:
         if not self.first:
             return
-        config = _plain(self.config)
+        config = self.config.plain()
         save_weights(self.out / "weights.safetensors", self.models()[1], {"config": config, "step": self.step})
         save_state(
             self.out / "state.pt",
@@ -263,9 +262,3 @@ class Run:
 def mean_loss(losses: list[Loss]) -> Loss:
     """Of the parts of a batch, for the log."""
     return Loss(*(torch.stack([getattr(x, k).detach() for x in losses]).mean() for k in ("total", "classes", "boxes")))
-
-
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    """Settings as JSON-like values, so that a loaded state compares equal."""
-    plain: dict[str, Any] = json.loads(json.dumps(to_builtins(config)))
-    return plain
