@@ -14,6 +14,8 @@ test: $(VENV)/dev system
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	mkdir -p build/types/facestream
+	ln -sfn $(CURDIR)/facestream/*.py $(CURDIR)/pipeline $(CURDIR)/engines $(CURDIR)/train build/types/facestream/
 	$(VENV)/bin/mypy
 
 $(VENV)/base: pyproject.toml

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.cuda_driver import current_device
-from engines.detector import BACKENDS, Detector, DetectorOptions, load_file
-from engines.errors import BadConfig, EngineMismatch, UserError
-from engines.kernels import compile_kernels
-from engines.sidecar import Sidecar, digest
+from facestream.engines.cuda_driver import current_device
+from facestream.engines.detector import BACKENDS, Detector, DetectorOptions, load_file
+from facestream.engines.errors import BadConfig, EngineMismatch, UserError
+from facestream.engines.kernels import compile_kernels
+from facestream.engines.sidecar import Sidecar, digest
 
 PLANS = ("tensorrt", "rtx")  # the best first
 
@@ -29,7 +29,7 @@ def load_by(backend: str, path: Path, options: DetectorOptions) -> Detector:
 def by_torch(path: Path, options: DetectorOptions, card: bool) -> Detector:
     """torch on the card or on the CPU. BadConfig without torch or onnx; see torch_engine.on_card for the rest."""
     try:
-        from engines import torch_engine
+        from facestream.engines import torch_engine
 
         return torch_engine.on_card(path, options) if card else torch_engine.on_cpu(path, options)
     except ModuleNotFoundError as e:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-
-from engines.boxes import F32, Array
-from engines.cuda_driver import Device
-from engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, packed_bytes, preprocess
-from engines.kernels import MAX_BOXES, nms, nms_workspace
-from engines.types import HostPicture
+from facestream.engines.boxes import F32, Array
+from facestream.engines.cuda_driver import Device
+from facestream.engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, packed_bytes, preprocess
+from facestream.engines.kernels import MAX_BOXES, nms, nms_workspace
+from facestream.engines.types import HostPicture
 
 HEAD = 32  # faces of a picture that come down at once, 640 bytes; more are fetched when there are more
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 import click
-
-from engines.errors import UserError
+from facestream.engines.errors import UserError
 
 
 def finish(command: click.Command, name: str, interrupted: str = "interrupted") -> None:

@@ -14,11 +14,10 @@ from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
-
-from engines.boxes import Array
-from engines.errors import EngineMismatch
-from engines.kernels import KERNELS, Dim3, Launch, compile_kernels
-from engines.sidecar import Card
+from facestream.engines.boxes import Array
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.kernels import KERNELS, Dim3, Launch, compile_kernels
+from facestream.engines.sidecar import Card
 
 
 class Device(Protocol):
@@ -202,7 +201,7 @@ def current_device() -> CudaDevice:
     """One for the whole process, so that kernels are compiled and loaded once; with PyCUDA where that is installed."""
     if find_card() is not None:
         try:
-            from engines.pycuda_device import PycudaDevice
+            from facestream.engines.pycuda_device import PycudaDevice
 
             return PycudaDevice()
         except ImportError:  # not installed, or built for another CUDA

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-
-from engines.boxes import F32, Array
-from engines.errors import BadConfig, BadInput
-from engines.letterbox import ImageView, pad
-from engines.types import Detections, HostPicture
+from facestream.engines.boxes import F32, Array
+from facestream.engines.errors import BadConfig, BadInput
+from facestream.engines.letterbox import ImageView, pad
+from facestream.engines.types import Detections, HostPicture
 
 WEIGHTS = Path(__file__).parent / "weights"
 Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see `load`
@@ -125,7 +124,7 @@ def load(name: str, options: DetectorOptions | None = None) -> Detector:
     if not path.is_file():
         raise BadInput("not found", str(path), "build it with: python build_engine.py")
     if options.backend != "file":
-        from engines.backends import load_by
+        from facestream.engines.backends import load_by
 
         return load_by(options.backend, path, options)
     return load_file(path, options)
@@ -134,13 +133,13 @@ def load(name: str, options: DetectorOptions | None = None) -> Detector:
 def load_file(path: Path, options: DetectorOptions) -> Detector:
     """By the file's kind alone."""
     if path.suffix == ".xml":
-        from engines.openvino_engine import OpenVinoDetector
+        from facestream.engines.openvino_engine import OpenVinoDetector
 
         return OpenVinoDetector(path, options)
     if path.suffix == ".plan":
-        from engines.tensorrt_engine import TensorRTDetector
+        from facestream.engines.tensorrt_engine import TensorRTDetector
 
         return TensorRTDetector(path, options)
-    from engines.onnx_engine import OnnxDetector
+    from facestream.engines.onnx_engine import OnnxDetector
 
     return OnnxDetector(path, options)

@@ -7,10 +7,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from engines.boxes import F32
-from engines.kernels import Launch, pointer
-from engines.letterbox import GREY
+from facestream.engines.boxes import F32
+from facestream.engines.kernels import Launch, pointer
+from facestream.engines.letterbox import GREY
 
 LAYOUTS = ("rgb24", "bgr24", "nv12", "yuv420p")
 

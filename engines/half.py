@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from engines.boxes import F32, Array
-from engines.detector import Detector, DetectorOptions
-from engines.errors import EngineMismatch
-from engines.gpu_picture import Normalisation
-from engines.onnx_engine import open_session
+from facestream.engines.boxes import F32, Array
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.gpu_picture import Normalisation
+from facestream.engines.onnx_engine import open_session
 
 LARGEST = 65504.0  # of half precision
 ROOM = 8.0  # by which values may be larger than those of the probes

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from engines.boxes import F32, Array
-from engines.gpu_picture import Normalisation
-from engines.half import above, entry, halve, heads_of
-from engines.onnx_engine import open_session
+from facestream.engines.boxes import F32, Array
+from facestream.engines.gpu_picture import Normalisation
+from facestream.engines.half import above, entry, halve, heads_of
+from facestream.engines.onnx_engine import open_session
 
 OPSET = 19  # the first whose pairs take half precision
 SAMPLES = 2000  # values of a tensor that are kept of each picture

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engines.errors import BadConfig, EngineMismatch
+from facestream.engines.errors import BadConfig, EngineMismatch
 
 Dim3 = tuple[int, int, int]
 Launch = Callable[[str, Dim3, Dim3, Sequence[Any]], None]  # kernel, grid, block, ctypes values

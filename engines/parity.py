@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-
-from engines.boxes import Array, iou_xyxy
-from engines.detector import Detector
-from engines.letterbox import ImageView
+from facestream.engines.boxes import Array, iou_xyxy
+from facestream.engines.detector import Detector
+from facestream.engines.letterbox import ImageView
 
 AGREEMENT = 0.9  # share of the faces that a quantised net must still find
 FACES, PATCHES = 0.3, 0.02  # scores from which boxes are compared in pictures of faces, and in random patches

@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-
-from engines.boxes import F32, Array
-from engines.detector import Detector, DetectorOptions
-from engines.errors import BadConfig, BadInput
-from engines.onnx_engine import open_session
+from facestream.engines.boxes import F32, Array
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.errors import BadConfig, BadInput
+from facestream.engines.onnx_engine import open_session
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ import threading
 from typing import Any
 
 import numpy as np
-
-from engines.boxes import Array
-from engines.cuda_driver import CudaDevice
+from facestream.engines.boxes import Array
+from facestream.engines.cuda_driver import CudaDevice
 
 
 class PycudaDevice(CudaDevice):

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.errors import BadInput, EngineMismatch
-from engines.gpu_picture import Normalisation
-from engines.kernels import source_hash
+from facestream.engines.errors import BadInput, EngineMismatch
+from facestream.engines.gpu_picture import Normalisation
+from facestream.engines.kernels import source_hash
 
 FORMAT = 1
 Shape = tuple[int, int, int]  # batch, height, width

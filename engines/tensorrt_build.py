@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from facestream.engines.boxes import Array
+from facestream.engines.cuda_driver import find_card
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.errors import BadConfig, EngineMismatch
+from facestream.engines.gpu_picture import Normalisation
+from facestream.engines.kernels import source_hash
+from facestream.engines.onnx_engine import OnnxDetector
+from facestream.engines.parity import AGREEMENT, FACES, agreement, apart, differences, patches
+from facestream.engines.sidecar import Profile, Sidecar, digest
 from tqdm import tqdm
-
-from engines.boxes import Array
-from engines.cuda_driver import find_card
-from engines.detector import Detector, DetectorOptions
-from engines.errors import BadConfig, EngineMismatch
-from engines.gpu_picture import Normalisation
-from engines.kernels import source_hash
-from engines.onnx_engine import OnnxDetector
-from engines.parity import AGREEMENT, FACES, agreement, apart, differences, patches
-from engines.sidecar import Profile, Sidecar, digest
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "gpu", "rtx": "rtx"}
@@ -94,8 +93,8 @@ def compile_plan(
     precision it is further off than BOX_TOLERANCE or SCORE_TOLERANCE, and in int8 when it finds less than AGREEMENT of
     the faces. pictures: uint8 [N, H, W, 3] to measure the net's range and compare with; int8 needs them (BadConfig).
     """
-    from engines.half import halve
-    from engines.int8 import quantise
+    from facestream.engines.half import halve
+    from facestream.engines.int8 import quantise
 
     trt = library(backend)
     if options.precision == "int8":
@@ -132,7 +131,7 @@ def compile_plan(
 
 def check_int8(source: Path, graph: bytes, normalisation: Normalisation, pictures: list[Array]) -> dict[str, float]:
     """`agreement` of an int8 graph and the float32 one on some of the pictures. EngineMismatch under AGREEMENT."""
-    from engines.half import HalfDetector
+    from facestream.engines.half import HalfDetector
 
     options = DetectorOptions(threshold=FACES)
     pair = OnnxDetector(source, options), HalfDetector(graph, normalisation, options)
@@ -147,7 +146,7 @@ def check_half(
     source: Path, graph: bytes, normalisation: Normalisation, pictures: list[Array] | None
 ) -> dict[str, float]:
     """`differences` of a half-precision graph and the float32 one, both on the CPU. EngineMismatch when too large."""
-    from engines.half import HalfDetector
+    from facestream.engines.half import HalfDetector
 
     options = DetectorOptions()
     pair = OnnxDetector(source, options), HalfDetector(graph, normalisation, options)
@@ -228,7 +227,7 @@ def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
 
 
 def _add_nms(trt: Any, network: Any, options: PlanOptions) -> None:
-    from engines.nms_plugin import make
+    from facestream.engines.nms_plugin import make
 
     boxes = [network.get_output(i) for i in range(2)]
     for tensor in boxes:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from engines.boxes import F32, Array
-from engines.card_loop import CardLoop, Ticket
-from engines.cuda_driver import current_device
-from engines.detector import DetectorOptions, PlanesDetector
-from engines.errors import EngineMismatch
-from engines.sidecar import Profile, Sidecar
-from engines.tensorrt_build import library, logger
-from engines.types import Detections, HostPicture
+from facestream.engines.boxes import F32, Array
+from facestream.engines.card_loop import CardLoop, Ticket
+from facestream.engines.cuda_driver import current_device
+from facestream.engines.detector import DetectorOptions, PlanesDetector
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.sidecar import Profile, Sidecar
+from facestream.engines.tensorrt_build import library, logger
+from facestream.engines.types import Detections, HostPicture
 
 
 class PlanNet:
@@ -126,7 +125,7 @@ class TensorRTDetector(CardDetector):
         if sidecar.nms_threshold is not None and options.threshold < sidecar.nms_threshold:
             raise EngineMismatch(f"gives no scores below {sidecar.nms_threshold}", str(path), "raise the threshold")
         if sidecar.backend == "tensorrt":
-            from engines.nms_plugin import make
+            from facestream.engines.nms_plugin import make
 
             make(trt)
         log = logger(trt)

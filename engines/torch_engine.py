@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from facestream.engines.boxes import F32, Array
+from facestream.engines.card_loop import CardLoop
+from facestream.engines.cuda_driver import current_device
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.half import halve
+from facestream.engines.tensorrt_engine import CardDetector
+from facestream.engines.torch_graph import GraphModule, read
 from torch import Tensor, nn
-
-from engines.boxes import F32, Array
-from engines.card_loop import CardLoop
-from engines.cuda_driver import current_device
-from engines.detector import Detector, DetectorOptions
-from engines.errors import EngineMismatch
-from engines.half import halve
-from engines.tensorrt_engine import CardDetector
-from engines.torch_graph import GraphModule, read
 
 BATCH = 8  # pictures that go in together at most
 SHAPES = 8  # of inputs for which a slot keeps a graph

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.onnx_engine import INTERFACE, coarsest_anchors
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from engines.errors import EngineMismatch
-from engines.onnx_engine import INTERFACE, coarsest_anchors
 
 Attributes = dict[str, Any]
 PLANS = 16  # shapes that are remembered: a video has one, a folder of pictures many

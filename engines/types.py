@@ -8,9 +8,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+from facestream.engines.boxes import F32, Array, Bool, area_xyxy
 from numpy.typing import NDArray
-
-from engines.boxes import F32, Array, Bool, area_xyxy
 
 SMALL, LARGE = 24.0, 72.0  # sides in the detector's input between which a face needs more and more of a score
 

@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import click
-
-from engines.detector import Detector
-from pipeline.batch.listed import Listed, place
-from pipeline.config import Config
-from pipeline.errors import BadInput, UserError
-from pipeline.flags import batching, config_of, covering, detector_of, say, shared
-from pipeline.records import RecordSink, read_records
-from pipeline.run import Job, Recorder, Report, run, run_stages
-from pipeline.saved import Saved
-from pipeline.video.output import sweep
-from pipeline.video.uri import Kind, expand, parse
+from facestream.engines.detector import Detector
+from facestream.pipeline.batch.listed import Listed, place
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import BadInput, UserError
+from facestream.pipeline.flags import batching, config_of, covering, detector_of, say, shared
+from facestream.pipeline.records import RecordSink, read_records
+from facestream.pipeline.run import Job, Recorder, Report, run, run_stages
+from facestream.pipeline.saved import Saved
+from facestream.pipeline.video.output import sweep
+from facestream.pipeline.video.uri import Kind, expand, parse
 
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
@@ -47,10 +46,10 @@ class Commands(click.Group):
     would else be a third of the cost of covering a short clip."""
 
     ELSEWHERE: ClassVar = {
-        "bench": "pipeline.measure.benching:bench",
-        "evaluate": "pipeline.measure.evaluate:evaluate",
-        "run": "pipeline.live.command:run",
-        "verify": "pipeline.batch.verify:verify",
+        "bench": "facestream.pipeline.measure.benching:bench",
+        "evaluate": "facestream.pipeline.measure.evaluate:evaluate",
+        "run": "facestream.pipeline.live.command:run",
+        "verify": "facestream.pipeline.batch.verify:verify",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -98,7 +97,7 @@ def anonymize(
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
     if alone:
         return _all(jobs, records, flags, _twice if two_pass else run)
-    from pipeline.batch.run import Batch, run_batch
+    from facestream.pipeline.batch.run import Batch, run_batch
 
     config = config_of(flags)
     return run_batch(
@@ -139,7 +138,7 @@ def apply(input_: str, records: Path, output: Path, **flags: Any) -> int:
 
 
 def _twice(job: Job, config: Config, detector: Detector, notes: Recorder | None, progress: bool) -> Report:
-    from pipeline.twopass import run_twice
+    from facestream.pipeline.twopass import run_twice
 
     return run_twice(job, config, detector, notes, progress)
 

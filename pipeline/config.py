@@ -6,16 +6,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from facestream.engines.checked import Wrong, at, checked
+from facestream.engines.detector import RISE, Backend, DetectorOptions
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.regions import region
+from facestream.pipeline.types import XYXY
+from facestream.pipeline.video.encode import EncodeOptions
+from facestream.pipeline.video.hardware import HARDWARE
 from msgspec import Meta, Struct, to_builtins
 from msgspec.structs import force_setattr
-
-from engines.checked import Wrong, at, checked
-from engines.detector import RISE, Backend, DetectorOptions
-from pipeline.errors import BadConfig, BadInput
-from pipeline.regions import region
-from pipeline.types import XYXY
-from pipeline.video.encode import EncodeOptions
-from pipeline.video.hardware import HARDWARE
 
 HIDE = ("solid", "pixelate", "blur")
 CODECS = ("source", "h264", "hevc", "vp9", "av1")

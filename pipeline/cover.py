@@ -10,14 +10,13 @@ from typing import Any
 import av
 import cv2
 import numpy as np
-
-from engines.boxes import Array, Bool, grow_xyxy
-from pipeline.config import CoverConfig
-from pipeline.errors import BadInput
-from pipeline.regions import in_pixels, to_cover
-from pipeline.types import XYXY, CoveredFrame, TrackedFrame
-from pipeline.video.picture import convert
-from pipeline.video.planes import Plane, planes, to_stored
+from facestream.engines.boxes import Array, Bool, grow_xyxy
+from facestream.pipeline.config import CoverConfig
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.regions import in_pixels, to_cover
+from facestream.pipeline.types import XYXY, CoveredFrame, TrackedFrame
+from facestream.pipeline.video.picture import convert
+from facestream.pipeline.video.planes import Plane, planes, to_stored
 
 LEAST_CELL = 4  # pixels: faces of a few pixels become one or a few flat squares
 

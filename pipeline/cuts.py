@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
-from pipeline.video.planes import shrunk
+from facestream.engines.boxes import Array
+from facestream.pipeline.video.planes import shrunk
 
 SIZE = (64, 36)
 BINS = 32

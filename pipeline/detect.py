@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-
-from engines.boxes import Array
-from engines.detector import Detector, PlanesDetector
-from engines.letterbox import fit
-from engines.types import Detections
-from pipeline.config import DetectorConfig
-from pipeline.sheet import sheet_of
-from pipeline.types import Frame
-from pipeline.video.planes import Viewer, host_picture
+from facestream.engines.boxes import Array
+from facestream.engines.detector import Detector, PlanesDetector
+from facestream.engines.letterbox import fit
+from facestream.engines.types import Detections
+from facestream.pipeline.config import DetectorConfig
+from facestream.pipeline.sheet import sheet_of
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.planes import Viewer, host_picture
 
 COARSE = 2 / 3  # of the detector's input to each side, for the whole picture where a sheet would have more pixels
 EAGER = 5  # frames after a cut that are all looked at: every face there is new

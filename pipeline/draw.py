@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-
-from pipeline.cover import Anonymizer
-from pipeline.types import Box, BoxState, CoveredFrame, TrackedFrame
-from pipeline.video.planes import Plane, planes, to_stored
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.types import Box, BoxState, CoveredFrame, TrackedFrame
+from facestream.pipeline.video.planes import Plane, planes, to_stored
 
 # Y, U, V of each state's line, for 8 bits: green, orange, blue.
 COLOURS = {

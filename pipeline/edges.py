@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-
-from engines.boxes import Array
-from engines.types import Detections
+from facestream.engines.boxes import Array
+from facestream.engines.types import Detections
 
 NARROW, FLAT = 0.7, 1.1  # width over height, and height over width, that hardly a whole face falls under
 TOUCH = 0.04  # share of a box's longer side by which it may stay away from the edge that cuts it

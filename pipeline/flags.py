@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-
-from engines.detector import Detector, load
-from pipeline import config as settings
-from pipeline.config import Config
-from pipeline.video import hardware
-from pipeline.video.uri import redact
+from facestream.engines.detector import Detector, load
+from facestream.pipeline import config as settings
+from facestream.pipeline.config import Config
+from facestream.pipeline.video import hardware
+from facestream.pipeline.video.uri import redact
 
 FLAGS = {
     "model": "detector.model",

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
+from facestream.engines.boxes import Array
 
 SIDE = 32  # pixels to which a face is shrunk before it is compared
 SMALLEST = 6  # sides in luma pixels under which a face has no looks of its own

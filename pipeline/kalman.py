@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from facestream.engines.boxes import Array, Bool
 from numpy.typing import NDArray
-
-from engines.boxes import Array, Bool
 
 # Random walk of position and speed, in sides of the box a tick; measurement noise as position (ByteTrack's values).
 POSITION_NOISE, SPEED_NOISE = 1 / 20, 1 / 160

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.boxes import Array
-from engines.detector import Detector
-from pipeline.config import Config
-from pipeline.cuts import Cuts
-from pipeline.detect import Eye
-from pipeline.edges import whole
-from pipeline.lookahead import Lookahead
-from pipeline.motion import Motion
-from pipeline.track import Tracker
-from pipeline.types import Box, BoxState, Frame, TrackedFrame
-from pipeline.video.planes import luma_view
-from pipeline.watch import Watch
+from facestream.engines.boxes import Array
+from facestream.engines.detector import Detector
+from facestream.pipeline.config import Config
+from facestream.pipeline.cuts import Cuts
+from facestream.pipeline.detect import Eye
+from facestream.pipeline.edges import whole
+from facestream.pipeline.lookahead import Lookahead
+from facestream.pipeline.motion import Motion
+from facestream.pipeline.track import Tracker
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
+from facestream.pipeline.video.planes import luma_view
+from facestream.pipeline.watch import Watch
 
 # For how long faces move on where the detector is blind, before they are held at their places: seconds, and the share
 # of the time for which a missing face is covered at all, so that none is let go before.

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
-
-from engines.boxes import Array, grow_xyxy, iou_xyxy, union_xyxy
-from pipeline.trace import SPREAD, Waiting, between, carried, is_cut, trace
-from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
-from pipeline.usual import Sizes, Usual, sizes_of, united, usual_of
+from facestream.engines.boxes import Array, grow_xyxy, iou_xyxy, union_xyxy
+from facestream.pipeline.trace import SPREAD, Waiting, between, carried, is_cut, trace
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
+from facestream.pipeline.usual import Sizes, Usual, sizes_of, united, usual_of
 
 YOUNG = 6  # sightings from which the motion before the first one is judged
 BACK, ON = 60, 15  # frames for which looks are followed at most, before the first sighting and after the last one

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
+from facestream.engines.boxes import Array
 
 WIDTH = 320  # pixels of the longer side at which the flow is measured
 CELL = 24  # pixels of the squares of which each lends a corner: some 90 of them

@@ -11,13 +11,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
+from facestream.engines.checked import Wrong, checked
+from facestream.engines.errors import BadConfig
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.types import XYXY, Box, BoxState, TrackedFrame
+from facestream.pipeline.video.output import Temporary, check
 from msgspec import Meta, Struct
-
-from engines.checked import Wrong, checked
-from engines.errors import BadConfig
-from pipeline.errors import BadInput, SinkLost
-from pipeline.types import XYXY, Box, BoxState, TrackedFrame
-from pipeline.video.output import Temporary, check
 
 ENDINGS = (".jsonl", ".csv", ".mot", ".txt")
 COLUMNS = ("source", "frame", "pts", "time_s", "width", "height", "id", "x1", "y1", "x2", "y2", "score", "state")

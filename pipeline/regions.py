@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import isfinite
 
-from pipeline.types import XYXY, Box
+from facestream.pipeline.types import XYXY, Box
 
 
 def region(value: XYXY) -> XYXY:

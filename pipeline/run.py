@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engines.detector import Detector
-from pipeline.config import Config
-from pipeline.cover import Anonymizer
-from pipeline.errors import SourceLost
-from pipeline.line import Line
-from pipeline.ring import Cancelled, Ring
-from pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
-from pipeline.video.options import SourceOptions
-from pipeline.video.sink import Sink, check_output, open_sink
-from pipeline.video.source import Source, open_source
+from facestream.engines.detector import Detector
+from facestream.pipeline.config import Config
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.errors import SourceLost
+from facestream.pipeline.line import Line
+from facestream.pipeline.ring import Cancelled, Ring
+from facestream.pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.sink import Sink, check_output, open_sink
+from facestream.pipeline.video.source import Source, open_source
 
 
 @dataclass(frozen=True, slots=True)

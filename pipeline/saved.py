@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.errors import BadInput
-from pipeline.records import Record
-from pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.records import Record
+from facestream.pipeline.types import Frame, TrackedFrame
 
 
 class Saved:

@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-
-from engines.boxes import Array, Bool
-from engines.letterbox import STRIDE, ImageView, canvas
-from engines.types import Detections
-from pipeline.types import Frame
-from pipeline.video.planes import part_rgb, planes
+from facestream.engines.boxes import Array, Bool
+from facestream.engines.letterbox import STRIDE, ImageView, canvas
+from facestream.engines.types import Detections
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.planes import part_rgb, planes
 
 LARGEST = 64.0  # pixels of the sheet above which a face is shrunk further
 # Above which there is no sheet: a coarse look shows such a face well, and half of the picture, shrunk to LARGEST, looks

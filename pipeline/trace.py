@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array, grow_xyxy
-from pipeline.follow import follow
-from pipeline.types import Box, Frame
-from pipeline.usual import Sizes
+from facestream.engines.boxes import Array, grow_xyxy
+from facestream.pipeline.follow import follow
+from facestream.pipeline.types import Box, Frame
+from facestream.pipeline.usual import Sizes
 
 SPREAD = 0.04  # by which a box grows with each frame further back
 FOLLOWED = 0.015  # the same where its looks were followed

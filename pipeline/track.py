@@ -18,13 +18,12 @@ import math
 
 import lap
 import numpy as np
+from facestream.engines.boxes import Array, Bool, area_xyxy, grow_xyxy, iou_xyxy
+from facestream.engines.types import Detections
+from facestream.pipeline.config import TrackerConfig
+from facestream.pipeline.kalman import TICK_S, Kalman
+from facestream.pipeline.types import Box, BoxState, Sight, xyxy
 from numpy.typing import NDArray
-
-from engines.boxes import Array, Bool, area_xyxy, grow_xyxy, iou_xyxy
-from engines.types import Detections
-from pipeline.config import TrackerConfig
-from pipeline.kalman import TICK_S, Kalman
-from pipeline.types import Box, BoxState, Sight, xyxy
 
 LONGEST_S = 1.0  # a longer time between two frames is taken as this one: a prediction over more is worth nothing
 SMALL, LARGE = 20.0, 80.0  # sides in pixels between which the buffer falls from full to none

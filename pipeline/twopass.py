@@ -6,16 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from facestream.engines.checked import checked
+from facestream.engines.detector import Detector
+from facestream.pipeline.config import Config
+from facestream.pipeline.line import Line
+from facestream.pipeline.records import Record, record
+from facestream.pipeline.run import Job, Recorder, Report, run_stages
+from facestream.pipeline.saved import Saved
+from facestream.pipeline.types import Frame, TrackedFrame
 from msgspec import structs
-
-from engines.checked import checked
-from engines.detector import Detector
-from pipeline.config import Config
-from pipeline.line import Line
-from pipeline.records import Record, record
-from pipeline.run import Job, Recorder, Report, run_stages
-from pipeline.saved import Saved
-from pipeline.types import Frame, TrackedFrame
 
 WINDOW = 120  # frames that the first pass looks ahead: four seconds, without their pictures
 BRIDGE_S = 2.0  # a face that was gone for so long and comes back is covered in between

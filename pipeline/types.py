@@ -15,8 +15,8 @@ import av
 import av.stream
 
 if TYPE_CHECKING:
-    from pipeline.video.extras import Attachment, Chapter, Light
-    from pipeline.video.still import ImageSource
+    from facestream.pipeline.video.extras import Attachment, Chapter, Light
+    from facestream.pipeline.video.still import ImageSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.types import Box, BoxState
+from facestream.pipeline.types import Box, BoxState
 
 SHARE = 0.7  # of a track's sizes are not larger than the usual one, and of its scores not lower
 # A box's score under which its place is doubtful, the one at which it is grown by all of DOUBT (by less where its track

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
-from engines.types import Detections
+from facestream.engines.boxes import Array
+from facestream.engines.types import Detections
 
 DARK, MOST = 45, 0.98  # luma under which so large a share of the pixels lies in a dark picture (16 is black)
 FLAT = 6.0  # spread of luma in a picture of nothing: a hand over the lens, fog, a grey card

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engines.boxes import iou_xyxy
-from engines.detector import Detector
-from engines.letterbox import ImageView
+from facestream.engines.boxes import iou_xyxy
+from facestream.engines.detector import Detector
+from facestream.engines.letterbox import ImageView
 
 
 def found_alike(detectors: Sequence[Detector], views: Sequence[ImageView], score: float, overlap: float) -> int:

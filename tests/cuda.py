@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from engines.boxes import Array
-from engines.cuda_driver import find_card
-from engines.kernels import FOLDER, KERNELS, Dim3, Launch, nms, nms_workspace, source
+from facestream.engines.boxes import Array
+from facestream.engines.cuda_driver import find_card
+from facestream.engines.kernels import FOLDER, KERNELS, Dim3, Launch, nms, nms_workspace, source
 
 SHIM = Path(__file__).parent / "cuda_shim.cpp"
 FLAGS = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]

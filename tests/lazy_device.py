@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from facestream.engines.boxes import Array
+from facestream.engines.half import HalfDetector
+from facestream.engines.kernels import Dim3, Launch, nms, nms_workspace
+from facestream.engines.sidecar import Card, Profile
+from facestream.engines.tensorrt_engine import canvas_of
 
-from engines.boxes import Array
-from engines.half import HalfDetector
-from engines.kernels import Dim3, Launch, nms, nms_workspace
-from engines.sidecar import Card, Profile
-from engines.tensorrt_engine import canvas_of
 from tests.cuda import every_kernel
 
 

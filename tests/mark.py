@@ -7,10 +7,9 @@ from typing import Any
 
 import av
 import numpy as np
-
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
 
 GREY = 120
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-
-from engines.boxes import Array
-from engines.gpu_picture import DevicePicture, Normalisation, cover
-from engines.kernels import Launch
+from facestream.engines.boxes import Array
+from facestream.engines.gpu_picture import DevicePicture, Normalisation, cover
+from facestream.engines.kernels import Launch
 
 NORM = Normalisation((128.0, 117.0, 104.0), (64.0, 58.4, 57.1), 0.25)
 FACES = [(20.3, 10.7, 61.2, 50.1), (50, 40, 90, 80), (-12, -7, 18, 22), (100, 70, 140, 131), (30, 30, 33, 34),

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.live.camera import Camera
-from pipeline.live.state import CameraOptions, State, Status
-from pipeline.types import Frame
-from pipeline.video.options import SourceOptions
-from pipeline.video.uri import parse
+from facestream.pipeline.live.camera import Camera
+from facestream.pipeline.live.state import CameraOptions, State, Status
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.uri import parse
 
 QUICK = SourceOptions(threads=1, open_timeout_s=1.0, read_timeout_s=0.4)
 

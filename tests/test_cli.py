@@ -117,7 +117,7 @@ def test_bad_outputs(clip: Path, tmp_path: Path) -> None:
 def test_a_folder_without_permission(clip: Path, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o555)
-    command = [sys.executable, "-m", "pipeline", "anonymize", str(clip), "-o", str(locked / "out.mp4")]
+    command = [sys.executable, "-m", "facestream", "anonymize", str(clip), "-o", str(locked / "out.mp4")]
     if os.geteuid() == 0:
         command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all", *command]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -167,7 +167,7 @@ def test_a_truncated_video_is_covered_as_far_as_it_goes(tmp_path: Path) -> None:
 
 
 def interrupt(arguments: list[str], number: signal.Signals, after: float) -> tuple[int, str, float]:
-    process = subprocess.Popen([sys.executable, "-m", "pipeline", *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "facestream", *arguments], stderr=subprocess.PIPE, text=True)
     time.sleep(after)
     assert process.poll() is None, "it was done too soon"
     sent = time.monotonic()
@@ -203,7 +203,7 @@ def test_what_a_killed_run_left_goes_with_the_next_one_but_not_what_is_still_wri
     words = ["anonymize", str(tmp_path / "in.mp4"), "-o", str(tmp_path / "out.mp4"), "--quiet", *FAST]
 
     def begin() -> subprocess.Popen[bytes]:
-        process, before = subprocess.Popen([sys.executable, "-m", "pipeline", *words]), parts()
+        process, before = subprocess.Popen([sys.executable, "-m", "facestream", *words]), parts()
         while not parts() - before:
             assert process.poll() is None
             time.sleep(0.02)

@@ -5,10 +5,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.errors import BadConfig, BadInput
 from msgspec import to_builtins
-
-from pipeline.config import Config, read
-from pipeline.errors import BadConfig, BadInput
 
 SHIPPED = Path(__file__).parents[1] / "config.toml"
 

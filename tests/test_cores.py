@@ -6,12 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-
-from pipeline import cores
-from pipeline.batch import run
-from pipeline.batch.journal import Journal
-from pipeline.config import Config, read
-from pipeline.run import Job
+from facestream.pipeline import cores
+from facestream.pipeline.batch import run
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.run import Job
 
 
 def test_workers_need_a_core_and_a_gb_each(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,15 +6,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from facestream.engines.checked import checked
+from facestream.pipeline.config import CoverConfig
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
+from facestream.pipeline.video.picture import PLANAR
+from facestream.pipeline.video.planes import planes
 from PIL import Image
-
-from engines.checked import checked
-from pipeline.config import CoverConfig
-from pipeline.cover import Anonymizer
-from pipeline.errors import BadInput
-from pipeline.types import Box, BoxState, Frame, TrackedFrame
-from pipeline.video.picture import PLANAR
-from pipeline.video.planes import planes
 
 
 def noise(name: str = "yuv420p", width: int = 160, height: int = 120) -> av.VideoFrame:

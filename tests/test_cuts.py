@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from pipeline.cuts import Cuts
+from facestream.pipeline.cuts import Cuts
 
 
 def scene(seed: int, shift: float = 0.0, light: float = 1.0) -> np.ndarray:

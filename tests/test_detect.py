@@ -8,13 +8,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from facestream.engines.detector import Detector, DetectorOptions, PlanesDetector
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections, HostPicture
+from facestream.pipeline.config import read
+from facestream.pipeline.detect import EAGER, SELDOM, Eye
+from facestream.pipeline.types import Frame
 
-from engines.detector import Detector, DetectorOptions, PlanesDetector
-from engines.letterbox import ImageView
-from engines.types import Detections, HostPicture
-from pipeline.config import read
-from pipeline.detect import EAGER, SELDOM, Eye
-from pipeline.types import Frame
 from tests.mark import Stripes, striped
 
 PICTURE = av.VideoFrame(64, 32, "yuv420p")

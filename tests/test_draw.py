@@ -5,12 +5,12 @@ from __future__ import annotations
 import av
 import numpy as np
 import pytest
+from facestream.pipeline.config import Config
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.draw import Drawer
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
 
-from pipeline.config import Config
-from pipeline.cover import Anonymizer
-from pipeline.draw import Drawer
-from pipeline.live.clock import TICK
-from pipeline.types import Box, BoxState, Frame, TrackedFrame
 from tests.live.test_guard import SECRET, frame
 
 

@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from facestream.engines.types import Detections
+from facestream.pipeline.edges import FLAT, NARROW, whole
 from hypothesis import given
 from hypothesis import strategies as st
-
-from engines.types import Detections
-from pipeline.edges import FLAT, NARROW, whole
 
 SIZE = (640, 360)
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from facestream.pipeline.follow import follow
 
-from pipeline.follow import follow
 from tests.pack import demo_frames, demo_truth
 
 

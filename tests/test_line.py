@@ -8,15 +8,15 @@ import av
 import cv2
 import numpy as np
 import pytest
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.pipeline.config import read
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.line import Line
+from facestream.pipeline.types import BoxState, Frame, TrackedFrame
+from facestream.pipeline.video.planes import planes
 
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
-from pipeline.config import read
-from pipeline.cover import Anonymizer
-from pipeline.line import Line
-from pipeline.types import BoxState, Frame, TrackedFrame
-from pipeline.video.planes import planes
 from tests.mark import Stripes, striped
 
 TWO = np.array([[20, 20, 50, 60], [90, 30, 120, 70]], np.float32)

@@ -6,13 +6,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from facestream.pipeline.lookahead import KNOWN, NEAR, NEAR_SPREAD, ONCE, WEAK_BACK, WEAK_EDGE, Lookahead
+from facestream.pipeline.trace import GRACE, carried
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
+from facestream.pipeline.usual import DOUBT, WEAK_DOUBT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from pipeline.lookahead import KNOWN, NEAR, NEAR_SPREAD, ONCE, WEAK_BACK, WEAK_EDGE, Lookahead
-from pipeline.trace import GRACE, carried
-from pipeline.types import Box, BoxState, Frame, TrackedFrame
-from pipeline.usual import DOUBT, WEAK_DOUBT
 
 PICTURE = av.VideoFrame(160, 60, "yuv420p")
 

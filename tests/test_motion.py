@@ -3,9 +3,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-
-from pipeline import motion as motion_module
-from pipeline.motion import LEAST, TURN, WIDTH, ZOOM, Motion, _fit
+from facestream.pipeline import motion as motion_module
+from facestream.pipeline.motion import LEAST, TURN, WIDTH, ZOOM, Motion, _fit
 
 SIZE = (1280, 720)
 

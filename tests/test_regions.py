@@ -4,12 +4,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from facestream.pipeline.config import read
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.regions import in_pixels, to_cover
+from facestream.pipeline.types import XYXY, Box, BoxState, Frame, TrackedFrame
 
-from pipeline.config import read
-from pipeline.cover import Anonymizer
-from pipeline.errors import BadConfig
-from pipeline.regions import in_pixels, to_cover
-from pipeline.types import XYXY, Box, BoxState, Frame, TrackedFrame
 from tests.conftest import picture
 
 

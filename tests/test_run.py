@@ -13,18 +13,18 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from facestream.engines.detector import Detector, DetectorOptions, load
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.errors import SinkLost
+from facestream.pipeline.line import Line
+from facestream.pipeline.measure.leaks import LeakMeter, read_truth
+from facestream.pipeline.ring import Ring
+from facestream.pipeline.run import Job, run
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
-from engines.detector import Detector, DetectorOptions, load
-from engines.letterbox import ImageView
-from engines.types import Detections
-from pipeline.config import Config, read
-from pipeline.cover import Anonymizer
-from pipeline.errors import SinkLost
-from pipeline.line import Line
-from pipeline.measure.leaks import LeakMeter, read_truth
-from pipeline.ring import Ring
-from pipeline.run import Job, run
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
 from tests.compare import looks, packets, times
 from tests.conftest import render
 from tests.pack import DEMO, TRUTH, demo_frames, demo_truth
@@ -208,7 +208,7 @@ def test_a_cover_that_breaks_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_sink_that_breaks_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.video.sink import FileSink
+    from facestream.pipeline.video.sink import FileSink
 
     source = render(tmp_path / "in.mp4", frames=60)
     write, count = FileSink.write, []

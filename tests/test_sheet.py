@@ -5,17 +5,17 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from facestream.engines.boxes import iou_xyxy
+from facestream.engines.detector import load
+from facestream.engines.types import Detections
+from facestream.pipeline.config import read
+from facestream.pipeline.detect import Eye
+from facestream.pipeline.sheet import GAP, LARGEST, Sheet, sheet_of
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.planes import rgb_view
+from facestream.pipeline.video.source import open_source
 
-from engines.boxes import iou_xyxy
-from engines.detector import load
-from engines.types import Detections
-from pipeline.config import read
-from pipeline.detect import Eye
-from pipeline.sheet import GAP, LARGEST, Sheet, sheet_of
-from pipeline.types import Frame
-from pipeline.video.options import SourceOptions
-from pipeline.video.planes import rgb_view
-from pipeline.video.source import open_source
 from tests.conftest import picture
 from tests.pack import DEMO
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+from facestream.engines.types import Detections
+from facestream.pipeline.config import TrackerConfig
+from facestream.pipeline.track import Tracker
+from facestream.pipeline.types import Box, BoxState, Sight
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from engines.types import Detections
-from pipeline.config import TrackerConfig
-from pipeline.track import Tracker
-from pipeline.types import Box, BoxState, Sight
 
 SIZE = (640, 360)
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.pipeline.config import read
+from facestream.pipeline.run import Job, run
+from facestream.pipeline.twopass import WINDOW, run_twice
+from facestream.pipeline.types import BoxState, TrackedFrame
 
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
-from pipeline.config import read
-from pipeline.run import Job, run
-from pipeline.twopass import WINDOW, run_twice
-from pipeline.types import BoxState, TrackedFrame
 from tests.conftest import render
 
 EACH = {"detector.every": 1}

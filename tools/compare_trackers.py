@@ -26,14 +26,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from facestream.engines.boxes import Array
+from facestream.engines.types import Detections
+from facestream.pipeline.config import TrackerConfig, read
+from facestream.pipeline.measure import mot
+from facestream.pipeline.track import Tracker
 from msgspec import structs
 from peer_trackers import PEERS
-
-from engines.boxes import Array
-from engines.types import Detections
-from pipeline.config import TrackerConfig, read
-from pipeline.measure import mot
-from pipeline.track import Tracker
 
 FILLED_S = 1.0
 SHAKE, RETURN = 10.0, 0.9  # pixels by which the camera jumps each frame (standard deviation), and what is left of them

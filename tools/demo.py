@@ -12,12 +12,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-
-from engines.boxes import Array
-from engines.detector import load
-from pipeline.config import Config
-from pipeline.measure.leaks import LeakMeter, read_truth
-from pipeline.run import Job, run
+from facestream.engines.boxes import Array
+from facestream.engines.detector import load
+from facestream.pipeline.config import Config
+from facestream.pipeline.measure.leaks import LeakMeter, read_truth
+from facestream.pipeline.run import Job, run
 
 HERE = Path(__file__).parent
 INSTANTS = (0.08, 0.3, 0.75, 0.97)  # of the clip, shown in the contact sheet

@@ -24,10 +24,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import click
+from facestream.engines.command import finish
+from facestream.engines.cuda_driver import current_device, find_card
+from facestream.engines.errors import BadConfig, BadInput
 
-from engines.command import finish
-from engines.cuda_driver import current_device, find_card
-from engines.errors import BadConfig, BadInput
 from tools import gpu_parts as parts
 
 # What matters most comes first, should the time not last for all.

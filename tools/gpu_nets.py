@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-
-from engines.card_loop import Net
-from engines.detector import WEIGHTS
-from engines.errors import BadInput
-from engines.gpu_picture import Normalisation
-from engines.half import halve
-from engines.sidecar import Profile, Sidecar
-from engines.tensorrt_build import PlanOptions, compile_plan, library, logger
+from facestream.engines.card_loop import Net
+from facestream.engines.detector import WEIGHTS
+from facestream.engines.errors import BadInput
+from facestream.engines.gpu_picture import Normalisation
+from facestream.engines.half import halve
+from facestream.engines.sidecar import Profile, Sidecar
+from facestream.engines.tensorrt_build import PlanOptions, compile_plan, library, logger
 
 Make = Callable[[int, int, int], tuple[Net, Normalisation]]  # width, height, batch
 Work = Callable[[int, int], tuple[float, float]]  # width, height -> GFLOP and GB moved for one picture
@@ -49,8 +48,8 @@ def torch_net(model: str, folder: Path) -> tuple[Make, Work]:
 
     if not torch.cuda.is_available():
         raise Skipped("this torch has no CUDA")
-    from engines.torch_engine import TorchNet
-    from engines.torch_graph import GraphModule
+    from facestream.engines.torch_engine import TorchNet
+    from facestream.engines.torch_graph import GraphModule
 
     graph = graph_of(model, folder)
     data, normalisation, _ = halve(graph)
@@ -79,10 +78,10 @@ def graph_of(model: str, folder: Path) -> Path:
 
 def export_random(model: str, graph: Path) -> None:
     import torch
+    from facestream.train.checkpoint import save_weights
+    from facestream.train.model import build
 
-    import build_engine
-    from train.checkpoint import save_weights
-    from train.model import build
+    from facestream import build_engine
 
     torch.manual_seed(0)
     save_weights(graph.with_suffix(".safetensors"), build(model), {"random": True})
@@ -93,7 +92,7 @@ def load_plan(
     backend: str, graph: Path, folder: Path, width: int, height: int, batch: int
 ) -> tuple[Net, Normalisation]:
     """A plan for one shape, built unless an earlier part has."""
-    from engines.tensorrt_engine import PlanNet
+    from facestream.engines.tensorrt_engine import PlanNet
 
     trt, plan = library(backend), folder / f"{graph.stem}-{backend}-{width}x{height}x{batch}.plan"
     if not plan.is_file():
@@ -102,7 +101,7 @@ def load_plan(
         compile_plan(backend, graph, plan, options, None, "gpu_check")
     sidecar = Sidecar.read(plan)
     if backend == "tensorrt":
-        from engines.nms_plugin import make as plugin
+        from facestream.engines.nms_plugin import make as plugin
 
         plugin(trt)
     runtime = trt.Runtime(logger(trt))

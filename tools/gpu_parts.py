@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engines.cuda_driver import current_device
-from engines.errors import UserError
+from facestream.engines.cuda_driver import current_device
+from facestream.engines.errors import UserError
+
 from tools.gpu_nets import Skipped, plan_net, torch_net
 from tools.gpu_times import covered_fps, ideal_ms, measure, nms_ms, picture_ms
 

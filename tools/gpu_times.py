@@ -9,14 +9,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-
-from engines.card_loop import CardLoop, CoverStyle, Net
-from engines.cuda_driver import CudaDevice
-from engines.detector import DetectorOptions
-from engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, preprocess
-from engines.kernels import nms, nms_workspace
-from engines.letterbox import fit
-from engines.types import HostPicture
+from facestream.engines.card_loop import CardLoop, CoverStyle, Net
+from facestream.engines.cuda_driver import CudaDevice
+from facestream.engines.detector import DetectorOptions
+from facestream.engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, preprocess
+from facestream.engines.kernels import nms, nms_workspace
+from facestream.engines.letterbox import fit
+from facestream.engines.types import HostPicture
 
 PEAKS = {"H200": (790.0, 4.3), "H100": (790.0, 3.0)}  # TFLOP/s in half precision and TB/s that such cards reach
 

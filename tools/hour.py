@@ -139,7 +139,7 @@ def main() -> None:
     if not clip.exists():
         width, height = (int(n) for n in told.size.split("x"))
         make(clip, told.seconds, told.fps, (width, height))
-    words = [sys.executable, "-m", "pipeline", "anonymize", str(clip), "-o", str(told.out / "covered.mkv")]
+    words = [sys.executable, "-m", "facestream", "anonymize", str(clip), "-o", str(told.out / "covered.mkv")]
     samples, said = watch([*words, "--overwrite", *given[cut + 1 :]], told.pause)
     table = np.array(samples)
     late = table[table[:, 0] > SETTLED * table[-1, 0]]

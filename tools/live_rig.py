@@ -19,19 +19,19 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engines.detector import load  # noqa: E402
-from pipeline.config import read  # noqa: E402
-from pipeline.live.builder import Builder, Plan  # noqa: E402
-from pipeline.live.camera import Camera  # noqa: E402
-from pipeline.live.clock import TICK  # noqa: E402
-from pipeline.live.encode import LiveEncoder, LiveOptions  # noqa: E402
-from pipeline.live.outlet import Lane, StreamOutlet  # noqa: E402
-from pipeline.live.run import Live  # noqa: E402
-from pipeline.live.state import CameraOptions  # noqa: E402
-from pipeline.rtsp.server import RtspServer  # noqa: E402
-from pipeline.types import CoveredFrame, Frame, TrackedFrame  # noqa: E402
-from pipeline.video.planes import planes  # noqa: E402
-from pipeline.video.uri import parse  # noqa: E402
+from facestream.engines.detector import load  # noqa: E402
+from facestream.pipeline.config import read  # noqa: E402
+from facestream.pipeline.live.builder import Builder, Plan  # noqa: E402
+from facestream.pipeline.live.camera import Camera  # noqa: E402
+from facestream.pipeline.live.clock import TICK  # noqa: E402
+from facestream.pipeline.live.encode import LiveEncoder, LiveOptions  # noqa: E402
+from facestream.pipeline.live.outlet import Lane, StreamOutlet  # noqa: E402
+from facestream.pipeline.live.run import Live  # noqa: E402
+from facestream.pipeline.live.state import CameraOptions  # noqa: E402
+from facestream.pipeline.rtsp.server import RtspServer  # noqa: E402
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame  # noqa: E402
+from facestream.pipeline.video.planes import planes  # noqa: E402
+from facestream.pipeline.video.uri import parse  # noqa: E402
 
 RATE, SIZE = 30, (1280, 720)
 BITS, CELL = 16, 16  # a picture's number, and beside it the same inverted: what is covered cannot be read by mistake

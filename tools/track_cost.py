@@ -17,15 +17,14 @@ from typing import Any
 
 import click
 import cv2
+from facestream.engines.command import finish
+from facestream.engines.detector import load
+from facestream.pipeline import line as lines
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.source import open_source
 from leak_table import Known
-
-from engines.command import finish
-from engines.detector import load
-from pipeline import line as lines
-from pipeline.config import Config, read
-from pipeline.types import Frame
-from pipeline.video.options import SourceOptions
-from pipeline.video.source import open_source
 
 PARTS = {
     "scenes": (("cuts", "look"), ("watch", "blind")),

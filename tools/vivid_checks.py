@@ -10,8 +10,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import itertools
 
-from pipeline.live.state import State
-from pipeline.video.options import SourceOptions
+from facestream.pipeline.live.state import State
+from facestream.pipeline.video.options import SourceOptions
+
 from tests.servers import Watched, until
 
 DRIVER = Path("/sys/bus/platform/drivers/vivid")

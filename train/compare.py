@@ -8,14 +8,13 @@ from pathlib import Path
 
 import click
 import numpy as np
-
-from engines.command import finish
-from engines.detector import RISE, Detector, DetectorOptions, load
-from engines.types import Detections
-from train.data import Labelled
-from train.evaluate import false_scores, measure, misses
-from train.show import Show
-from train.wider import read_validation
+from facestream.engines.command import finish
+from facestream.engines.detector import RISE, Detector, DetectorOptions, load
+from facestream.engines.types import Detections
+from facestream.train.data import Labelled
+from facestream.train.evaluate import false_scores, measure, misses
+from facestream.train.show import Show
+from facestream.train.wider import read_validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def command(
     rise: float, alarms: float, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Look at every validation image with each detector; AP, misses by size, false alarms."""
-    from engines.peers import PEERS, load_peer
+    from facestream.engines.peers import PEERS, load_peer
 
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
     detectors = {Path(name).stem: load(name, options) for name in models}

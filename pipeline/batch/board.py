@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from facestream.pipeline.batch.worker import Progress, Task
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Table
-
-from pipeline.batch.worker import Progress, Task
 
 
 def progress_table(console: Console) -> Table:

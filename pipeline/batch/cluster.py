@@ -17,19 +17,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engines.detector import load
-from pipeline.batch import manifest
-from pipeline.batch.board import Board
-from pipeline.batch.manifest import Entry
-from pipeline.batch.pieces import Uncut, find_pieces, run_pieces
-from pipeline.batch.run import Dispatcher
-from pipeline.batch.worker import Outcome, Scribe, Setup, Task, do_task
-from pipeline.config import Config
-from pipeline.errors import BadConfig, BadInput
-from pipeline.flags import say
-from pipeline.run import Job, Report, run
-from pipeline.twopass import run_twice
-from pipeline.video.output import sweep
+from facestream.engines.detector import load
+from facestream.pipeline.batch import manifest
+from facestream.pipeline.batch.board import Board
+from facestream.pipeline.batch.manifest import Entry
+from facestream.pipeline.batch.pieces import Uncut, find_pieces, run_pieces
+from facestream.pipeline.batch.run import Dispatcher
+from facestream.pipeline.batch.worker import Outcome, Scribe, Setup, Task, do_task
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.flags import say
+from facestream.pipeline.run import Job, Report, run
+from facestream.pipeline.twopass import run_twice
+from facestream.pipeline.video.output import sweep
 
 RETRIES = 3  # times that a task is begun anew after its process or machine was lost
 _ANSWER_S = 10.0  # for a cluster to take a connection

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from pipeline.batch.worker import Setup, Task, work
+from facestream.pipeline.batch.worker import Setup, Task, work
 
 _STOP_S = 10.0  # for which a worker may clean up after itself
 

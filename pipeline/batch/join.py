@@ -10,19 +10,18 @@ from fractions import Fraction
 
 import av
 import av.container
-
-from pipeline.config import Config
-from pipeline.cover import Anonymizer
-from pipeline.errors import BadInput, SinkLost
-from pipeline.run import Job
-from pipeline.types import Frame, StreamInfo, TrackedFrame
-from pipeline.video.decode import Packet
-from pipeline.video.encode import add_video, container_for, container_options, encoder_for, for_encoder
-from pipeline.video.options import SourceOptions
-from pipeline.video.output import Temporary
-from pipeline.video.sink import FileSink, check_output
-from pipeline.video.source import VideoSource
-from pipeline.video.uri import parse
+from facestream.pipeline.config import Config
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.run import Job
+from facestream.pipeline.types import Frame, StreamInfo, TrackedFrame
+from facestream.pipeline.video.decode import Packet
+from facestream.pipeline.video.encode import add_video, container_for, container_options, encoder_for, for_encoder
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.output import Temporary
+from facestream.pipeline.video.sink import FileSink, check_output
+from facestream.pipeline.video.source import VideoSource
+from facestream.pipeline.video.uri import parse
 
 
 class Unlike(Exception):

@@ -11,12 +11,11 @@ import json
 import os
 from pathlib import Path
 
+from facestream.engines.checked import checked
+from facestream.pipeline.batch.manifest import Entry
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.video.output import lock
 from msgspec import Struct, to_builtins
-
-from engines.checked import checked
-from pipeline.batch.manifest import Entry
-from pipeline.errors import BadInput, SinkLost
-from pipeline.video.output import lock
 
 
 class Told(Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 import av
 import onnxruntime
+from facestream.engines.checked import checked
+from facestream.engines.detector import WEIGHTS
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.video.output import Temporary
 from msgspec import Struct, structs, to_builtins
-
-from engines.checked import checked
-from engines.detector import WEIGHTS
-from pipeline.config import Config
-from pipeline.errors import BadInput, SinkLost
-from pipeline.video.output import Temporary
 
 FORMAT = 1
 

@@ -21,21 +21,20 @@ from typing import Any, Protocol
 
 import av
 import av.stream
-
-from engines.detector import Detector, load
-from engines.types import Detections
-from pipeline.batch.join import Encoded, Unlike, encode, join
-from pipeline.config import Config, DetectorConfig
-from pipeline.detect import Eye
-from pipeline.line import LUMA
-from pipeline.run import Job, Recorder, Report, run_stages
-from pipeline.twopass import Blind, far
-from pipeline.types import Box, Frame, TrackedFrame
-from pipeline.video.decode import Decoder
-from pipeline.video.planes import luma_view
-from pipeline.video.sink import check_output
-from pipeline.video.streams import best_video
-from pipeline.video.uri import Kind, parse
+from facestream.engines.detector import Detector, load
+from facestream.engines.types import Detections
+from facestream.pipeline.batch.join import Encoded, Unlike, encode, join
+from facestream.pipeline.config import Config, DetectorConfig
+from facestream.pipeline.detect import Eye
+from facestream.pipeline.line import LUMA
+from facestream.pipeline.run import Job, Recorder, Report, run_stages
+from facestream.pipeline.twopass import Blind, far
+from facestream.pipeline.types import Box, Frame, TrackedFrame
+from facestream.pipeline.video.decode import Decoder
+from facestream.pipeline.video.planes import luma_view
+from facestream.pipeline.video.sink import check_output
+from facestream.pipeline.video.streams import best_video
+from facestream.pipeline.video.uri import Kind, parse
 
 # Containers with an index to seek by and times to rely on, and suffixes of those that pieces are put together in.
 _FROM, _INTO = ("mov", "matroska"), (".mp4", ".m4v", ".mov", ".mkv", ".webm")

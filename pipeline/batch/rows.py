@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from pipeline.batch.journal import Journal, Told
-from pipeline.batch.manifest import Entry, sha256
-from pipeline.errors import BadInput, SinkLost
-from pipeline.records import ending_of, head
-from pipeline.video.output import Temporary, check, sweep
+from facestream.pipeline.batch.journal import Journal, Told
+from facestream.pipeline.batch.manifest import Entry, sha256
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.records import ending_of, head
+from facestream.pipeline.video.output import Temporary, check, sweep
 
 
 class Rows:

@@ -10,23 +10,22 @@ from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
 
+from facestream.pipeline.batch import manifest
+from facestream.pipeline.batch.board import Board, progress_table
+from facestream.pipeline.batch.hand import Hand
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.batch.manifest import Entry
+from facestream.pipeline.batch.rows import Rows
+from facestream.pipeline.batch.worker import Outcome, Progress, Setup, Task
+from facestream.pipeline.config import Config
+from facestream.pipeline.cores import cores, workers
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.flags import detector_of, say
+from facestream.pipeline.records import ending_of
+from facestream.pipeline.run import Job
+from facestream.pipeline.video.output import check, sweep
 from msgspec import structs
 from rich.console import Console
-
-from pipeline.batch import manifest
-from pipeline.batch.board import Board, progress_table
-from pipeline.batch.hand import Hand
-from pipeline.batch.journal import Journal
-from pipeline.batch.manifest import Entry
-from pipeline.batch.rows import Rows
-from pipeline.batch.worker import Outcome, Progress, Setup, Task
-from pipeline.config import Config
-from pipeline.cores import cores, workers
-from pipeline.errors import BadInput
-from pipeline.flags import detector_of, say
-from pipeline.records import ending_of
-from pipeline.run import Job
-from pipeline.video.output import check, sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def run_batch(batch: Batch) -> int:
 def _dispatcher(batch: Batch, journal: Journal, rows: Rows | None) -> Dispatcher:
     if not batch.ray:
         return Dispatcher(batch, journal, rows)
-    from pipeline.batch.cluster import ClusterDispatcher
+    from facestream.pipeline.batch.cluster import ClusterDispatcher
 
     return ClusterDispatcher(batch, journal, rows)
 

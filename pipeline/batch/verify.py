@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 import click
-
-from pipeline.batch import manifest
-from pipeline.flags import say
+from facestream.pipeline.batch import manifest
+from facestream.pipeline.flags import say
 
 
 @click.command()

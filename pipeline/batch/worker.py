@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import av
-
-from engines.detector import load
-from pipeline.batch.manifest import Entry, sha256
-from pipeline.config import Config
-from pipeline.errors import SinkLost, UserError
-from pipeline.records import lines, record
-from pipeline.run import Job, Report, run
-from pipeline.twopass import run_twice
-from pipeline.types import TrackedFrame
-from pipeline.video.uri import redact
+from facestream.engines.detector import load
+from facestream.pipeline.batch.manifest import Entry, sha256
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import SinkLost, UserError
+from facestream.pipeline.records import lines, record
+from facestream.pipeline.run import Job, Report, run
+from facestream.pipeline.twopass import run_twice
+from facestream.pipeline.types import TrackedFrame
+from facestream.pipeline.video.uri import redact
 
 _EVERY_S = 0.3  # seconds between two words about the progress
 

@@ -10,26 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.config import Config
-from pipeline.errors import BadConfig, BadInput
-from pipeline.live import keep
-from pipeline.live.encode import LiveOptions
-from pipeline.live.metrics import Figure
-from pipeline.live.outlet import FileOutlet, Lane, Outlet, RecordOutlet, StreamOutlet
-from pipeline.live.run import Channel, Live
-from pipeline.live.sound import Sounds, Voiced
-from pipeline.live.state import State
-from pipeline.live.window import Window
-from pipeline.rtsp.client import PushOptions, Target, target_of
-from pipeline.rtsp.player import Limits
-from pipeline.rtsp.push import Pusher
-from pipeline.rtsp.server import RtspServer
-from pipeline.video import hardware
-from pipeline.video.sink import check_output
-from pipeline.video.uri import redact
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.live import keep
+from facestream.pipeline.live.encode import LiveOptions
+from facestream.pipeline.live.metrics import Figure
+from facestream.pipeline.live.outlet import FileOutlet, Lane, Outlet, RecordOutlet, StreamOutlet
+from facestream.pipeline.live.run import Channel, Live
+from facestream.pipeline.live.sound import Sounds, Voiced
+from facestream.pipeline.live.state import State
+from facestream.pipeline.live.window import Window
+from facestream.pipeline.rtsp.client import PushOptions, Target, target_of
+from facestream.pipeline.rtsp.player import Limits
+from facestream.pipeline.rtsp.push import Pusher
+from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.video import hardware
+from facestream.pipeline.video.sink import check_output
+from facestream.pipeline.video.uri import redact
 
 if TYPE_CHECKING:
-    from pipeline.live.preview import Page
+    from facestream.pipeline.live.preview import Page
 
 RECORDS = (".jsonl", ".csv", ".mot")
 
@@ -126,7 +126,7 @@ class Builder:
         def figures() -> list[Figure]:
             return [figure(channel) for channel in self.live.channels]
 
-        from pipeline.live.preview import Page  # its libraries take half a second to import
+        from facestream.pipeline.live.preview import Page  # its libraries take half a second to import
 
         page = Page(host, port, token, figures, self._tune, self.live.visitors, tls, self.config.live.webrtc)
         self._pages[text] = page

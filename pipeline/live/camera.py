@@ -14,17 +14,16 @@ from dataclasses import replace
 from typing import Any
 
 import av
-
-from pipeline.errors import Refused, SourceLost, UserError
-from pipeline.live.backoff import Backoff
-from pipeline.live.clock import TICK, LiveClock
-from pipeline.live.sound import Sound
-from pipeline.live.state import CameraOptions, State, Status
-from pipeline.ring import Cancelled
-from pipeline.types import Frame, SidePacket, StreamInfo
-from pipeline.video.pace import Pace
-from pipeline.video.source import open_source
-from pipeline.video.uri import Kind, Uri, redact
+from facestream.pipeline.errors import Refused, SourceLost, UserError
+from facestream.pipeline.live.backoff import Backoff
+from facestream.pipeline.live.clock import TICK, LiveClock
+from facestream.pipeline.live.sound import Sound
+from facestream.pipeline.live.state import CameraOptions, State, Status
+from facestream.pipeline.ring import Cancelled
+from facestream.pipeline.types import Frame, SidePacket, StreamInfo
+from facestream.pipeline.video.pace import Pace
+from facestream.pipeline.video.source import open_source
+from facestream.pipeline.video.uri import Kind, Uri, redact
 
 STEADY_S = 5.0  # a connection that lasted so long was a good one: the next try comes soon
 _FINITE = (Kind.FILE, Kind.IMAGE, Kind.LAVFI)

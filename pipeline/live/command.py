@@ -12,17 +12,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.flags import Size, config_of, covering, detector_of, say, shared
+from facestream.pipeline.live.builder import Builder, Plan
+from facestream.pipeline.live.encode import check_encoder
+from facestream.pipeline.live.run import Channel, Live
+from facestream.pipeline.live.state import CameraOptions, State
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.uri import Kind, Uri, check_file, parse
 from msgspec import structs
-
-from pipeline.config import Config
-from pipeline.errors import BadConfig, BadInput
-from pipeline.flags import Size, config_of, covering, detector_of, say, shared
-from pipeline.live.builder import Builder, Plan
-from pipeline.live.encode import check_encoder
-from pipeline.live.run import Channel, Live
-from pipeline.live.state import CameraOptions, State
-from pipeline.video.options import SourceOptions
-from pipeline.video.uri import Kind, Uri, check_file, parse
 
 LIMIT_S = 4.5  # from the signal to the end at the latest
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")

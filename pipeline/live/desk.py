@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engines.detector import Detector, PlanesDetector
-from engines.letterbox import ImageView
-from engines.types import Detections, HostPicture
+from facestream.engines.detector import Detector, PlanesDetector
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections, HostPicture
 
 Picture = ImageView | HostPicture
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import av
 import numpy as np
-
-from pipeline.errors import BadConfig, SinkLost
-from pipeline.live.clock import TICK
-from pipeline.types import CoveredFrame
-from pipeline.video.picture import convert
-from pipeline.video.planes import planes
+from facestream.pipeline.errors import BadConfig, SinkLost
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.types import CoveredFrame
+from facestream.pipeline.video.picture import convert
+from facestream.pipeline.video.planes import planes
 
 _I = 1  # FFmpeg's AV_PICTURE_TYPE_I
 SHARE = 0.1  # bits a pixel at most, where no bit rate is given

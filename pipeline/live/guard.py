@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median
 
-from engines.boxes import Array
-from engines.types import Detections
-from pipeline.config import Config, DetectorConfig
-from pipeline.detect import Eye, nowhere
-from pipeline.line import Line, everything
-from pipeline.live.desk import Asked, LookFailed
-from pipeline.types import Frame, TrackedFrame
+from facestream.engines.boxes import Array
+from facestream.engines.types import Detections
+from facestream.pipeline.config import Config, DetectorConfig
+from facestream.pipeline.detect import Eye, nowhere
+from facestream.pipeline.line import Line, everything
+from facestream.pipeline.live.desk import Asked, LookFailed
+from facestream.pipeline.types import Frame, TrackedFrame
 
 SLACK_S = 0.1  # by which a frame may at least wait longer than the look-ahead's usual time
 LATE_S = 0.35  # after a look, from which the next frame is looked at whatever the load: covers last for twice that

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.live.state import State
-from pipeline.live.visitor import Visitors
+from facestream.pipeline.live.state import State
+from facestream.pipeline.live.visitor import Visitors
 
 try:
     from prometheus_client import CollectorRegistry, generate_latest

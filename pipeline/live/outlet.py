@@ -12,22 +12,22 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-from pipeline.cover import fitted
-from pipeline.errors import SinkLost
-from pipeline.live.clock import TICK
-from pipeline.live.encode import LiveEncoder, LiveOptions
-from pipeline.live.keep import Keeper, Limits
-from pipeline.live.sound import Sound, Voiced, codec_of
-from pipeline.records import RecordSink
-from pipeline.ring import Cancelled, Policy, Ring
-from pipeline.rtsp.push import Pusher
-from pipeline.rtsp.rtp import Packetizer, Unit
-from pipeline.rtsp.server import Mount, RtspServer
-from pipeline.rtsp.sound import SoundPacketizer, format_of
-from pipeline.types import CoveredFrame, StreamInfo
-from pipeline.video.encode import EncodeOptions
-from pipeline.video.sink import FileSink, open_sink
-from pipeline.video.uri import redact
+from facestream.pipeline.cover import fitted
+from facestream.pipeline.errors import SinkLost
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.encode import LiveEncoder, LiveOptions
+from facestream.pipeline.live.keep import Keeper, Limits
+from facestream.pipeline.live.sound import Sound, Voiced, codec_of
+from facestream.pipeline.records import RecordSink
+from facestream.pipeline.ring import Cancelled, Policy, Ring
+from facestream.pipeline.rtsp.push import Pusher
+from facestream.pipeline.rtsp.rtp import Packetizer, Unit
+from facestream.pipeline.rtsp.server import Mount, RtspServer
+from facestream.pipeline.rtsp.sound import SoundPacketizer, format_of
+from facestream.pipeline.types import CoveredFrame, StreamInfo
+from facestream.pipeline.video.encode import EncodeOptions
+from facestream.pipeline.video.sink import FileSink, open_sink
+from facestream.pipeline.video.uri import redact
 
 DEPTH = 8  # covered frames that wait for a slow outlet before the oldest goes
 

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from engines.boxes import Array
-from pipeline.errors import BadConfig, BadInput, UserError
-from pipeline.live.metrics import Figure, metrics
-from pipeline.live.screen import boxed, encode, shrunk
-from pipeline.live.state import State
-from pipeline.live.tuning import Tuner
-from pipeline.live.visitor import Visitors
-from pipeline.live.webcam import serve
-from pipeline.live.webrtc import Calls
-from pipeline.types import CoveredFrame
+from facestream.engines.boxes import Array
+from facestream.pipeline.errors import BadConfig, BadInput, UserError
+from facestream.pipeline.live.metrics import Figure, metrics
+from facestream.pipeline.live.screen import boxed, encode, shrunk
+from facestream.pipeline.live.state import State
+from facestream.pipeline.live.tuning import Tuner
+from facestream.pipeline.live.visitor import Visitors
+from facestream.pipeline.live.webcam import serve
+from facestream.pipeline.live.webrtc import Calls
+from facestream.pipeline.types import CoveredFrame
 
 try:
     import prometheus_client  # noqa: F401  metrics.py needs it

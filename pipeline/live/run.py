@@ -16,22 +16,21 @@ from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
-
-from engines.detector import Detector
-from engines.letterbox import ImageView
-from pipeline.config import Config
-from pipeline.live.camera import Camera
-from pipeline.live.desk import Asked, Desk, LookFailed
-from pipeline.live.guard import Guard, GuardCounts
-from pipeline.live.outlet import Lane, StreamOutlet
-from pipeline.live.sound import Sound, Voiced
-from pipeline.live.state import CameraOptions, State, Status
-from pipeline.live.tuning import Tuner
-from pipeline.live.visitor import Visitors
-from pipeline.ring import Cancelled, Policy, Ring
-from pipeline.rtsp.push import Pusher
-from pipeline.types import Frame, TrackedFrame
-from pipeline.video.uri import Uri, redact
+from facestream.engines.detector import Detector
+from facestream.engines.letterbox import ImageView
+from facestream.pipeline.config import Config
+from facestream.pipeline.live.camera import Camera
+from facestream.pipeline.live.desk import Asked, Desk, LookFailed
+from facestream.pipeline.live.guard import Guard, GuardCounts
+from facestream.pipeline.live.outlet import Lane, StreamOutlet
+from facestream.pipeline.live.sound import Sound, Voiced
+from facestream.pipeline.live.state import CameraOptions, State, Status
+from facestream.pipeline.live.tuning import Tuner
+from facestream.pipeline.live.visitor import Visitors
+from facestream.pipeline.ring import Cancelled, Policy, Ring
+from facestream.pipeline.rtsp.push import Pusher
+from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.video.uri import Uri, redact
 
 WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, covered all over
 Told = Callable[[str, str], None]  # name, message

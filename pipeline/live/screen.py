@@ -7,11 +7,10 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
-from pipeline.errors import SinkLost
-from pipeline.live.encode import flat
-from pipeline.types import BoxState, CoveredFrame
+from facestream.engines.boxes import Array
+from facestream.pipeline.errors import SinkLost
+from facestream.pipeline.live.encode import flat
+from facestream.pipeline.types import BoxState, CoveredFrame
 
 QUALITY = 80  # of JPEG
 COLOURS = {  # BGR: green, orange, blue

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import av
 import av.stream
-
-from pipeline.live.clock import TICK
-from pipeline.types import SidePacket
-from pipeline.video.decode import Packet
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.types import SidePacket
+from facestream.pipeline.video.decode import Packet
 
 MOST = 2048  # packets that wait: 40 s of them; then pictures have not left for long, and the oldest go
 

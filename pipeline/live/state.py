@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pipeline.video.options import SourceOptions
+from facestream.pipeline.video.options import SourceOptions
 
 
 class State(StrEnum):

@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from facestream.pipeline.config import HIDE, Config, CoverConfig, changed
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.draw import Drawer
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.types import CoveredFrame, TrackedFrame
 from msgspec import structs
-
-from pipeline.config import HIDE, Config, CoverConfig, changed
-from pipeline.cover import Anonymizer
-from pipeline.draw import Drawer
-from pipeline.errors import BadConfig
-from pipeline.types import CoveredFrame, TrackedFrame
 
 KEYS = {"hide": "cover.hide", "scale": "cover.scale", "threshold": "detector.threshold"}
 STRENGTH = {"blur": 0, "pixelate": 1, "solid": 2}  # an image hides as much as solid does

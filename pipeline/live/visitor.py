@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import av
-
-from pipeline.config import Config, changed
-from pipeline.errors import BadInput
-from pipeline.live.clock import TICK, LiveClock
-from pipeline.live.desk import Asked, Desk
-from pipeline.live.guard import Guard
-from pipeline.live.screen import boxed, encode, shrunk
-from pipeline.live.tuning import Tuner
-from pipeline.ring import Cancelled, Policy, Ring
-from pipeline.types import Frame, TrackedFrame
-from pipeline.video.picture import to_planar
-from pipeline.video.uri import redact
+from facestream.pipeline.config import Config, changed
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.live.clock import TICK, LiveClock
+from facestream.pipeline.live.desk import Asked, Desk
+from facestream.pipeline.live.guard import Guard
+from facestream.pipeline.live.screen import boxed, encode, shrunk
+from facestream.pipeline.live.tuning import Tuner
+from facestream.pipeline.ring import Cancelled, Policy, Ring
+from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.video.picture import to_planar
+from facestream.pipeline.video.uri import redact
 
 MOST_BYTES = 1 << 20  # of a picture
 MOST_PIXELS = 1920 * 1088

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.live.visitor import MOST_BYTES, Full, Shot, Visitor, Visitors
+from facestream.pipeline.errors import UserError
+from facestream.pipeline.live.visitor import MOST_BYTES, Full, Shot, Visitor, Visitors
 
 try:
     from aiohttp import WSMsgType, web

@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import av
-
-from pipeline.errors import BadConfig
-from pipeline.live.clock import TICK
-from pipeline.live.screen import Pictures
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.screen import Pictures
 
 try:
     import aiortc

@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engines.boxes import Array
-from pipeline.errors import BadConfig, BadInput
-from pipeline.live.screen import boxed, shrunk
-from pipeline.live.state import State
-from pipeline.types import CoveredFrame
-from pipeline.video.uri import redact
+from facestream.engines.boxes import Array
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.live.screen import boxed, shrunk
+from facestream.pipeline.live.state import State
+from facestream.pipeline.types import CoveredFrame
+from facestream.pipeline.video.uri import redact
 
 if TYPE_CHECKING:
-    from pipeline.live.run import Channel
+    from facestream.pipeline.live.run import Channel
 
 try:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.errors import BadConfig, BadInput
 
 TOOLS = ("deface",)
 # Its encoder would else stretch pictures to multiples of 16, where covers cannot be compared pixel by pixel.

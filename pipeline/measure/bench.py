@@ -8,11 +8,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from facestream.engines.detector import Detector, DetectorOptions, load, shipped
+from facestream.engines.peers import PEERS, load_peer
+from facestream.pipeline.errors import UserError
 from tqdm import tqdm
-
-from engines.detector import Detector, DetectorOptions, load, shipped
-from engines.peers import PEERS, load_peer
-from pipeline.errors import UserError
 
 SIZES = ((320, 192), (640, 384), (1280, 736))
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-
-from pipeline.errors import BadConfig, BadInput
-from pipeline.flags import config_of, covering, say, shared
-from pipeline.measure import bench as detectors_bench
-from pipeline.measure.against import TOOLS
-from pipeline.measure.goals import chart, goals
-from pipeline.measure.stages import bench as bench_job
-from pipeline.video.encode import x264_words
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.flags import config_of, covering, say, shared
+from facestream.pipeline.measure import bench as detectors_bench
+from facestream.pipeline.measure.against import TOOLS
+from facestream.pipeline.measure.goals import chart, goals
+from facestream.pipeline.measure.stages import bench as bench_job
+from facestream.pipeline.video.encode import x264_words
 
 _DEMO = Path(__file__).parents[2] / "tools" / "demo.mp4"
 

@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+from facestream.engines.detector import DetectorOptions
+from facestream.engines.peers import load_peer
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.flags import config_of, detector_of, say, shared
+from facestream.pipeline.measure import mot
+from facestream.pipeline.measure.against import TOOLS, cover_with
+from facestream.pipeline.measure.exposed import Filmstrip, timeline
+from facestream.pipeline.measure.leaks import LeakMeter, read_truth
+from facestream.pipeline.measure.pixels import measure
+from facestream.pipeline.measure.tally import Leaks
+from facestream.pipeline.records import read_records
+from facestream.pipeline.run import Job, run, run_stages
+from facestream.pipeline.saved import Saved
+from facestream.pipeline.twopass import run_twice
 from msgspec import structs
-
-from engines.detector import DetectorOptions
-from engines.peers import load_peer
-from pipeline.config import Config
-from pipeline.errors import BadConfig
-from pipeline.flags import config_of, detector_of, say, shared
-from pipeline.measure import mot
-from pipeline.measure.against import TOOLS, cover_with
-from pipeline.measure.exposed import Filmstrip, timeline
-from pipeline.measure.leaks import LeakMeter, read_truth
-from pipeline.measure.pixels import measure
-from pipeline.measure.tally import Leaks
-from pipeline.records import read_records
-from pipeline.run import Job, run, run_stages
-from pipeline.saved import Saved
-from pipeline.twopass import run_twice
 
 
 @click.group()

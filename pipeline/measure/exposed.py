@@ -7,11 +7,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
-from pipeline.measure.tally import TAU, Tally
-from pipeline.types import Frame
-from pipeline.video.planes import rgb_view
+from facestream.engines.boxes import Array
+from facestream.pipeline.measure.tally import TAU, Tally
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.planes import rgb_view
 
 TILE = 120  # pixels of a filmstrip's tile
 KEPT = 2_000  # tiles kept while a video goes through: 86 MB

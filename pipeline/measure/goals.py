@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from facestream.pipeline.measure.stages import Bench
 from PIL import Image, ImageDraw, ImageFont
-
-from pipeline.measure.stages import Bench
 
 LIMIT, MEMORY, DEFAULT, SMALL = 2.0, 300.0, 8.0, 2.5
 FULL_HD = 1080  # lines for which the goal of memory is set

@@ -11,13 +11,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-
-from engines.boxes import Array, grow_xyxy
-from pipeline.config import CoverConfig
-from pipeline.errors import BadInput
-from pipeline.measure.exposed import Filmstrip
-from pipeline.measure.tally import Leaks, Sight, Tally
-from pipeline.types import TrackedFrame
+from facestream.engines.boxes import Array, grow_xyxy
+from facestream.pipeline.config import CoverConfig
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.measure.exposed import Filmstrip
+from facestream.pipeline.measure.tally import Leaks, Sight, Tally
+from facestream.pipeline.types import TrackedFrame
 
 
 def read_truth(path: Path) -> dict[int, dict[int, Array]]:

@@ -28,13 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from engines.boxes import Array
-from engines.types import Detections
-from pipeline.config import TrackerConfig
-from pipeline.errors import BadInput
-from pipeline.track import Tracker
-from pipeline.types import Sight
+from facestream.engines.boxes import Array
+from facestream.engines.types import Detections
+from facestream.pipeline.config import TrackerConfig
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.track import Tracker
+from facestream.pipeline.types import Sight
 
 FLOOR = 0.1
 HIGH, BIRTH = (

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array, iou_xyxy
-from engines.detector import Detector
-from pipeline.errors import BadInput
-from pipeline.measure.exposed import Filmstrip
-from pipeline.measure.leaks import drawn, ellipse_of
-from pipeline.measure.tally import Sight, Tally
-from pipeline.types import Frame
-from pipeline.video.options import SourceOptions
-from pipeline.video.planes import luma_view, rgb_view
-from pipeline.video.source import open_source
+from facestream.engines.boxes import Array, iou_xyxy
+from facestream.engines.detector import Detector
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.measure.exposed import Filmstrip
+from facestream.pipeline.measure.leaks import drawn, ellipse_of
+from facestream.pipeline.measure.tally import Sight, Tally
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.planes import luma_view, rgb_view
+from facestream.pipeline.video.source import open_source
 
 DETAIL = 1 / 16  # what is finer than this share of a face is its detail
 NEAR = 1 / 4  # share of a face over which detail is compared

@@ -22,17 +22,16 @@ from statistics import median
 from typing import Any
 
 import av
+from facestream.engines.detector import load
+from facestream.pipeline.config import Config
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.errors import BadInput, UserError
+from facestream.pipeline.line import Line
+from facestream.pipeline.measure.against import executable
+from facestream.pipeline.run import Job, run_stages
+from facestream.pipeline.types import Frame, TrackedFrame
 from msgspec import to_builtins
 from msgspec.json import decode, encode
-
-from engines.detector import load
-from pipeline.config import Config
-from pipeline.cover import Anonymizer
-from pipeline.errors import BadInput, UserError
-from pipeline.line import Line
-from pipeline.measure.against import executable
-from pipeline.run import Job, run_stages
-from pipeline.types import Frame, TrackedFrame
 
 # stage -> the calls that make it up: the line's part and its method.
 CALLS = {
@@ -168,12 +167,20 @@ def bench(
         for turn in range(1, rounds + 1):
             for name in ("decode", "copy", "stages"):
                 progress(f"{turn} of {rounds}: {name}")
-                words = [sys.executable, "-m", "pipeline.measure.stages", name, str(video), str(settings), str(out)]
+                words = [
+                    sys.executable,
+                    "-m",
+                    __spec__.name,
+                    name,
+                    str(video),
+                    str(settings),
+                    str(out),
+                ]
                 told[name].append(json.loads(timed(words)[1].splitlines()[-1]))
                 out.unlink(missing_ok=True)
             for name, file in jobs.items():
                 progress(f"{turn} of {rounds}: {name}")
-                words = [sys.executable, "-m", "pipeline", "anonymize", str(file), "-o", str(out), "--quiet"]
+                words = [sys.executable, "-m", "facestream", "anonymize", str(file), "-o", str(out), "--quiet"]
                 spent[name].append(timed([*words, "--config", str(ours)])[0])
                 frames[name] = _frames(out)
                 out.unlink()

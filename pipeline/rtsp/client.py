@@ -15,11 +15,11 @@ import time
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from pipeline.errors import BadInput, Refused, SinkLost, UserError
-from pipeline.rtsp.auth import answer
-from pipeline.rtsp.message import HEAD_LIMIT, Malformed, Message, parse_head, request
-from pipeline.rtsp.rtp import Unit
-from pipeline.video.uri import redact
+from facestream.pipeline.errors import BadInput, Refused, SinkLost, UserError
+from facestream.pipeline.rtsp.auth import answer
+from facestream.pipeline.rtsp.message import HEAD_LIMIT, Malformed, Message, parse_head, request
+from facestream.pipeline.rtsp.rtp import Unit
+from facestream.pipeline.video.uri import redact
 
 _PORT = re.compile(r"[^/?#@:]*:\d*[/?#]")  # as in uri.py: such a colon starts no password
 

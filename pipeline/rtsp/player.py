@@ -10,12 +10,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.rtsp.auth import Gate
-from pipeline.rtsp.message import HEAD_LIMIT, Malformed, Message, pair_of, parse_head, path_of, response, transport_of
-from pipeline.rtsp.rtp import Unit
+from facestream.pipeline.rtsp.auth import Gate
+from facestream.pipeline.rtsp.message import (
+    HEAD_LIMIT,
+    Malformed,
+    Message,
+    pair_of,
+    parse_head,
+    path_of,
+    response,
+    transport_of,
+)
+from facestream.pipeline.rtsp.rtp import Unit
 
 if TYPE_CHECKING:
-    from pipeline.rtsp.server import Mount, RtspServer
+    from facestream.pipeline.rtsp.server import Mount, RtspServer
 
 METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN, GET_PARAMETER, SET_PARAMETER"
 _TRACK = re.compile(r"/track([01])$")

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.errors import Refused, UserError
-from pipeline.live.backoff import Backoff
-from pipeline.live.camera import STEADY_S
-from pipeline.live.state import State
-from pipeline.rtsp.client import Connection, PushOptions, reason, target_of
-from pipeline.rtsp.message import Malformed
-from pipeline.rtsp.rtp import Packetizer, Unit
-from pipeline.video.uri import redact
+from facestream.pipeline.errors import Refused, UserError
+from facestream.pipeline.live.backoff import Backoff
+from facestream.pipeline.live.camera import STEADY_S
+from facestream.pipeline.live.state import State
+from facestream.pipeline.rtsp.client import Connection, PushOptions, reason, target_of
+from facestream.pipeline.rtsp.message import Malformed
+from facestream.pipeline.rtsp.rtp import Packetizer, Unit
+from facestream.pipeline.video.uri import redact
 
 
 @dataclass(frozen=True, slots=True)

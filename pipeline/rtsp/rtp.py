@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.rtsp.sound import SoundPacketizer
+    from facestream.pipeline.rtsp.sound import SoundPacketizer
 
 PAYLOAD_TYPE = 96
 CLOCK = 90000  # Hz

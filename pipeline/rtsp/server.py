@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.errors import BadInput
-from pipeline.rtsp.player import Limits, Player
-from pipeline.rtsp.rtp import Packetizer, Unit
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.rtsp.player import Limits, Player
+from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 
 WAITING = 256  # pictures handed over that the loop has not looked at yet; more are dropped
 

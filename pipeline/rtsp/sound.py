@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
-
-from pipeline.errors import SinkLost
-from pipeline.rtsp.rtp import CLOCK, MTU, RtpStream, Unit
+from facestream.pipeline.errors import SinkLost
+from facestream.pipeline.rtsp.rtp import CLOCK, MTU, RtpStream, Unit
 
 PAYLOAD_TYPE = 97
 TRACK = 1

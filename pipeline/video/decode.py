@@ -12,11 +12,10 @@ import av.container
 import av.stream
 from av.codec.context import ThreadType
 from av.format import Flags as FormatFlags
-
-from pipeline.cores import half_of_cores
-from pipeline.types import Frame
-from pipeline.video.picture import rotation_of, to_planar
-from pipeline.video.wall import CameraClock
+from facestream.pipeline.cores import half_of_cores
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.picture import rotation_of, to_planar
+from facestream.pipeline.video.wall import CameraClock
 
 _BACKWARD = Fraction(1, 10)  # seconds; less than that is jitter
 _WAIT = 64  # pictures without a time that are kept at a file's beginning until one has it

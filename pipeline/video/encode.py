@@ -12,12 +12,11 @@ import av
 import av.container
 import numpy as np
 from av.codec.context import Flags
-
-from pipeline.cores import half_of_cores
-from pipeline.errors import BadConfig, BadInput
-from pipeline.types import StreamInfo
-from pipeline.video import hardware
-from pipeline.video.picture import convert
+from facestream.pipeline.cores import half_of_cores
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.types import StreamInfo
+from facestream.pipeline.video import hardware
+from facestream.pipeline.video.picture import convert
 
 
 @dataclass(frozen=True, slots=True)

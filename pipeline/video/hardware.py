@@ -9,8 +9,7 @@ from functools import cache
 import av
 import av.codec.hwaccel
 from av.codec.hwaccel import HWAccel
-
-from pipeline.errors import BadConfig
+from facestream.pipeline.errors import BadConfig
 
 # FFmpeg's kinds of device that decode into host memory, and how its encoders for them end ("": they need frames there).
 DEVICES = {"cuda": "nvenc", "qsv": "qsv", "videotoolbox": "videotoolbox", "vaapi": "", "d3d11va": "amf"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.video.uri import Kind, Uri
+from facestream.pipeline.video.uri import Kind, Uri
 
 # Not nobuffer: it throws away what was read to find out what comes, the key picture that a camera begins with among it.
 _LIVE_OPTIONS = {

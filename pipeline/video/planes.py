@@ -13,11 +13,10 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange
-
-from engines.boxes import F32, Array
-from engines.letterbox import ImageView, canvas, fit
-from engines.types import HostPicture
-from pipeline.types import Frame
+from facestream.engines.boxes import F32, Array
+from facestream.engines.letterbox import ImageView, canvas, fit
+from facestream.engines.types import HostPicture
+from facestream.pipeline.types import Frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 import av
 import av.container
 import av.stream
-
-from pipeline.errors import BadInput, SinkLost
-from pipeline.types import CoveredFrame, SidePacket, StreamInfo
-from pipeline.video.decode import Packet
-from pipeline.video.encode import (
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.types import CoveredFrame, SidePacket, StreamInfo
+from facestream.pipeline.video.decode import Packet
+from facestream.pipeline.video.encode import (
     Container,
     EncodeOptions,
     add_video,
@@ -30,15 +29,15 @@ from pipeline.video.encode import (
     encoder_for,
     for_encoder,
 )
-from pipeline.video.extras import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, words_of
-from pipeline.video.hardware import HARDWARE
-from pipeline.video.output import Temporary, check
-from pipeline.video.picture import duplicate
-from pipeline.video.streams import add_side, copied, is_filler
-from pipeline.video.uri import IMAGE_SUFFIXES, redact
+from facestream.pipeline.video.extras import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, words_of
+from facestream.pipeline.video.hardware import HARDWARE
+from facestream.pipeline.video.output import Temporary, check
+from facestream.pipeline.video.picture import duplicate
+from facestream.pipeline.video.streams import add_side, copied, is_filler
+from facestream.pipeline.video.uri import IMAGE_SUFFIXES, redact
 
 if TYPE_CHECKING:
-    from pipeline.video.still import ImageSink
+    from facestream.pipeline.video.still import ImageSink
 
 # A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
 _LATE_START_S = 10
@@ -71,7 +70,7 @@ def open_sink(
     if target.suffix.lower() in IMAGE_SUFFIXES:
         if info.still is None:
             raise BadInput("a video cannot be written as a picture", str(target), "name a video file, as out.mp4")
-        from pipeline.video.still import ImageSink  # which takes Pillow: for videos it is spared
+        from facestream.pipeline.video.still import ImageSink  # which takes Pillow: for videos it is spared
 
         return ImageSink(Temporary(target), info)
     container = container_for(target)

@@ -16,17 +16,16 @@ from typing import Protocol
 import av
 import av.container
 import av.stream
-
-from pipeline.errors import BadInput, SourceLost
-from pipeline.types import Frame, SidePacket, StreamInfo
-from pipeline.video import hardware
-from pipeline.video.decode import Decoder, Packet, Seams
-from pipeline.video.extras import Attachment, attachment_of, chapters_of, light_of, lost_light
-from pipeline.video.options import SourceOptions, live_options
-from pipeline.video.picture import display_matrix
-from pipeline.video.streams import best_video, clone, is_made_anew
-from pipeline.video.uri import Kind, Uri, check_file, explain, parse
-from pipeline.video.whole import missing_bytes, stamp
+from facestream.pipeline.errors import BadInput, SourceLost
+from facestream.pipeline.types import Frame, SidePacket, StreamInfo
+from facestream.pipeline.video import hardware
+from facestream.pipeline.video.decode import Decoder, Packet, Seams
+from facestream.pipeline.video.extras import Attachment, attachment_of, chapters_of, light_of, lost_light
+from facestream.pipeline.video.options import SourceOptions, live_options
+from facestream.pipeline.video.picture import display_matrix
+from facestream.pipeline.video.streams import best_video, clone, is_made_anew
+from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, parse
+from facestream.pipeline.video.whole import missing_bytes, stamp
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
@@ -57,7 +56,7 @@ def open_source(uri: Uri | str | os.PathLike[str], options: SourceOptions | None
     if uri.kind is Kind.FOLDER:
         raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
     if uri.kind is Kind.IMAGE:
-        from pipeline.video.still import ImageSource  # which takes Pillow: for videos it is spared
+        from facestream.pipeline.video.still import ImageSource  # which takes Pillow: for videos it is spared
 
         return ImageSource(uri)
     return VideoSource(uri, options or SourceOptions())

@@ -7,11 +7,10 @@ from fractions import Fraction
 import av
 import av.container
 import av.stream
-
-from pipeline.errors import BadInput
-from pipeline.video.decode import Packet
-from pipeline.video.extras import words_of
-from pipeline.video.uri import Uri
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.video.decode import Packet
+from facestream.pipeline.video.extras import words_of
+from facestream.pipeline.video.uri import Uri
 
 # An AVI names a block size for its sound that makes FFmpeg write constant-rate sound into another, and PyAV cannot
 # clear it. A stream set up for an encoder has none; the encoder never runs.

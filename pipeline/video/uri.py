@@ -12,8 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import av
-
-from pipeline.errors import BadInput, Refused, UserError
+from facestream.pipeline.errors import BadInput, Refused, UserError
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.video.decode import Packet
+    from facestream.pipeline.video.decode import Packet
 
 OLDEST_S = 946684800.0  # 2000: a clock that says less was never set, or counts from when the camera was started
 _KEPT = 64  # packets that a decoder may hold

@@ -15,16 +15,16 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.batch.board import Board, progress_table
+from facestream.pipeline.batch.manifest import sha256
+from facestream.pipeline.batch.worker import Progress, Scribe, Setup, Task, do_task
+from facestream.pipeline.cli import main
+from facestream.pipeline.config import read
+from facestream.pipeline.run import Job, Report, run_stages
+from facestream.pipeline.types import Frame, TrackedFrame
 from PIL import Image
 from rich.console import Console
 
-from pipeline.batch.board import Board, progress_table
-from pipeline.batch.manifest import sha256
-from pipeline.batch.worker import Progress, Scribe, Setup, Task, do_task
-from pipeline.cli import main
-from pipeline.config import read
-from pipeline.run import Job, Report, run_stages
-from pipeline.types import Frame, TrackedFrame
 from tests.conftest import facestream, render
 from tests.pack import demo_frames
 
@@ -217,7 +217,7 @@ def test_an_input_that_is_still_written_to_is_told_apart(tmp_path: Path, here: H
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipeline", *map(str, words)]
+    command = [sys.executable, "-m", "facestream", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

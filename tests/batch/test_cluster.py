@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facestream.pipeline.batch.cluster import ClusterDispatcher
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.batch.manifest import fingerprint, sha256
+from facestream.pipeline.batch.run import Batch
+from facestream.pipeline.batch.worker import Setup, Task
+from facestream.pipeline.cli import main
+from facestream.pipeline.config import read
+from facestream.pipeline.run import Job
 
-from pipeline.batch.cluster import ClusterDispatcher
-from pipeline.batch.journal import Journal
-from pipeline.batch.manifest import fingerprint, sha256
-from pipeline.batch.run import Batch
-from pipeline.batch.worker import Setup, Task
-from pipeline.cli import main
-from pipeline.config import read
-from pipeline.run import Job
 from tests.batch.test_pieces import film, pictures, sides
 from tests.conftest import render
 
@@ -102,7 +102,7 @@ def test_a_machine_lost_half_way_changes_nothing(machines: Machines, tmp_path: P
     out, notes = tmp_path / "out", tmp_path / "r.jsonl"
     words = ["anonymize", str(source), "-o", str(out), *FAST, "--records", str(notes), "--config", str(settings)]
     words += ["--ray", machines.address, "--manifest", str(tmp_path / "m.json")]
-    command = [sys.executable, "-m", "pipeline", *words]
+    command = [sys.executable, "-m", "facestream", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(list(out.rglob("[1-4].mp4"))) >= 2, process)
     machines.lose_one()
@@ -123,7 +123,7 @@ def test_a_machine_lost_half_way_changes_nothing(machines: Machines, tmp_path: P
 
 
 def test_other_software_on_a_machine_is_refused(tmp_path: Path) -> None:
-    from pipeline.batch.cluster import cover_file
+    from facestream.pipeline.batch.cluster import cover_file
 
     config = read(None)
     task = Task(2, Job(str(render(tmp_path / "in.mp4", frames=3)), tmp_path / "out.mp4"))

@@ -3,11 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from pipeline.batch.journal import Journal
-from pipeline.batch.manifest import Entry
-from pipeline.errors import BadInput
-from pipeline.video.output import sweep
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.batch.manifest import Entry
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.video.output import sweep
 
 
 @pytest.fixture(autouse=True)

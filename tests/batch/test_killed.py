@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.batch.manifest import sha256
+from facestream.pipeline.cli import main
 
-from pipeline.batch.journal import Journal
-from pipeline.batch.manifest import sha256
-from pipeline.cli import main
 from tests.conftest import render
 
 FAST = ["--preset", "ultrafast", "--size", "160x96", "--hide", "solid", "--model", "plainXS16", "--quiet"]
@@ -25,7 +25,7 @@ FAST = ["--preset", "ultrafast", "--size", "160x96", "--hide", "solid", "--model
 # Starts the command again and again without importing everything anew: each is a fork that has done nothing yet.
 STARTER = """
 import json, os, sys
-import pipeline.cli
+import facestream.pipeline.cli
 for line in sys.stdin:
     child = os.fork()
     if not child:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.batch import manifest
+from facestream.pipeline.batch.manifest import Entry, fingerprint, sha256
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.errors import BadInput
 
-from pipeline.batch import manifest
-from pipeline.batch.manifest import Entry, fingerprint, sha256
-from pipeline.config import Config, read
-from pipeline.errors import BadInput
 from tests.conftest import facestream
 
 

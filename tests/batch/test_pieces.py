@@ -13,14 +13,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from facestream.engines.detector import load
+from facestream.pipeline.batch import pieces
+from facestream.pipeline.batch.pieces import Piece, Uncut, detect_piece, encode_piece, find_pieces, frames, run_pieces
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.records import RecordSink
+from facestream.pipeline.run import Job, Recorder, run
+from facestream.pipeline.twopass import run_twice
 
-from engines.detector import load
-from pipeline.batch import pieces
-from pipeline.batch.pieces import Piece, Uncut, detect_piece, encode_piece, find_pieces, frames, run_pieces
-from pipeline.config import Config, read
-from pipeline.records import RecordSink
-from pipeline.run import Job, Recorder, run
-from pipeline.twopass import run_twice
 from tests.conftest import render
 from tests.pack import DEMO
 

@@ -7,12 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.batch.manifest import Entry, sha256
+from facestream.pipeline.batch.rows import Rows
+from facestream.pipeline.cli import main
+from facestream.pipeline.errors import BadConfig, BadInput
 
-from pipeline.batch.journal import Journal
-from pipeline.batch.manifest import Entry, sha256
-from pipeline.batch.rows import Rows
-from pipeline.cli import main
-from pipeline.errors import BadConfig, BadInput
 from tests.conftest import render
 
 FAST = ["--preset", "ultrafast", "--size", "160x96", "--model", "plainXS16"]

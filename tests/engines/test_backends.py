@@ -12,16 +12,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from facestream.engines import backends
+from facestream.engines.backends import by_torch
+from facestream.engines.cuda_driver import find_card
+from facestream.engines.detector import BACKENDS, WEIGHTS, Detector, DetectorOptions, load
+from facestream.engines.errors import BadConfig, EngineMismatch
+from facestream.engines.gpu_picture import Normalisation
+from facestream.engines.onnx_engine import OnnxDetector
+from facestream.engines.sidecar import Card, Profile, Sidecar, digest
+from facestream.pipeline.config import DetectorConfig
 
-from engines import backends
-from engines.backends import by_torch
-from engines.cuda_driver import find_card
-from engines.detector import BACKENDS, WEIGHTS, Detector, DetectorOptions, load
-from engines.errors import BadConfig, EngineMismatch
-from engines.gpu_picture import Normalisation
-from engines.onnx_engine import OnnxDetector
-from engines.sidecar import Card, Profile, Sidecar, digest
-from pipeline.config import DetectorConfig
 from tests.cuda import needs_compiler, stand_in_driver
 
 ROOT = Path(__file__).parents[2]
@@ -138,8 +138,8 @@ def test_what_is_asked_for_wrongly_is_one_line(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(BadConfig, match=r"onnx is not installed \(pip install 'facestream\[torch\]'\)"):
         by_torch(SHIPPED, DetectorOptions(threads=threads), False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "engines.torch_engine", raising=False)
-    monkeypatch.delattr("engines.torch_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "facestream.engines.torch_engine", raising=False)
+    monkeypatch.delattr("facestream.engines.torch_engine", raising=False)
     with pytest.raises(BadConfig, match=r"torch is not installed \(pip install 'facestream\[torch\]'\)"):
         by_torch(SHIPPED, DetectorOptions(), True)
 
@@ -159,7 +159,7 @@ def test_the_command_says_which_it_took(tmp_path: Path) -> None:
     environment, film = stand_in_driver(tmp_path), ROOT / "tools/demo.mp4"
     said = {}
     for backend in ("auto", "torch"):
-        words = [sys.executable, "-m", "pipeline", "detect", film, "-o", tmp_path / f"{backend}.jsonl", "--quiet"]
+        words = [sys.executable, "-m", "facestream", "detect", film, "-o", tmp_path / f"{backend}.jsonl", "--quiet"]
         words += ["--backend", backend, "--size", "160x96", "--detect-every", "50", "--model", "plainXS16"]
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         said[backend] = done.returncode, *done.stderr.strip().splitlines()

@@ -11,16 +11,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="compiling weights needs the train extra")
 
-import build_engine  # noqa: E402
-from engines.detector import WEIGHTS, DetectorOptions, load  # noqa: E402
-from engines.errors import EngineMismatch  # noqa: E402
-from engines.letterbox import view  # noqa: E402
-from engines.onnx_engine import OnnxDetector  # noqa: E402
+from facestream.engines.detector import WEIGHTS, DetectorOptions, load  # noqa: E402
+from facestream.engines.errors import EngineMismatch  # noqa: E402
+from facestream.engines.letterbox import view  # noqa: E402
+from facestream.engines.onnx_engine import OnnxDetector  # noqa: E402
+from facestream.train.checkpoint import save_weights  # noqa: E402
+from facestream.train.data import read_image  # noqa: E402
+from facestream.train.model import SPECS, SSH, Deploy, build  # noqa: E402
+
+from facestream import build_engine  # noqa: E402
 from tests.alike import found_alike  # noqa: E402
 from tests.pack import make_pack  # noqa: E402
-from train.checkpoint import save_weights  # noqa: E402
-from train.data import read_image  # noqa: E402
-from train.model import SPECS, SSH, Deploy, build  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -8,23 +8,23 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from facestream.engines.boxes import Array, iou_xyxy, nms_xyxy
+from facestream.engines.card_loop import HEAD, CardLoop, CoverStyle
+from facestream.engines.cuda_driver import CudaDevice, find_card
+from facestream.engines.detector import WEIGHTS, DetectorOptions, load
+from facestream.engines.errors import BadInput, EngineMismatch
+from facestream.engines.half import HalfDetector, halve
+from facestream.engines.letterbox import pad, view
+from facestream.engines.sidecar import Profile
+from facestream.engines.tensorrt_build import verify_plan
+from facestream.engines.tensorrt_engine import CardDetector, canvas_of
+from facestream.engines.types import Detections, HostPicture
+from facestream.pipeline.config import CoverConfig, DetectorConfig
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.detect import Eye
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
+from facestream.pipeline.video.planes import host_picture, planes
 
-from engines.boxes import Array, iou_xyxy, nms_xyxy
-from engines.card_loop import HEAD, CardLoop, CoverStyle
-from engines.cuda_driver import CudaDevice, find_card
-from engines.detector import WEIGHTS, DetectorOptions, load
-from engines.errors import BadInput, EngineMismatch
-from engines.half import HalfDetector, halve
-from engines.letterbox import pad, view
-from engines.sidecar import Profile
-from engines.tensorrt_build import verify_plan
-from engines.tensorrt_engine import CardDetector, canvas_of
-from engines.types import Detections, HostPicture
-from pipeline.config import CoverConfig, DetectorConfig
-from pipeline.cover import Anonymizer
-from pipeline.detect import Eye
-from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
-from pipeline.video.planes import host_picture, planes
 from tests.cuda import needs_compiler
 from tests.engines.test_gpu_picture import noise
 from tests.lazy_device import CpuNet, LazyDevice

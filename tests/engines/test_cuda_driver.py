@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[2]
 LOOP = """
 from pathlib import Path
 import numpy as np
-from engines.card_loop import CardLoop
-from engines.types import HostPicture
-from engines.cuda_driver import CudaDevice
-from engines.gpu_picture import Normalisation
-from engines.sidecar import Profile
+from facestream.engines.card_loop import CardLoop
+from facestream.engines.types import HostPicture
+from facestream.engines.cuda_driver import CudaDevice
+from facestream.engines.gpu_picture import Normalisation
+from facestream.engines.sidecar import Profile
 from tests.lazy_device import view
 
 class Constant:

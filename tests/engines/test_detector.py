@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from facestream.engines.boxes import iou_xyxy
+from facestream.engines.detector import RISE, Detector, DetectorOptions, load, shipped
+from facestream.engines.errors import BadConfig, BadInput, EngineMismatch
+from facestream.engines.letterbox import ImageView, view
 from onnx import TensorProto, helper
 
-from engines.boxes import iou_xyxy
-from engines.detector import RISE, Detector, DetectorOptions, load, shipped
-from engines.errors import BadConfig, BadInput, EngineMismatch
-from engines.letterbox import ImageView, view
 from tests.pack import demo_frames, demo_truth
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facestream.engines.boxes import Array
+from facestream.engines.cuda_driver import CudaDevice, current_device, find_card
+from facestream.engines.detector import WEIGHTS, DetectorOptions, load, shipped
+from facestream.engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
+from facestream.engines.kernels import Launch, nms, nms_workspace
+from facestream.engines.letterbox import view
+from facestream.engines.sidecar import Profile
+from facestream.engines.tensorrt_build import MODULES, PlanOptions, compile_plan
 
-from engines.boxes import Array
-from engines.cuda_driver import CudaDevice, current_device, find_card
-from engines.detector import WEIGHTS, DetectorOptions, load, shipped
-from engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
-from engines.kernels import Launch, nms, nms_workspace
-from engines.letterbox import view
-from engines.sidecar import Profile
-from engines.tensorrt_build import MODULES, PlanOptions, compile_plan
 from tests import reference as pictures
 from tests.alike import found_alike
 from tests.cuda import cpu, needs_compiler

@@ -8,16 +8,16 @@ import av
 import cv2
 import numpy as np
 import pytest
+from facestream.engines.boxes import Array
+from facestream.engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
+from facestream.engines.kernels import Launch, pointer, source
+from facestream.engines.letterbox import fit, pad
+from facestream.pipeline.config import CoverConfig
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
+from facestream.pipeline.video import planes as planes_module
+from facestream.pipeline.video.planes import planes, rgb_view
 
-from engines.boxes import Array
-from engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
-from engines.kernels import Launch, pointer, source
-from engines.letterbox import fit, pad
-from pipeline.config import CoverConfig
-from pipeline.cover import Anonymizer
-from pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
-from pipeline.video import planes as planes_module
-from pipeline.video.planes import planes, rgb_view
 from tests.cuda import Cpu, build, cpu, needs_compiler, survives
 from tests.pack import demo_frames
 from tests.reference import FACES, NORM, cover_all, full_planes, reference

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from facestream.engines.detector import WEIGHTS, DetectorOptions, load
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.half import LARGEST, ROOM, HalfDetector, halve
+from facestream.engines.letterbox import view
+from facestream.engines.parity import differences
+from facestream.engines.tensorrt_build import check_half
 from onnx import TensorProto, numpy_helper
 
-from engines.detector import WEIGHTS, DetectorOptions, load
-from engines.errors import EngineMismatch
-from engines.half import LARGEST, ROOM, HalfDetector, halve
-from engines.letterbox import view
-from engines.parity import differences
-from engines.tensorrt_build import check_half
 from tests.alike import found_alike
 from tests.pack import demo_frames
 

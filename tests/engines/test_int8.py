@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from facestream.engines import int8, tensorrt_build
+from facestream.engines.detector import WEIGHTS, DetectorOptions, load
+from facestream.engines.errors import BadConfig, EngineMismatch
+from facestream.engines.half import HalfDetector, entry, heads_of
+from facestream.engines.int8 import LEAST_SCALE, best_scale, quantise
+from facestream.engines.letterbox import pad, view
+from facestream.engines.tensorrt_build import PlanOptions, check_int8, compile_plan
 from onnx import TensorProto, numpy_helper
 
-from engines import int8, tensorrt_build
-from engines.detector import WEIGHTS, DetectorOptions, load
-from engines.errors import BadConfig, EngineMismatch
-from engines.half import HalfDetector, entry, heads_of
-from engines.int8 import LEAST_SCALE, best_scale, quantise
-from engines.letterbox import pad, view
-from engines.tensorrt_build import PlanOptions, check_int8, compile_plan
 from tests.alike import found_alike
 from tests.pack import demo_frames
 

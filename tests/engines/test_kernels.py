@@ -7,10 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from engines import kernels
-from engines.errors import EngineMismatch
-from engines.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels, nms_workspace
+from facestream.engines import kernels
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels, nms_workspace
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

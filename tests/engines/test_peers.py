@@ -4,11 +4,12 @@ import pytest
 
 pytest.importorskip("onnx", reason="cleaning the peers' graphs needs the train extra")
 
-from engines.boxes import iou_xyxy
-from engines.detector import DetectorOptions
-from engines.errors import BadConfig, BadInput
-from engines.letterbox import view
-from engines.peers import KINDS, load_peer, weights
+from facestream.engines.boxes import iou_xyxy
+from facestream.engines.detector import DetectorOptions
+from facestream.engines.errors import BadConfig, BadInput
+from facestream.engines.letterbox import view
+from facestream.engines.peers import KINDS, load_peer, weights
+
 from tests.pack import demo_frames, demo_truth
 
 

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from engines import tensorrt_build
-from engines.detector import WEIGHTS
-from engines.errors import BadConfig, BadInput, EngineMismatch
-from engines.half import halve
-from engines.kernels import MAX_BOXES, nms_workspace
-from engines.sidecar import Card, Profile, Sidecar, digest, path_of
-from engines.tensorrt_build import PROFILES, PlanOptions, compile_plan, layers, library, profiles_of
+from facestream.engines import tensorrt_build
+from facestream.engines.detector import WEIGHTS
+from facestream.engines.errors import BadConfig, BadInput, EngineMismatch
+from facestream.engines.half import halve
+from facestream.engines.kernels import MAX_BOXES, nms_workspace
+from facestream.engines.sidecar import Card, Profile, Sidecar, digest, path_of
+from facestream.engines.tensorrt_build import PROFILES, PlanOptions, compile_plan, layers, library, profiles_of
 
 SMALL = (Profile((1, 64, 96), (2, 96, 128), (2, 128, 160)),)
 HERE = Card("NVIDIA Test Card", 89, 13000)
@@ -67,9 +66,10 @@ def test_the_command_builds_a_real_plan_of_the_shipped_net(tmp_path: Path) -> No
 def test_a_reduced_vgg16_becomes_a_real_plan(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     trt = rtx()
     torch = pytest.importorskip("torch", reason="exporting weights needs the train extra")
-    import build_engine
-    from train.checkpoint import save_weights
-    from train.model import SPECS, SSH
+    from facestream.train.checkpoint import save_weights
+    from facestream.train.model import SPECS, SSH
+
+    from facestream import build_engine
 
     torch.manual_seed(2)
     threads = torch.get_num_threads()
@@ -111,8 +111,8 @@ def test_a_plan_for_other_shapes_than_the_graph_takes_is_one_error(tmp_path: Pat
 
 
 def sidecar(**changes: Any) -> Sidecar:
-    from engines.gpu_picture import Normalisation
-    from engines.kernels import source_hash
+    from facestream.engines.gpu_picture import Normalisation
+    from facestream.engines.kernels import source_hash
 
     hashes = {"plan": digest(b"plan"), "weights": "", "onnx": "", "kernels": source_hash()}
     norm = Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0))
@@ -236,7 +236,7 @@ class Expressions:
 
 def test_the_plugin_is_found_in_the_real_registry_and_survives_serialisation() -> None:
     trt = rtx()
-    from engines.nms_plugin import NAME, NAMESPACE, VERSION, make
+    from facestream.engines.nms_plugin import NAME, NAMESPACE, VERSION, make
 
     made = make(trt)
     creator = trt.get_plugin_registry().get_creator(NAME, VERSION, NAMESPACE)
@@ -251,7 +251,7 @@ def test_the_plugin_is_found_in_the_real_registry_and_survives_serialisation() -
 
 def test_the_plugin_says_its_shapes_and_types() -> None:
     trt = rtx()
-    from engines.nms_plugin import make
+    from facestream.engines.nms_plugin import make
 
     plugin = make.__wrapped__(Proxy(trt)).create(0.02, 0.3)
     assert plugin.get_output_shapes([["N", "K", 4], ["N", "K"]], [], Expressions()) == [["N"], ["N", "K", 5]]
@@ -278,9 +278,10 @@ def test_the_plugin_says_its_shapes_and_types() -> None:
 def test_the_plugin_launches_the_kernels_on_its_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """enqueue() with the kernels on the CPU in place of a card."""
     trt = rtx()
-    from engines import cuda_driver
-    from engines.boxes import nms_xyxy
-    from engines.nms_plugin import make
+    from facestream.engines import cuda_driver
+    from facestream.engines.boxes import nms_xyxy
+    from facestream.engines.nms_plugin import make
+
     from tests.cuda import cpu
     from tests.engines.test_nms_kernel import faces
 

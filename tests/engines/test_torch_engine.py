@@ -9,14 +9,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
-from engines import torch_engine  # noqa: E402
-from engines.detector import WEIGHTS, DetectorOptions, load  # noqa: E402
-from engines.errors import EngineMismatch  # noqa: E402
-from engines.half import halve  # noqa: E402
-from engines.letterbox import view  # noqa: E402
-from engines.tensorrt_engine import CardDetector  # noqa: E402
-from engines.torch_engine import SHAPES, TorchNet  # noqa: E402
-from engines.torch_graph import GraphModule  # noqa: E402
+from facestream.engines import torch_engine  # noqa: E402
+from facestream.engines.detector import WEIGHTS, DetectorOptions, load  # noqa: E402
+from facestream.engines.errors import EngineMismatch  # noqa: E402
+from facestream.engines.half import halve  # noqa: E402
+from facestream.engines.letterbox import view  # noqa: E402
+from facestream.engines.tensorrt_engine import CardDetector  # noqa: E402
+from facestream.engines.torch_engine import SHAPES, TorchNet  # noqa: E402
+from facestream.engines.torch_graph import GraphModule  # noqa: E402
+
 from tests.alike import found_alike  # noqa: E402
 from tests.cuda import needs_compiler  # noqa: E402
 from tests.lazy_device import LazyDevice, Stream  # noqa: E402

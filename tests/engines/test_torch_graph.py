@@ -12,18 +12,17 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
+from facestream.engines import torch_graph  # noqa: E402
+from facestream.engines.boxes import F32, Array  # noqa: E402
+from facestream.engines.detector import WEIGHTS, Detector, DetectorOptions, load, shipped  # noqa: E402
+from facestream.engines.errors import EngineMismatch  # noqa: E402
+from facestream.engines.gpu_picture import Normalisation  # noqa: E402
+from facestream.engines.half import HalfDetector, halve  # noqa: E402
+from facestream.engines.int8 import quantise  # noqa: E402
+from facestream.engines.parity import differences, patches  # noqa: E402
+from facestream.engines.torch_engine import TorchDetector  # noqa: E402
+from facestream.engines.torch_graph import GraphModule, read  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-
-from engines import torch_graph  # noqa: E402
-from engines.boxes import F32, Array  # noqa: E402
-from engines.detector import WEIGHTS, Detector, DetectorOptions, load, shipped  # noqa: E402
-from engines.errors import EngineMismatch  # noqa: E402
-from engines.gpu_picture import Normalisation  # noqa: E402
-from engines.half import HalfDetector, halve  # noqa: E402
-from engines.int8 import quantise  # noqa: E402
-from engines.parity import differences, patches  # noqa: E402
-from engines.torch_engine import TorchDetector  # noqa: E402
-from engines.torch_graph import GraphModule, read  # noqa: E402
 
 SMALL = WEIGHTS / "plainXS16.onnx"
 BOX_TOLERANCE = 0.01  # pixels of the input
@@ -53,9 +52,10 @@ def test_boxes_are_onnx_runtimes(name: str) -> None:
 
 def test_so_are_those_of_a_net_like_the_papers(tmp_path: Path) -> None:
     """VGG-16, narrowed: other layers than the shipped ones, bilinear up-sampling among them."""
-    import build_engine
-    from train.checkpoint import save_weights
-    from train.model import build
+    from facestream.train.checkpoint import save_weights
+    from facestream.train.model import build
+
+    from facestream import build_engine
 
     torch.manual_seed(2)
     save_weights(tmp_path / "net.safetensors", build("narrow"), {})

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from engines.types import LARGE, SMALL, Detections
+from facestream.engines.types import LARGE, SMALL, Detections
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.25])

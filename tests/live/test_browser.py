@@ -20,10 +20,10 @@ import pytest
 pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
+from facestream.engines.detector import load
+from facestream.pipeline.measure.leaks import ellipse_of, read_truth
 from playwright.sync_api import sync_playwright
 
-from engines.detector import load
-from pipeline.measure.leaks import ellipse_of, read_truth
 from tests.live.test_live import Run
 from tests.servers import free_port
 

@@ -42,9 +42,9 @@ from pathlib import Path
 
 import av
 import pytest
+from facestream.pipeline.live.state import State
+from facestream.pipeline.video.pace import Pace
 
-from pipeline.live.state import State
-from pipeline.video.pace import Pace
 from tests.hls import Hls, segments
 from tests.live.test_camera import TS
 from tests.live.test_camera_rtsp import gstreamer

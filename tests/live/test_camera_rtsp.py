@@ -13,11 +13,11 @@ from pathlib import Path
 
 import av
 import pytest
+from facestream.pipeline.live.state import State
+from facestream.pipeline.rtsp.rtp import Unit
+from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.video.uri import explain, parse
 
-from pipeline.live.state import State
-from pipeline.rtsp.rtp import Unit
-from pipeline.rtsp.server import RtspServer
-from pipeline.video.uri import explain, parse
 from tests.feed import Feed
 from tests.live.test_rtsp_server import USERS, address, certificate, serving  # noqa: F401
 from tests.neighbour import neighbour  # noqa: F401

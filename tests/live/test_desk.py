@@ -10,18 +10,18 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from facestream.engines.boxes import Array
+from facestream.engines.detector import DetectorOptions, load
+from facestream.engines.half import HalfDetector
+from facestream.engines.letterbox import ImageView
+from facestream.engines.tensorrt_engine import CardDetector
+from facestream.engines.types import Detections, HostPicture
+from facestream.pipeline.config import Config, DetectorConfig, read
+from facestream.pipeline.detect import Eye
+from facestream.pipeline.live.desk import Asked, Desk, hold_s
+from facestream.pipeline.live.run import Live
+from facestream.pipeline.types import Frame
 
-from engines.boxes import Array
-from engines.detector import DetectorOptions, load
-from engines.half import HalfDetector
-from engines.letterbox import ImageView
-from engines.tensorrt_engine import CardDetector
-from engines.types import Detections, HostPicture
-from pipeline.config import Config, DetectorConfig, read
-from pipeline.detect import Eye
-from pipeline.live.desk import Asked, Desk, hold_s
-from pipeline.live.run import Live
-from pipeline.types import Frame
 from tests.conftest import picture
 from tests.cuda import needs_compiler
 from tests.engines import test_card_loop

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 import av
 import numpy as np
 import pytest
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.desk import Asked, Desk, LookFailed
+from facestream.pipeline.live.guard import Guard
+from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.video.picture import duplicate
 
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
-from pipeline.config import Config, read
-from pipeline.cover import Anonymizer
-from pipeline.live.clock import TICK
-from pipeline.live.desk import Asked, Desk, LookFailed
-from pipeline.live.guard import Guard
-from pipeline.types import Frame, TrackedFrame
-from pipeline.video.picture import duplicate
 from tests.conftest import picture
 from tests.mark import mark
 from tests.servers import until
@@ -156,7 +156,7 @@ def test_a_detector_that_hangs_holds_up_one_frame_only(moody: Moody) -> None:
 
 
 def test_a_stage_that_breaks_holds_its_frames_and_begins_anew(moody: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.track import Tracker
+    from facestream.pipeline.track import Tracker
 
     line = guard(moody)
     update, broken = Tracker.update, []
@@ -282,7 +282,7 @@ FRAMES = int(os.environ.get("FACESTREAM_FRAMES", "2000"))  # 20000 were run once
 
 def test_thousands_of_frames_of_faults_never_show_the_mark(moody: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
     """Detectors that raise or are late, stages that break, gaps, other sizes, load, all mixed at random."""
-    from pipeline.track import Tracker
+    from facestream.pipeline.track import Tracker
 
     dice = np.random.default_rng(1)
     update = Tracker.update

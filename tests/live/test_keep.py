@@ -7,14 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.live import keep
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.keep import Keeper, Limits
+from facestream.pipeline.live.outlet import FileOutlet
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
+from facestream.pipeline.video.encode import EncodeOptions
 
-from pipeline.errors import BadConfig
-from pipeline.live import keep
-from pipeline.live.clock import TICK
-from pipeline.live.keep import Keeper, Limits
-from pipeline.live.outlet import FileOutlet
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
-from pipeline.video.encode import EncodeOptions
 from tests.feed import numbered
 from tests.live.test_guard import Moody
 from tests.live.test_live import Run

@@ -18,17 +18,17 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from facestream.engines.detector import Detector
+from facestream.pipeline.cli import main
+from facestream.pipeline.config import read
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.live.builder import Builder, Plan
+from facestream.pipeline.live.command import Teller, named
+from facestream.pipeline.live.run import Channel, Live
+from facestream.pipeline.live.state import CameraOptions, State
+from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.video.uri import parse
 
-from engines.detector import Detector
-from pipeline.cli import main
-from pipeline.config import read
-from pipeline.errors import BadInput
-from pipeline.live.builder import Builder, Plan
-from pipeline.live.command import Teller, named
-from pipeline.live.run import Channel, Live
-from pipeline.live.state import CameraOptions, State
-from pipeline.rtsp.server import RtspServer
-from pipeline.video.uri import parse
 from tests.feed import Feed
 from tests.live.test_guard import SECRET, Moody, frame
 from tests.servers import QUICK, free_port, talking, until
@@ -250,8 +250,8 @@ def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path:
 
 
 def test_an_output_that_is_lost_ends_alone(marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.errors import SinkLost
-    from pipeline.live.outlet import FileOutlet
+    from facestream.pipeline.errors import SinkLost
+    from facestream.pipeline.live.outlet import FileOutlet
 
     def full(self: object, covered: object) -> None:
         raise SinkLost("the disk is full", "o.mkv")
@@ -276,7 +276,7 @@ def test_sources_get_names_of_their_own() -> None:
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipeline", "run", *map(str, arguments), "--size", "320x192"]
+    command = [sys.executable, "-m", "facestream", "run", *map(str, arguments), "--size", "320x192"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -341,7 +341,9 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
 
 HANGING = """
 import sys, threading, time
-import pipeline.live.command as command, pipeline.live.outlet as outlet, pipeline.cover as cover
+import facestream.pipeline.live.command as command
+import facestream.pipeline.live.outlet as outlet
+import facestream.pipeline.cover as cover
 from tests.live.test_guard import Moody
 stage, moody = sys.argv[1], Moody()
 command.detector_of = lambda config: moody
@@ -362,7 +364,7 @@ if stage == "close":
     outlet.FileOutlet.close = hang
 if stage == "encoder":
     outlet.LiveEncoder.encode = hang
-from pipeline.cli import main
+from facestream.pipeline.cli import main
 sys.exit(main(sys.argv[2:]))
 """
 

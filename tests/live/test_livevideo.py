@@ -5,11 +5,11 @@ from __future__ import annotations
 import av
 import numpy as np
 import pytest
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.encode import Coded, LiveEncoder, LiveOptions
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
-from pipeline.errors import BadConfig
-from pipeline.live.clock import TICK
-from pipeline.live.encode import Coded, LiveEncoder, LiveOptions
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
 from tests.feed import covered, number_of
 
 

@@ -15,14 +15,14 @@ import av
 import cv2
 import numpy as np
 import pytest
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.encode import LiveEncoder, LiveOptions
+from facestream.pipeline.rtsp.rtp import Packetizer, Unit
+from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.track import Tracker
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
-from pipeline.cover import Anonymizer
-from pipeline.live.clock import TICK
-from pipeline.live.encode import LiveEncoder, LiveOptions
-from pipeline.rtsp.rtp import Packetizer, Unit
-from pipeline.rtsp.server import RtspServer
-from pipeline.track import Tracker
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
 from tests.live.test_guard import SECRET, Moody
 from tests.live.test_live import Run
 from tests.live.test_rtsp_push import listening

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import av
 import pytest
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.live.state import State
+from facestream.pipeline.rtsp.auth import Gate, answer, digest
+from facestream.pipeline.rtsp.client import PushOptions, target_of
+from facestream.pipeline.rtsp.push import Pusher
 
-from pipeline.errors import BadInput
-from pipeline.live.state import State
-from pipeline.rtsp.auth import Gate, answer, digest
-from pipeline.rtsp.client import PushOptions, target_of
-from pipeline.rtsp.push import Pusher
 from tests.feed import Feed, number_of
 from tests.servers import free_port, talking, until
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import av
 import pytest
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.rtsp.message import Malformed, parse_head, transport_of
+from facestream.pipeline.rtsp.player import Limits, Player
+from facestream.pipeline.rtsp.server import Mount, RtspServer
 
-from pipeline.errors import BadInput
-from pipeline.rtsp.message import Malformed, parse_head, transport_of
-from pipeline.rtsp.player import Limits, Player
-from pipeline.rtsp.server import Mount, RtspServer
 from tests.feed import Feed, number_of
 from tests.servers import free_port, until
 

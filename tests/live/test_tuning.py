@@ -7,15 +7,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from pipeline.config import Config, read
-from pipeline.cover import Anonymizer
-from pipeline.draw import Drawer
-from pipeline.errors import BadConfig, BadInput
-from pipeline.live.desk import Asked, Desk, Request
-from pipeline.live.tuning import Mode, Tuner
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.draw import Drawer
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.live.desk import Asked, Desk, Request
+from facestream.pipeline.live.tuning import Mode, Tuner
 
 
 def config(**flags: Any) -> Config:

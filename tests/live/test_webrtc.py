@@ -15,8 +15,8 @@ pytest.importorskip("aiortc", reason="the extra `webrtc` is not installed")
 pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 
 import aiortc
+from facestream.pipeline.live import webrtc
 
-from pipeline.live import webrtc
 from tests.live.test_guard import SECRET, Moody
 from tests.live.test_live import Run, marked  # noqa: F401
 from tests.live.test_preview import get, pictures, post

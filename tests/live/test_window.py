@@ -18,9 +18,9 @@ import pytest
 pytest.importorskip("pygame", reason="the extra `window` is not installed")
 
 import pygame
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.live.window import Window
 
-from pipeline.errors import BadConfig, BadInput
-from pipeline.live.window import Window
 from tests.conftest import facestream
 from tests.live.test_guard import Moody
 from tests.live.test_live import Run, marked, spread  # noqa: F401
@@ -150,7 +150,7 @@ def test_a_missing_library_and_a_missing_display_are_said(monkeypatch: pytest.Mo
     assert done.stderr.count("\n") <= 2
     assert "window: cannot be opened" in done.stderr
     assert "Traceback" not in done.stderr
-    monkeypatch.setattr("pipeline.live.window.pygame", None)
+    monkeypatch.setattr("facestream.pipeline.live.window.pygame", None)
     with pytest.raises(BadConfig, match=r"facestream\[window\]"):
         Window([])
 
@@ -186,7 +186,7 @@ def test_on_a_real_display(screen: tuple[str, Path], marked: Path, tmp_path: Pat
     environment = {name: value for name, value in os.environ.items() if name != "SDL_VIDEODRIVER"} | {
         "DISPLAY": display
     }
-    command = [sys.executable, "-m", "pipeline", "run", str(marked), "--to", "window", "--size", "160x128"]
+    command = [sys.executable, "-m", "facestream", "run", str(marked), "--to", "window", "--size", "160x128"]
     run = subprocess.Popen(
         [*command, "--model", "plainXS16", "--lookahead", "2"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.measure.against import cover_with
 
-from pipeline.errors import BadConfig, BadInput
-from pipeline.measure.against import cover_with
 from tests.conftest import facestream
 from tests.pack import DEMO, TRUTH
 

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
-from engines.detector import WEIGHTS, shipped
-from pipeline.measure.bench import Timing, _timing, as_json, table, time_detectors
+from facestream.engines.detector import WEIGHTS, shipped
+from facestream.pipeline.measure.bench import Timing, _timing, as_json, table, time_detectors
 
 
 def test_ratios_are_paired_and_medians_taken() -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from facestream.engines.boxes import Array
+from facestream.pipeline.measure.exposed import ROWS, TILE, Filmstrip, timeline
+from facestream.pipeline.measure.tally import Sight, Tally
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.source import open_source
 
-from engines.boxes import Array
-from pipeline.measure.exposed import ROWS, TILE, Filmstrip, timeline
-from pipeline.measure.tally import Sight, Tally
-from pipeline.types import Frame
-from pipeline.video.options import SourceOptions
-from pipeline.video.source import open_source
 from tests.pack import DEMO, demo_truth
 
 

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from engines.detector import load
-from pipeline.config import read
-from pipeline.cover import Anonymizer
-from pipeline.lookahead import Lookahead
-from pipeline.measure.leaks import LeakMeter, read_truth
-from pipeline.measure.pixels import measure
-from pipeline.measure.tally import Leaks
-from pipeline.run import Job, run
-from pipeline.types import Box
+from facestream.engines.detector import load
+from facestream.pipeline.config import read
+from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.lookahead import Lookahead
+from facestream.pipeline.measure.leaks import LeakMeter, read_truth
+from facestream.pipeline.measure.pixels import measure
+from facestream.pipeline.measure.tally import Leaks
+from facestream.pipeline.run import Job, run
+from facestream.pipeline.types import Box
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
 

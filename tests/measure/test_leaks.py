@@ -6,11 +6,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-
-from pipeline.config import CoverConfig
-from pipeline.errors import BadInput
-from pipeline.measure.leaks import LeakMeter, drawn, read_truth
-from pipeline.types import Box, BoxState, Frame, TrackedFrame
+from facestream.pipeline.config import CoverConfig
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.measure.leaks import LeakMeter, drawn, read_truth
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
 
 PICTURE = av.VideoFrame(200, 100, "yuv420p")
 FACE = (50.0, 20.0, 90.0, 70.0)

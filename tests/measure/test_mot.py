@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-
-from pipeline.config import TrackerConfig
-from pipeline.errors import BadInput
-from pipeline.measure import mot
-from pipeline.measure.evaluate import tracks
+from facestream.pipeline.config import TrackerConfig
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.measure import mot
+from facestream.pipeline.measure.evaluate import tracks
 
 TUNED = TrackerConfig(high=mot.HIGH, birth=mot.BIRTH)
 trackeval = pytest.importorskip("trackeval", reason="the extra `evaluate` is not installed")

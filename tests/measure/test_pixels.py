@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facestream.pipeline.config import read
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.measure.leaks import read_truth
+from facestream.pipeline.measure.pixels import measure
+from facestream.pipeline.records import Face, Record
+from facestream.pipeline.run import Job, run_stages
+from facestream.pipeline.saved import Saved
 
-from pipeline.config import read
-from pipeline.errors import BadInput
-from pipeline.measure.leaks import read_truth
-from pipeline.measure.pixels import measure
-from pipeline.records import Face, Record
-from pipeline.run import Job, run_stages
-from pipeline.saved import Saved
 from tests.conftest import render
 from tests.pack import DEMO, TRUTH, demo_truth
 

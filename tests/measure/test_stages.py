@@ -6,13 +6,13 @@ from pathlib import Path
 
 import av
 import pytest
+from facestream.pipeline.config import read
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.measure.benching import _ways
+from facestream.pipeline.measure.goals import chart, goals
+from facestream.pipeline.measure.stages import CALLS, Bench, Spent, bench, timed
 from PIL import Image
 
-from pipeline.config import read
-from pipeline.errors import BadConfig, BadInput
-from pipeline.measure.benching import _ways
-from pipeline.measure.goals import chart, goals
-from pipeline.measure.stages import CALLS, Bench, Spent, bench, timed
 from tests.conftest import facestream, render
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facestream.engines.cuda_driver import find_card
+from facestream.engines.detector import WEIGHTS, DetectorOptions
+from facestream.engines.errors import BadConfig, BadInput
+from facestream.engines.half import HalfDetector, halve
+from facestream.engines.sidecar import Card, Profile
 
-from engines.cuda_driver import find_card
-from engines.detector import WEIGHTS, DetectorOptions
-from engines.errors import BadConfig, BadInput
-from engines.half import HalfDetector, halve
-from engines.sidecar import Card, Profile
 from tests.cuda import needs_compiler, stand_in_driver
 from tests.lazy_device import CpuNet, LazyDevice
 from tools import gpu_check, gpu_nets, gpu_parts, gpu_times
@@ -26,9 +26,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_arithmetic_is_counted_as_torch_counts_it() -> None:
     torch = pytest.importorskip("torch", reason="needs torch")
+    from facestream.engines.torch_graph import read
     from torch.utils._python_dispatch import TorchDispatchMode
-
-    from engines.torch_graph import read
 
     found = [0.0, 0.0]
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.pipeline.config import read
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.planes import Viewer
+from facestream.pipeline.video.source import open_source
 
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
-from pipeline.config import read
-from pipeline.types import Frame
-from pipeline.video.options import SourceOptions
-from pipeline.video.planes import Viewer
-from pipeline.video.source import open_source
 from tests.conftest import render
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))

@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("torch", reason="training needs the train extra")
 
 from click.testing import CliRunner
+from facestream.engines.types import Detections
+from facestream.train.compare import command, score_at
+from facestream.train.data import Labelled
+from facestream.train.evaluate import false_alarms
 
-from engines.types import Detections
 from tests.pack import make_pack
-from train.compare import command, score_at
-from train.data import Labelled
-from train.evaluate import false_alarms
 
 FACE, FAR = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]
 

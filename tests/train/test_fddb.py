@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.errors import BadInput
-from engines.types import Detections
-from train.fddb import Photo, overlaps, read_fddb, roc, summary, write_results
+from facestream.engines.errors import BadInput
+from facestream.engines.types import Detections
+from facestream.train.fddb import Photo, overlaps, read_fddb, roc, summary, write_results
 
 # As FDDB-fold-NN-ellipseList.txt has them: half axes, angle in radians, centre, and a 1 after two spaces.
 BLOCK = """2002/08/11/big/img_{n}

@@ -9,9 +9,9 @@ from scipy.io import savemat
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.errors import BadInput
-from engines.types import Detections
-from train.pascal import read_faces, voc_curve
+from facestream.engines.errors import BadInput
+from facestream.engines.types import Detections
+from facestream.train.pascal import read_faces, voc_curve
 
 
 def cells(items: list) -> np.ndarray:

@@ -8,11 +8,11 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
-from train.show import Show
-from train.snip import LEVELS, Level, merge, selected, soft_nms
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.train.show import Show
+from facestream.train.snip import LEVELS, Level, merge, selected, soft_nms
 
 
 def detections(*rows: tuple[list[float], float]) -> Detections:

@@ -9,14 +9,15 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
+from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.train.data import Labelled
+from facestream.train.evaluate import false_alarms, measure, misses
+from facestream.train.show import Show
+from facestream.train.wider import average_precision, evaluate, match, published_curve, read_validation
+
 from tests.pack import make_pack
-from train.data import Labelled
-from train.evaluate import false_alarms, measure, misses
-from train.show import Show
-from train.wider import average_precision, evaluate, match, published_curve, read_validation
 
 FACE = [0.0, 0.0, 10.0, 10.0]
 FAR = [100.0, 100.0, 110.0, 110.0]

@@ -14,14 +14,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from facestream.pipeline.config import read
+from facestream.pipeline.errors import UserError
+from facestream.pipeline.run import Job, Report, run_stages
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
+from facestream.pipeline.video.extras import light_of
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.source import open_source
 
-from pipeline.config import read
-from pipeline.errors import UserError
-from pipeline.run import Job, Report, run_stages
-from pipeline.types import Box, BoxState, Frame, TrackedFrame
-from pipeline.video.extras import light_of
-from pipeline.video.options import SourceOptions
-from pipeline.video.source import open_source
 from tests.awkward import FILES, Awkward, helpers, probe
 from tests.conftest import picture, render
 

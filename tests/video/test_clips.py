@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-
-from engines.detector import load
-from pipeline.config import Config
-from pipeline.measure.leaks import LeakMeter, read_truth
-from pipeline.run import Job, run
+from facestream.engines.detector import load
+from facestream.pipeline.config import Config
+from facestream.pipeline.measure.leaks import LeakMeter, read_truth
+from facestream.pipeline.run import Job, run
 
 CLIPS = Path(os.environ.get("FACESTREAM_DATA", "../shared/data")) / "clips"
 LEAKS = 0.01  # of the face-frames over 40 px

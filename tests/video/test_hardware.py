@@ -8,13 +8,13 @@ from typing import Any
 import av
 import pytest
 from av.codec.hwaccel import HWAccel
+from facestream.pipeline.config import read
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.video import hardware
+from facestream.pipeline.video.encode import EncodeOptions, container_for, encoder_for, format_for
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.source import open_source
 
-from pipeline.config import read
-from pipeline.errors import BadConfig
-from pipeline.video import hardware
-from pipeline.video.encode import EncodeOptions, container_for, encoder_for, format_for
-from pipeline.video.options import SourceOptions
-from pipeline.video.source import open_source
 from tests.conftest import facestream, picture, render
 
 

@@ -5,11 +5,10 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-
-from engines.letterbox import pad
-from pipeline.types import Frame
-from pipeline.video.picture import PLANAR
-from pipeline.video.planes import Viewer, luma_view, planes, rgb_view, to_stored
+from facestream.engines.letterbox import pad
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.picture import PLANAR
+from facestream.pipeline.video.planes import Viewer, luma_view, planes, rgb_view, to_stored
 
 
 def picture(name: str, width: int = 128, height: int = 72) -> av.VideoFrame:

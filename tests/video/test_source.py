@@ -15,13 +15,13 @@ from typing import ClassVar
 import av
 import numpy as np
 import pytest
+from facestream.pipeline.errors import BadInput, SourceLost
+from facestream.pipeline.types import Frame, SidePacket, StreamInfo
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.picture import PLANAR, duplicate, planar_format, to_planar
+from facestream.pipeline.video.source import Source, open_source
 from PIL import Image
 
-from pipeline.errors import BadInput, SourceLost
-from pipeline.types import Frame, SidePacket, StreamInfo
-from pipeline.video.options import SourceOptions
-from pipeline.video.picture import PLANAR, duplicate, planar_format, to_planar
-from pipeline.video.source import Source, open_source
 from tests.conftest import picture, render, unprivileged
 
 Clip = Callable[..., Path]
