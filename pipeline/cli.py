@@ -17,9 +17,9 @@ from facestream.pipeline.batch.listed import Listed, place
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadInput, UserError
 from facestream.pipeline.flags import batching, config_of, covering, detector_of, say, shared
+from facestream.pipeline.jobs.replay import RecordReplay
 from facestream.pipeline.records import RecordSink, read_records
 from facestream.pipeline.run import Job, Recorder, Report, run, run_stages
-from facestream.pipeline.saved import Saved
 from facestream.pipeline.video.output import sweep
 from facestream.pipeline.video.uri import Kind, expand, parse
 
@@ -132,13 +132,15 @@ def apply(input_: str, records: Path, output: Path, **flags: Any) -> int:
     """Cover the faces that records name: saved before, perhaps edited by hand (.jsonl, .csv or MOT)."""
     config = config_of(flags)
     (job,) = _jobs((input_,), output, flags["overwrite"])
-    report = run_stages(job, config, Saved(read_records(records, job.source), records), progress=not flags["quiet"])
+    report = run_stages(
+        job, config, RecordReplay(read_records(records, job.source), records), progress=not flags["quiet"]
+    )
     _tell(job, report, flags["quiet"])
     return 1 if report.lost else 0
 
 
 def _twice(job: Job, config: Config, detector: Detector, notes: Recorder | None, progress: bool) -> Report:
-    from facestream.pipeline.twopass import run_twice
+    from facestream.pipeline.jobs.two_pass import run_twice
 
     return run_twice(job, config, detector, notes, progress)
 

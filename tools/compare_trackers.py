@@ -30,7 +30,7 @@ from facestream.engines.boxes import Array
 from facestream.engines.types import Detections
 from facestream.pipeline.config import TrackerConfig, read
 from facestream.pipeline.measure import mot
-from facestream.pipeline.track import Tracker
+from facestream.pipeline.stages.track import Tracker
 from msgspec import structs
 from peer_trackers import PEERS
 

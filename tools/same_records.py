@@ -95,12 +95,12 @@ def live_stage(model: str):  # type: ignore[no-untyped-def]
 
     detector.detect = failing  # type: ignore[method-assign]
     try:
-        from facestream.pipeline.live.desk import Asked, Desk
-        from facestream.pipeline.live.guard import Guard
+        from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient
+        from facestream.pipeline.live.fail_closed import FailClosedPipeline
 
-        desk = Desk(detector)
+        desk = BatchingDetector(detector)
         desk.start()
-        return Guard(Asked(desk, 60.0), config, 4)
+        return FailClosedPipeline(DetectorClient(desk, 60.0), config, 4)
     except ImportError:
         raise SystemExit("this checkout's fail-closed stage is not known here") from None
 

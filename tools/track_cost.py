@@ -48,7 +48,7 @@ def timed(call: Callable[..., Any], spent: dict[str, float], name: str) -> Calla
 def cost(clip: Path, config: Config, detector: Known) -> tuple[dict[str, float], float]:
     """Milliseconds of CPU a frame of each part, and boxes a frame."""
     spent: dict[str, float] = defaultdict(float)
-    line: Any = lines.Line(detector, config)
+    line: Any = lines.FacePipeline(detector, config)
     for name, calls in PARTS.items():
         for part, method in calls:
             if (owner := getattr(line, part)) is not None:

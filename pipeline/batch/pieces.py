@@ -25,10 +25,10 @@ from facestream.engines.detector import Detector, load
 from facestream.engines.types import Detections
 from facestream.pipeline.batch.join import Encoded, Unlike, encode, join
 from facestream.pipeline.config import Config, DetectorConfig
-from facestream.pipeline.detect import Eye
-from facestream.pipeline.line import LUMA
+from facestream.pipeline.jobs.two_pass import PixelFreePipeline, first_pass_config
 from facestream.pipeline.run import Job, Recorder, Report, run_stages
-from facestream.pipeline.twopass import Blind, far
+from facestream.pipeline.stages.chain import LUMA
+from facestream.pipeline.stages.detect import DetectionStage
 from facestream.pipeline.types import Box, Frame, TrackedFrame
 from facestream.pipeline.video.decode import Decoder
 from facestream.pipeline.video.planes import luma_view
@@ -130,7 +130,7 @@ def _decoded(packets: Iterator[Any], decoder: Decoder) -> Iterator[Frame]:
 def detect_piece(source: str, piece: Piece, config: Config) -> dict[int, Seen]:
     """What is in each picture of a piece, by pts. All are looked at, in both ways: which ones count is told by the
     whole."""
-    eye = Eye(_detector(config.detector), config.detector, config.tracker.lookahead)
+    eye = DetectionStage(_detector(config.detector), config.detector, config.tracker.lookahead)
     rows: dict[int, Seen] = {}
     for frame in frames(source, piece, config.run.decode_threads):
         assert frame.pts is not None
@@ -162,10 +162,10 @@ def run_pieces(
     but records may have been written."""
     assert job.output is not None
     check_output(job.output, config.encode.options(job.overwrite), [job.source])
-    whole = far(config) if two_pass else config
+    whole = first_pass_config(config) if two_pass else config
     looks = [crew.submit(detect_piece, job.source, piece, whole) for piece in pieces]
-    eye = Recalled((look() for look in looks), whole)
-    line = Blind(eye.detector, whole, config.tracker.coast_s if two_pass else None)
+    eye = PrecomputedDetections((look() for look in looks), whole)
+    line = PixelFreePipeline(eye.detector, whole, config.tracker.coast_s if two_pass else None)
     line.eye = eye
     cutter = Cutter(pieces, lambda piece, boxes: crew.submit(encode_piece, job, piece, boxes, config), records)
     report = run_stages(Job(job.source, None), config, line, cutter, progress=False)
@@ -178,7 +178,7 @@ def run_pieces(
     return report
 
 
-class Recalled(Eye):
+class PrecomputedDetections(DetectionStage):
     """Knows what is in a whole picture from those who looked at the pieces. rows: theirs, in order.
 
     Where known faces are is told by the pass over the whole only, so it looks there itself.

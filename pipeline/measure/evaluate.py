@@ -14,6 +14,8 @@ from facestream.engines.peers import load_peer
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig
 from facestream.pipeline.flags import config_of, detector_of, say, shared
+from facestream.pipeline.jobs.replay import RecordReplay
+from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.measure import mot
 from facestream.pipeline.measure.against import TOOLS, cover_with
 from facestream.pipeline.measure.exposed import Filmstrip, timeline
@@ -22,8 +24,6 @@ from facestream.pipeline.measure.pixels import measure
 from facestream.pipeline.measure.tally import Leaks
 from facestream.pipeline.records import read_records
 from facestream.pipeline.run import Job, run, run_stages
-from facestream.pipeline.saved import Saved
-from facestream.pipeline.twopass import run_twice
 from msgspec import structs
 
 
@@ -100,7 +100,7 @@ class Way:
     def cover(self, out: Path | None, meter: LeakMeter | None) -> None:
         job = Job(str(self.video), out)
         if self.records is not None:
-            saved = Saved(read_records(self.records, str(self.video)), self.records)
+            saved = RecordReplay(read_records(self.records, str(self.video)), self.records)
             report = run_stages(job, self.config, saved, meter, self.progress)
         else:
             detector = detector_of(self.config)

@@ -17,9 +17,9 @@ from facestream.engines.detector import load
 from facestream.pipeline.batch import pieces
 from facestream.pipeline.batch.pieces import Piece, Uncut, detect_piece, encode_piece, find_pieces, frames, run_pieces
 from facestream.pipeline.config import Config, read
+from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.records import RecordSink
 from facestream.pipeline.run import Job, Recorder, run
-from facestream.pipeline.twopass import run_twice
 
 from tests.conftest import render
 from tests.pack import DEMO

@@ -148,7 +148,7 @@ def test_what_cannot_be_covered_does_not_come_back(served: Any, monkeypatch: pyt
         raise RuntimeError("out of order")
 
     port, _ = served(Moody())
-    monkeypatch.setattr("facestream.pipeline.cover.Anonymizer._apply", broken)
+    monkeypatch.setattr("facestream.pipeline.stages.anonymise.Anonymizer._apply", broken)
 
     async def act(guest: Guest) -> None:
         await guest.until(lambda: guest.words.get("held", 0) > 5)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from facestream.engines.detector import load
 from facestream.pipeline.config import read
-from facestream.pipeline.cover import Anonymizer
-from facestream.pipeline.lookahead import Lookahead
 from facestream.pipeline.measure.leaks import LeakMeter, read_truth
 from facestream.pipeline.measure.pixels import measure
 from facestream.pipeline.measure.tally import Leaks
 from facestream.pipeline.run import Job, run
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.lookahead import Lookahead
 from facestream.pipeline.types import Box
 
 sys.path.append(str(Path(__file__).parents[2] / "tools"))
