@@ -18,7 +18,7 @@ from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, read
 from facestream.pipeline.errors import SinkLost
-from facestream.pipeline.measure.leaks import LeakMeter, read_truth
+from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.ring import Ring
 from facestream.pipeline.run import Job, run
 from facestream.pipeline.stages.anonymise import Anonymizer
