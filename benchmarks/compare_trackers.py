@@ -41,7 +41,7 @@ ERROR = 0.14  # pixels by which its measured motion is wrong
 
 def main() -> None:
     options = parsed()
-    config = structs.replace(read(options.config).tracker, high=mot.HIGH, birth=mot.BIRTH)
+    config = structs.replace(read(options.config).tracker, high_score=mot.HIGH, new_track_score=mot.BIRTH)
     moving, alone = mot.read_sequences(options.data, options.data, cmc=True)
     still = [replace(s, affines=None) for s in moving]
     columns = [*(s.name for s in still), "all"]

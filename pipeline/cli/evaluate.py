@@ -142,7 +142,7 @@ def tracks(
     the tracker guesses. Detections with a score under 0.1 are left out. --high and --birth fit the detector that made
     det.txt, and stand in the place of the configuration's, which fit the shipped one.
     """
-    config = structs.replace(config_of(flags).tracker, high=high, birth=birth)
+    config = structs.replace(config_of(flags).tracker, high_score=high, new_track_score=birth)
     sequences, left_out = mot.read_sequences(detections, truth, cmc)
     if left_out:
         say("warning", f"without detections or without truth, left out: {', '.join(left_out)}")

@@ -11,7 +11,7 @@ these boxes are scored, in the manner of ByteTrack's published setting (Zhang et
 
 - detections with a score under FLOOR are not given to the tracker;
 - of its boxes only observed ones count, no coasted ones, and no tentative ones: of a track those from
-  its first observation with a score of `birth` on (ByteTrack begins tracks at 0.7 and shows what
+  its first observation with a score of `new_track_score` on (ByteTrack begins tracks at 0.7 and shows what
   continues them at any score);
 - with `interpolate_s`, gaps of a track of up to so many seconds are filled on a straight line.
 """

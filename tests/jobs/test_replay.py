@@ -70,7 +70,7 @@ def test_the_cover_can_be_changed_without_detecting_again(clip: Path, rows: list
 
 def test_what_anonymize_covered_apply_covers_alike(tmp_path: Path) -> None:
     """On the demo clip, with real faces: the same file, byte for byte."""
-    demo = Path(__file__).parent.parent / "tools" / "demo.mp4"
+    demo = Path(__file__).parent.parent.parent / "tools" / "demo.mp4"
     one, two, records = (tmp_path / name for name in ("one.mp4", "two.mp4", "r.jsonl"))
     flags = ["--preset", "ultrafast", "--quiet"]
     done = facestream("anonymize", demo, "-o", one, "--records", records, "--size", "320x192", *flags)

@@ -30,7 +30,7 @@ from facestream.pipeline.rtsp.server import RtspServer
 from facestream.pipeline.video.uri import parse
 
 from tests.feed import Feed
-from tests.live.test_guard import SECRET, Moody, frame
+from tests.live.test_fail_closed import SECRET, Moody, frame
 from tests.servers import QUICK, free_port, talking, until
 
 FAST = {"detector.size": (320, 192), "tracker.lookahead": 3}
@@ -344,7 +344,7 @@ import sys, threading, time
 import facestream.pipeline.cli.run as command
 import facestream.pipeline.live.outlet as outlet
 import facestream.pipeline.stages.anonymise as cover
-from tests.live.test_guard import Moody
+from tests.live.test_fail_closed import Moody
 stage, moody = sys.argv[1], Moody()
 command.detector_of = lambda config: moody
 

@@ -23,7 +23,7 @@ from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.stages.track import Tracker
 from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
-from tests.live.test_guard import SECRET, Moody
+from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run
 from tests.live.test_rtsp_push import listening
 from tests.servers import Proxy, free_port, talking

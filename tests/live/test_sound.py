@@ -10,7 +10,7 @@ import av
 import pytest
 
 from tests.beeps import apart_ms, make, onsets
-from tests.live.test_guard import Moody
+from tests.live.test_fail_closed import Moody
 from tests.live.test_live import Run
 from tests.servers import free_port, until
 

@@ -21,7 +21,7 @@ import aiohttp
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.live.visitor import MOST_BYTES, JpegDecoder
 
-from tests.live.test_guard import SECRET, Moody
+from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run
 from tests.servers import free_port, until
 

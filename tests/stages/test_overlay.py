@@ -11,7 +11,7 @@ from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.stages.overlay import Drawer
 from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
 
-from tests.live.test_guard import SECRET, frame
+from tests.live.test_fail_closed import SECRET, frame
 
 
 def drawn(drawer: Drawer, pix_fmt: str = "yuv420p") -> av.VideoFrame:
