@@ -222,7 +222,7 @@ class FileOutlet(Voiced):
             self._say("there is no sound")
         self._codec = "" if voice is None else codec_of(voice)
         info = StreamInfo(
-            sides=() if voice is None else (voice,),
+            side_streams=() if voice is None else (voice,),
             source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
             time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
         )  # fmt: skip
