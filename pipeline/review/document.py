@@ -6,11 +6,22 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.records import Face, Record
 from facestream.pipeline.review.edits import (
-    Accept, AnyEdit, Audio, Boxes, Cover, Delete, LeaveOpen, Mask, Merge, Split, Unmask,
+    Accept,
+    AnyEdit,
+    Audio,
+    Boxes,
+    Cover,
+    Delete,
+    LeaveOpen,
+    Mask,
+    Merge,
+    Split,
+    Unmask,
 )  # fmt: skip
 from facestream.pipeline.types import XYXY, BoxState
 from msgspec import structs
@@ -147,7 +158,7 @@ class Document:
             after = before if before == frame else seen[at] if at < len(seen) else None
             if before is None or after is None or frame - before > reach or after - frame > reach:
                 doubtful.add(frame)
-        for last, now in zip(seen, seen[1:], strict=False):
+        for last, now in pairwise(seen):
             jumped = iou(self.by_frame[last][track].xyxy, self.by_frame[now][track].xyxy) < SAME_PLACE
             if jumped or any(last < cut <= now for cut in self.cuts):
                 doubtful |= {f for f in frames if last <= f <= now}

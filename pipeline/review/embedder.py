@@ -65,8 +65,7 @@ class Embedder:
         """chips: RGB uint8 [SIDE, SIDE, 3], aligned; returns float32 [N, 128]."""
         out = [np.zeros((0, 128), np.float32)]
         for at in range(0, len(chips), BATCH):
-            batch = np.stack(chips[at : at + BATCH]).astype(np.float32)
-            batch = (batch - np.array(MEAN, np.float32)) / 256
+            batch = (np.stack(chips[at : at + BATCH]).astype(np.float32) - np.array(MEAN, np.float32)) / 256
             out.append(self._net.run(None, {"picture": batch.transpose(0, 3, 1, 2)})[0])
         return np.concatenate(out)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from facestream.engines.boxes import Array
-from facestream.pipeline.cuts import differs, glance
-from facestream.pipeline.follow import follow
+from facestream.pipeline.stages.analyse.scene_cuts import differs, signature_of
+from facestream.pipeline.stages.template_match import match_template
 from facestream.pipeline.types import XYXY, Frame, xyxy
 from facestream.pipeline.video.planes import luma_view
 
@@ -24,13 +24,17 @@ SIZES = (1.0, 0.96, 1.04)
 
 
 def follow_both_ways(
-    read: Callable[[int], Frame], frames: int, start: int, box: XYXY, rate: float,
+    read: Callable[[int], Frame],
+    frames: int,
+    start: int,
+    box: XYXY,
+    rate: float,
     known: Callable[[int], XYXY | None] = lambda _: None,
 ) -> dict[int, XYXY]:
     """The box `box` of frame `start`, xyxy in displayed pixels, and where it is in the frames before and after it.
 
-    Each way it goes on until the face is lost, leaves the picture, a cut comes, or the track's own box (`known`) lies in
-    the same place again. read: a frame by number, of `frames` in all.
+    Each way it goes on until the face is lost, leaves the picture, a cut comes, or the track's own box (`known`) lies
+    in the same place again. read: a frame by number, of `frames` in all.
     """
     out = {start: box}
     most = max(1, round(LONGEST_S * rate))
@@ -46,7 +50,7 @@ class _Look:
     def __init__(self, frame: Frame) -> None:
         self.luma, self.scale = luma_view(frame, LUMA)
         self.size = frame.size
-        self.signature = glance(self.luma)
+        self.signature = signature_of(self.luma)
 
 
 def _follow(
@@ -87,7 +91,7 @@ def _match(last: _Look, place: Array, now: _Look, ahead: Array) -> Array | None:
         # In the resized picture, points lie at 1/size of their place. Both pictures must have one size.
         view, shift = _as_large(view, last.luma.shape)
         near = ahead * last.scale / size + shift
-        match = follow(last.luma, place * last.scale, view, _same_size(near, place * last.scale))
+        match = match_template(last.luma, place * last.scale, view, _same_size(near, place * last.scale))
         if match is not None and match.score > score + (0.01 if size != 1.0 else 0):
             best, score = (match.xyxy - shift) * size / last.scale, match.score
     return best

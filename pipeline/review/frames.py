@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -43,7 +44,7 @@ class FrameReader:
         self._runner: Iterator[Frame] | None = None
         self._at = -1  # the frame that came last
         known = [t for t in times if t is not None]
-        self.can_seek = len(known) == len(times) and all(a < b for a, b in zip(known, known[1:], strict=False))
+        self.can_seek = len(known) == len(times) and all(a < b for a, b in pairwise(known))
         if self.can_seek:
             self._numbers = {t: n for n, t in enumerate(known)}
             self.can_seek = self._is_indexed()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from facestream.engines.boxes import Array, grow_xyxy
+from facestream.pipeline.records import Face
 from facestream.pipeline.review.document import Document, grown, iou
 from facestream.pipeline.review.scout import Notes, Seen
 from facestream.pipeline.types import XYXY, BoxState
@@ -208,11 +210,11 @@ def _of_track(document: Document, track: int, cuts: list[int], size: tuple[int, 
         strong = float(np.clip((scores[-1] - 0.2) / 0.5, 0.1, 1))
         let_go = 1.0 if held else 0.5
         add("after", last + 1, min(scene_end, last + after), last + 1, 0.45 * weight * strong * let_go, last)
-    for a, b in zip(span, span[1:], strict=False):
+    for a, b in pairwise(span):
         if b - a > 1:
             add("gap", a + 1, b - 1, (a + b) // 2, 0.6 * weight, a)
     guessed = max(2, round(GUESSED_S * rate))
-    for a, b in zip(seen, seen[1:], strict=False):
+    for a, b in pairwise(seen):
         if b - a > guessed:
             moved = _moved(faces[a].xyxy, faces[b].xyxy)
             add("guess", a + 1, b - 1, (a + b) // 2, 0.12 * weight * min(1.0, 0.3 + moved), (a if a in faces else b))
@@ -224,27 +226,25 @@ def _of_track(document: Document, track: int, cuts: list[int], size: tuple[int, 
     return out
 
 
-def _shaky(faces: dict[int, object], seen: list[int], best: float, weight: float, track: int) -> list[Moment]:
+def _shaky(faces: dict[int, Face], seen: list[int], best: float, weight: float, track: int) -> list[Moment]:
     """Stretches in which a face is small, fast or seen badly."""
     out: list[Moment] = []
-    runs: dict[str, list[int]] = {"small": [], "fast": [], "weak": []}
+    runs: dict[str, list[int]] = {"fast": [], "weak": [], "small": []}
     for a, b in zip(seen, seen[1:] or seen, strict=False):
-        one, other = faces[a], faces[b]
-        box: XYXY = one.xyxy  # type: ignore[attr-defined]
-        side = max(box[2] - box[0], box[3] - box[1])
-        if side <= SMALL:
+        box = faces[a].xyxy
+        if max(box[2] - box[0], box[3] - box[1]) <= SMALL:
             runs["small"].append(a)
-        if b > a and _moved(box, other.xyxy) / (b - a) > FAST:  # type: ignore[attr-defined]
+        if b > a and _moved(box, faces[b].xyxy) / (b - a) > FAST:
             runs["fast"].append(a)
         if best < SURE:
             runs["weak"].append(a)
     for kind, risk in (("fast", 0.12), ("weak", 0.06), ("small", 0.05)):
-        frames = runs[kind]
-        if frames and risk * weight >= LEAST:
-            for start, end in _stretches(frames, 15, 75):
-                middle = frames[bisect_right(frames, (start + end) // 2) - 1] if frames[0] <= (start + end) // 2 else start
-                place: XYXY = faces[middle].xyxy  # type: ignore[attr-defined]
-                out.append(Moment(start, end, risk * weight, middle, place, (track,), (kind,)))
+        if risk * weight < LEAST:
+            continue
+        for start, end in _stretches(runs[kind], 15, 75):
+            inside = [f for f in runs[kind] if start <= f <= end]
+            middle = inside[len(inside) // 2]
+            out.append(Moment(start, end, risk * weight, middle, faces[middle].xyxy, (track,), (kind,)))
     return out
 
 

@@ -9,7 +9,7 @@ from facestream.engines.detector import Detector, DetectorOptions, load, shipped
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, DetectorConfig
-from facestream.pipeline.cuts import Cuts
+from facestream.pipeline.stages.analyse.scene_cuts import SceneCutDetector
 from facestream.pipeline.types import XYXY, Frame, TrackedFrame, xyxy
 from facestream.pipeline.video.planes import luma_view, rgb_view
 from msgspec import Struct
@@ -51,7 +51,7 @@ class SecondLook:
         same = other == config.model
         factor = LARGER if same else 1.0
         self.size = (round(config.size[0] * factor), round(config.size[1] * factor))
-        self.rise = config.rise
+        self.margin = config.large_face_margin
         self.detector: Detector = load(other, DetectorOptions(SECOND_SCORE, config.nms_iou, config.threads))
         self.name = f"{other}, mirrored" + (f", {self.size[0]}x{self.size[1]}" if same else "")
 
@@ -59,7 +59,7 @@ class SecondLook:
         view = rgb_view(frame, self.size)
         mirrored = ImageView(np.ascontiguousarray(view.rgb[:, ::-1]), view.width, view.height)
         found: Detections = self.detector.detect([mirrored])[0]
-        found = found.believed(SECOND_SCORE, self.rise, view.rgb.shape[1] / view.width)
+        found = found.filter_by_score(SECOND_SCORE, self.margin, view.rgb.shape[1] / view.width)
         out = []
         for (left, top, right, bottom), score in zip(found.xyxy.tolist(), found.scores.tolist(), strict=True):
             box = xyxy(round(v, 2) for v in (view.width - right, top, view.width - left, bottom))
@@ -81,7 +81,7 @@ class Scout:
         self.look = SecondLook(config.detector) if look else None
         self.notes.model = self.look.name if self.look else ""
         self.stride = stride_of(frames, rate)
-        self._cuts = Cuts()
+        self._cuts = SceneCutDetector()
         self._scene = 0
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
@@ -93,7 +93,7 @@ class Scout:
         self.times.append(frame.time_s)
         self.size = frame.size
         luma, _ = luma_view(frame, LUMA)
-        scene = self._cuts.look(luma)
+        scene = self._cuts.update(luma)
         if scene != self._scene:
             self.notes.cuts.append(frame.index)
             self._scene = scene
