@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import click
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.batch.listed import Listed, place
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadInput, UserError

@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from facestream.engines.base import LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.engines.checked import Wrong, at, checked
-from facestream.engines.detector import RISE, Backend, DetectorOptions
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.regions import region
 from facestream.pipeline.types import XYXY
@@ -39,7 +39,7 @@ class DetectorConfig(Section, frozen=True):
     backend: Backend = "file"
     size: tuple[Pixels, Pixels] = (960, 544)
     threshold: Share = 0.2
-    rise: Annotated[float, Meta(ge=0, lt=1)] = RISE
+    rise: Annotated[float, Meta(ge=0, lt=1)] = LARGE_FACE_MARGIN
     nms_iou: Annotated[float, Meta(gt=0, le=1)] = 0.3
     threads: Annotated[int, within(1, 256)] = 1
     every: int | str = 2

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from facestream.engines.base import Detector, YuvDetector
 from facestream.engines.boxes import Array
-from facestream.engines.detector import Detector, PlanesDetector
 from facestream.engines.letterbox import fit
 from facestream.engines.types import Detections
 from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.sheet import sheet_of
 from facestream.pipeline.types import Frame
-from facestream.pipeline.video.planes import Viewer, host_picture
+from facestream.pipeline.video.planes import Viewer, host_frame
 
 COARSE = 2 / 3  # of the detector's input to each side, for the whole picture where a sheet would have more pixels
 EAGER = 5  # frames after a cut that are all looked at: every face there is new
@@ -40,16 +40,16 @@ class Eye:
     is missing (`search`); half-way between those, coarsely. The others see a sheet of the places where faces are known
     to be (see sheet.py); where these are so many that a coarse look at the whole picture has fewer pixels, it is that.
     A face that is new between two fine looks is found by the next one and covered before it, as far back as the output
-    waits: so they are at most half of that apart (`lag`, frames). A detector on a card, to which all sizes cost the
+    waits: so they are at most half of that apart (`lag`, frames). A detector on a GPU, to which all sizes cost the
     same, looks in full size only; one to which each new size costs much is shown no sheets.
     """
 
     def __init__(self, detector: Detector, config: DetectorConfig, lag: int = 15) -> None:
         self.detector, self.size, self.rise = detector, config.size, config.rise
         self.viewers = {True: Viewer(), False: Viewer()}  # for fine and coarse looks
-        on_card = isinstance(detector, PlanesDetector) and detector.takes_planes
+        on_gpu = isinstance(detector, YuvDetector) and detector.takes_yuv
         apart = min(config.fine, lag // 2 + 1)
-        self.fine_every = apart if config.every in (2, "auto") and not on_card else 1
+        self.fine_every = apart if config.every in (2, "auto") and not on_gpu else 1
         self.fine = True  # the last look could find all known faces, the smallest too
         self.whole = True  # it saw the whole picture
         self._fine_at: int | None = None  # the frame of the last fine look at the whole picture that succeeded
@@ -110,10 +110,10 @@ class Eye:
             return None
         self.fine, self.whole = bool(sheet.cuts), False
         if not sheet.cuts:
-            return Detections.none()
+            return Detections.empty()
         found = self.detector.detect([sheet.view(frame)])[0]
         found = sheet.back(found, size, self.detector.options.nms_iou)
-        return found.believed(self.detector.least, self.rise, scale)
+        return found.filter_by_score(self.detector.min_score, self.rise, scale)
 
     def _slow(self, frame: Frame) -> bool:
         """Has it been long since the frame before, for a face that moves."""
@@ -122,14 +122,14 @@ class Eye:
 
     def see(self, frame: Frame, fine: bool) -> Detections:
         """Faces in pixels of the displayed frame, whichever frame's turn it is. fine: in full size."""
-        if isinstance(self.detector, PlanesDetector) and self.detector.takes_planes:
-            picture = host_picture(frame, self.size)
+        if isinstance(self.detector, YuvDetector) and self.detector.takes_yuv:
+            picture = host_frame(frame, self.size)
             if picture is not None:
-                found = self.detector.detect_planes([picture])[0]
-                return found.believed(self.detector.least, self.rise, picture.fitted[0] / picture.width)
+                found = self.detector.detect_yuv([picture])[0]
+                return found.filter_by_score(self.detector.min_score, self.rise, picture.fitted[0] / picture.width)
         view = self.viewers[fine].view(frame, self.size if fine else coarse(self.size))
         found = self.detector.detect([view])[0]
-        return found.believed(self.detector.least, self.rise, view.rgb.shape[1] / view.width)
+        return found.filter_by_score(self.detector.min_score, self.rise, view.rgb.shape[1] / view.width)
 
     def pace(self, motion: float, lag: int) -> None:
         """Told of the largest motion of a face in its own sides a frame; with `auto`, choose how soon to look again.

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from facestream.engines.detector import Detector, load
+from facestream.engines.base import Detector
+from facestream.engines.loader import load_detector
 from facestream.pipeline import config as settings
 from facestream.pipeline.config import Config
 from facestream.pipeline.video import hardware
@@ -114,7 +115,7 @@ def config_of(flags: dict[str, Any]) -> Config:
 
 def detector_of(config: Config) -> Detector:
     """The detector of the settings; where they left a choice, one line says what was chosen."""
-    detector = load(config.detector.model, config.detector.options())
+    detector = load_detector(config.detector.model, config.detector.options())
     if detector.chosen:
         say("detector", detector.chosen)
     return detector

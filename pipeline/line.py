@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
-from facestream.engines.detector import Detector
 from facestream.pipeline.config import Config
 from facestream.pipeline.cuts import Cuts
 from facestream.pipeline.detect import Eye

@@ -86,7 +86,7 @@ class Sheet:
         kept = inside.any(1) & ((over <= OVER) | at_edge).all(1)
         scale = (region[:, 2:] - region[:, :2]) / (place[:, 2:] - place[:, :2])
         xyxy = (found.xyxy - np.tile(place[:, :2], 2)) * np.tile(scale, 2) + np.tile(region[:, :2], 2)
-        return Detections(xyxy, found.scores).where(kept).apart(nms_iou)
+        return Detections(xyxy, found.scores).select(kept).nms(nms_iou)
 
 
 def sheet_of(boxes: Array, size: tuple[int, int], scale: float, most: float) -> Sheet | None:

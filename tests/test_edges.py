@@ -24,7 +24,7 @@ def test_a_face_that_an_edge_cuts_goes_on_beyond_it() -> None:
 def test_other_faces_stay_as_they_are() -> None:
     for box in ((100, 100, 110, 160), (0, 100, 50, 160), (100, 0, 140, 60), (0, 0, 640, 360), (5, 100, 15, 160)):
         assert one(*box) == pytest.approx(box)
-    assert len(whole(Detections.none(), SIZE)) == 0
+    assert len(whole(Detections.empty(), SIZE)) == 0
 
 
 @given(st.lists(st.tuples(*[st.floats(-20, 660, width=32)] * 2, *[st.floats(1, 300, width=32)] * 2), min_size=1))

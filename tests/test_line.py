@@ -8,7 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read
@@ -35,7 +35,7 @@ class Sees(Detector):
     def detect(self, images: Sequence[ImageView]) -> list[Detections]:
         self.count += 1
         if images[0].rgb.mean() < 20 or self.count - 1 in self.fault:
-            return [Detections.none()]
+            return [Detections.empty()]
         return [Detections(TWO, np.full(2, 0.9, np.float32))]
 
 
@@ -82,7 +82,7 @@ def test_faces_that_move_go_on_for_a_moment_when_all_are_lost() -> None:
         nonlocal count
         count += 1
         if 30 <= count - 1 < 38:
-            return [Detections.none()]
+            return [Detections.empty()]
         return [Detections(TWO + np.float32([1, 0, 1, 0]) * count, np.full(2, 0.9, np.float32))]
 
     line.eye.detector.detect = walking  # type: ignore[method-assign]
@@ -101,7 +101,7 @@ def test_a_coarse_look_that_finds_nobody_is_no_fault(score: float) -> None:
     def small(images: Sequence[ImageView]) -> list[Detections]:
         fine = images[0].rgb.shape[1] == 160
         looks.append(fine)
-        return [Detections(four, np.full(4, 0.55, np.float32)) if fine else Detections.none()]
+        return [Detections(four, np.full(4, 0.55, np.float32)) if fine else Detections.empty()]
 
     looks: list[bool] = []
     four = np.concatenate([TWO, TWO + np.float32([0, 50, 0, 50])])

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read
@@ -32,7 +32,7 @@ class Seldom(Detector):
     def detect(self, images: Sequence[ImageView]) -> list[Detections]:
         self.seen += 1
         if self.seen - 1 not in self.frames:
-            return [Detections.none()]
+            return [Detections.empty()]
         return [Detections(np.array([[100, 60, 130, 90]], np.float32), np.array([0.9], np.float32))]
 
 

@@ -32,7 +32,7 @@ from facestream.pipeline.config import TrackerConfig, read
 from facestream.pipeline.measure import mot
 from facestream.pipeline.track import Tracker
 from msgspec import structs
-from peer_trackers import PEERS
+from peer_trackers import BASELINES
 
 FILLED_S = 1.0
 SHAKE, RETURN = 10.0, 0.9  # pixels by which the camera jumps each frame (standard deviation), and what is left of them
@@ -51,7 +51,7 @@ def main() -> None:
         tell(name, {s.name: mot.track(s, config) for s in sequences}, still, options.data)
     with tempfile.TemporaryDirectory() as folder:
         rounds = {"facestream": [timed(crowd(options.boxes, 300), config)]}
-        for name in PEERS if options.peers else ():
+        for name in BASELINES if options.peers else ():
             out = peer(name, options.peers, Path(folder), {s.name: given(s) for s in still})
             tell(name, {s.name: out[f"{s.name}/rows"] for s in still}, still, options.data)
             rounds[name] = []

@@ -20,10 +20,11 @@ from typing import Any
 
 import click
 import numpy as np
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
 from facestream.engines.command import finish
-from facestream.engines.detector import WEIGHTS, Detector, load
 from facestream.engines.letterbox import ImageView
+from facestream.engines.loader import WEIGHTS, load_detector
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, changed, read
 from facestream.pipeline.detect import coarse
@@ -98,7 +99,7 @@ class Known(Detector):
             reader.close()
 
     def _lose_of(self, view: ImageView, found: Detections, kept: Array) -> None:
-        self.lost[_key(view)] = found.where(kept)
+        self.lost[_key(view)] = found.select(kept)
 
     def save(self) -> None:
         if self.cache is None or len(self.raw) == self.saved:
@@ -118,7 +119,7 @@ class Known(Detector):
             self.raw[key] = self.detector.detect([image])[0]
         if self.share and key not in self.lost:  # a sheet, of which there is one for each way to get there
             kept = np.random.default_rng(key).random(len(self.raw[key])) >= self.share
-            return self.raw[key].where(kept & (self.frame not in self.bursts))
+            return self.raw[key].select(kept & (self.frame not in self.bursts))
         return self.lost.get(key, self.raw[key])
 
 
@@ -251,7 +252,7 @@ def table(
         raise BadInput("holds no NAME.mp4 with NAME.truth.txt", str(folder))
     every = [*films, *beside]
     base = read(config_file, {"detector.model": model})
-    detector = load(base.detector.model, base.detector.options())
+    detector = load_detector(base.detector.model, base.detector.options())
     known = {film: Known(detector, cache_of(film, base, cache)) for film in every}
     if thin:
         for film, eye in known.items():

@@ -2,7 +2,7 @@
 
     python tools/peer_trackers.py NAME IN.npz OUT.npz
 
-NAME is one of PEERS. IN holds for each sequence `NAME/found` (float [N, 6]: frame from 0, left, top, right, bottom,
+NAME is one of BASELINES. IN holds for each sequence `NAME/found` (float [N, 6]: frame from 0, left, top, right, bottom,
 score; by frame) and `NAME/info` (frames, frames/s). OUT holds `NAME/rows` (float [M, 7]: frame, id, left, top, right,
 bottom, 1) and `NAME/ms` (float [frames]: the time of each update). Needs numpy, pyxtrackers and trackers alone.
 """
@@ -63,7 +63,7 @@ def _roboflow(tracker: Any) -> Update:
     return update
 
 
-PEERS = {
+BASELINES = {
     "pyxtrackers ByteTrack": pyx_bytetrack,
     "pyxtrackers OC-SORT": pyx_ocsort,
     "trackers ByteTrack": roboflow_bytetrack,
@@ -76,7 +76,7 @@ def main(name: str, source: str, target: str) -> None:
     out = {}
     for key in [k.removesuffix("/info") for k in given if k.endswith("/info")]:
         found, (frames, rate) = given[f"{key}/found"], given[f"{key}/info"]
-        update = PEERS[name](float(rate))
+        update = BASELINES[name](float(rate))
         starts = np.searchsorted(found[:, 0], np.arange(frames + 1))
         rows, ms = [], []
         for frame in range(int(frames)):

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 import numpy as np
+from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
 from facestream.engines.command import finish
-from facestream.engines.detector import RISE, Detector, DetectorOptions, load
+from facestream.engines.loader import load_detector
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled
 from facestream.train.evaluate import false_scores, measure, misses
@@ -79,7 +80,9 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
 @click.option("--peers/--no-peers", default=True, show_default=True, help="beside YuNet and CenterFace")
 @click.option("--zoom", "zooms", multiple=True, type=float, default=(1.0, 0.5), show_default=True)
 @click.option("--threshold", default=DetectorOptions().threshold, show_default=True)
-@click.option("--rise", default=RISE, show_default=True, help="what large faces need more, of our detectors alone")
+@click.option(
+    "--rise", default=LARGE_FACE_MARGIN, show_default=True, help="what large faces need more, of our detectors alone"
+)
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
@@ -88,14 +91,14 @@ def command(
     rise: float, alarms: float, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Look at every validation image with each detector; AP, misses by size, false alarms."""
-    from facestream.engines.peers import PEERS, load_peer
+    from facestream.engines.baselines import BASELINES, load_baseline
 
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
-    detectors = {Path(name).stem: load(name, options) for name in models}
-    detectors |= {name: load_peer(name, options) for name in (PEERS if peers else ())}
+    detectors = {Path(name).stem: load_detector(name, options) for name in models}
+    detectors |= {name: load_baseline(name, options) for name in (BASELINES if peers else ())}
     images = list(read_validation(data).values())[-1]
     rows = [
-        look(name, d, images, zoom, threshold, 0.0 if name in PEERS else rise, alarms)
+        look(name, d, images, zoom, threshold, 0.0 if name in BASELINES else rise, alarms)
         for zoom in zooms
         for name, d in detectors.items()
     ]

@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 import numpy as np
+from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
 from facestream.engines.boxes import F32, Bool, area_xyxy, iou_xyxy
 from facestream.engines.command import finish
-from facestream.engines.detector import RISE, Detector, DetectorOptions, load, shipped
 from facestream.engines.errors import BadConfig, BadInput
+from facestream.engines.loader import load_detector, shipped
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled, read_image
 from facestream.train.show import Show, levels_of, shown
@@ -35,16 +36,16 @@ def detector_for(
     if sum(x is not None for x in (model, weights, engine, peer)) > 1:
         raise BadConfig("give one of --model, --weights, --engine and --peer")
     if peer is not None:
-        from facestream.engines.peers import load_peer
+        from facestream.engines.baselines import load_baseline
 
-        return load_peer(peer, options)
+        return load_baseline(peer, options)
     if weights is not None:
         from facestream.engines.torch_engine import TorchDetector
         from facestream.train.checkpoint import load_weights
         from facestream.train.model import Deploy
 
         return TorchDetector(Deploy(load_weights(weights)[0]), options, device)
-    return load(str(engine) if engine is not None else model or "plainS", options)
+    return load_detector(str(engine) if engine is not None else model or "plainS", options)
 
 
 def misses(found: list[Detections], images: list[Labelled], threshold: float, zoom: float) -> dict[str, float]:
@@ -97,7 +98,7 @@ def measure(
     sets = {name: [items[i] for i in there] for name, items in sets.items()}
     curves = {n: curve(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
     widest = list(sets.values())[-1]
-    believed = [f.believed(threshold, rise, show.zoom) for f in found]
+    believed = [f.filter_by_score(threshold, rise, show.zoom) for f in found]
     result = {
         "images": len(there),
         "missing": len(everything) - len(there),
@@ -218,7 +219,9 @@ def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
 @click.option(
     "--threshold", default=DetectorOptions().threshold, show_default=True, help="score at which misses are counted"
 )
-@click.option("--rise", type=float, help=f"what large faces need more; by default {RISE}, with --peer nothing")
+@click.option(
+    "--rise", type=float, help=f"what large faces need more; by default {LARGE_FACE_MARGIN}, with --peer nothing"
+)
 @click.option(
     "--plots", type=click.Path(path_type=Path), help="folder for curves, hardest misses and a sheet of detections"
 )
@@ -243,7 +246,7 @@ def command(
     """Average precision by the WIDER protocol, and the misses at a threshold by face size; or FDDB's ROC, VOC's AP."""
     show = shown(size, protocol, zoom, pyramid, snip, soft, levels_of(weights) if snip else LEVELS)
     if rise is None:
-        rise = 0.0 if peer else RISE
+        rise = 0.0 if peer else LARGE_FACE_MARGIN
     ask = Ask(data, protocol, show, threshold, rise, plots, published, results)
     if device == "auto":
         device = best_device(weights is not None or time_it)

@@ -8,8 +8,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from facestream.engines.detector import Detector, DetectorOptions, load, shipped
-from facestream.engines.peers import PEERS, load_peer
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.baselines import BASELINES, load_baseline
+from facestream.engines.loader import load_detector, shipped
 from facestream.pipeline.errors import UserError
 from tqdm import tqdm
 
@@ -34,11 +35,11 @@ def time_detectors(
     Returns the timings, and a line for each peer that could not be had.
     """
     options = DetectorOptions(threads=threads)
-    detectors: dict[str, Detector] = {name: load(name, options) for name in (*shipped(), *engines)}
+    detectors: dict[str, Detector] = {name: load_detector(name, options) for name in (*shipped(), *engines)}
     absent = []
-    for name in PEERS:
+    for name in BASELINES:
         try:
-            detectors[name] = load_peer(name, options)
+            detectors[name] = load_baseline(name, options)
         except (UserError, ModuleNotFoundError) as e:
             absent.append(f"{name} is left out: {e}")
     against = against if against in detectors else next(iter(detectors))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from facestream.engines.detector import DetectorOptions
-from facestream.engines.peers import load_peer
+from facestream.engines.base import DetectorOptions
+from facestream.engines.baselines import load_baseline
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig
 from facestream.pipeline.flags import config_of, detector_of, say, shared
@@ -60,7 +60,7 @@ def leaks(
         raise BadConfig("there is no output to look at", "--redetect", "give --pixels OUTPUT or --against")
     way = Way(Path(video), config_of(flags), two_pass, records, not flags["quiet"])
     faces = read_truth(truth)
-    again = load_peer(redetect, DetectorOptions(threshold=0.5)) if redetect else None
+    again = load_baseline(redetect, DetectorOptions(threshold=0.5)) if redetect else None
     strip = Filmstrip() if pictures else None
     others = {}
     with tempfile.TemporaryDirectory() as folder:

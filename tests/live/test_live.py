@@ -18,7 +18,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.cli import main
 from facestream.pipeline.config import read
 from facestream.pipeline.errors import BadInput

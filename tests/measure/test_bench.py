@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from facestream.engines.detector import WEIGHTS, shipped
+from facestream.engines.loader import WEIGHTS, shipped
 from facestream.pipeline.measure.bench import Timing, _timing, as_json, table, time_detectors
 
 

