@@ -8,6 +8,7 @@ from pathlib import Path
 from facestream.engines.base import BACKENDS, Detector, DetectorOptions
 from facestream.engines.build.sidecar import Sidecar, digest
 from facestream.engines.cuda.devices import current_device
+from facestream.engines.cuda.driver import GpuInfo
 from facestream.engines.cuda.kernels import compile_kernels
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch, UserError
 

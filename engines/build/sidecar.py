@@ -16,7 +16,7 @@ from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.cuda.kernels import source_hash
 from facestream.engines.errors import BadInput, EngineMismatch
 
-FORMAT = 1
+FORMAT = 2
 Shape = tuple[int, int, int]  # batch, height, width
 
 

@@ -1,4 +1,4 @@
-"""The kernels, the loop and the engines on a real GPU; tools/gpu_check.py runs these there."""
+"""The kernels, the loop and the engines on a real GPU; benchmarks/gpu_check.py runs these there."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(find_gpu() is None, reason="no NVIDIA GPU and driver here")]
 
 
-class GpuArrays:
+class Card:
     """Host arrays in, host arrays out: each is copied to the GPU, worked on there, and copied back."""
 
     def __init__(self) -> None:
@@ -59,14 +59,14 @@ class GpuArrays:
 
 
 @pytest.fixture
-def gpu() -> Iterator[GpuArrays]:
-    made = GpuArrays()
+def gpu() -> Iterator[Card]:
+    made = Card()
     yield made
     made.fetch()
 
 
 @pytest.mark.parametrize("name", sorted(suppression.CASES))
-def test_nms_on_the_gpu_is_numpys_to_the_bit(gpu: GpuArrays, name: str) -> None:
+def test_nms_on_the_gpu_is_numpys_to_the_bit(gpu: Card, name: str) -> None:
     xyxy, scores, threshold, iou = suppression.CASES[name]
     images, boxes = scores.shape
     counts, faces = np.zeros(images, np.int32), np.ones((images, boxes, 5), np.float32)
@@ -82,7 +82,7 @@ def test_nms_on_the_gpu_is_numpys_to_the_bit(gpu: GpuArrays, name: str) -> None:
 
 @pytest.mark.parametrize("layout", ["nv12", "yuv420p", "rgb24", "bgr24"])
 @pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_preprocessing_on_the_gpu_is_numpys_to_the_bit(gpu: GpuArrays, layout: str, turn: int) -> None:
+def test_preprocessing_on_the_gpu_is_numpys_to_the_bit(gpu: Card, layout: str, turn: int) -> None:
     size, fitted = (131, 77), (54, 31) if turn % 2 == 0 else (31, 54)
     out = -(-fitted[0] // 32) * 32, -(-fitted[1] // 32) * 32
     data = np.random.default_rng(0).integers(0, 256, packed_bytes(layout, *size), dtype=np.uint8)
@@ -99,7 +99,7 @@ def test_preprocessing_on_the_gpu_is_numpys_to_the_bit(gpu: GpuArrays, layout: s
 
 @needs_compiler
 @pytest.mark.parametrize("hide", ["pixelate", "solid"])
-def test_covers_on_the_gpu_are_the_cpus_to_the_bit(gpu: GpuArrays, hide: str) -> None:
+def test_covers_on_the_gpu_are_the_cpus_to_the_bit(gpu: Card, hide: str) -> None:
     """Against the kernel on the CPU, which tests/engines/test_gpu_frame.py holds against the pipeline's covers."""
     size = (151, 113)
     made = np.random.default_rng(4).integers(0, 256, packed_bytes("nv12", *size), dtype=np.uint8)

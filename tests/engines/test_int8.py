@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from facestream.engines import int8, tensorrt_build
 from facestream.engines.base import DetectorOptions
+from facestream.engines.build import int8
+from facestream.engines.build import tensorrt as tensorrt_build
 from facestream.engines.build.fp16 import Fp16Detector, entry, heads_of
 from facestream.engines.build.int8 import LEAST_SCALE, best_scale, quantise
 from facestream.engines.build.tensorrt import PlanOptions, check_int8, compile_plan

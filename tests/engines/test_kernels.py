@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from facestream.engines import kernels
+from facestream.engines.cuda import kernels
 from facestream.engines.cuda.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels, nms_workspace
 from facestream.engines.errors import EngineMismatch
 

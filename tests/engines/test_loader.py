@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from facestream.engines import backends
+from facestream.engines import loader
 from facestream.engines.base import BACKENDS, Detector, DetectorOptions
 from facestream.engines.build.sidecar import Profile, Sidecar, digest
 from facestream.engines.cuda.driver import GpuInfo, find_gpu
@@ -49,8 +49,8 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., D
     """choose(backend, *broken) on a machine with a GPU, in an empty folder with a model of its own."""
     copyfile(SHIPPED, tmp_path / "net.onnx")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(backends, "current_device", Device)
-    monkeypatch.setattr(backends, "compile_kernels", lambda file, capability: b"")
+    monkeypatch.setattr(loader, "current_device", Device)
+    monkeypatch.setattr(loader, "compile_kernels", lambda file, capability: b"")
 
     def choose(backend: str, *broken: str) -> Detector:
         def make(path: Path, options: DetectorOptions, **more: Any) -> Detector:
@@ -59,8 +59,8 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., D
                 raise EngineMismatch("does not work", name)
             return Made(name)
 
-        monkeypatch.setattr(backends, "load_file", make)
-        monkeypatch.setattr(backends, "load_torch", make)
+        monkeypatch.setattr(loader, "load_file", make)
+        monkeypatch.setattr(loader, "load_torch", make)
         return load_detector("net.onnx", DetectorOptions(backend=backend))
 
     return choose
@@ -117,7 +117,7 @@ def test_a_card_without_nvrtc_is_none(with_gpu: Callable[..., Any], monkeypatch:
     def missing(file: str, capability: int) -> bytes:
         raise BadConfig("NVRTC cannot be loaded", file, "pip install nvidia-cuda-nvrtc")
 
-    monkeypatch.setattr(backends, "compile_kernels", missing)
+    monkeypatch.setattr(loader, "compile_kernels", missing)
     assert with_gpu("auto").chosen == "ONNX Runtime on the CPU (NVRTC cannot be loaded)"
     with pytest.raises(BadConfig, match="pip install nvidia-cuda-nvrtc"):
         with_gpu("cuda")

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from facestream.engines import tensorrt_build
+from facestream.engines import tensorrt_library
+from facestream.engines.build import tensorrt as tensorrt_build
 from facestream.engines.build.fp16 import to_fp16
 from facestream.engines.build.sidecar import Profile, Sidecar, digest, path_of
 from facestream.engines.build.tensorrt import PROFILES, PlanOptions, compile_plan, layers, profiles_of
@@ -184,7 +185,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
-    monkeypatch.setitem(tensorrt_build.MODULES, "tensorrt", "no_such_library")
+    monkeypatch.setitem(tensorrt_library.MODULES, "tensorrt", "no_such_library")
     with pytest.raises(BadConfig, match=r"not installed \(pip install 'facestream\[gpu\]'"):
         library("tensorrt")
 
@@ -195,7 +196,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_library_that_is_too_old_is_one_line(
     monkeypatch: pytest.MonkeyPatch, backend: str, version: str, fits: bool
 ) -> None:
-    module = ModuleType(tensorrt_build.MODULES[backend])
+    module = ModuleType(tensorrt_library.MODULES[backend])
     module.__version__ = version  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     if fits:
@@ -280,8 +281,8 @@ def test_the_plugin_says_its_shapes_and_types() -> None:
 def test_the_plugin_launches_the_kernels_on_its_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """enqueue() with the kernels on the CPU in place of a GPU."""
     trt = rtx()
-    from facestream.engines import cuda_driver
     from facestream.engines.boxes import nms_xyxy
+    from facestream.engines.cuda import devices
     from facestream.engines.cuda.nms_plugin import make
 
     from tests.cuda import cpu
@@ -295,7 +296,7 @@ def test_the_plugin_launches_the_kernels_on_its_buffers(monkeypatch: pytest.Monk
             streams.append(stream)
             return launch
 
-    monkeypatch.setattr(cuda_driver, "current_device", OnCpu)
+    monkeypatch.setattr(devices, "current_device", OnCpu)
     xyxy, scores = faces(np.random.default_rng(3), 2, 100)
     counts, kept = np.zeros(2, np.int32), np.ones((2, 100, 5), np.float32)
     workspace = np.zeros(nms_workspace(2), np.uint8)

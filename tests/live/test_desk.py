@@ -59,7 +59,7 @@ class Noted(GpuDetector):
 
 
 @needs_compiler
-def test_pictures_of_several_cameras_are_one_batch_on_the_card(
+def test_pictures_of_several_cameras_are_one_batch_on_the_gpu(
     fp16: Fp16Detector,
     pictures: list[Array],
 ) -> None:

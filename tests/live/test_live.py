@@ -19,11 +19,11 @@ import av
 import numpy as np
 import pytest
 from facestream.engines.base import Detector
-from facestream.pipeline.cli import main
+from facestream.pipeline.cli.app import main
+from facestream.pipeline.cli.run import Teller, named
 from facestream.pipeline.config import read
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.live.builder import Builder, Plan
-from facestream.pipeline.live.command import Teller, named
 from facestream.pipeline.live.run import Channel, Live
 from facestream.pipeline.live.state import CameraOptions, State
 from facestream.pipeline.rtsp.server import RtspServer
@@ -283,7 +283,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 def stop(process: subprocess.Popen[str], with_: int) -> tuple[int, str, str]:
     """Its exit code and words; it must end by itself in five seconds, or as many times more as the machine is slow."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import pipeline.live.command"], check=True)  # half a second by itself
+    subprocess.run([sys.executable, "-c", "import facestream.pipeline.cli.run"], check=True)  # half a second by itself
     slow = max(1.0, 2 * (time.monotonic() - began))
     began = time.monotonic()
     process.send_signal(with_)
@@ -341,7 +341,7 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
 
 HANGING = """
 import sys, threading, time
-import facestream.pipeline.live.command as command
+import facestream.pipeline.cli.run as command
 import facestream.pipeline.live.outlet as outlet
 import facestream.pipeline.cover as cover
 from tests.live.test_guard import Moody
@@ -364,7 +364,7 @@ if stage == "close":
     outlet.FileOutlet.close = hang
 if stage == "encoder":
     outlet.LiveEncoder.encode = hang
-from facestream.pipeline.cli import main
+from facestream.pipeline.cli.app import main
 sys.exit(main(sys.argv[2:]))
 """
 
