@@ -120,7 +120,7 @@ class RunConfig(Section, frozen=True):
 class LiveConfig(Section, frozen=True):
     ring: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
-    seldom: Annotated[int, within(1, 30)] = 4
+    max_detect_interval: Annotated[int, within(1, 30)] = 4
     batch: Annotated[int, within(0, 64)] = 0
     batch_wait_ms: Annotated[float, within(0, 1000)] = 5.0
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
@@ -146,8 +146,8 @@ class LiveConfig(Section, frozen=True):
     tls_key: str = ""
     webrtc: bool = False
     change: Literal["no", "more", "any"] = "more"
-    visitors: Annotated[int, within(0, 1000)] = 4
-    visitor_lookahead: Annotated[int, within(0, 600)] = 3
+    webcam_sessions: Annotated[int, within(0, 1000)] = 4
+    webcam_lookahead: Annotated[int, within(0, 600)] = 3
 
 
 class Config(Section, frozen=True):

@@ -37,7 +37,7 @@ class SourceOptions:
     camera_size: tuple[int, int] | None = None
     camera_fps: float | None = None
     camera_format: str = ""
-    patrol: Callable[[], None] | None = None
+    interrupt_callback: Callable[[], None] | None = None
     hardware: str = "off"
 
 

@@ -240,8 +240,8 @@ class VideoSource:
                     if packet.size == 0 and packet.dts is None:
                         continue  # PyAV's sign to flush: _read() does that, also after an error
                     moved = True
-                    if self._live and self._options.patrol is not None:
-                        self._options.patrol()
+                    if self._live and self._options.interrupt_callback is not None:
+                        self._options.interrupt_callback()
                     self._seams.settle(packet)
                     if self._seams.found:
                         self._decoder.reopen = None  # its times are not the file's any more
