@@ -15,7 +15,7 @@ lint: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	mkdir -p build/types/facestream
-	ln -sfn $(CURDIR)/facestream/*.py $(CURDIR)/pipeline $(CURDIR)/engines $(CURDIR)/train build/types/facestream/
+	ln -sfn $(CURDIR)/facestream/*.py $(CURDIR)/pipeline $(CURDIR)/engines $(CURDIR)/train $(CURDIR)/benchmarks build/types/facestream/
 	$(VENV)/bin/mypy
 
 $(VENV)/base: pyproject.toml

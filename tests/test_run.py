@@ -19,8 +19,8 @@ from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, read
 from facestream.pipeline.cover import Anonymizer
 from facestream.pipeline.errors import SinkLost
+from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.line import Line
-from facestream.pipeline.measure.leaks import LeakMeter, read_truth
 from facestream.pipeline.ring import Ring
 from facestream.pipeline.run import Job, run
 from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame

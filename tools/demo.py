@@ -15,7 +15,7 @@ import numpy as np
 from facestream.engines.boxes import Array
 from facestream.engines.detector import load
 from facestream.pipeline.config import Config
-from facestream.pipeline.measure.leaks import LeakMeter, read_truth
+from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.run import Job, run
 
 HERE = Path(__file__).parent

@@ -23,6 +23,8 @@ from facestream.train.snip import LEVELS
 from facestream.train.wider import Curve, evaluate, missed, published_curves, read_test, read_validation, write_results
 from tqdm import tqdm
 
+from facestream.checkout import benchmarks
+
 FALSE_A_FOLD = 200
 SIZES = ((0, 16), (0, 20), (16, 32), (10, 32), (32, 64), (64, 1e9))  # root of a face's area, in pixels of the input
 
@@ -35,9 +37,8 @@ def detector_for(
     if sum(x is not None for x in (model, weights, engine, peer)) > 1:
         raise BadConfig("give one of --model, --weights, --engine and --peer")
     if peer is not None:
-        from facestream.engines.peers import load_peer
-
-        return load_peer(peer, options)
+        baseline: Detector = benchmarks("baselines", "--peer").load_baseline(peer, options)
+        return baseline
     if weights is not None:
         from facestream.engines.torch_engine import TorchDetector
         from facestream.train.checkpoint import load_weights

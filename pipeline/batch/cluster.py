@@ -26,7 +26,7 @@ from facestream.pipeline.batch.run import Dispatcher
 from facestream.pipeline.batch.worker import Outcome, Scribe, Setup, Task, do_task
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig, BadInput
-from facestream.pipeline.flags import say
+from facestream.pipeline.log import say
 from facestream.pipeline.run import Job, Report, run
 from facestream.pipeline.twopass import run_twice
 from facestream.pipeline.video.output import sweep

@@ -19,8 +19,9 @@ from facestream.pipeline.batch.rows import Rows
 from facestream.pipeline.batch.worker import Outcome, Progress, Setup, Task
 from facestream.pipeline.config import Config
 from facestream.pipeline.cores import cores, workers
+from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.flags import detector_of, say
+from facestream.pipeline.log import say
 from facestream.pipeline.records import ending_of
 from facestream.pipeline.run import Job
 from facestream.pipeline.video.output import check, sweep

@@ -18,7 +18,7 @@ import pytest
 from facestream.pipeline.batch.board import Board, progress_table
 from facestream.pipeline.batch.manifest import sha256
 from facestream.pipeline.batch.worker import Progress, Scribe, Setup, Task, do_task
-from facestream.pipeline.cli import main
+from facestream.pipeline.cli.app import main
 from facestream.pipeline.config import read
 from facestream.pipeline.run import Job, Report, run_stages
 from facestream.pipeline.types import Frame, TrackedFrame

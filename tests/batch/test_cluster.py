@@ -17,7 +17,7 @@ from facestream.pipeline.batch.journal import Journal
 from facestream.pipeline.batch.manifest import fingerprint, sha256
 from facestream.pipeline.batch.run import Batch
 from facestream.pipeline.batch.worker import Setup, Task
-from facestream.pipeline.cli import main
+from facestream.pipeline.cli.app import main
 from facestream.pipeline.config import read
 from facestream.pipeline.run import Job
 

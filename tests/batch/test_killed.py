@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from facestream.pipeline.batch.journal import Journal
 from facestream.pipeline.batch.manifest import sha256
-from facestream.pipeline.cli import main
+from facestream.pipeline.cli.app import main
 
 from tests.conftest import render
 
@@ -25,14 +25,14 @@ FAST = ["--preset", "ultrafast", "--size", "160x96", "--hide", "solid", "--model
 # Starts the command again and again without importing everything anew: each is a fork that has done nothing yet.
 STARTER = """
 import json, os, sys
-import facestream.pipeline.cli
+from facestream.pipeline.cli.app import main
 for line in sys.stdin:
     child = os.fork()
     if not child:
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(nothing, number)
-        os._exit(pipeline.cli.main(json.loads(line)))
+        os._exit(main(json.loads(line)))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """

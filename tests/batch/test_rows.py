@@ -10,7 +10,7 @@ import pytest
 from facestream.pipeline.batch.journal import Journal
 from facestream.pipeline.batch.manifest import Entry, sha256
 from facestream.pipeline.batch.rows import Rows
-from facestream.pipeline.cli import main
+from facestream.pipeline.cli.app import main
 from facestream.pipeline.errors import BadConfig, BadInput
 
 from tests.conftest import render

@@ -1,4 +1,4 @@
-"""The kernels, the loop and the engines on a real card; tools/gpu_check.py runs these there."""
+"""The kernels, the loop and the engines on a real card; benchmarks/gpu_check.py runs these there."""
 
 from __future__ import annotations
 

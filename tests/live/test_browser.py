@@ -21,7 +21,7 @@ pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
 from facestream.engines.detector import load
-from facestream.pipeline.measure.leaks import ellipse_of, read_truth
+from facestream.pipeline.evaluate.leaks import ellipse_of, read_truth
 from playwright.sync_api import sync_playwright
 
 from tests.live.test_live import Run

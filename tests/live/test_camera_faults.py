@@ -17,7 +17,7 @@ Beside each of these tests runs a healthy camera that must not notice, and what 
 | plain RTSP to a TLS port, TLS to a plain one | `plain_words_to_a_tls...`, test_camera: `a_server_that_makes_no...` |
 | no password, a wrong one, a wrong path | `a_refusal_is_tried...`, test_camera_rtsp: `a_wrong_password...` |
 | a certificate that nobody vouches for, or of another host | test_camera_rtsp, `a_certificate_of_another_host` |
-| webcam missing; not a camera; busy | test_camera; `a_device_that_is_no_camera`; tools/vivid.sh |
+| webcam missing; not a camera; busy | test_camera; `a_device_that_is_no_camera`; benchmarks/vivid.sh |
 | a file that is cut off, looped or not | `a_file_that_is_cut_off...` |
 | packets lost over UDP | test_camera_rtsp: `lost_packets_over_udp...` |
 | a new size in mid-stream (TS, RTSP, HLS) | test_camera, test_camera_rtsp, `hls_of_another_size...` |

@@ -19,12 +19,12 @@ import av
 import numpy as np
 import pytest
 from facestream.engines.detector import Detector
-from facestream.pipeline.cli import main
+from facestream.pipeline.cli.app import main
+from facestream.pipeline.cli.run import EventPrinter, named
 from facestream.pipeline.config import read
 from facestream.pipeline.connection import State
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.live.builder import SinkBuilder, SinkSpec
-from facestream.pipeline.live.command import EventPrinter, named
 from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.live.state import CameraOptions
 from facestream.pipeline.rtsp.server import RtspServer
@@ -284,7 +284,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
 def stop(process: subprocess.Popen[str], with_: int) -> tuple[int, str, str]:
     """Its exit code and words; it must end by itself in five seconds, or as many times more as the machine is slow."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import pipeline.live.command"], check=True)  # half a second by itself
+    subprocess.run([sys.executable, "-c", "import facestream.pipeline.cli.run"], check=True)  # half a second by itself
     slow = max(1.0, 2 * (time.monotonic() - began))
     began = time.monotonic()
     process.send_signal(with_)
@@ -342,7 +342,7 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
 
 HANGING = """
 import sys, threading, time
-import facestream.pipeline.live.command as command
+import facestream.pipeline.cli.run as command
 import facestream.pipeline.live.sinks as sinks
 import facestream.pipeline.cover as cover
 from tests.live.test_guard import Moody
@@ -365,7 +365,7 @@ if stage == "close":
     sinks.RecordingSink.close = hang
 if stage == "encoder":
     sinks.LiveEncoder.encode = hang
-from facestream.pipeline.cli import main
+from facestream.pipeline.cli.app import main
 sys.exit(main(sys.argv[2:]))
 """
 

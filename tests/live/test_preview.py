@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 
-from facestream.pipeline.cli import main
+from facestream.pipeline.cli.app import main
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.preview import HTML, Page
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from facestream.engines.detector import load
 from facestream.pipeline.config import Config
-from facestream.pipeline.measure.leaks import LeakMeter, read_truth
+from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.run import Job, run
 
 CLIPS = Path(os.environ.get("FACESTREAM_DATA", "../shared/data")) / "clips"
