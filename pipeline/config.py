@@ -114,7 +114,7 @@ class RunConfig(Section, frozen=True):
     decode_threads: Annotated[int, within(0, 64)] = 0
     workers: Annotated[int, within(0, 256)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
-    piece_s: Annotated[float, within(0, 86400)] = 60.0
+    segment_s: Annotated[float, within(0, 86400)] = 60.0
 
 
 class LiveConfig(Section, frozen=True):

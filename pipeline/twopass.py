@@ -20,22 +20,22 @@ WINDOW = 120  # frames that the first pass looks ahead: four seconds, without th
 BRIDGE_S = 2.0  # a face that was gone for so long and comes back is covered in between
 
 
-class Outline:
+class FrameShape:
     """What is kept of a picture while its frame waits in the first pass."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
 
 
-class Blind(Line):
+class PixelFreePipeline(Line):
     """A line whose frames wait without their pictures, so that a hundred of them cost little."""
 
     def _held(self, frame: Frame) -> Frame:
-        outline: Any = Outline(frame.picture.width, frame.picture.height)
-        return replace(frame, picture=outline)
+        shape: Any = FrameShape(frame.picture.width, frame.picture.height)
+        return replace(frame, picture=shape)
 
 
-class Memory:
+class RecordBuffer:
     """Records of one video, kept."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Memory:
         self.rows[row.frame] = row
 
 
-def far(config: Config) -> Config:
+def first_pass(config: Config) -> Config:
     """The configuration of the first pass."""
     ahead = {"lookahead": WINDOW, "coast_s": max(BRIDGE_S, config.tracker.coast_s)}
     return structs.replace(config, tracker=structs.replace(config.tracker, **ahead))
@@ -60,10 +60,10 @@ def run_twice(
     Gaps of up to two seconds are bridged, and faces are followed both ways as far as their looks reach. The
     source is decoded twice. The report's figures are those of both passes.
     """
-    memory = Memory()
-    line = Blind(detector, far(config), config.tracker.coast_s)
-    first = run_stages(Job(job.source, None), config, line, memory, progress)
-    second = run_stages(job, config, Saved(memory.rows, Path(job.source)), records, progress)
+    records_of_pass = RecordBuffer()
+    line = PixelFreePipeline(detector, first_pass(config), config.tracker.coast_s)
+    first = run_stages(Job(job.source, None), config, line, records_of_pass, progress)
+    second = run_stages(job, config, Saved(records_of_pass.rows, Path(job.source)), records, progress)
     second.seconds += first.seconds
     second.cpu_s += first.cpu_s
     return second

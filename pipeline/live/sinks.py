@@ -221,7 +221,7 @@ class RecordingSink(AudioSink):
             self._report_once("there is no sound")
         self._codec = "" if audio_stream is None else codec_of(audio_stream)
         info = StreamInfo(
-            sides=() if audio_stream is None else (audio_stream,),
+            side_streams=() if audio_stream is None else (audio_stream,),
             source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
             time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
         )  # fmt: skip

@@ -21,7 +21,7 @@ def progress_table(console: Console) -> Table:
     return Table(*bars, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
 
 
-class Board:
+class ProgressTable:
     """The progress table: a line a file that is worked on, and one for all. Without a table it does nothing."""
 
     def __init__(self, table: Table | None, files: int) -> None:

@@ -1,4 +1,4 @@
-"""A video worked on in pieces is the one that is worked on whole."""
+"""A video worked on in segments is the one that is worked on whole."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ import av
 import numpy as np
 import pytest
 from facestream.engines.detector import load
-from facestream.pipeline.batch import pieces
-from facestream.pipeline.batch.pieces import Piece, Uncut, detect_piece, encode_piece, find_pieces, frames, run_pieces
+from facestream.pipeline.batch import segments
+from facestream.pipeline.batch.segments import (
+    NotSegmentable,
+    Segment,
+    detect_segment,
+    encode_segment,
+    find_segments,
+    frames,
+    run_segments,
+)
 from facestream.pipeline.config import Config, read
 from facestream.pipeline.records import RecordSink
 from facestream.pipeline.run import Job, Recorder, run
@@ -88,21 +96,21 @@ def rows(path: Path) -> list[Any]:
 
 
 def both(source: Path, folder: Path, config: Config, length_s: float, two_pass: bool = False) -> tuple[Path, Path]:
-    """Output and records of a file done whole, and of the same in pieces."""
-    outputs = folder / f"whole{source.suffix}", folder / f"pieces{source.suffix}"
+    """Output and records of a file done whole, and of the same in segments."""
+    outputs = folder / f"whole{source.suffix}", folder / f"segments{source.suffix}"
     detector = load(config.detector.model, config.detector.options())
 
-    def in_pieces(job: Job, records: Recorder) -> None:
-        cut = find_pieces(job, length_s)
+    def in_segments(job: Job, records: Recorder) -> None:
+        cut = find_segments(job, length_s)
         assert len(cut) > 2
-        crew = Here()
-        run_pieces(job, config, cut, crew, two_pass, records)
-        assert crew.done == ["detect_piece"] * len(cut) + ["encode_piece"] * len(cut)
+        executor = Here()
+        run_segments(job, config, cut, executor, two_pass, records)
+        assert executor.done == ["detect_segment"] * len(cut) + ["encode_segment"] * len(cut)
 
     def whole(job: Job, records: Recorder) -> None:
         (run_twice if two_pass else run)(job, config, detector, records, False)
 
-    for do, output in zip((whole, in_pieces), outputs, strict=True):
+    for do, output in zip((whole, in_segments), outputs, strict=True):
         notes = RecordSink(output.with_suffix(".jsonl"), False)
         do(Job(str(source), output), notes)
         notes.commit()
@@ -123,7 +131,7 @@ def test_covers_ids_and_sound_are_those_of_the_whole(options: dict[str, str], tm
     assert sides(cut) == sides(whole) == sides(source)
 
 
-def test_two_passes_in_pieces_too(tmp_path: Path) -> None:
+def test_two_passes_in_segments_too(tmp_path: Path) -> None:
     source = film(tmp_path / "in.mkv", 4)
     whole, cut = both(source, tmp_path, settings(encode__crf=0), 1, two_pass=True)
     assert rows(cut.with_suffix(".jsonl")) == rows(whole.with_suffix(".jsonl"))
@@ -131,7 +139,7 @@ def test_two_passes_in_pieces_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_three_minutes_in_pieces_are_those_of_the_whole(tmp_path: Path) -> None:
+def test_three_minutes_in_segments_are_those_of_the_whole(tmp_path: Path) -> None:
     source = film(tmp_path / "in.mp4", 180, gop=25, size=(160, 90), rate=5)
     whole, cut = both(source, tmp_path, settings(encode__crf=0, detector__size=(160, 96)), 30)
     records = rows(whole.with_suffix(".jsonl"))
@@ -149,9 +157,9 @@ def test_times_and_lengths_stay_with_a_lossy_encoder_that_reorders(name: str, tm
     render(source, rate=25, time_base=Fraction(1, 1000), times=times, options={"g": "10", "preset": "veryfast"})
     config = settings(encode__preset="veryfast", encode__crf=30, detector__size=(160, 96))
     job = Job(str(source), tmp_path / f"out-{name}")
-    cut = find_pieces(job, 1)
+    cut = find_segments(job, 1)
     assert len(cut) > 3
-    run_pieces(job, config, cut, Here())
+    run_segments(job, config, cut, Here())
     assert job.output is not None
     assert [pts for pts, _ in pictures(job.output)] == [pts for pts, _ in pictures(source)]
     with av.open(str(job.output)) as container:
@@ -159,48 +167,48 @@ def test_times_and_lengths_stay_with_a_lossy_encoder_that_reorders(name: str, tm
     assert dts == sorted(set(dts))
 
 
-def test_pieces_begin_at_keyframes_and_hold_every_picture_once(tmp_path: Path) -> None:
+def test_segments_begin_at_keyframes_and_hold_every_picture_once(tmp_path: Path) -> None:
     source = film(tmp_path / "in.mp4", 4, **{"x264-params": "open-gop=1:bframes=3:b-adapt=0"})
-    cut = find_pieces(Job(str(source), tmp_path / "out.mp4"), 1)
+    cut = find_segments(Job(str(source), tmp_path / "out.mp4"), 1)
     with av.open(str(source)) as container:
         keys = {p.pts for p in container.demux(video=0) if p.is_keyframe}
-    assert {piece.start for piece in cut} <= keys
-    found = [(f.pts, f.picture.to_ndarray().tobytes()) for piece in cut for f in frames(str(source), piece, 1)]
+    assert {segment.start for segment in cut} <= keys
+    found = [(f.pts, f.picture.to_ndarray().tobytes()) for segment in cut for f in frames(str(source), segment, 1)]
     assert found == pictures(source)
-    assert find_pieces(Job(str(source), tmp_path / "out.mp4"), 3.5) == []
+    assert find_segments(Job(str(source), tmp_path / "out.mp4"), 3.5) == []
 
 
 def test_what_cannot_be_cut_is_not(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
-    assert find_pieces(Job(str(film(tmp_path / "in.ts", 2)), out), 0.5) == []
-    assert find_pieces(Job(str(film(tmp_path / "in.mp4", 2)), tmp_path / "out.avi"), 0.5) == []
+    assert find_segments(Job(str(film(tmp_path / "in.ts", 2)), out), 0.5) == []
+    assert find_segments(Job(str(film(tmp_path / "in.mp4", 2)), tmp_path / "out.avi"), 0.5) == []
     (tmp_path / "text.mp4").write_text("hello")
-    assert find_pieces(Job(str(tmp_path / "text.mp4"), out), 0.5) == []
+    assert find_segments(Job(str(tmp_path / "text.mp4"), out), 0.5) == []
     one = film(tmp_path / "one.mp4", 2, gop=1000, **{"x264-params": "scenecut=0"})
-    assert find_pieces(Job(str(one), out), 0.5) == []
+    assert find_segments(Job(str(one), out), 0.5) == []
 
 
-def test_a_piece_that_differs_from_the_whole_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_that_differs_from_the_whole_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = film(tmp_path / "in.mp4", 3)
     job = Job(str(source), tmp_path / "out.mp4")
-    cut = find_pieces(job, 1)
+    cut = find_segments(job, 1)
     config = settings(detector__every=1)
 
-    def other_picture(name: str, piece: Piece, config: Config) -> dict[int, pieces.Seen]:
-        seen = detect_piece(name, piece, config)
+    def other_picture(name: str, segment: Segment, config: Config) -> dict[int, segments.FrameDetections]:
+        seen = detect_segment(name, segment, config)
         return {pts: replace(row, sum=row.sum ^ 1) for pts, row in seen.items()}
 
-    def picture_gone(name: str, piece: Piece, config: Config) -> dict[int, pieces.Seen]:
-        return dict(list(detect_piece(name, piece, config).items())[:-1])
+    def picture_gone(name: str, segment: Segment, config: Config) -> dict[int, segments.FrameDetections]:
+        return dict(list(detect_segment(name, segment, config).items())[:-1])
 
-    def boxes_gone(job: Job, piece: Piece, boxes: dict[int, Any], config: Config) -> Any:
-        return encode_piece(job, piece, dict(list(boxes.items())[:-1]), config)
+    def boxes_gone(job: Job, segment: Segment, boxes: dict[int, Any], config: Config) -> Any:
+        return encode_segment(job, segment, dict(list(boxes.items())[:-1]), config)
 
     for name, fault in (
-        ("detect_piece", other_picture), ("detect_piece", picture_gone), ("encode_piece", boxes_gone),
+        ("detect_segment", other_picture), ("detect_segment", picture_gone), ("encode_segment", boxes_gone),
     ):  # fmt: skip
         with monkeypatch.context() as patch:
-            patch.setattr(pieces, name, fault)
-            with pytest.raises(Uncut):
-                run_pieces(job, config, cut, Here())
+            patch.setattr(segments, name, fault)
+            with pytest.raises(NotSegmentable):
+                run_segments(job, config, cut, Here())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from facestream.pipeline.batch.journal import Journal
 from facestream.pipeline.batch.manifest import Entry, sha256
-from facestream.pipeline.batch.rows import Rows
+from facestream.pipeline.batch.record_store import RecordStore
 from facestream.pipeline.cli.app import main
 from facestream.pipeline.errors import BadConfig, BadInput
 
@@ -27,21 +27,21 @@ def entry(name: str, key: str = "k", held: str = "h") -> Entry:
     return Entry(input=f"/in/{name}", output=f"/out/{name}", state="done", key=key, input_sha256=held)
 
 
-def done(rows: Rows, name: str, text: str) -> Entry:
+def done(rows: RecordStore, name: str, text: str) -> Entry:
     made = entry(name)
     rows.draft(made.output).write_text(text)
-    rows.keep(name, made)
+    rows.commit(name, made)
     return made
 
 
 def test_what_a_stopped_run_kept_is_there_for_the_next(tmp_path: Path) -> None:
     one = Journal(tmp_path / "out")
-    first = Rows(tmp_path / "r.csv", one, False, False)
+    first = RecordStore(tmp_path / "r.csv", one, False, False)
     a = done(first, "a", "a,0\na,1\n")
     first.draft("/out/b").write_text("b,0\nb,")  # killed while it wrote
     one.close()
     two = Journal(tmp_path / "out")
-    second = Rows(tmp_path / "r.csv", two, False, True)
+    second = RecordStore(tmp_path / "r.csv", two, False, True)
     assert second.of("a", a).exists()
     assert not second.of("b", entry("b")).exists()
     b = done(second, "b", "b,0\n")
@@ -53,11 +53,11 @@ def test_what_a_stopped_run_kept_is_there_for_the_next(tmp_path: Path) -> None:
 
 def test_rows_of_other_work_are_not_taken_for_these(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "out")
-    rows = Rows(tmp_path / "r.jsonl", journal, False, False)
+    rows = RecordStore(tmp_path / "r.jsonl", journal, False, False)
     made = done(rows, "a", "{}\n")
     others = [("./a", made), ("a", entry("a", key="other settings")), ("a", entry("a", held="other content"))]
     assert [rows.of(source, other).exists() for source, other in others] == [False] * 3
-    assert not Rows(tmp_path / "r.csv", journal, False, True).of("a", made).exists()
+    assert not RecordStore(tmp_path / "r.csv", journal, False, True).of("a", made).exists()
     done(rows, "a", "[]\n")
     assert len(list(journal.folder.iterdir())) == 1  # an older version goes
     journal.close()
@@ -66,21 +66,21 @@ def test_rows_of_other_work_are_not_taken_for_these(tmp_path: Path) -> None:
 def test_records_are_taken_from_the_file_while_it_is_as_it_was_written(tmp_path: Path) -> None:
     target = tmp_path / "r.jsonl"
     one = Journal(tmp_path / "out")
-    rows = Rows(target, one, False, False)
+    rows = RecordStore(target, one, False, False)
     entries = [(name, done(rows, name, f'{{"{name}": "ä"}}\n')) for name in ("a", "b")]
     rows.gather(entries)
     one.close()
     first = target.read_bytes()
     two = Journal(tmp_path / "out")
     with pytest.raises(BadInput, match="exists already"):
-        Rows(target, two, False, False)
-    rows = Rows(target, two, False, True)
+        RecordStore(target, two, False, False)
+    rows = RecordStore(target, two, False, True)
     rows.gather([*entries, ("c", done(rows, "c", "{}\n"))])
     assert target.read_bytes() == first + b"{}\n"
     target.write_bytes(first)  # somebody deleted a line
     with pytest.raises(BadInput, match="exists already"):
-        Rows(target, two, False, True)
-    again = Rows(target, two, True, True)
+        RecordStore(target, two, False, True)
+    again = RecordStore(target, two, True, True)
     assert not again.of(*entries[0]).exists()
     two.close()
 
@@ -88,7 +88,7 @@ def test_records_are_taken_from_the_file_while_it_is_as_it_was_written(tmp_path:
 def test_a_wrong_ending_is_said_before_anything_is_done(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "out")
     with pytest.raises(BadConfig, match="records end in"):
-        Rows(tmp_path / "r.xml", journal, False, False)
+        RecordStore(tmp_path / "r.xml", journal, False, False)
     journal.close()
 
 

@@ -1,12 +1,12 @@
 """A long video cut at keyframes, so that many processes work on it at once, and put together again.
 
-    detect each piece -> one pass over the whole: scenes, tracks, look-ahead -> cover and encode each piece -> join
+    detect each segment -> one pass over the whole: scenes, tracks, look-ahead -> cover and encode each segment -> join
 
 What would change at a cut has none: scenes, tracks, ids and covers come from the one pass in the middle, which decodes
-everything and takes the faces from the pieces. Only the encoder begins anew with each piece.
+everything and takes the faces from the segments. Only the encoder begins anew with each segment.
 
-Nothing is taken on trust: that a piece decodes to the same pictures as the whole is checked picture by picture, by a
-sum over its brightness. Where anything differs, `Uncut` says so and the file is to be done whole.
+Nothing is taken on trust: that a segment decodes to the same pictures as the whole is checked picture by picture, by a
+sum over its brightness. Where anything differs, `NotSegmentable` says so and the file is to be done whole.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ import av
 import av.stream
 from facestream.engines.detector import Detector, load
 from facestream.engines.types import Detections
-from facestream.pipeline.batch.join import Encoded, Unlike, encode, join
+from facestream.pipeline.batch.join import Encoded, SegmentMismatch, encode, join
 from facestream.pipeline.config import Config, DetectorConfig
 from facestream.pipeline.detect import Eye
 from facestream.pipeline.line import LUMA
 from facestream.pipeline.run import Job, Recorder, Report, run_stages
-from facestream.pipeline.twopass import Blind, far
+from facestream.pipeline.twopass import PixelFreePipeline, first_pass
 from facestream.pipeline.types import Box, Frame, TrackedFrame
 from facestream.pipeline.video.decode import Decoder
 from facestream.pipeline.video.planes import luma_view
@@ -36,16 +36,16 @@ from facestream.pipeline.video.sink import check_output
 from facestream.pipeline.video.streams import best_video
 from facestream.pipeline.video.uri import Kind, parse
 
-# Containers with an index to seek by and times to rely on, and suffixes of those that pieces are put together in.
+# Containers with an index to seek by and times to rely on, and suffixes of those that segments are put together in.
 _FROM, _INTO = ("mov", "matroska"), (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 
 
-class Uncut(Exception):
-    """This file cannot be worked on in pieces."""
+class NotSegmentable(Exception):
+    """This file cannot be worked on in segments."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Segment:
     """Pictures with a pts from start up to before end (None: to the last one), in units of the stream.
 
     seek: the pts of an earlier keyframe to begin decoding at, None for the file's beginning.
@@ -57,7 +57,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FrameDetections:
     """What was found in a picture by a fine and by a coarse look, and a sum over its brightness.
 
     coarse: None where all looks are fine ones.
@@ -68,14 +68,14 @@ class Seen:
     coarse: Detections | None
 
 
-class Crew(Protocol):
+class Executor(Protocol):
     """Who does the work: takes a call and gives back one that waits for its result."""
 
     def submit(self, do: Callable[..., Any], *arguments: Any) -> Callable[[], Any]: ...
 
 
-def find_pieces(job: Job, length_s: float) -> list[Piece]:
-    """Pieces of at least so many seconds, the last one of at least half of them; empty for a file that is better done
+def find_segments(job: Job, length_s: float) -> list[Segment]:
+    """Segments of at least so many seconds, the last one of at least half of them; empty for a file that is better done
     whole: too short, without keyframes, or with times that cannot be relied on."""
     uri = parse(job.source)
     if uri.kind is not Kind.FILE or job.output is None or job.output.suffix.lower() not in _INTO:
@@ -101,22 +101,22 @@ def find_pieces(job: Job, length_s: float) -> list[Piece]:
     if len(cuts) < 2:
         return []
     seeks = [None, *(max(key for key in keys if key < cut) for cut in cuts[1:])]
-    return [Piece(a, b, seek) for a, b, seek in zip(cuts, [*cuts[1:], None], seeks, strict=True)]
+    return [Segment(a, b, seek) for a, b, seek in zip(cuts, [*cuts[1:], None], seeks, strict=True)]
 
 
-def frames(source: str, piece: Piece, threads: int) -> Iterator[Frame]:
-    """A piece's frames, counted from its first. Decoding begins a keyframe early: pictures behind a keyframe may need
+def frames(source: str, segment: Segment, threads: int) -> Iterator[Frame]:
+    """A segment's frames, counted from its first. Decoding begins a keyframe early: pictures behind a keyframe may need
     some from before it."""
     uri = parse(source)
     with av.open(os.path.abspath(uri.text)) as container:
         video = best_video(container, uri)
-        if piece.seek is not None:
-            container.seek(piece.seek, stream=video)
+        if segment.seek is not None:
+            container.seek(segment.seek, stream=video)
         decoder = Decoder(video, threads, False, None)
         for frame in _decoded(container.demux(video), decoder):
-            if frame.pts is None or (piece.end is not None and frame.pts >= piece.end):
+            if frame.pts is None or (segment.end is not None and frame.pts >= segment.end):
                 return
-            if piece.seek is None or frame.pts >= piece.start:
+            if segment.seek is None or frame.pts >= segment.start:
                 yield frame
 
 
@@ -127,106 +127,113 @@ def _decoded(packets: Iterator[Any], decoder: Decoder) -> Iterator[Frame]:
     yield from decoder.flush()
 
 
-def detect_piece(source: str, piece: Piece, config: Config) -> dict[int, Seen]:
-    """What is in each picture of a piece, by pts. All are looked at, in both ways: which ones count is told by the
+def detect_segment(source: str, segment: Segment, config: Config) -> dict[int, FrameDetections]:
+    """What is in each picture of a segment, by pts. All are looked at, in both ways: which ones count is told by the
     whole."""
     eye = Eye(_detector(config.detector), config.detector, config.tracker.lookahead)
-    rows: dict[int, Seen] = {}
-    for frame in frames(source, piece, config.run.decode_threads):
+    rows: dict[int, FrameDetections] = {}
+    for frame in frames(source, segment, config.run.decode_threads):
         assert frame.pts is not None
         fine = eye.see(frame, True)
-        rows[frame.pts] = Seen(_sum(frame), fine, eye.see(frame, False) if eye.fine_every > 1 else None)
+        rows[frame.pts] = FrameDetections(_sum(frame), fine, eye.see(frame, False) if eye.fine_every > 1 else None)
     return rows
 
 
-def encode_piece(job: Job, piece: Piece, boxes: dict[int, tuple[Box, ...]], config: Config) -> Encoded:
-    """A piece's pictures, covered and encoded. Raises Uncut where they are not those of which the boxes are known."""
+def encode_segment(job: Job, segment: Segment, boxes: dict[int, tuple[Box, ...]], config: Config) -> Encoded:
+    """A segment's pictures, covered and encoded. Raises NotSegmentable where they are not those of the boxes."""
     left = dict(boxes)
 
     def tracked() -> Iterator[TrackedFrame]:
-        for frame in frames(job.source, piece, config.run.decode_threads):
+        for frame in frames(job.source, segment, config.run.decode_threads):
             if frame.pts not in left:
-                raise Uncut(f"the picture at {frame.pts} is not in the whole")
+                raise NotSegmentable(f"the picture at {frame.pts} is not in the whole")
             yield TrackedFrame(frame, left.pop(frame.pts))
 
     made = encode(job, tracked(), config)
     if left:
-        raise Uncut(f"{len(left)} pictures of a piece are missing")
+        raise NotSegmentable(f"{len(left)} pictures of a segment are missing")
     return made
 
 
-def run_pieces(
-    job: Job, config: Config, pieces: list[Piece], crew: Crew, two_pass: bool = False, records: Recorder | None = None
+def run_segments(
+    job: Job,
+    config: Config,
+    segments: list[Segment],
+    executor: Executor,
+    two_pass: bool = False,
+    records: Recorder | None = None,
 ) -> Report:
-    """Do one job in pieces; see `run_stages` for what may be raised, and `Uncut`: then nothing of the output is left,
-    but records may have been written."""
+    """Do one job in segments; see `run_stages` for what may be raised, and `NotSegmentable`: then nothing of the output
+    is left, but records may have been written."""
     assert job.output is not None
     check_output(job.output, config.encode.options(job.overwrite), [job.source])
-    whole = far(config) if two_pass else config
-    looks = [crew.submit(detect_piece, job.source, piece, whole) for piece in pieces]
-    eye = Recalled((look() for look in looks), whole)
-    line = Blind(eye.detector, whole, config.tracker.coast_s if two_pass else None)
+    whole = first_pass(config) if two_pass else config
+    looks = [executor.submit(detect_segment, job.source, segment, whole) for segment in segments]
+    eye = PrecomputedDetections((look() for look in looks), whole)
+    line = PixelFreePipeline(eye.detector, whole, config.tracker.coast_s if two_pass else None)
     line.eye = eye
-    cutter = Cutter(pieces, lambda piece, boxes: crew.submit(encode_piece, job, piece, boxes, config), records)
-    report = run_stages(Job(job.source, None), config, line, cutter, progress=False)
+    dispatcher = SegmentDispatcher(
+        segments, lambda segment, boxes: executor.submit(encode_segment, job, segment, boxes, config), records
+    )
+    report = run_stages(Job(job.source, None), config, line, dispatcher, progress=False)
     if report.lost:
-        raise Uncut(str(report.lost))
+        raise NotSegmentable(str(report.lost))
     try:
-        report.warnings = tuple(join(job, config, (made() for made in cutter.finish())))
-    except Unlike as e:
-        raise Uncut(str(e)) from None
+        report.warnings = tuple(join(job, config, (made() for made in dispatcher.finish())))
+    except SegmentMismatch as e:
+        raise NotSegmentable(str(e)) from None
     return report
 
 
-class Recalled(Eye):
-    """Knows what is in a whole picture from those who looked at the pieces. rows: theirs, in order.
+class PrecomputedDetections(Eye):
+    """Knows what is in a whole picture from those who looked at the segments. rows: theirs, in order.
 
     Where known faces are is told by the pass over the whole only, so it looks there itself.
     """
 
-    def __init__(self, rows: Iterator[dict[int, Seen]], config: Config) -> None:
+    def __init__(self, rows: Iterator[dict[int, FrameDetections]], config: Config) -> None:
         super().__init__(_detector(config.detector), config.detector, config.tracker.lookahead)
-        self._rows, self._seen = rows, dict[int, Seen]()
+        self._rows, self._known = rows, dict[int, FrameDetections]()
 
     def see(self, frame: Frame, fine: bool) -> Detections:
         assert frame.pts is not None
-        while (seen := self._seen.get(frame.pts)) is None:
+        while (seen := self._known.get(frame.pts)) is None:
             more = next(self._rows, None)
             if more is None:
-                raise Uncut(f"no piece holds the picture at {frame.pts}")
-            self._seen = more
+                raise NotSegmentable(f"no segment holds the picture at {frame.pts}")
+            self._known = more
         if seen.sum != _sum(frame):
-            raise Uncut(f"the picture at {frame.pts} is another one in its piece")
+            raise NotSegmentable(f"the picture at {frame.pts} is another one in its segment")
         return seen.fine if fine or seen.coarse is None else seen.coarse
 
 
 @dataclass(slots=True)
-class Cutter:
-    """Takes the frames as they leave the whole pass, and hands out each piece's boxes when all are there."""
+class SegmentDispatcher:
+    """Takes the frames as they leave the whole pass, and hands out each segment's boxes when all are there."""
 
-    pieces: list[Piece]
-    hand_out: Callable[[Piece, dict[int, tuple[Box, ...]]], Callable[[], Any]]
+    segments: list[Segment]
+    dispatch: Callable[[Segment, dict[int, tuple[Box, ...]]], Callable[[], Any]]
     records: Recorder | None
-    handed: list[Callable[[], Any]] = field(default_factory=list)
+    dispatched: list[Callable[[], Any]] = field(default_factory=list)
     boxes: dict[int, tuple[Box, ...]] = field(default_factory=dict)
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
         pts = tracked.frame.pts
         if pts is None:
-            raise Uncut("a picture has no time")
-        while (end := self.pieces[len(self.handed)].end) is not None and pts >= end:
-            self._hand_out()
+            raise NotSegmentable("a picture has no time")
+        while (end := self.segments[len(self.dispatched)].end) is not None and pts >= end:
+            self._dispatch()
         self.boxes[pts] = tracked.boxes
         if self.records is not None:
             self.records.write(tracked, source)
 
     def finish(self) -> list[Callable[[], Any]]:
-        while len(self.handed) < len(self.pieces):
-            self._hand_out()
-        return self.handed
+        while len(self.dispatched) < len(self.segments):
+            self._dispatch()
+        return self.dispatched
 
-    def _hand_out(self) -> None:
-        self.handed.append(self.hand_out(self.pieces[len(self.handed)], self.boxes))
+    def _dispatch(self) -> None:
+        self.dispatched.append(self.dispatch(self.segments[len(self.dispatched)], self.boxes))
         self.boxes = {}
 
 
@@ -240,5 +247,5 @@ def _detector(config: DetectorConfig) -> Detector:
 
 @lru_cache(maxsize=1)
 def _loaded(config: DetectorConfig) -> Detector:
-    """Once a process: the pieces of all files have the same."""
+    """Once a process: the segments of all files have the same."""
     return load(config.model, config.options())

@@ -43,7 +43,7 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
-class Light:
+class HdrMetadata:
     """SMPTE ST 2086 and CTA-861.3: the display that the film was graded on and how bright its pictures get.
 
     primaries: x, y of red, green, blue and white (CIE 1931). luminance: least and greatest, cd/m2.
@@ -73,7 +73,7 @@ class Light:
         return out
 
 
-def light_of(picture: av.VideoFrame) -> Light | None:
+def hdr_metadata_of(picture: av.VideoFrame) -> HdrMetadata | None:
     """What a decoded picture says of its light, None where it says nothing."""
     mastering: Any = picture.side_data.get(SideDataType.MASTERING_DISPLAY_METADATA)  # type: ignore[call-overload]
     level: Any = picture.side_data.get(SideDataType.CONTENT_LIGHT_LEVEL)  # type: ignore[call-overload]
@@ -81,7 +81,7 @@ def light_of(picture: av.VideoFrame) -> Light | None:
         return None
     primaries, luminance = (None, None) if mastering is None else _mastering(bytes(mastering))
     content = None if level is None else struct.unpack("=2I", bytes(level)[:8])
-    return Light(primaries, luminance, content)
+    return HdrMetadata(primaries, luminance, content)
 
 
 def _mastering(data: bytes) -> tuple[tuple[float, ...] | None, tuple[float, float] | None]:
@@ -91,7 +91,7 @@ def _mastering(data: bytes) -> tuple[tuple[float, ...] | None, tuple[float, floa
     return tuple(values[:8]) if has_primaries else None, (values[8], values[9]) if has_luminance else None
 
 
-def lost_light(picture: av.VideoFrame) -> list[str]:
+def lost_hdr_metadata(picture: av.VideoFrame) -> list[str]:
     """What changes from frame to frame and cannot be written again, in words."""
     held: Any = list(picture.side_data)
     return [f"the {_CHANGING[data.type.name]}" for data in held if data.type.name in _CHANGING]
@@ -129,7 +129,7 @@ def attachment_of(stream: av.stream.Stream) -> Attachment | None:
     return Attachment(str(stream.metadata.get("filename", "font")), mimetype, bytes(file.data))
 
 
-def words_of(metadata: Iterable[tuple[str, str]]) -> dict[str, str]:
+def text_metadata(metadata: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Metadata that can be written again: all but what each muxer writes by itself."""
     return {
         key: text for key, text in metadata if key.lower() not in _CONTAINERS_OWN and not key.startswith("DURATION")

@@ -1,4 +1,4 @@
-"""The records of a batch. Each file's wait beside the diary until all are done, so that a kill loses none; then they
+"""The records of a batch. Each file's wait beside the journal until all are done, so that a kill loses none; then they
 become one file. Where that file is still what was written, a later `--resume` takes the finished files' from it."""
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from facestream.pipeline.batch.journal import Journal, Told
+from facestream.pipeline.batch.journal import Journal, WrittenRecords
 from facestream.pipeline.batch.manifest import Entry, sha256
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.records import ending_of, head
 from facestream.pipeline.video.output import Temporary, check, sweep
 
 
-class Rows:
+class RecordStore:
     """target: the one file. Raises BadConfig for its ending, BadInput where it cannot be written, or is not ours."""
 
     def __init__(self, target: Path, journal: Journal, overwrite: bool, resume: bool) -> None:
         self.ending = ending_of(target)
         self._target, self._journal = target, journal
-        before = journal.told.get(str(target.absolute())) if resume else None
+        before = journal.written_records.get(str(target.absolute())) if resume else None
         ours = before is not None and before.sha256 == sha256(target)
         check(target, overwrite or ours)
         sweep(target)
@@ -44,7 +44,7 @@ class Rows:
         what = json.dumps([source, entry.input_sha256, entry.key, self.ending])
         return self._journal.folder / f"{_short(entry.output)}-{_short(what)}"
 
-    def keep(self, source: str, entry: Entry) -> None:
+    def commit(self, source: str, entry: Entry) -> None:
         """A file is done, and its draft is whole."""
         try:
             for old in self._journal.folder.glob(f"{_short(entry.output)}-*"):
@@ -60,15 +60,15 @@ class Rows:
             temporary = Temporary(self._target)
             try:
                 places = self._put_together(temporary.path, parts)
-                told = Told(sha256=sha256(temporary.path), places=places)
-                temporary.keep()
+                written = WrittenRecords(sha256=sha256(temporary.path), places=places)
+                temporary.commit()
             except OSError as e:
-                temporary.drop()
+                temporary.discard()
                 raise SinkLost(f"cannot write the records ({e.strerror})", str(self._target)) from None
             except BaseException:
-                temporary.drop()
+                temporary.discard()
                 raise
-            self._journal.tell(self._target, told)
+            self._journal.note_records(self._target, written)
         shutil.rmtree(self._journal.folder, ignore_errors=True)
 
     def _put_together(self, path: Path, parts: list[Path]) -> dict[str, tuple[int, int]]:
@@ -82,9 +82,9 @@ class Rows:
                 places[part.name] = (start, file.tell())
         return places
 
-    def _take_apart(self, told: Told) -> None:
+    def _take_apart(self, written: WrittenRecords) -> None:
         with self._target.open("rb") as file:
-            for name, (start, end) in told.places.items():
+            for name, (start, end) in written.places.items():
                 file.seek(start)
                 draft = self._journal.folder / f"{name}.part"
                 draft.write_bytes(file.read(end - start))

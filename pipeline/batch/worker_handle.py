@@ -12,7 +12,7 @@ from facestream.pipeline.batch.worker import Setup, Task, work
 _STOP_S = 10.0  # for which a worker may clean up after itself
 
 
-class Hand:
+class WorkerHandle:
     """A worker process, and what it is at."""
 
     def __init__(self, setup: Setup) -> None:
