@@ -97,7 +97,7 @@ class BoxState(StrEnum):
     BACKFILLED = "backfilled"  # it was seen later and is inferred here
 
 
-class Sight(StrEnum):
+class AssociationStage(StrEnum):
     """What the tracker makes of a detection."""
 
     HIGH = "high"  # a high score, of a face that is known
@@ -125,7 +125,7 @@ class Box:
     xyxy: XYXY
     score: float
     state: BoxState
-    sight: Sight | None = None
+    sight: AssociationStage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ from facestream.pipeline.batch.segments import NotSegmentable, find_segments, ru
 from facestream.pipeline.batch.worker import Outcome, RecordWriter, Setup, Task, do_task
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.log import say
 from facestream.pipeline.run import Job, Report, run
-from facestream.pipeline.twopass import run_twice
 from facestream.pipeline.video.output import sweep
 
 RETRIES = 3  # times that a task is begun anew after its process or machine was lost

@@ -11,9 +11,9 @@ from fractions import Fraction
 import av
 import av.container
 from facestream.pipeline.config import Config
-from facestream.pipeline.cover import Anonymizer
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.run import Job
+from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.types import Frame, StreamInfo, TrackedFrame
 from facestream.pipeline.video.decode import Packet
 from facestream.pipeline.video.encode import add_video, container_for, container_options, encoder_for, for_encoder

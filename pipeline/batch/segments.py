@@ -25,10 +25,10 @@ from facestream.engines.detector import Detector, load
 from facestream.engines.types import Detections
 from facestream.pipeline.batch.join import Encoded, SegmentMismatch, encode, join
 from facestream.pipeline.config import Config, DetectorConfig
-from facestream.pipeline.detect import Eye
-from facestream.pipeline.line import LUMA
+from facestream.pipeline.jobs.two_pass import PixelFreePipeline, first_pass
 from facestream.pipeline.run import Job, Recorder, Report, run_stages
-from facestream.pipeline.twopass import PixelFreePipeline, first_pass
+from facestream.pipeline.stages.chain import LUMA
+from facestream.pipeline.stages.detect import DetectionStage
 from facestream.pipeline.types import Box, Frame, TrackedFrame
 from facestream.pipeline.video.decode import Decoder
 from facestream.pipeline.video.planes import luma_view
@@ -130,7 +130,7 @@ def _decoded(packets: Iterator[Any], decoder: Decoder) -> Iterator[Frame]:
 def detect_segment(source: str, segment: Segment, config: Config) -> dict[int, FrameDetections]:
     """What is in each picture of a segment, by pts. All are looked at, in both ways: which ones count is told by the
     whole."""
-    eye = Eye(_detector(config.detector), config.detector, config.tracker.lookahead)
+    eye = DetectionStage(_detector(config.detector), config.detector, config.tracker.lookahead)
     rows: dict[int, FrameDetections] = {}
     for frame in frames(source, segment, config.run.decode_threads):
         assert frame.pts is not None
@@ -185,7 +185,7 @@ def run_segments(
     return report
 
 
-class PrecomputedDetections(Eye):
+class PrecomputedDetections(DetectionStage):
     """Knows what is in a whole picture from those who looked at the segments. rows: theirs, in order.
 
     Where known faces are is told by the pass over the whole only, so it looks there itself.

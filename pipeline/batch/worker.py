@@ -20,9 +20,9 @@ from facestream.engines.detector import load
 from facestream.pipeline.batch.manifest import Entry, sha256
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import SinkLost, UserError
+from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.records import lines, record
 from facestream.pipeline.run import Job, Report, run
-from facestream.pipeline.twopass import run_twice
 from facestream.pipeline.types import TrackedFrame
 from facestream.pipeline.video.uri import redact
 

@@ -21,9 +21,9 @@ from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config
 from facestream.pipeline.connection import State
 from facestream.pipeline.live.audio import AudioPacket, AudioSink
+from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed
 from facestream.pipeline.live.camera import Camera
-from facestream.pipeline.live.desk import Asked, Desk, LookFailed
-from facestream.pipeline.live.guard import Guard, GuardCounts
+from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
 from facestream.pipeline.live.sinks import SinkWorker, StreamSink
 from facestream.pipeline.live.state import CameraOptions, Status
 from facestream.pipeline.live.tuning import Tuner
@@ -49,7 +49,7 @@ class Counts:
     """
 
     camera: Status
-    line: GuardCounts
+    line: FailClosedCounts
     dropped: int
     emitted: int
     sink_dropped: int
@@ -66,7 +66,7 @@ class CameraPipeline:
         uri: Uri,
         options: CameraOptions,
         config: Config,
-        desk: Desk,
+        desk: BatchingDetector,
         tuner: Tuner,
         on_event: EventHandler,
     ) -> None:
@@ -74,8 +74,8 @@ class CameraPipeline:
         self.workers: list[SinkWorker] = []
         self._ring: Ring[Frame | Gap] = Ring(config.live.ring, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._on_status)
-        self._asked = Asked(desk, config.live.deadline_s)
-        self.guard = Guard(self._asked, config, config.live.max_detect_interval)
+        self._asked = DetectorClient(desk, config.live.deadline_s)
+        self.guard = FailClosedPipeline(self._asked, config, config.live.max_detect_interval)
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
         self._trouble = ""
         self._emitted = 0
@@ -175,7 +175,7 @@ class CameraPipeline:
             try:
                 covered = self.tuner.coverer.cover(tracked)
             except Exception as error:
-                self.guard.counts.held += 1
+                self.guard.counts.withheld += 1
                 self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._emitted += 1
@@ -206,7 +206,7 @@ class Live:
     ) -> None:
         """drawn: boxes are drawn on what all outputs get; bare: on faces that are not covered."""
         self.config, self._on_event = config, on_event
-        self.desk = Desk(detector, config.live.batch or detector.batch, config.live.batch_wait_ms / 1000)
+        self.desk = BatchingDetector(detector, config.live.batch or detector.batch, config.live.batch_wait_ms / 1000)
         self.pipelines: list[CameraPipeline] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
@@ -242,8 +242,8 @@ class Live:
         """On the detector's own thread: one that hangs must not keep this one, which hears that the run is to end."""
         width, height = self.config.detector.size
         try:
-            self.desk.ask(ImageView(np.zeros((height, width, 3), np.uint8), width, height), WARM_UP_S)
-        except LookFailed as error:
+            self.desk.submit(ImageView(np.zeros((height, width, 3), np.uint8), width, height), WARM_UP_S)
+        except InferenceFailed as error:
             self._on_event("detector", f"the first look failed: {redact(error)}")
 
     def wait(self, seconds: float) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-from facestream.pipeline.cover import fitted
 from facestream.pipeline.errors import SinkLost
 from facestream.pipeline.live.audio import AudioPacket, AudioSink, codec_of
 from facestream.pipeline.live.clock import TICK
@@ -24,6 +23,7 @@ from facestream.pipeline.rtsp.audio import AudioPacketizer, format_of
 from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 from facestream.pipeline.rtsp.server import Mount, RtspServer
+from facestream.pipeline.stages.anonymise import fitted
 from facestream.pipeline.types import CoveredFrame, StreamInfo
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.sink import FileSink, open_sink

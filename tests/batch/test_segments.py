@@ -25,9 +25,9 @@ from facestream.pipeline.batch.segments import (
     run_segments,
 )
 from facestream.pipeline.config import Config, read
+from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.records import RecordSink
 from facestream.pipeline.run import Job, Recorder, run
-from facestream.pipeline.twopass import run_twice
 
 from tests.conftest import render
 from tests.pack import DEMO
