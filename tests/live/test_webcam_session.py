@@ -115,11 +115,11 @@ def test_pictures_come_back_covered_with_their_stamps(served: Any) -> None:
         await guest.until(lambda: guest.words.get("left", 0) > 5)
         assert guest.words["faces"] == 1
         assert all(spread(data) < 60 for data in guest.pictures.values())
-        assert run.live.webcam_sessions.here == 1
+        assert run.live.webcam_sessions.active == 1
 
     assert spread(PICTURE) > 150
     visit(port, act)
-    until(lambda: run.live.webcam_sessions.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
 
 
 @pytest.mark.parametrize("mood", ["raise", "hang"])
@@ -189,7 +189,7 @@ def test_rubbish_is_answered_by_words_and_after_much_of_it_by_the_door(served: A
         assert guest.socket.close_code == 1008
 
     visit(port, act)
-    until(lambda: run.live.webcam_sessions.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
 
 
 def test_a_message_too_large_ends_the_visit(served: Any) -> None:
@@ -202,7 +202,7 @@ def test_a_message_too_large_ends_the_visit(served: Any) -> None:
         assert guest.socket.close_code == 1009
 
     visit(port, act)
-    until(lambda: run.live.webcam_sessions.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
 
 
 def test_damaged_pictures_break_nothing() -> None:
@@ -236,7 +236,7 @@ def test_sessions_are_limited_and_a_place_becomes_free(served: Any) -> None:
         await guest.until(lambda: len(guest.pictures) > 2)
 
     visit(port, first)
-    until(lambda: run.live.webcam_sessions.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
     visit(port, third)
 
 
@@ -272,7 +272,7 @@ def test_a_session_who_breaks_off_in_mid_frame_leaves_nothing_behind(served: Any
         guest.socket._response.connection.transport.abort()  # no closing handshake: a reset
 
     visit(port, act)
-    until(lambda: run.live.webcam_sessions.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
     moody.mood = ""
     moody.awake.set()
     until(lambda: not [thread for thread in threading.enumerate() if thread.name == "webcam session"])
@@ -302,6 +302,6 @@ def test_strangers_do_not_come_in(served: Any) -> None:
         await guest.until(lambda: len(guest.pictures) > 2)
 
     visit(port, act, "/webcam?token=word", Origin=f"http://127.0.0.1:{port}")
-    assert run.live.webcam_sessions.came == 1
+    assert run.live.webcam_sessions.total == 1
     port, _ = served(Moody(), live__webcam_sessions=0)
     assert refused(port) == 404
