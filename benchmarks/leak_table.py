@@ -28,14 +28,14 @@ from facestream.engines.letterbox import ImageView
 from facestream.engines.loader import WEIGHTS, load_detector
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, changed, read
-from facestream.pipeline.detect import coarse
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.evaluate.pixels import measure
 from facestream.pipeline.evaluate.tally import Leaks, Tally
-from facestream.pipeline.line import Line
+from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.run import Job, Recorder, run, run_stages
-from facestream.pipeline.twopass import run_twice
+from facestream.pipeline.stages.chain import FacePipeline
+from facestream.pipeline.stages.detect import coarse
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.planes import Viewer
@@ -148,7 +148,7 @@ def truth_of(clip: Path) -> dict[int, dict[int, Array]]:
 
 def run_noting(job: Job, config: Config, known: Known, records: Recorder, progress: bool) -> None:
     """As `run`, and `known` is told which frame is looked at."""
-    line = Line(known, config)
+    line = FacePipeline(known, config)
     look: Any = line.eye.look
 
     def noting(frame: Frame, *more: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from facestream.engines.boxes import F32, Array, Bool, area_xyxy
 from numpy.typing import NDArray
 
-SMALL, LARGE = 24.0, 72.0  # sides in the detector's input between which a face needs more and more of a score
+SMALL_SIDE, LARGE_SIDE = 24.0, 72.0  # sides in the detector's input between which a face needs more and more of a score
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Detections:
         return self.select(self.scores >= score)
 
     def filter_by_score(self, threshold: float, large_face_margin: float, scale: float) -> Detections:
-        """Those whose score is high enough for their size: `threshold` up to SMALL px in the detector's input,
-        `large_face_margin` more from LARGE px on, linear in the logarithm of the side between.
+        """Those whose score is high enough for their size: `threshold` up to SMALL_SIDE px in the detector's input,
+        `large_face_margin` more from LARGE_SIDE px on, evenly in the side's logarithm between.
 
         What a small net takes for a face in vain is large, and small faces have low scores: docs/training-log.md, 14.
         scale: pixels of the detector's input for one of the boxes' pixels.
@@ -43,7 +43,7 @@ class Detections:
         if not large_face_margin or not len(self):
             return self.at_least(threshold)
         side = np.sqrt(np.maximum(area_xyxy(self.xyxy), 1e-9)) * scale
-        share = np.clip(np.log(side / SMALL) / math.log(LARGE / SMALL), 0, 1)
+        share = np.clip(np.log(side / SMALL_SIDE) / math.log(LARGE_SIDE / SMALL_SIDE), 0, 1)
         return self.select(self.scores >= threshold + large_face_margin * share)
 
     def nms(self, iou: float) -> Detections:
@@ -55,7 +55,7 @@ class Detections:
         return self.select(np.asarray(cv2.dnn.NMSBoxes(xywh, ranks, 0.0, iou), np.intp).reshape(-1))
 
     def select(self, which: Bool | NDArray[np.intp]) -> Detections:
-        """Some of them, by a mask or by their indices."""
+        """Some of them, by a mask or by their numbers."""
         return Detections(self.xyxy[which], self.scores[which])
 
     @staticmethod

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from facestream.engines.base import LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.engines.checked import Wrong, at, checked
 from facestream.pipeline.errors import BadConfig, BadInput
-from facestream.pipeline.regions import region
+from facestream.pipeline.stages.regions import region
 from facestream.pipeline.types import XYXY
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.hardware import HARDWARE
@@ -18,6 +18,20 @@ from msgspec.structs import force_setattr
 
 HIDE = ("solid", "pixelate", "blur")
 CODECS = ("source", "h264", "hevc", "vp9", "av1")
+# Keys of earlier versions, and what they are called now.
+RENAMED = {
+    "detector.fine": "detector.full_frame_interval",
+    "detector.rise": "detector.large_face_margin",
+    "live.seldom": "live.max_detect_interval",
+    "live.visitor_lookahead": "live.webcam_lookahead",
+    "live.visitors": "live.webcam_sessions",
+    "tracker.birth": "tracker.new_track_score",
+    "tracker.blind": "tracker.when_blind",
+    "tracker.buffer": "tracker.box_buffer",
+    "tracker.high": "tracker.high_score",
+    "tracker.low_iou": "tracker.low_score_iou",
+    "tracker.sure": "tracker.confirm_score",
+}
 
 
 def within(least: float, most: float) -> Meta:
@@ -39,11 +53,11 @@ class DetectorConfig(Section, frozen=True):
     backend: Backend = "file"
     size: tuple[Pixels, Pixels] = (960, 544)
     threshold: Share = 0.2
-    rise: Annotated[float, Meta(ge=0, lt=1)] = LARGE_FACE_MARGIN
+    large_face_margin: Annotated[float, Meta(ge=0, lt=1)] = LARGE_FACE_MARGIN
     nms_iou: Annotated[float, Meta(gt=0, le=1)] = 0.3
     threads: Annotated[int, within(1, 256)] = 1
     every: int | str = 2
-    fine: Annotated[int, within(1, 100)] = 8
+    full_frame_interval: Annotated[int, within(1, 100)] = 8
 
     def __post_init__(self) -> None:
         every = str(self.every)
@@ -56,17 +70,17 @@ class DetectorConfig(Section, frozen=True):
 
 
 class TrackerConfig(Section, frozen=True):
-    high: Share = 0.5
-    birth: Share = 0.5
-    sure: Share = 0.5
+    high_score: Share = 0.5
+    new_track_score: Share = 0.5
+    confirm_score: Share = 0.5
     match_iou: Share = 0.1
-    low_iou: Share = 0.5
-    buffer: Annotated[float, within(0, 4)] = 0.5
+    low_score_iou: Share = 0.5
+    box_buffer: Annotated[float, within(0, 4)] = 0.5
     coast_s: Annotated[float, within(0, 60)] = 0.7
     remember_s: Annotated[float, within(0, 60)] = 1.5
     motion: bool = True
     lookahead: Annotated[int, within(0, 600)] = 15
-    blind: Literal["hold", "cover-all", "continue"] = "hold"
+    when_blind: Literal["hold", "cover-all", "continue"] = "hold"
 
 
 class CoverConfig(Section, frozen=True):
@@ -114,13 +128,13 @@ class RunConfig(Section, frozen=True):
     decode_threads: Annotated[int, within(0, 64)] = 0
     workers: Annotated[int, within(0, 256)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
-    piece_s: Annotated[float, within(0, 86400)] = 60.0
+    segment_s: Annotated[float, within(0, 86400)] = 60.0
 
 
 class LiveConfig(Section, frozen=True):
     ring: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
-    seldom: Annotated[int, within(1, 30)] = 4
+    max_detect_interval: Annotated[int, within(1, 30)] = 4
     batch: Annotated[int, within(0, 64)] = 0
     batch_wait_ms: Annotated[float, within(0, 1000)] = 5.0
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
@@ -146,8 +160,8 @@ class LiveConfig(Section, frozen=True):
     tls_key: str = ""
     webrtc: bool = False
     change: Literal["no", "more", "any"] = "more"
-    visitors: Annotated[int, within(0, 1000)] = 4
-    visitor_lookahead: Annotated[int, within(0, 600)] = 3
+    webcam_sessions: Annotated[int, within(0, 1000)] = 4
+    webcam_lookahead: Annotated[int, within(0, 600)] = 3
 
 
 class Config(Section, frozen=True):
@@ -200,6 +214,8 @@ def _check(table: dict[str, Any], where: str) -> Config:
     try:
         return checked(table, Config)
     except Wrong as e:
+        if e.key in RENAMED:
+            raise BadConfig(f"the key {e.key!r} was renamed", where, f"use {RENAMED[e.key]!r}") from None
         if e.known:
             raise BadConfig(f"unknown key {e.key!r}", where, "known: " + ", ".join(e.known)) from None
         raise BadConfig(f"{e.key} is {at(table, e.key)!r}: {e.why}", where) from None

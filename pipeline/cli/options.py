@@ -105,6 +105,6 @@ def batching(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def config_of(flags: dict[str, Any]) -> Config:
     config = settings.read(flags["config_file"], {FLAGS[k]: v for k, v in flags.items() if k in FLAGS})
-    if line := hardware.told(config.run.hardware):
+    if line := hardware.describe(config.run.hardware):
         say("hardware", line)
     return config
