@@ -88,7 +88,7 @@ def run(
     teller = EventPrinter(flags["quiet"])
     if bare:
         say("warning", "faces are shown: --hide none")
-    written = [plan.text.format(name=name) for plan in plans if plan.kind in ("file", "records") for name in cameras]
+    written = [spec.text.format(name=name) for spec in specs if spec.kind in ("file", "records") for name in cameras]
     stamp = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
     read = [uri.text for uri in cameras.values() if uri.kind is Kind.FILE]
     check_distinct([*read, flags.get("config_file"), config.detector.model, stamp], dict.fromkeys(written))
