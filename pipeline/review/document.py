@@ -6,10 +6,10 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.records import Face, Record
+from facestream.pipeline.review.certainty import certain_frames
 from facestream.pipeline.review.edits import (
     Accept,
     AnyEdit,
@@ -23,13 +23,10 @@ from facestream.pipeline.review.edits import (
     Split,
     Unmask,
 )  # fmt: skip
-from facestream.pipeline.types import XYXY, BoxState
+from facestream.pipeline.review.geometry import grown, rounded, touches
+from facestream.pipeline.types import BoxState
 from msgspec import structs
 
-BRACKET_S = 0.2  # a frame without a detection is certain when one lies within so many seconds on both sides
-CERTAIN = 0.5  # score from which a detection says that a face is there
-SAME_PLACE = 0.2  # IoU of two neighbouring detections under which the track may have jumped to somebody else
-MARGIN = 2  # frames around a doubtful one that stay covered too
 WHOLE = 1 << 40  # a frame behind all others
 
 
@@ -139,30 +136,9 @@ class Document:
         """Frames of a track in which it is beyond doubt who it is."""
         if (known := self._certain.get(track)) is not None:
             return known
-        frames = self.spans.get(track, [])
-        doubtful = self._doubtful(track, frames)
-        edge = {f + d for f in doubtful for d in range(-MARGIN, MARGIN + 1)}
-        self._certain[track] = found = frozenset(f for f in frames if f not in edge)
+        faces = {frame: self.by_frame[frame][track] for frame in self.spans.get(track, ())}
+        self._certain[track] = found = certain_frames(faces, self.rate, self.cuts) if track > 0 else frozenset()
         return found
-
-    def _doubtful(self, track: int, frames: list[int]) -> set[int]:
-        seen = [
-            f for f in frames
-            if (face := self.by_frame[f][track]).state is BoxState.OBSERVED and face.score >= CERTAIN and track > 0
-        ]  # fmt: skip
-        reach = max(1, round(BRACKET_S * self.rate))
-        doubtful: set[int] = set()
-        for frame in frames:
-            at = bisect_right(seen, frame)
-            before = seen[at - 1] if at else None
-            after = before if before == frame else seen[at] if at < len(seen) else None
-            if before is None or after is None or frame - before > reach or after - frame > reach:
-                doubtful.add(frame)
-        for last, now in pairwise(seen):
-            jumped = iou(self.by_frame[last][track].xyxy, self.by_frame[now][track].xyxy) < SAME_PLACE
-            if jumped or any(last < cut <= now for cut in self.cuts):
-                doubtful |= {f for f in frames if last <= f <= now}
-        return doubtful
 
     # What is changed
 
@@ -313,7 +289,7 @@ class Document:
         for frame, box in edit.boxes:
             state = BoxState.OBSERVED if frame == edit.frame else BoxState.COASTED
             state = BoxState.BACKFILLED if frame < edit.frame else state
-            faces[frame] = Face(edit.track, _rounded(box), 1.0, state)
+            faces[frame] = Face(edit.track, rounded(box), 1.0, state)
         self._change(step, edit.track, faces)
         if edit.drawn:
             self.drawn[edit.track] = edit
@@ -362,30 +338,3 @@ def _without(ranges: tuple[OpenRange, ...], start: int, end: int) -> tuple[OpenR
             if first <= last:
                 out.append(OpenRange(first, last, r.reason, r.by, r.at))
     return tuple(dict.fromkeys(out))
-
-
-def grown(box: XYXY, scale: float) -> XYXY:
-    """A box whose sides are longer by this factor."""
-    left, top, right, bottom = box
-    x, y = (right - left) * (scale - 1) / 2, (bottom - top) * (scale - 1) / 2
-    return left - x, top - y, right + x, bottom + y
-
-
-def touches(a: XYXY, b: XYXY) -> bool:
-    """Do two boxes share a point?"""
-    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
-
-
-def iou(a: XYXY, b: XYXY) -> float:
-    """Intersection over union of two boxes."""
-    wide = min(a[2], b[2]) - max(a[0], b[0])
-    high = min(a[3], b[3]) - max(a[1], b[1])
-    if wide <= 0 or high <= 0:
-        return 0.0
-    both = wide * high
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
-
-
-def _rounded(box: XYXY) -> XYXY:
-    left, top, right, bottom = (round(v, 2) for v in box)
-    return left, top, right, bottom

@@ -10,7 +10,8 @@ from itertools import pairwise
 import numpy as np
 from facestream.engines.boxes import Array, grow_xyxy
 from facestream.pipeline.records import Face
-from facestream.pipeline.review.document import Document, grown, iou
+from facestream.pipeline.review.document import Document
+from facestream.pipeline.review.geometry import grown, iou
 from facestream.pipeline.review.scout import Notes, Seen
 from facestream.pipeline.types import XYXY, BoxState
 

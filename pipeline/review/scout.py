@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import Array
-from facestream.engines.detector import Detector, DetectorOptions, load, shipped
 from facestream.engines.letterbox import ImageView
+from facestream.engines.loader import load_detector, shipped
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, DetectorConfig
 from facestream.pipeline.stages.analyse.scene_cuts import SceneCutDetector
@@ -52,7 +53,7 @@ class SecondLook:
         factor = LARGER if same else 1.0
         self.size = (round(config.size[0] * factor), round(config.size[1] * factor))
         self.margin = config.large_face_margin
-        self.detector: Detector = load(other, DetectorOptions(SECOND_SCORE, config.nms_iou, config.threads))
+        self.detector: Detector = load_detector(other, DetectorOptions(SECOND_SCORE, config.nms_iou, config.threads))
         self.name = f"{other}, mirrored" + (f", {self.size[0]}x{self.size[1]}" if same else "")
 
     def look(self, frame: Frame) -> tuple[Seen, ...]:
