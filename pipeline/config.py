@@ -84,10 +84,10 @@ class TrackerConfig(Section, frozen=True):
 
 
 class CoverConfig(Section, frozen=True):
-    hide: str = "pixelate"
+    hide: str = "solid"
     shape: Literal["ellipse", "box"] = "ellipse"
     scale: Annotated[float, within(1, 5)] = 1.4
-    cells: Annotated[int, within(1, 8)] = 8
+    cells: Annotated[int, within(1, 8)] = 4
     masks: tuple[XYXY, ...] = ()
     allow: tuple[XYXY, ...] = ()
 

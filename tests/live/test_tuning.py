@@ -18,6 +18,7 @@ from facestream.pipeline.stages.overlay import Drawer
 
 
 def config(**flags: Any) -> Config:
+    flags = {"cover__hide": "pixelate"} | flags
     return read(None, {key.replace("__", "."): value for key, value in flags.items()})
 
 
