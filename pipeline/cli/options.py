@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import click
 from facestream.pipeline import config as settings
 from facestream.pipeline.config import Config
-from facestream.pipeline.log import say
 from facestream.pipeline.video import hardware
+
+log = logging.getLogger(__name__)
 
 FLAGS = {
     "model": "detector.model",
@@ -106,5 +108,5 @@ def batching(command: Callable[..., Any]) -> Callable[..., Any]:
 def config_of(flags: dict[str, Any]) -> Config:
     config = settings.read(flags["config_file"], {FLAGS[k]: v for k, v in flags.items() if k in FLAGS})
     if line := hardware.told(config.run.hardware):
-        say("hardware", line)
+        log.info("hardware: %s", line)
     return config
