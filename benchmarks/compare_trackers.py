@@ -31,7 +31,7 @@ from facestream.engines.boxes import Array
 from facestream.engines.types import Detections
 from facestream.pipeline.config import TrackerConfig, read
 from facestream.pipeline.evaluate import mot
-from facestream.pipeline.track import Tracker
+from facestream.pipeline.stages.track import Tracker
 from msgspec import structs
 
 FILLED_S = 1.0
@@ -41,7 +41,7 @@ ERROR = 0.14  # pixels by which its measured motion is wrong
 
 def main() -> None:
     options = parsed()
-    config = structs.replace(read(options.config).tracker, high=mot.HIGH, birth=mot.BIRTH)
+    config = structs.replace(read(options.config).tracker, high_score=mot.HIGH, new_track_score=mot.BIRTH)
     moving, alone = mot.read_sequences(options.data, options.data, cmc=True)
     still = [replace(s, affines=None) for s in moving]
     columns = [*(s.name for s in still), "all"]

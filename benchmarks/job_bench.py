@@ -25,10 +25,10 @@ import av
 from facestream.benchmarks.deface import executable
 from facestream.engines.detector import load
 from facestream.pipeline.config import Config
-from facestream.pipeline.cover import Anonymizer
 from facestream.pipeline.errors import BadInput, UserError
-from facestream.pipeline.line import Line
 from facestream.pipeline.run import Job, run_stages
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.chain import FacePipeline
 from facestream.pipeline.types import Frame, TrackedFrame
 from msgspec import to_builtins
 from msgspec.json import decode, encode
@@ -36,7 +36,7 @@ from msgspec.json import decode, encode
 # stage -> the calls that make it up: the line's part and its method.
 CALLS = {
     "detect": (("eye", "look"),),
-    "scenes": (("cuts", "look"), ("watch", "blind")),
+    "scenes": (("cuts", "update"), ("health", "is_blind")),
     "track": (("tracker", "update"),),
     "look-ahead": (("lookahead", "push"), ("lookahead", "flush")),
 }
@@ -269,7 +269,7 @@ def _timing(call: Callable[..., Any], spent: dict[str, float], name: str) -> Cal
 def _instrumented(video: str, config: Config, out: Path) -> dict[str, Any]:
     """The job with a clock around each stage's calls: they all run on one thread, whose CPU time is taken."""
     spent: dict[str, float] = defaultdict(float)
-    line: Any = Line(load(config.detector.model, config.detector.options()), config)
+    line: Any = FacePipeline(load(config.detector.model, config.detector.options()), config)
     for name, calls in CALLS.items():
         for part, method in calls:
             if (owner := getattr(line, part, None)) is not None and hasattr(owner, method):

@@ -27,14 +27,14 @@ from facestream.engines.detector import WEIGHTS, Detector, load
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, changed, read
-from facestream.pipeline.detect import coarse
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.evaluate.pixels import measure
 from facestream.pipeline.evaluate.tally import Leaks, Tally
-from facestream.pipeline.line import Line
+from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.run import Job, Recorder, run, run_stages
-from facestream.pipeline.twopass import run_twice
+from facestream.pipeline.stages.chain import FacePipeline
+from facestream.pipeline.stages.detect import coarse
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.planes import Viewer
@@ -98,7 +98,7 @@ class Known(Detector):
             reader.close()
 
     def _lose_of(self, view: ImageView, found: Detections, kept: Array) -> None:
-        self.lost[_key(view)] = found.where(kept)
+        self.lost[_key(view)] = found.select(kept)
 
     def save(self) -> None:
         if self.cache is None or len(self.raw) == self.saved:
@@ -118,7 +118,7 @@ class Known(Detector):
             self.raw[key] = self.detector.detect([image])[0]
         if self.share and key not in self.lost:  # a sheet, of which there is one for each way to get there
             kept = np.random.default_rng(key).random(len(self.raw[key])) >= self.share
-            return self.raw[key].where(kept & (self.frame not in self.bursts))
+            return self.raw[key].select(kept & (self.frame not in self.bursts))
         return self.lost.get(key, self.raw[key])
 
 
@@ -147,7 +147,7 @@ def truth_of(clip: Path) -> dict[int, dict[int, Array]]:
 
 def run_noting(job: Job, config: Config, known: Known, records: Recorder, progress: bool) -> None:
     """As `run`, and `known` is told which frame is looked at."""
-    line = Line(known, config)
+    line = FacePipeline(known, config)
     look: Any = line.eye.look
 
     def noting(frame: Frame, *more: Any) -> Any:

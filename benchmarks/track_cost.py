@@ -20,15 +20,15 @@ import cv2
 from facestream.benchmarks.leak_table import Known
 from facestream.engines.command import finish
 from facestream.engines.detector import load
-from facestream.pipeline import line as lines
 from facestream.pipeline.config import Config, read
+from facestream.pipeline.stages import chain
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import open_source
 
 PARTS = {
-    "scenes": (("cuts", "look"), ("watch", "blind")),
-    "camera motion": (("motion", "look"),),
+    "scenes": (("cuts", "update"), ("health", "is_blind")),
+    "camera motion": (("motion", "update"),),
     "track": (("tracker", "update"),),
     "look-ahead": (("lookahead", "push"), ("lookahead", "flush")),
 }
@@ -48,7 +48,7 @@ def timed(call: Callable[..., Any], spent: dict[str, float], name: str) -> Calla
 def cost(clip: Path, config: Config, detector: Known) -> tuple[dict[str, float], float]:
     """Milliseconds of CPU a frame of each part, and boxes a frame."""
     spent: dict[str, float] = defaultdict(float)
-    line: Any = lines.Line(detector, config)
+    line: Any = chain.FacePipeline(detector, config)
     for name, calls in PARTS.items():
         for part, method in calls:
             if (owner := getattr(line, part)) is not None:

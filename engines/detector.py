@@ -17,15 +17,15 @@ from facestream.engines.types import Detections, HostPicture
 
 WEIGHTS = Path(__file__).parent / "weights"
 Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see `load`
-RISE = 0.14  # by default, what is asked of a large face more than of a small one: see Detections.believed
+LARGE_FACE_MARGIN = 0.14  # default extra score required of large boxes, see Detections.filter_by_score
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
-    """threshold: faces with a lower score are not returned (see RISE, too). nms_iou: of two boxes that overlap more,
-    the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime. backend: one of
-    BACKENDS, what runs the model."""
+    """threshold: faces with a lower score are not returned (see LARGE_FACE_MARGIN, too). nms_iou: of two boxes that
+    overlap more, the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime. backend:
+    one of BACKENDS, what runs the model."""
 
     threshold: float = 0.2
     nms_iou: float = 0.3
@@ -40,7 +40,7 @@ class Detector(ABC):
         self.options = options
 
     @property
-    def least(self) -> float:
+    def min_score(self) -> float:
         """The score under which nothing is returned now."""
         return self.options.threshold
 
@@ -66,7 +66,7 @@ class Detector(ABC):
         padded = [pad(image.rgb) if image.padded is None else image.padded for image in images]
         for i, array in enumerate(padded):
             groups[array.shape].append(i)
-        found = [Detections.none()] * len(images)
+        found = [Detections.empty()] * len(images)
         for indices in groups.values():
             batch = padded[indices[0]][None] if len(indices) == 1 else np.stack([padded[i] for i in indices])
             boxes, scores = self.infer(batch)
@@ -81,7 +81,7 @@ class Detector(ABC):
     def _finish(self, xyxy: F32, scores: F32, image: ImageView) -> Detections:
         """Threshold, suppress, and scale to the picture's own pixels."""
         sure = scores >= self.options.threshold  # also drops NaN
-        found = Detections(xyxy[sure], scores[sure]).apart(self.options.nms_iou)
+        found = Detections(xyxy[sure], scores[sure]).nms(self.options.nms_iou)
         h, w = image.rgb.shape[:2]
         scale = np.array([image.width / w, image.height / h] * 2, np.float32)
         return Detections(found.xyxy * scale, found.scores)

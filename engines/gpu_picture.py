@@ -113,7 +113,7 @@ def cover(
     cells: int | None,
 ) -> None:  # fmt: skip
     """Cover one face of an NV12 picture: its box in stored pixels, grown by `scale`; `cells` squares across it, None
-    for mid grey. What pipeline.cover does, to the last bit; boxes outside of the picture do nothing."""
+    for mid grey. What pipeline.stages.anonymise does, to the last bit; boxes outside of the picture do nothing."""
     box = np.array(xyxy, np.float32)
     side = float((box[2:] - box[:2]).max())
     centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * np.float32(scale)

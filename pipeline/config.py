@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from facestream.engines.checked import Wrong, at, checked
-from facestream.engines.detector import RISE, Backend, DetectorOptions
+from facestream.engines.detector import LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.pipeline.errors import BadConfig, BadInput
-from facestream.pipeline.regions import region
+from facestream.pipeline.stages.regions import region
 from facestream.pipeline.types import XYXY
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.hardware import HARDWARE
@@ -18,6 +18,45 @@ from msgspec.structs import force_setattr
 
 HIDE = ("solid", "pixelate", "blur")
 CODECS = ("source", "h264", "hevc", "vp9", "av1")
+# Names under which the command line and the Python API take settings.
+FLAGS = {
+    "model": "detector.model",
+    "backend": "detector.backend",
+    "threshold": "detector.threshold",
+    "size": "detector.size",
+    "detect_every": "detector.every",
+    "lookahead": "tracker.lookahead",
+    "hide": "cover.hide",
+    "shape": "cover.shape",
+    "scale": "cover.scale",
+    "codec": "encode.codec",
+    "crf": "encode.crf",
+    "preset": "encode.preset",
+    "keep_metadata": "encode.keep_metadata",
+    "workers": "run.workers",
+    "bitrate": "live.bitrate",
+    "encoder": "live.encoder",
+    "camera_size": "live.camera_size",
+    "camera_fps": "live.camera_fps",
+    "camera_format": "live.camera_format",
+    "audio": "live.audio",
+    "segment": "live.segment_s",
+    "keep_days": "live.keep_days",
+    "keep_gb": "live.keep_gb",
+    "webrtc": "live.webrtc",
+    "rtsp_transport": "live.rtsp_transport",
+}
+# Keys of earlier versions, and what they are called now.
+RENAMED = {
+    "detector.fine": "detector.full_frame_interval",
+    "detector.rise": "detector.large_face_margin",
+    "tracker.birth": "tracker.new_track_score",
+    "tracker.blind": "tracker.when_blind",
+    "tracker.buffer": "tracker.box_buffer",
+    "tracker.high": "tracker.high_score",
+    "tracker.low_iou": "tracker.low_score_iou",
+    "tracker.sure": "tracker.confirm_score",
+}
 
 
 def within(least: float, most: float) -> Meta:
@@ -39,11 +78,11 @@ class DetectorConfig(Section, frozen=True):
     backend: Backend = "file"
     size: tuple[Pixels, Pixels] = (960, 544)
     threshold: Share = 0.2
-    rise: Annotated[float, Meta(ge=0, lt=1)] = RISE
+    large_face_margin: Annotated[float, Meta(ge=0, lt=1)] = LARGE_FACE_MARGIN
     nms_iou: Annotated[float, Meta(gt=0, le=1)] = 0.3
     threads: Annotated[int, within(1, 256)] = 1
     every: int | str = 2
-    fine: Annotated[int, within(1, 100)] = 8
+    full_frame_interval: Annotated[int, within(1, 100)] = 8
 
     def __post_init__(self) -> None:
         every = str(self.every)
@@ -56,17 +95,17 @@ class DetectorConfig(Section, frozen=True):
 
 
 class TrackerConfig(Section, frozen=True):
-    high: Share = 0.5
-    birth: Share = 0.5
-    sure: Share = 0.5
+    high_score: Share = 0.5
+    new_track_score: Share = 0.5
+    confirm_score: Share = 0.5
     match_iou: Share = 0.1
-    low_iou: Share = 0.5
-    buffer: Annotated[float, within(0, 4)] = 0.5
+    low_score_iou: Share = 0.5
+    box_buffer: Annotated[float, within(0, 4)] = 0.5
     coast_s: Annotated[float, within(0, 60)] = 0.7
     remember_s: Annotated[float, within(0, 60)] = 1.5
     motion: bool = True
     lookahead: Annotated[int, within(0, 600)] = 15
-    blind: Literal["hold", "cover-all", "continue"] = "hold"
+    when_blind: Literal["hold", "cover-all", "continue"] = "hold"
 
 
 class CoverConfig(Section, frozen=True):
@@ -114,7 +153,7 @@ class RunConfig(Section, frozen=True):
     decode_threads: Annotated[int, within(0, 64)] = 0
     workers: Annotated[int, within(0, 256)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
-    piece_s: Annotated[float, within(0, 86400)] = 60.0
+    segment_s: Annotated[float, within(0, 86400)] = 60.0
 
 
 class LiveConfig(Section, frozen=True):
@@ -161,12 +200,14 @@ class Config(Section, frozen=True):
     live: LiveConfig = LiveConfig()
 
 
-def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
+def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str, str] | None = None) -> Config:
     """Defaults, then the file's values, then flags (`{"cover.hide": "solid"}`, None = not given).
 
-    BadInput when the file cannot be read, BadConfig for TOML errors, unknown keys and bad values;
-    each names the file or flag, the key, and what is allowed. Without look-ahead every frame is looked at, unless
-    `detector.every` is given.
+    names: what a message calls a flag (`{"cover.hide": "--hide"}`), else its key.
+
+    BadInput when the file cannot be read, BadConfig for TOML errors, unknown keys and bad values; each names the file
+    or flag, the key, and what is allowed. Without look-ahead the detector runs on every frame, unless `detector.every`
+    is given.
     """
     table: dict[str, Any] = {}
     if path is not None:
@@ -181,7 +222,7 @@ def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
         if value is not None:
             section, name = key.split(".")
             table.setdefault(section, {})[name] = value
-    config = _check(table, "flag")
+    config = _check(table, "flag", names or {})
     if config.tracker.lookahead == 0 and "every" not in table.get("detector", {}):
         return changed(config, {"detector.every": 1}, "flag")  # nothing could be covered afterwards
     return config
@@ -196,10 +237,16 @@ def changed(config: Config, values: dict[str, Any], where: str) -> Config:
     return _check(table, where)
 
 
-def _check(table: dict[str, Any], where: str) -> Config:
+def _check(table: dict[str, Any], where: str, names: dict[str, str] | None = None) -> Config:
     try:
         return checked(table, Config)
     except Wrong as e:
+        if e.key in RENAMED:
+            raise BadConfig(f"the key {e.key!r} was renamed", where, f"use {RENAMED[e.key]!r}") from None
         if e.known:
             raise BadConfig(f"unknown key {e.key!r}", where, "known: " + ", ".join(e.known)) from None
-        raise BadConfig(f"{e.key} is {at(table, e.key)!r}: {e.why}", where) from None
+        value = at(table, e.key)
+        for key, name in (names or {}).items():
+            if e.key == key or e.key.startswith(key + "."):
+                raise BadConfig(f"{value!r}: {e.why}", name) from None
+        raise BadConfig(f"{e.key} is {value!r}: {e.why}", where) from None

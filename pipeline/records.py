@@ -144,14 +144,14 @@ class RecordSink:
         try:
             self.file.close()
         except OSError as e:
-            self.temporary.drop()
+            self.temporary.discard()
             raise self._lost(e) from None
-        self.temporary.keep()
+        self.temporary.commit()
 
     def abort(self) -> None:
         with contextlib.suppress(OSError):  # what waits to be written has no room on the disk
             self.file.close()
-        self.temporary.drop()
+        self.temporary.discard()
 
     def _lost(self, error: OSError) -> SinkLost:
         return SinkLost(f"cannot write the records ({error.strerror})", str(self.temporary.target))

@@ -20,10 +20,10 @@ from typing import Protocol
 
 from facestream.engines.detector import Detector
 from facestream.pipeline.config import Config
-from facestream.pipeline.cover import Anonymizer
 from facestream.pipeline.errors import SourceLost
-from facestream.pipeline.line import Line
 from facestream.pipeline.ring import Cancelled, Ring
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.chain import FacePipeline
 from facestream.pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.sink import Sink, check_output, open_sink
@@ -86,7 +86,7 @@ class Worker(threading.Thread):
 
 
 class Stages(Protocol):
-    """What gives frames their faces: `Line`, which looks for them, or `Saved`, which knows them.
+    """What gives frames their faces: `FacePipeline`, which looks for them, or `RecordReplay`, which knows them.
 
     push takes a frame and returns those that are done, in order; flush the rest.
     """
@@ -98,7 +98,7 @@ class Stages(Protocol):
 
 def run(job: Job, config: Config, detector: Detector, records: Recorder | None = None, progress: bool = True) -> Report:
     """Do one job with the faces that the detector finds; see `run_stages`."""
-    return run_stages(job, config, Line(detector, config), records, progress)
+    return run_stages(job, config, FacePipeline(detector, config), records, progress)
 
 
 def run_stages(

@@ -15,7 +15,7 @@ import av
 import av.stream
 
 if TYPE_CHECKING:
-    from facestream.pipeline.video.extras import Attachment, Chapter, Light
+    from facestream.pipeline.video.container_metadata import Attachment, Chapter, HdrMetadata
     from facestream.pipeline.video.still import ImageSource
 
 
@@ -26,13 +26,13 @@ class StreamInfo:
     width, height: the displayed picture, after rotation, in pixels.
     rotation: degrees counter-clockwise (0, 90, 180, 270) by which players turn the stored picture.
     rate: average frames/s, None when unknown. frames: expected count, None when unknown (live).
-    video, sides: the source's own streams, templates for a sink that keeps codec parameters;
-    `sides` are the audio and subtitle streams whose packets will come along as SidePacket. All are copies that
+    video, side_streams: the source's own streams, templates for a sink that keeps codec parameters;
+    `side_streams` are the audio and subtitle streams whose packets will come along as SidePacket. All are copies that
     stay valid after the source is closed.
     matrix: the stored display matrix, nine numbers, which can mirror as well as turn.
     left_out: streams of the source that do not come along, in words. container: FFmpeg's names for its format.
     still: the source, where it is a still image. interlaced: its pictures are made of two half-pictures each.
-    chapters, attachments: of the file. light: of HDR pictures, None where nothing is said.
+    chapters, attachments: of the file. hdr: of HDR pictures, None where nothing is said.
     """
 
     source: str
@@ -44,7 +44,7 @@ class StreamInfo:
     frames: int | None
     live: bool
     video: av.VideoStream | None = None
-    sides: tuple[av.stream.Stream, ...] = ()
+    side_streams: tuple[av.stream.Stream, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
     matrix: tuple[int, ...] | None = None
     left_out: tuple[str, ...] = ()
@@ -53,7 +53,7 @@ class StreamInfo:
     interlaced: bool = False
     chapters: tuple[Chapter, ...] = ()
     attachments: tuple[Attachment, ...] = ()
-    light: Light | None = None
+    hdr: HdrMetadata | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class SidePacket:
-    """An audio or subtitle packet that travels beside the frames; `packet.stream` is one of StreamInfo.sides."""
+    """An audio or subtitle packet that travels beside the frames; `packet.stream` is one of StreamInfo.side_streams."""
 
     packet: av.Packet[av.stream.Stream]
 
@@ -97,7 +97,7 @@ class BoxState(StrEnum):
     BACKFILLED = "backfilled"  # it was seen later and is inferred here
 
 
-class Sight(StrEnum):
+class AssociationStage(StrEnum):
     """What the tracker makes of a detection."""
 
     HIGH = "high"  # a high score, of a face that is known
@@ -125,7 +125,7 @@ class Box:
     xyxy: XYXY
     score: float
     state: BoxState
-    sight: Sight | None = None
+    sight: AssociationStage | None = None
 
 
 @dataclass(frozen=True, slots=True)

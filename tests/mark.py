@@ -27,7 +27,7 @@ def mark(image: ImageView) -> Detections:
     """The stripes' box, a little larger, with a score of 1."""
     rows, columns = np.nonzero(np.abs(image.rgb.mean(2) - GREY) > 40)
     if not len(rows):
-        return Detections.none()
+        return Detections.empty()
     box = np.array([[columns.min() - 2, rows.min() - 2, columns.max() + 3, rows.max() + 3]], np.float32)
     return Detections(box * image.width / image.rgb.shape[1], np.ones(1, np.float32))
 

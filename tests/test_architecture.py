@@ -61,7 +61,7 @@ def test_only_cover_makes_what_may_leave() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and "CoveredFrame" in ast.unparse(node.func)
     ]
-    assert set(makers) == {"cover.py", "draw.py"}
+    assert set(makers) == {"anonymise.py", "overlay.py"}
 
 
 def test_no_file_outgrows_its_room() -> None:

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from facestream.pipeline.config import Config, read
+from facestream.pipeline.config import RENAMED, Config, read
 from facestream.pipeline.errors import BadConfig, BadInput
 from msgspec import to_builtins
 
@@ -72,3 +72,15 @@ def test_without_look_ahead_every_frame_is_looked_at_unless_asked_otherwise() ->
     assert read(None, {}).detector.every == 2
     assert read(None, {"tracker.lookahead": 0}).detector.every == 1
     assert read(None, {"tracker.lookahead": 0, "detector.every": 3}).detector.every == 3
+
+
+@pytest.mark.parametrize("key", sorted(RENAMED))
+def test_a_key_of_an_earlier_version_names_the_new_one(tmp_path: Path, key: str) -> None:
+    section, name = key.split(".")
+    file = tmp_path / "old.toml"
+    file.write_text(f"[{section}]\n{name} = 0.5\n")
+    with pytest.raises(BadConfig) as error:
+        read(file)
+    assert RENAMED[key] in str(error.value)
+    new_section, new_name = RENAMED[key].split(".")
+    assert hasattr(getattr(read(None), new_section), new_name)

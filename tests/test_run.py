@@ -17,12 +17,12 @@ from facestream.engines.detector import Detector, DetectorOptions, load
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, read
-from facestream.pipeline.cover import Anonymizer
 from facestream.pipeline.errors import SinkLost
 from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
-from facestream.pipeline.line import Line
 from facestream.pipeline.ring import Ring
 from facestream.pipeline.run import Job, run
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.chain import FacePipeline
 from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
 from tests.compare import looks, packets, times
@@ -88,13 +88,13 @@ def test_frames_wait_for_exactly_the_lag_and_no_more_than_the_ring_are_held_besi
     """Counted: each frame that is pushed, and each that is decoded while the line is slow."""
     clip = render(tmp_path / "in.mp4", frames=30, audio=())  # sound would take places in the ring
     decoded, pushed, left, held = [0], [0], [0], [0]
-    put, push = Ring.put, Line.push
+    put, push = Ring.put, FacePipeline.push
 
     def counting_put(self: Ring[Any], item: Any) -> None:
         decoded[0] += isinstance(item, Frame)
         put(self, item)
 
-    def counting_push(self: Line, frame: Frame) -> list[TrackedFrame]:
+    def counting_push(self: FacePipeline, frame: Frame) -> list[TrackedFrame]:
         pushed[0] += 1
         until = time.monotonic() + 0.5
         while decoded[0] < min(30, pushed[0] + ring + 1) and time.monotonic() < until:
@@ -106,7 +106,7 @@ def test_frames_wait_for_exactly_the_lag_and_no_more_than_the_ring_are_held_besi
         return done
 
     monkeypatch.setattr(Ring, "put", counting_put)
-    monkeypatch.setattr(Line, "push", counting_push)
+    monkeypatch.setattr(FacePipeline, "push", counting_push)
     config = read(None, {"tracker.lookahead": lag, "run.ring": ring})
     report = run(Job(str(clip), None), config, Everywhere(), None, False)
     assert report.frames == pushed[0] == 30

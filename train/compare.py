@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import numpy as np
 from facestream.engines.command import finish
-from facestream.engines.detector import RISE, Detector, DetectorOptions, load
+from facestream.engines.detector import LARGE_FACE_MARGIN, Detector, DetectorOptions, load
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled
 from facestream.train.evaluate import false_scores, measure, misses
@@ -81,7 +81,9 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="beside YuNet and CenterFace")
 @click.option("--zoom", "zooms", multiple=True, type=float, default=(1.0, 0.5), show_default=True)
 @click.option("--threshold", default=DetectorOptions().threshold, show_default=True)
-@click.option("--rise", default=RISE, show_default=True, help="what large faces need more, of our detectors alone")
+@click.option(
+    "--rise", default=LARGE_FACE_MARGIN, show_default=True, help="what large faces need more, of our detectors alone"
+)
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")

@@ -14,7 +14,7 @@ import click
 import numpy as np
 from facestream.engines.boxes import F32, Bool, area_xyxy, iou_xyxy
 from facestream.engines.command import finish
-from facestream.engines.detector import RISE, Detector, DetectorOptions, load, shipped
+from facestream.engines.detector import LARGE_FACE_MARGIN, Detector, DetectorOptions, load, shipped
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled, read_image
@@ -98,7 +98,7 @@ def measure(
     sets = {name: [items[i] for i in there] for name, items in sets.items()}
     curves = {n: curve(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
     widest = list(sets.values())[-1]
-    believed = [f.believed(threshold, rise, show.zoom) for f in found]
+    believed = [f.filter_by_score(threshold, rise, show.zoom) for f in found]
     result = {
         "images": len(there),
         "missing": len(everything) - len(there),
@@ -219,7 +219,9 @@ def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
 @click.option(
     "--threshold", default=DetectorOptions().threshold, show_default=True, help="score at which misses are counted"
 )
-@click.option("--rise", type=float, help=f"what large faces need more; by default {RISE}, with --peer nothing")
+@click.option(
+    "--rise", type=float, help=f"what large faces need more; by default {LARGE_FACE_MARGIN}, with --peer nothing"
+)
 @click.option(
     "--plots", type=click.Path(path_type=Path), help="folder for curves, hardest misses and a sheet of detections"
 )
@@ -244,7 +246,7 @@ def command(
     """Average precision by the WIDER protocol, and the misses at a threshold by face size; or FDDB's ROC, VOC's AP."""
     show = shown(size, protocol, zoom, pyramid, snip, soft, levels_of(weights) if snip else LEVELS)
     if rise is None:
-        rise = 0.0 if peer else RISE
+        rise = 0.0 if peer else LARGE_FACE_MARGIN
     ask = Ask(data, protocol, show, threshold, rise, plots, published, results)
     if device == "auto":
         device = best_device(weights is not None or time_it)

@@ -44,7 +44,7 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float = 0.0
 
     @property
-    def kept(self) -> bool:
+    def has_output(self) -> bool:
         """Whether it has an output."""
         return self.state != "failed"
 
@@ -115,12 +115,12 @@ def write(path: Path, entries: Iterable[Entry], config: Config, two_pass: bool, 
     try:
         temporary.path.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as e:
-        temporary.drop()
+        temporary.discard()
         raise SinkLost(f"cannot write the manifest ({e.strerror})", str(path)) from None
     except BaseException:
-        temporary.drop()
+        temporary.discard()
         raise
-    temporary.keep()
+    temporary.commit()
 
 
 def read(path: Path) -> tuple[list[Entry], bool, bool]:
@@ -160,7 +160,7 @@ def verify(path: Path) -> tuple[list[str], list[str], int]:
         wrong.append(f"{path}: the batch was stopped before it had gone through all its files; go on with --resume")
     notes, good = [], 0
     for entry in entries:
-        if not entry.kept:
+        if not entry.has_output:
             notes.append(f"{entry.input}: it failed: {entry.error}")
             continue
         found = sha256(Path(entry.output))

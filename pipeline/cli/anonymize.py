@@ -71,6 +71,6 @@ def anonymize(
 
 
 def _twice(job: Job, config: Config, detector: Detector, notes: Recorder | None, progress: bool) -> Report:
-    from facestream.pipeline.twopass import run_twice
+    from facestream.pipeline.jobs.two_pass import run_twice
 
     return run_twice(job, config, detector, notes, progress)

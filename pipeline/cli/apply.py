@@ -8,9 +8,9 @@ from typing import Any
 import click
 from facestream.pipeline.cli.jobs import jobs_of, report_job
 from facestream.pipeline.cli.options import config_of, covering
+from facestream.pipeline.jobs.replay import RecordReplay
 from facestream.pipeline.records import read_records
 from facestream.pipeline.run import run_stages
-from facestream.pipeline.saved import Saved
 
 
 @click.command()
@@ -25,6 +25,8 @@ def apply(input_: str, records: Path, output: Path, **flags: Any) -> int:
     """Cover the faces that records name: saved before, perhaps edited by hand (.jsonl, .csv or MOT)."""
     config = config_of(flags)
     (job,) = jobs_of((input_,), output, flags["overwrite"])
-    report = run_stages(job, config, Saved(read_records(records, job.source), records), progress=not flags["quiet"])
+    report = run_stages(
+        job, config, RecordReplay(read_records(records, job.source), records), progress=not flags["quiet"]
+    )
     report_job(job, report, flags["quiet"])
     return 1 if report.lost else 0

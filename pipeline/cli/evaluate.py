@@ -20,10 +20,10 @@ from facestream.pipeline.evaluate.exposed import Filmstrip, timeline
 from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.evaluate.pixels import measure
 from facestream.pipeline.evaluate.tally import Leaks
+from facestream.pipeline.jobs.replay import RecordReplay
+from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.records import read_records
 from facestream.pipeline.run import Job, run, run_stages
-from facestream.pipeline.saved import Saved
-from facestream.pipeline.twopass import run_twice
 from msgspec import structs
 
 from facestream.checkout import benchmarks
@@ -106,7 +106,7 @@ class Way:
     def cover(self, out: Path | None, meter: LeakMeter | None) -> None:
         job = Job(str(self.video), out)
         if self.records is not None:
-            saved = Saved(read_records(self.records, str(self.video)), self.records)
+            saved = RecordReplay(read_records(self.records, str(self.video)), self.records)
             report = run_stages(job, self.config, saved, meter, self.progress)
         else:
             detector = detector_of(self.config)
@@ -144,7 +144,7 @@ def tracks(
     the tracker guesses. Detections with a score under 0.1 are left out. --high and --birth fit the detector that made
     det.txt, and stand in the place of the configuration's, which fit the shipped one.
     """
-    config = structs.replace(config_of(flags).tracker, high=high, birth=birth)
+    config = structs.replace(config_of(flags).tracker, high_score=high, new_track_score=birth)
     sequences, left_out = mot.read_sequences(detections, truth, cmc)
     if left_out:
         log.warning("without detections or without truth, left out: %s", ", ".join(left_out))

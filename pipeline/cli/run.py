@@ -132,12 +132,12 @@ def summary(channel: Channel) -> str:
     """One line about what a camera's run was."""
     counts = channel.counts
     camera, line = counts.camera, counts.line
-    words = [f"{camera.frames} frames", f"{counts.left} left", f"{line.looks} looked at"]
+    words = [f"{camera.frames} frames", f"{counts.left} left", f"{line.detector_runs} looked at"]
     for number, what in (
         (counts.dropped, "dropped for want of time"),
-        (line.veiled, "covered all over"),
-        (line.held, "held back"),
-        (line.failed, "looks failed"),
+        (line.fully_covered, "covered all over"),
+        (line.withheld, "held back"),
+        (line.detector_failures, "looks failed"),
         (camera.losses, "connections lost"),
         (camera.stalls, "stalls"),
         (camera.damaged, "damaged"),

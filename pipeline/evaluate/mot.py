@@ -11,7 +11,7 @@ these boxes are scored, in the manner of ByteTrack's published setting (Zhang et
 
 - detections with a score under FLOOR are not given to the tracker;
 - of its boxes only observed ones count, no coasted ones, and no tentative ones: of a track those from
-  its first observation with a score of `birth` on (ByteTrack begins tracks at 0.7 and shows what
+  its first observation with a score of `new_track_score` on (ByteTrack begins tracks at 0.7 and shows what
   continues them at any score);
 - with `interpolate_s`, gaps of a track of up to so many seconds are filled on a straight line.
 """
@@ -32,8 +32,8 @@ from facestream.engines.boxes import Array
 from facestream.engines.types import Detections
 from facestream.pipeline.config import TrackerConfig
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.track import Tracker
-from facestream.pipeline.types import Sight
+from facestream.pipeline.stages.track import Tracker
+from facestream.pipeline.types import AssociationStage
 
 FLOOR = 0.1
 HIGH, BIRTH = (
@@ -104,7 +104,7 @@ def track(sequence: Sequence, config: TrackerConfig) -> Array:
         affine = None if sequence.affines is None else sequence.affines[frame]
         detections = Detections(here[:, 1:5].astype(np.float32), here[:, 5].astype(np.float32))
         boxes = tracker.update(detections, frame / sequence.rate, sequence.size, affine)
-        rows += [(frame, b.id, *b.xyxy, b.score) for b in boxes if b.sight not in (None, Sight.TENTATIVE)]
+        rows += [(frame, b.id, *b.xyxy, b.score) for b in boxes if b.sight not in (None, AssociationStage.TENTATIVE)]
     return np.array(rows, float).reshape(-1, 7)
 
 

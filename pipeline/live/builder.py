@@ -221,7 +221,8 @@ def figure(channel: Channel) -> Figure:
     totals = {
         "frames": camera.frames, "damaged": camera.damaged, "connects": camera.connects, "losses": camera.losses,
         "stalls": camera.stalls, "hangs": camera.hangs, "frames_dropped": counts.dropped, "frames_left": counts.left,
-        "looks": line.looks, "looks_failed": line.failed, "frames_veiled": line.veiled, "frames_held": line.held,
+        "looks": line.detector_runs, "looks_failed": line.detector_failures, "frames_veiled": line.fully_covered,
+        "frames_held": line.withheld,
         "outlet_dropped": counts.outlets_dropped,
     }  # fmt: skip
     gauges = {"delay_ms": counts.delay_ms, "latency_ms": counts.latency_ms}

@@ -162,12 +162,12 @@ class Camera:
             self._sign_s = self._frame_s = now
             self._limit_s, self._live_s = options.first_frame_s, 0.0
             self._clock.restart()
-        source = open_source(self.uri, replace(options.source, patrol=lambda: self._patrol(turn)))
+        source = open_source(self.uri, replace(options.source, interrupt_callback=lambda: self._check_interrupt(turn)))
         try:
             info = source.open()
             self._pace.restart(segmented=info.container == "hls")
             self._paced = options.paced and (self.uri.kind in _FINITE or not info.live or self._pace.segmented)
-            self.voice = next((side for side in info.sides if isinstance(side, av.AudioStream)), None)
+            self.voice = next((side for side in info.side_streams if isinstance(side, av.AudioStream)), None)
             self._early, first = [], True
             for item in source.items():
                 if isinstance(item, SidePacket):
@@ -193,7 +193,7 @@ class Camera:
             if ticks is not None and self.hear is not None:
                 self.hear(Sound(packet, ticks))
 
-    def _patrol(self, turn: int) -> None:
+    def _check_interrupt(self, turn: int) -> None:
         """Between two packets: is it to end, and do pictures come out of all these packets?"""
         self._check_turn(turn)
         self._sign_s = now = time.monotonic()

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-from facestream.pipeline.cover import fitted
 from facestream.pipeline.errors import SinkLost
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.live.encode import LiveEncoder, LiveOptions
@@ -24,6 +23,7 @@ from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 from facestream.pipeline.rtsp.server import Mount, RtspServer
 from facestream.pipeline.rtsp.sound import SoundPacketizer, format_of
+from facestream.pipeline.stages.anonymise import fitted
 from facestream.pipeline.types import CoveredFrame, StreamInfo
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.sink import FileSink, open_sink
@@ -222,7 +222,7 @@ class FileOutlet(Voiced):
             self._say("there is no sound")
         self._codec = "" if voice is None else codec_of(voice)
         info = StreamInfo(
-            sides=() if voice is None else (voice,),
+            side_streams=() if voice is None else (voice,),
             source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
             time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
         )  # fmt: skip

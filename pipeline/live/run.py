@@ -19,9 +19,9 @@ import numpy as np
 from facestream.engines.detector import Detector
 from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config
+from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed
 from facestream.pipeline.live.camera import Camera
-from facestream.pipeline.live.desk import Asked, Desk, LookFailed
-from facestream.pipeline.live.guard import Guard, GuardCounts
+from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
 from facestream.pipeline.live.outlet import Lane, StreamOutlet
 from facestream.pipeline.live.sound import Sound, Voiced
 from facestream.pipeline.live.state import CameraOptions, State, Status
@@ -48,7 +48,7 @@ class Counts:
     """
 
     camera: Status
-    line: GuardCounts
+    line: FailClosedCounts
     dropped: int
     left: int
     outlets_dropped: int
@@ -65,7 +65,7 @@ class Channel:
         uri: Uri,
         options: CameraOptions,
         config: Config,
-        desk: Desk,
+        desk: BatchingDetector,
         tuner: Tuner,
         told: Told,
     ) -> None:
@@ -73,8 +73,8 @@ class Channel:
         self.lanes: list[Lane] = []
         self._ring: Ring[Frame | Gap] = Ring(config.live.ring, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._hear)
-        self._asked = Asked(desk, config.live.deadline_s)
-        self.guard = Guard(self._asked, config, config.live.seldom)
+        self._asked = DetectorClient(desk, config.live.deadline_s)
+        self.guard = FailClosedPipeline(self._asked, config, config.live.seldom)
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
         self._trouble = ""
         self._left = 0
@@ -174,7 +174,7 @@ class Channel:
             try:
                 covered = self.tuner.coverer.cover(tracked)
             except Exception as error:
-                self.guard.counts.held += 1
+                self.guard.counts.withheld += 1
                 self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._left += 1
@@ -203,7 +203,7 @@ class Live:
     def __init__(self, config: Config, detector: Detector, told: Told, drawn: bool = False, bare: bool = False) -> None:
         """drawn: boxes are drawn on what all outputs get; bare: on faces that are not covered."""
         self.config, self._told = config, told
-        self.desk = Desk(detector, config.live.batch or detector.batch, config.live.batch_wait_ms / 1000)
+        self.desk = BatchingDetector(detector, config.live.batch or detector.batch, config.live.batch_wait_ms / 1000)
         self.channels: list[Channel] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
@@ -239,8 +239,8 @@ class Live:
         """On the detector's own thread: one that hangs must not keep this one, which hears that the run is to end."""
         width, height = self.config.detector.size
         try:
-            self.desk.ask(ImageView(np.zeros((height, width, 3), np.uint8), width, height), WARM_UP_S)
-        except LookFailed as error:
+            self.desk.submit(ImageView(np.zeros((height, width, 3), np.uint8), width, height), WARM_UP_S)
+        except InferenceFailed as error:
             self._told("detector", f"the first look failed: {redact(error)}")
 
     def wait(self, seconds: float) -> bool:

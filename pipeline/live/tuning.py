@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from facestream.pipeline.config import HIDE, Config, CoverConfig, changed
-from facestream.pipeline.cover import Anonymizer
-from facestream.pipeline.draw import Drawer
 from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.overlay import Drawer
 from facestream.pipeline.types import CoveredFrame, TrackedFrame
 from msgspec import structs
 

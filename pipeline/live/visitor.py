@@ -12,9 +12,9 @@ from typing import Any
 import av
 from facestream.pipeline.config import Config, changed
 from facestream.pipeline.errors import BadInput
+from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient
 from facestream.pipeline.live.clock import TICK, LiveClock
-from facestream.pipeline.live.desk import Asked, Desk
-from facestream.pipeline.live.guard import Guard
+from facestream.pipeline.live.fail_closed import FailClosedPipeline
 from facestream.pipeline.live.screen import boxed, encode, shrunk
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.ring import Cancelled, Policy, Ring
@@ -81,14 +81,14 @@ class Visitor:
     with; said: with words for it; gone: when it has been sent away. They must not wait."""
 
     def __init__(
-        self, desk: Desk, config: Config, tuner: Tuner,
+        self, desk: BatchingDetector, config: Config, tuner: Tuner,
         send: Callable[[Shot | None], None], said: Callable[[str], None], gone: Callable[[], None],
     ) -> None:  # fmt: skip
         self.tuner, self._send, self._said, self._gone = tuner, send, said, gone
         self._stall_s = config.live.stall_s
         self._ring: Ring[Shot] = Ring(1, Policy.DROP_OLDEST, droppable=lambda shot: True)
-        self._asked = Asked(desk, config.live.deadline_s)
-        self._guard = Guard(self._asked, config, config.live.seldom)
+        self._asked = DetectorClient(desk, config.live.deadline_s)
+        self._guard = FailClosedPipeline(self._asked, config, config.live.seldom)
         self._decoder = JpegDecoder()
         self._clock = LiveClock(time.monotonic())
         self._stamps: dict[int, bytes] = {}  # of the frames inside
@@ -124,7 +124,7 @@ class Visitor:
         dropped = self._ring.counts.dropped
         return Seen(
             self._done + dropped, self._left, dropped, self._broken,
-            counts.veiled, counts.held, self._faces, redact(self._guard.trouble),
+            counts.fully_covered, counts.withheld, self._faces, redact(self._guard.trouble),
         )  # fmt: skip
 
     def _run(self) -> None:
@@ -173,7 +173,7 @@ class Visitor:
             bgr = shrunk(covered, tracked.frame.size[0])
             jpeg = encode(boxed(bgr, covered) if self.tuner.boxes else bgr)
         except Exception as error:  # what cannot be covered does not leave
-            self._guard.counts.held += 1
+            self._guard.counts.withheld += 1
             self._guard.trouble = f"pictures are held back: {type(error).__name__}: {error}".splitlines()[0]
             return
         if stamp is not None:
@@ -185,7 +185,7 @@ class Visitor:
 class Visitors:
     """All visitors of a run, at most config.live.visitors at a time."""
 
-    def __init__(self, desk: Desk, config: Config, drawn: bool = False, bare: bool = False) -> None:
+    def __init__(self, desk: BatchingDetector, config: Config, drawn: bool = False, bare: bool = False) -> None:
         lag = min(config.live.visitor_lookahead, config.tracker.lookahead)
         # A browser sends few pictures a second, between which faces move far: each is looked at.
         self.config = changed(config, {"tracker.lookahead": lag, "detector.every": 1}, "live.visitor_lookahead")

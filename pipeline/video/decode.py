@@ -15,7 +15,7 @@ from av.format import Flags as FormatFlags
 from facestream.pipeline.cores import half_of_cores
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.picture import rotation_of, to_planar
-from facestream.pipeline.video.wall import CameraClock
+from facestream.pipeline.video.wall_clock import CameraClock
 
 _BACKWARD = Fraction(1, 10)  # seconds; less than that is jitter
 _WAIT = 64  # pictures without a time that are kept at a file's beginning until one has it
@@ -162,7 +162,7 @@ class Decoder:
         return None if self._last_pts is None else self._last_pts + self._step
 
 
-class Seams:
+class TimestampUnwrapper:
     """Lets time run on where a recording is put together from several, each of which begins anew.
 
     Transport streams may do that. The times of the others are taken as they are, backward or not.
@@ -176,7 +176,7 @@ class Seams:
         self._offsets = [Fraction(0)]  # of each part
         self._part: dict[int, int] = {}  # in which each stream is: they do not cross a seam together
 
-    def settle(self, packet: Packet) -> None:
+    def unwrap(self, packet: Packet) -> None:
         """Move a packet's times to behind the last seam."""
         if not self._possible or packet.dts is None:
             return

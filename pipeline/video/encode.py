@@ -225,7 +225,7 @@ def _threads(encoder: str, preset: str, picture: av.VideoFrame) -> int:
 def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str, str]:
     speed = _PRESETS.index("veryfast" if options.preset == AUTO else options.preset)
     crf = options.crf
-    light = info.light.params(encoder) if info.light is not None else {}
+    light = info.hdr.params(encoder) if info.hdr is not None else {}
     more = ":".join(f"{key}={value}" for key, value in light.items())
     if encoder == "libx264":
         words = x264_words(options.preset, crf)

@@ -103,7 +103,7 @@ def encoder_of(setting: str, codec: str, otherwise: str) -> str:
     return name if name in HARDWARE and opens(name) else otherwise
 
 
-def told(setting: str) -> str:
+def describe(setting: str) -> str:
     """One line for the log about what the setting led to; empty when nothing was asked for."""
     if setting == "off":
         return ""

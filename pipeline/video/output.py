@@ -43,7 +43,7 @@ def _check(path: Path, overwrite: bool, inputs: Iterable[str | os.PathLike[str]]
 
 
 class Temporary:
-    """An empty hidden file beside the target: written to, then kept (renamed) or dropped.
+    """An empty hidden file beside the target: written to, then committed (renamed) or discarded.
 
     It is locked until then, so that a later run can tell what a killed one left from what is still written. Making it
     shows an unwritable folder before the work starts.
@@ -54,21 +54,21 @@ class Temporary:
         head, tail = _hidden(target)
         self.path = target.absolute().with_name(f"{head}{secrets.token_hex(4)}{tail}")
         try:
-            self._held = open(self.path, "xb")  # noqa: SIM115  it stays open, and locked, until the file is whole
+            self._file = open(self.path, "xb")  # noqa: SIM115  it stays open, and locked, until the file is whole
         except PermissionError:
             raise BadInput("no permission to write into the output's folder", str(target)) from None
         except OSError as e:
             raise BadInput(f"the output cannot be written ({e.strerror})", str(target)) from None
-        lock(self._held)
+        lock(self._file)
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         """Give it its name; what had that name before is replaced."""
         os.replace(self.path, self.target)
-        self._held.close()
+        self._file.close()
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         self.path.unlink(missing_ok=True)
-        self._held.close()
+        self._file.close()
 
 
 def sweep(target: Path, dead: bool = True) -> None:

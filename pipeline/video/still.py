@@ -127,11 +127,11 @@ class ImageSink:
         if not self._done:
             self.abort()
             raise SinkLost("no frame arrived, nothing was written", str(self._path))
-        self._temporary.keep()
+        self._temporary.commit()
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._temporary.drop()
+        self._temporary.discard()
 
 
 def to_frame(image: Image.Image) -> av.VideoFrame:

@@ -21,7 +21,7 @@ from facestream.pipeline.cli.app import main
 from facestream.pipeline.config import read
 from facestream.pipeline.run import Job
 
-from tests.batch.test_pieces import film, pictures, sides
+from tests.batch.test_segments import film, pictures, sides
 from tests.conftest import render
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'facestream[ray]'")
@@ -68,7 +68,7 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 
 
 def as_before(folder: Path, expected: Path) -> None:
-    """Whole files are the same byte by byte; the long one, in pieces, shows the same pictures at the same times."""
+    """Whole files are the same byte by byte; the long one, in segments, shows the same pictures at the same times."""
     names = sorted(str(p.relative_to(expected)) for p in expected.rglob("*") if p.is_file())
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == names
     for name in names:
@@ -98,7 +98,7 @@ def test_a_machine_lost_half_way_changes_nothing(machines: Machines, tmp_path: P
     alone = ["anonymize", str(source), "-o", str(tmp_path / "alone"), *FAST, "--records", str(tmp_path / "a.jsonl")]
     assert main([*alone, "--quiet"]) == 2
     settings = tmp_path / "settings.toml"
-    settings.write_text("[run]\npiece_s = 30\n")
+    settings.write_text("[run]\nsegment_s = 30\n")
     out, notes = tmp_path / "out", tmp_path / "r.jsonl"
     words = ["anonymize", str(source), "-o", str(out), *FAST, "--records", str(notes), "--config", str(settings)]
     words += ["--ray", machines.address, "--manifest", str(tmp_path / "m.json")]

@@ -80,7 +80,7 @@ def make_folder(root: Path, count: int) -> Path:
     return root
 
 
-def diary(state: Path) -> int:
+def journal(state: Path) -> int:
     """Its lines so far: one when a file is begun, one when it is done."""
     return sum(path.read_bytes().count(b"\n") for path in state.rglob("*.jsonl"))
 
@@ -106,10 +106,10 @@ def kill_and_resume(tmp_path: Path, kills: int, files: int, workers: int, seed: 
     words += ["--records", str(notes)]
     with starter() as begin:
         for kill in range(kills):
-            lines = diary(state) + dice.randrange(1, 4)
+            lines = journal(state) + dice.randrange(1, 4)
             pid = begin.start(words)
             deadline = time.monotonic() + 60
-            while diary(state) < lines and time.monotonic() < deadline:
+            while journal(state) < lines and time.monotonic() < deadline:
                 time.sleep(0.002)
             time.sleep(dice.random() * 0.1)
             os.kill(pid, signal.SIGKILL)
@@ -122,7 +122,7 @@ def kill_and_resume(tmp_path: Path, kills: int, files: int, workers: int, seed: 
         assert begin.end() == 0
     assert hashes(out) == whole  # and nothing hidden is left
     assert notes.read_bytes() == expected.read_bytes()
-    assert sum(entry.kept for entry in journal_of(out).done.values()) == files
+    assert sum(entry.has_output for entry in journal_of(out).done.values()) == files
     left = {path.name for path in tmp_path.iterdir() if path.is_file()} | {path.suffix for path in state.rglob("*")}
     assert left == {expected.name, notes.name, "m.json", "", ".jsonl"}
     assert main(["verify", str(tmp_path / "m.json")]) == 0

@@ -20,8 +20,8 @@ from facestream.engines.tensorrt_build import verify_plan
 from facestream.engines.tensorrt_engine import CardDetector, canvas_of
 from facestream.engines.types import Detections, HostPicture
 from facestream.pipeline.config import CoverConfig, DetectorConfig
-from facestream.pipeline.cover import Anonymizer
-from facestream.pipeline.detect import Eye
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.detect import DetectionStage
 from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
 from facestream.pipeline.video.planes import host_picture, planes
 
@@ -180,7 +180,7 @@ def test_frames_go_to_the_card_as_they_are_stored(half: HalfDetector, layout: st
     frame = Frame(0, 0, Fraction(1, 30), stored, rotation)
     config = DetectorConfig(size=(160, 120))
     detector = CardDetector(loop(LazyDevice(9), half, False, config.threshold), 4, config.options())
-    found, want = (Eye(d, config).look(frame) for d in (detector, load("plainS", config.options())))
+    found, want = (DetectionStage(d, config).look(frame) for d in (detector, load("plainS", config.options())))
     assert found is not None
     assert want is not None
     assert len(found) == len(want) > 0
@@ -231,7 +231,7 @@ def test_a_plan_is_verified_in_pixels_and_scores(half: HalfDetector, pictures: l
     with pytest.raises(EngineMismatch, match="says other boxes"):
         verify_plan(reference, card, (160, 96), "fp16", shots)
     assert verify_plan(reference, card, (160, 96), "int8", shots)["box_error_px"] > 0.7
-    card.detect = lambda views: [Detections.none() for _ in views]  # type: ignore[method-assign, assignment]
+    card.detect = lambda views: [Detections.empty() for _ in views]  # type: ignore[method-assign, assignment]
     with pytest.raises(EngineMismatch, match="finds 0% of the faces"):
         verify_plan(reference, card, (160, 96), "fp16", shots)
 

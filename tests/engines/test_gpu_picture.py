@@ -13,7 +13,7 @@ from facestream.engines.gpu_picture import DevicePicture, colour_row, packed_byt
 from facestream.engines.kernels import Launch, pointer, source
 from facestream.engines.letterbox import fit, pad
 from facestream.pipeline.config import CoverConfig
-from facestream.pipeline.cover import Anonymizer
+from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
 from facestream.pipeline.video import planes as planes_module
 from facestream.pipeline.video.planes import planes, rgb_view

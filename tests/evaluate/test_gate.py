@@ -11,12 +11,12 @@ from facestream.benchmarks import render_truth, scene
 from facestream.benchmarks.leak_table import Known
 from facestream.engines.detector import load
 from facestream.pipeline.config import read
-from facestream.pipeline.cover import Anonymizer
 from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.evaluate.pixels import measure
 from facestream.pipeline.evaluate.tally import Leaks
-from facestream.pipeline.lookahead import Lookahead
 from facestream.pipeline.run import Job, run
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.lookahead import Lookahead
 from facestream.pipeline.types import Box
 
 MOST, LONGEST, AREA, OVERBLUR = 0.005, 2, 0.002, 1.9

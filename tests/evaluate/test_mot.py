@@ -12,7 +12,7 @@ from facestream.pipeline.config import TrackerConfig
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.evaluate import mot
 
-TUNED = TrackerConfig(high=mot.HIGH, birth=mot.BIRTH)
+TUNED = TrackerConfig(high_score=mot.HIGH, new_track_score=mot.BIRTH)
 trackeval = pytest.importorskip("trackeval", reason="the extra `evaluate` is not installed")
 
 

@@ -8,9 +8,9 @@ from facestream.pipeline.config import read
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.evaluate.leaks import read_truth
 from facestream.pipeline.evaluate.pixels import measure
+from facestream.pipeline.jobs.replay import RecordReplay
 from facestream.pipeline.records import Face, Record
 from facestream.pipeline.run import Job, run_stages
-from facestream.pipeline.saved import Saved
 
 from tests.conftest import render
 from tests.pack import DEMO, TRUTH, demo_truth
@@ -32,7 +32,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             rows[i] = Record(frame=i, faces=() if name == "none" else tuple(faces))
         config = read(None, {"cover.hide": hide, "cover.scale": 1.2, "encode.preset": "superfast", "encode.crf": 26})
         made[name] = folder / f"{name}.mp4"
-        run_stages(Job(str(DEMO), made[name]), config, Saved(rows, Path("truth")), None, False)
+        run_stages(Job(str(DEMO), made[name]), config, RecordReplay(rows, Path("truth")), None, False)
     return made
 
 

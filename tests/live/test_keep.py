@@ -16,7 +16,7 @@ from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 from facestream.pipeline.video.encode import EncodeOptions
 
 from tests.feed import numbered
-from tests.live.test_guard import Moody
+from tests.live.test_fail_closed import Moody
 from tests.live.test_live import Run
 
 HOUR = 3600.0

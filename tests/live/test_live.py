@@ -30,7 +30,7 @@ from facestream.pipeline.rtsp.server import RtspServer
 from facestream.pipeline.video.uri import parse
 
 from tests.feed import Feed
-from tests.live.test_guard import SECRET, Moody, frame
+from tests.live.test_fail_closed import SECRET, Moody, frame
 from tests.servers import QUICK, free_port, talking, until
 
 FAST = {"detector.size": (320, 192), "tracker.lookahead": 3}
@@ -126,7 +126,7 @@ def test_a_detector_that_breaks_in_mid_stream_shows_nothing(marked: Path, tmp_pa
     with Run({"door": str(marked)}, [str(out)], moody, live__deadline_s=0.2) as run:
         run.until(lambda: run.left("door") > 20)
         moody.mood = mood
-        run.until(lambda: run["door"].counts.line.veiled > 20)
+        run.until(lambda: run["door"].counts.line.fully_covered > 20)
         moody.mood = ""
         moody.awake.set()
         run.until(lambda: ("door", "faces are looked for again") in run.said)
@@ -142,7 +142,7 @@ def test_a_detector_that_hangs_to_the_end_does_not_stop_the_end(marked: Path, tm
     live.live.start()
     live.until(lambda: live.left("door") > 5)
     moody.mood = "hang"
-    live.until(lambda: live["door"].counts.line.veiled > 3)
+    live.until(lambda: live["door"].counts.line.fully_covered > 3)
     began = time.monotonic()
     assert not live.live.stop()  # its thread must be left
     assert time.monotonic() - began < 15
@@ -168,10 +168,10 @@ def test_four_looped_cameras_are_served_fairly_by_a_detector_that_is_too_slow(ma
     with Run(dict.fromkeys("abcd", str(marked)), ["serve:rtsp://127.0.0.1:0/{name}"], moody) as run:
         run.until(lambda: all(run.left(name) > 25 for name in "abcd"))
         left = {name: run.left(name) for name in "abcd"}
-        looks = {name: run[name].counts.line.looks for name in "abcd"}
+        looks = {name: run[name].counts.line.detector_runs for name in "abcd"}
         run.until(lambda: run.left("a") >= left["a"] + 150)
         left = {name: run.left(name) - left[name] for name in "abcd"}
-        looks = {name: run[name].counts.line.looks - looks[name] for name in "abcd"}
+        looks = {name: run[name].counts.line.detector_runs - looks[name] for name in "abcd"}
         assert fair(left), left
         assert max(looks.values()) <= 2 * min(looks.values()), looks  # every picture, or every other, or every third
         assert sum(looks.values()) < sum(left.values())  # it is the looks that are spared
@@ -343,8 +343,8 @@ HANGING = """
 import sys, threading, time
 import facestream.pipeline.cli.run as command
 import facestream.pipeline.live.outlet as outlet
-import facestream.pipeline.cover as cover
-from tests.live.test_guard import Moody
+import facestream.pipeline.stages.anonymise as cover
+from tests.live.test_fail_closed import Moody
 stage, moody = sys.argv[1], Moody()
 command.detector_of = lambda config: moody
 

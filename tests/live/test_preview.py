@@ -19,7 +19,7 @@ from facestream.pipeline.cli.app import main
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.preview import HTML, Page
 
-from tests.live.test_guard import SECRET, Moody
+from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run, marked  # noqa: F401
 from tests.live.test_rtsp_server import certificate  # noqa: F401
 from tests.servers import free_port, until

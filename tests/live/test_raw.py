@@ -15,15 +15,15 @@ import av
 import cv2
 import numpy as np
 import pytest
-from facestream.pipeline.cover import Anonymizer
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.live.encode import LiveEncoder, LiveOptions
 from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 from facestream.pipeline.rtsp.server import RtspServer
-from facestream.pipeline.track import Tracker
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.track import Tracker
 from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
-from tests.live.test_guard import SECRET, Moody
+from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run
 from tests.live.test_rtsp_push import listening
 from tests.servers import Proxy, free_port, talking
@@ -85,7 +85,7 @@ class Source:
         self.server.send(self.mount, unit)
 
 
-class Watch:
+class DetectorHealth:
     """Looks at every picture that a sink gives, until it is told to end."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def go_through_faults(wanted: int, folder: Path, broken: Counter[str]) -> Counter[str]:
     """Until so many pictures have come out at the sinks; how many came out of which. Fails where one shows the mark."""
     pytest.importorskip("aiohttp", reason="the page needs the web extra")
-    moody, watch, dice = Moody(), Watch(), np.random.default_rng(3)
+    moody, watch, dice = Moody(), DetectorHealth(), np.random.default_rng(3)
     detect = moody.detect
     slow = 0.0
 
@@ -217,7 +217,7 @@ def go_through_faults(wanted: int, folder: Path, broken: Counter[str]) -> Counte
     assert counts.camera.losses > 0
     assert counts.camera.connects > 1
     assert counts.line.failed > 0
-    assert counts.line.veiled > 0
+    assert counts.line.fully_covered > 0
     return watch.seen
 
 

@@ -10,7 +10,7 @@ import av
 import pytest
 
 from tests.beeps import apart_ms, make, onsets
-from tests.live.test_guard import Moody
+from tests.live.test_fail_closed import Moody
 from tests.live.test_live import Run
 from tests.servers import free_port, until
 
@@ -34,7 +34,7 @@ def test_players_hear_what_they_see(tmp_path: Path, codec: str, transport: str, 
     with Run({"door": str(source)}, [f"serve:{url}"], Moody(), live__audio=True, tracker__lookahead=lookahead) as run:
         run.until(lambda: run.left("door") > 20)
         check(*onsets(url, 4.0, rtsp_transport=transport), least=2)
-        assert run["door"].counts.line.veiled == 0
+        assert run["door"].counts.line.fully_covered == 0
 
 
 def test_pictures_that_are_covered_all_over_break_no_sync(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_pictures_that_are_covered_all_over_break_no_sync(tmp_path: Path) -> Non
     with Run({"door": str(source)}, [str(out)], moody, live__audio=True) as run:
         run.until(lambda: run.left("door") > 40)
         moody.mood = "raise"
-        run.until(lambda: run["door"].counts.line.veiled > 30)
+        run.until(lambda: run["door"].counts.line.fully_covered > 30)
         moody.mood = ""
         cover = run["door"].tuner.coverer.cover
         run.until(lambda: ("door", "faces are looked for again") in run.said)
@@ -52,7 +52,7 @@ def test_pictures_that_are_covered_all_over_break_no_sync(tmp_path: Path) -> Non
             raise RuntimeError("out of order")
 
         run["door"].tuner.coverer.cover = broken  # type: ignore[method-assign,assignment]
-        run.until(lambda: run["door"].counts.line.held > 10)
+        run.until(lambda: run["door"].counts.line.withheld > 10)
         run["door"].tuner.coverer.cover = cover  # type: ignore[method-assign]
         left = run.left("door")
         run.until(lambda: run.left("door") > left + 60)

@@ -10,11 +10,11 @@ import pytest
 from facestream.engines.detector import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config, read
-from facestream.pipeline.cover import Anonymizer
-from facestream.pipeline.draw import Drawer
 from facestream.pipeline.errors import BadConfig, BadInput
-from facestream.pipeline.live.desk import Asked, Desk, Request
+from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, Request
 from facestream.pipeline.live.tuning import Mode, Tuner
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.overlay import Drawer
 
 
 def config(**flags: Any) -> Config:
@@ -115,17 +115,17 @@ class Scores(Detector):
 
 def test_cameras_with_different_thresholds_share_a_detector() -> None:
     view = ImageView(np.zeros((448, 448, 3), np.uint8), 448, 448)
-    desk = Desk(Scores(DetectorOptions(0.3)), batch=4)
+    desk = BatchingDetector(Scores(DetectorOptions(0.3)), batch=4)
     requests = [Request(view, threshold) for threshold in (0.1, 0.6, 0.3)]
     for request, found in zip(requests, desk._look(requests), strict=True):
         alone = Scores(DetectorOptions(request.threshold)).detect([view])[0]
         assert found.scores.tolist() == alone.scores.tolist()
         assert found.xyxy.tolist() == alone.xyxy.tolist()
     desk.start()
-    asked = Asked(desk, 5.0)
+    asked = DetectorClient(desk, 5.0)
     assert min(asked.detect([view])[0].scores) >= 0.3
     asked.threshold = 0.06
     assert min(asked.detect([view])[0].scores) < 0.1
-    assert min(Asked(desk, 5.0).detect([view])[0].scores) >= 0.3  # the run's own, whatever others ask
+    assert min(DetectorClient(desk, 5.0).detect([view])[0].scores) >= 0.3  # the run's own, whatever others ask
     desk.stop()
     assert desk.join(5)

@@ -21,7 +21,7 @@ import aiohttp
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.live.visitor import MOST_BYTES, JpegDecoder
 
-from tests.live.test_guard import SECRET, Moody
+from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run
 from tests.servers import free_port, until
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_covered_does_not_come_back(served: Any, monkeypatch: pyt
         raise RuntimeError("out of order")
 
     port, _ = served(Moody())
-    monkeypatch.setattr("facestream.pipeline.cover.Anonymizer._apply", broken)
+    monkeypatch.setattr("facestream.pipeline.stages.anonymise.Anonymizer._apply", broken)
 
     async def act(guest: Guest) -> None:
         await guest.until(lambda: guest.words.get("held", 0) > 5)

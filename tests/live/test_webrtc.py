@@ -17,7 +17,7 @@ pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 import aiortc
 from facestream.pipeline.live import webrtc
 
-from tests.live.test_guard import SECRET, Moody
+from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run, marked  # noqa: F401
 from tests.live.test_preview import get, pictures, post
 from tests.servers import free_port

@@ -22,7 +22,7 @@ from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.window import Window
 
 from tests.conftest import facestream
-from tests.live.test_guard import Moody
+from tests.live.test_fail_closed import Moody
 from tests.live.test_live import Run, marked, spread  # noqa: F401
 from tests.servers import free_port
 

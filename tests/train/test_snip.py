@@ -40,7 +40,7 @@ def test_hard_nms_removes_what_soft_nms_keeps() -> None:
 
 
 def test_soft_nms_of_nothing_is_nothing() -> None:
-    assert len(merge([Detections.none(), Detections.none()], 0.3, soft=True)) == 0
+    assert len(merge([Detections.empty(), Detections.empty()], 0.3, soft=True)) == 0
 
 
 def test_a_level_keeps_its_own_range() -> None:

@@ -73,9 +73,9 @@ def carded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("carded")
 def test_a_card_decodes_and_encodes_what_it_can() -> None:
     assert [hardware.device_of(s) for s in ("off", "auto", "cuda", "qsv")] == ["", "cuda", "cuda", ""]
-    assert hardware.told("off") == ""
-    assert hardware.told("auto") == "decoding on cuda, encoding h264, hevc there"
-    assert hardware.told("vaapi") == "decoding and encoding on the CPU (vaapi: no such device answers)"
+    assert hardware.describe("off") == ""
+    assert hardware.describe("auto") == "decoding on cuda, encoding h264, hevc there"
+    assert hardware.describe("vaapi") == "decoding and encoding on the CPU (vaapi: no such device answers)"
     assert hardware.decoder("off") is hardware.decoder("qsv") is None
     assert isinstance(hardware.decoder("cuda"), HWAccel)
     info: Any = SimpleNamespace(video=None)
