@@ -50,6 +50,9 @@ FLAGS = {
 RENAMED = {
     "detector.fine": "detector.full_frame_interval",
     "detector.rise": "detector.large_face_margin",
+    "live.seldom": "live.max_detect_interval",
+    "live.visitor_lookahead": "live.webcam_lookahead",
+    "live.visitors": "live.webcam_sessions",
     "tracker.birth": "tracker.new_track_score",
     "tracker.blind": "tracker.when_blind",
     "tracker.buffer": "tracker.box_buffer",
@@ -159,7 +162,7 @@ class RunConfig(Section, frozen=True):
 class LiveConfig(Section, frozen=True):
     ring: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
-    seldom: Annotated[int, within(1, 30)] = 4
+    max_detect_interval: Annotated[int, within(1, 30)] = 4
     batch: Annotated[int, within(0, 64)] = 0
     batch_wait_ms: Annotated[float, within(0, 1000)] = 5.0
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
@@ -185,8 +188,8 @@ class LiveConfig(Section, frozen=True):
     tls_key: str = ""
     webrtc: bool = False
     change: Literal["no", "more", "any"] = "more"
-    visitors: Annotated[int, within(0, 1000)] = 4
-    visitor_lookahead: Annotated[int, within(0, 600)] = 3
+    webcam_sessions: Annotated[int, within(0, 1000)] = 4
+    webcam_lookahead: Annotated[int, within(0, 600)] = 3
 
 
 class Config(Section, frozen=True):

@@ -1,7 +1,8 @@
-"""`facestream run`: words to cameras and outlets, and a run that ends when it is told to."""
+"""`facestream run`: parts to cameras and sinks, and a run that ends when it is told to."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -14,16 +15,20 @@ from urllib.parse import urlsplit
 import click
 from facestream.pipeline.cli.options import Size, config_of, covering, shared
 from facestream.pipeline.config import Config
+from facestream.pipeline.connection import State
 from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadConfig, BadInput
-from facestream.pipeline.live.builder import Builder, Plan
+from facestream.pipeline.live.builder import SinkBuilder, SinkSpec
 from facestream.pipeline.live.encode import check_encoder
-from facestream.pipeline.live.run import Channel, Live
-from facestream.pipeline.live.state import CameraOptions, State
-from facestream.pipeline.log import say
+from facestream.pipeline.live.run import CameraPipeline, Live
+from facestream.pipeline.live.state import CameraOptions
+from facestream.pipeline.log import fail
 from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.output import check_distinct
 from facestream.pipeline.video.uri import Kind, Uri, check_file, parse
 from msgspec import structs
+
+log = logging.getLogger(__name__)
 
 LIMIT_S = 4.5  # from the signal to the end at the latest
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
@@ -71,27 +76,31 @@ def run(
         if not draw:
             raise BadConfig("nothing would be hidden", "--hide none", "only with --draw, to see what is found")
         flags["hide"] = None
-    config = config_of(flags)
+    config = config_of(flags, {"crf": "live.crf", "preset": "live.preset"})
     if insecure:
         config = structs.replace(config, live=structs.replace(config.live, tls_verify=False))
     check_encoder(config.live.encoder)
     cameras = named(sources)
-    plans = [Plan.of(text, len(cameras) > 1) for text in sinks]
-    if not cameras and (any(plan.kind != "page" for plan in plans) or not config.live.visitors):
+    specs = [SinkSpec.of(text, len(cameras) > 1) for text in sinks]
+    if not cameras and (any(spec.kind != "page" for spec in specs) or not config.live.webcam_sessions):
         raise BadInput("nothing to show", "SOURCE", "name one: 0, rtsp://..., a file; a page alone can do without")
     if loop is None:
-        loop = not any(plan.kind in ("file", "records") for plan in plans)
+        loop = not any(spec.kind in ("file", "records") for spec in specs)
     for uri in cameras.values():
         _check_source(uri)
-    teller = Teller(flags["quiet"])
+    teller = EventPrinter(flags["quiet"])
     if bare:
-        say("warning", "faces are shown: --hide none")
+        log.warning("faces are shown: --hide none")
+    written = [spec.text.format(name=name) for spec in specs if spec.kind in ("file", "records") for name in cameras]
+    stamp = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
+    read = [uri.text for uri in cameras.values() if uri.kind is Kind.FILE]
+    check_distinct([*read, flags.get("config_file"), config.detector.model, stamp], dict.fromkeys(written))
     live = Live(config, detector_of(config), teller, draw, bare)
-    builder = Builder(live, config, flags["overwrite"], teller)
+    builder = SinkBuilder(live, config, flags["overwrite"], teller)
     try:
-        builder.open(plans)
+        builder.open(specs)
         for name, uri in cameras.items():
-            builder.connect(live.add(name, uri, _camera_options(config, loop)), plans)
+            builder.connect(live.add(name, uri, _camera_options(config, loop)), specs)
         live.start()
     except BaseException:
         builder.abort()
@@ -99,9 +108,9 @@ def run(
     return _until_the_end(live, builder, flags["quiet"])
 
 
-def _until_the_end(live: Live, builder: Builder, quiet: bool) -> int:
-    for line in builder.welcome:
-        say("serving", line)
+def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool) -> int:
+    for line in builder.banner:
+        log.info("serving: %s", line)
     code, window = 0, builder.window
     try:
         while not live.wait(1.0 if window is None else 0.0):
@@ -109,18 +118,18 @@ def _until_the_end(live: Live, builder: Builder, quiet: bool) -> int:
                 break
     except KeyboardInterrupt:  # SIGTERM too
         code = 130
-        last = threading.Timer(LIMIT_S, os._exit, [code])  # whatever hangs, a disk or who reads our words
+        last = threading.Timer(LIMIT_S, os._exit, [code])  # whatever hangs, a disk or who reads our parts
         last.daemon = True
         last.start()
     ended = live.stop()
     if not quiet:
-        for channel in live.channels:
-            print(summary(channel))
+        for pipeline in live.pipelines:
+            print(summary(pipeline))
     if window is not None and window.failed:
-        say("error", f"window: the display failed ({window.failed})")
+        fail(f"window: the display failed ({window.failed})")
         code = code or 1
-    if code == 0 and any(channel.failed for channel in live.channels):
-        code = 2 if all(channel.camera.status.frames == 0 for channel in live.channels) else 1
+    if code == 0 and any(pipeline.failed for pipeline in live.pipelines):
+        code = 2 if all(pipeline.camera.status.frames == 0 for pipeline in live.pipelines) else 1
     if not ended:  # a thread hangs in a device or in the network, which cannot be ended from here
         sys.stdout.flush()
         sys.stderr.flush()
@@ -128,11 +137,11 @@ def _until_the_end(live: Live, builder: Builder, quiet: bool) -> int:
     return code
 
 
-def summary(channel: Channel) -> str:
+def summary(pipeline: CameraPipeline) -> str:
     """One line about what a camera's run was."""
-    counts = channel.counts
+    counts = pipeline.counts
     camera, line = counts.camera, counts.line
-    words = [f"{camera.frames} frames", f"{counts.left} left", f"{line.detector_runs} looked at"]
+    parts = [f"{camera.frames} frames", f"{counts.emitted} left", f"{line.detector_runs} looked at"]
     for number, what in (
         (counts.dropped, "dropped for want of time"),
         (line.fully_covered, "covered all over"),
@@ -141,15 +150,15 @@ def summary(channel: Channel) -> str:
         (camera.losses, "connections lost"),
         (camera.stalls, "stalls"),
         (camera.damaged, "damaged"),
-        (counts.outlets_dropped, "dropped for a slow output"),
+        (counts.sink_dropped, "dropped for a slow output"),
     ):
-        words += [f"{number} {what}"] * bool(number)
+        parts += [f"{number} {what}"] * bool(number)
     if counts.delay_ms:
-        words.append(f"{counts.delay_ms:.0f} ms from camera to stream, look-ahead included")
-    return f"{channel.name}: {', '.join(words)}"
+        parts.append(f"{counts.delay_ms:.0f} ms from camera to stream, look-ahead included")
+    return f"{pipeline.name}: {', '.join(parts)}"
 
 
-class Teller:
+class EventPrinter:
     """Prints states and troubles, one line each; the same line of one camera not twice within ten seconds."""
 
     def __init__(self, quiet: bool) -> None:
@@ -167,7 +176,7 @@ class Teller:
             self._said[name, message] = now
             bad = not message.startswith((State.LIVE, State.CONNECTING, State.ENDED))
             if bad or not self._quiet:
-                say(name, message)
+                log.log(logging.WARNING if bad else logging.INFO, "%s", message, extra={"camera": name})
 
 
 def named(sources: tuple[str, ...]) -> dict[str, Uri]:

@@ -1,4 +1,4 @@
-"""Where a live camera's covered frames go. Each outlet has a ring and a thread: none waits for another."""
+"""Where a live camera's covered frames go. Each sink has a ring and a thread: none waits for another."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from statistics import median
 from typing import Protocol
 
 from facestream.pipeline.errors import SinkLost
+from facestream.pipeline.live.audio import AudioPacket, AudioSink, codec_of
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.live.encode import LiveEncoder, LiveOptions
-from facestream.pipeline.live.keep import Keeper, Limits
-from facestream.pipeline.live.sound import Sound, Voiced, codec_of
+from facestream.pipeline.live.retention import Limits, SegmentCleaner
 from facestream.pipeline.records import RecordSink
 from facestream.pipeline.ring import Cancelled, Policy, Ring
+from facestream.pipeline.rtsp.audio import AudioPacketizer, format_of
 from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 from facestream.pipeline.rtsp.server import Mount, RtspServer
-from facestream.pipeline.rtsp.sound import SoundPacketizer, format_of
 from facestream.pipeline.stages.anonymise import fitted
 from facestream.pipeline.types import CoveredFrame, StreamInfo
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.sink import FileSink, open_sink
 from facestream.pipeline.video.uri import redact
 
-DEPTH = 8  # covered frames that wait for a slow outlet before the oldest goes
+DEPTH = 8  # covered frames that wait for a slow sink before the oldest goes
 
 
-class Outlet(Protocol):
+class LiveSink(Protocol):
     """Takes covered frames. close() after the last one; abort() where that is not possible any more."""
 
     name: str
@@ -44,15 +44,15 @@ class Outlet(Protocol):
     def abort(self) -> None: ...
 
 
-class Lane:
-    """An outlet with its thread. What raises in it ends this outlet alone; `told` hears of it."""
+class SinkWorker:
+    """A sink with its thread. What raises in it ends this sink alone; `on_event` hears of it."""
 
-    def __init__(self, outlet: Outlet, told: Callable[[str], None]) -> None:
-        self.outlet, self._told = outlet, told
+    def __init__(self, sink: LiveSink, on_event: Callable[[str], None]) -> None:
+        self.sink, self._on_event = sink, on_event
         self.ring: Ring[CoveredFrame] = Ring(DEPTH, Policy.DROP_OLDEST)
         self.failed = False
         self.written = 0
-        self._thread = threading.Thread(target=self._run, name=f"outlet {outlet.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -75,19 +75,19 @@ class Lane:
     def _run(self) -> None:
         try:
             for covered in self.ring:
-                self.outlet.write(covered)
+                self.sink.write(covered)
                 self.written += 1
-            self.outlet.close()
+            self.sink.close()
         except Cancelled:
-            self.outlet.abort()
+            self.sink.abort()
         except Exception as error:
             self.failed = True
             self.ring.cancel()
-            self._told(redact(error))
-            self.outlet.abort()
+            self._on_event(redact(error))
+            self.sink.abort()
 
 
-class StreamOutlet(Voiced):
+class StreamSink(AudioSink):
     """Encoded once for all who watch, under whatever path, and for all servers it is pushed to.
 
     epoch_s: gives the wall-clock time of tick 0. Nothing is encoded while nobody watches, but for the first picture
@@ -104,21 +104,20 @@ class StreamOutlet(Voiced):
         self._pushers: list[Pusher] = []
         self._encoder: LiveEncoder | None = None
         self._size: tuple[int, int] = (0, 0)
-        self._wished = False
-        self._sound_ticks = -1
+        self._audio_ticks = -1
         self.delays_s: deque[float] = deque(maxlen=300)  # from a frame's arrival to its packets
 
     def serve(self, server: RtspServer, mount: Mount) -> None:
-        mount.wish_key = self.wish_key
+        mount.request_keyframe = self.request_keyframe
         self._mounts.append((server, mount))
 
     def push(self, pusher: Pusher) -> None:
-        pusher.wish_key = self.wish_key
+        pusher.request_keyframe = self.request_keyframe
         self._pushers.append(pusher)
 
-    def wish_key(self) -> None:
+    def request_keyframe(self) -> None:
         if self._encoder is not None:
-            self._encoder.wish_key()
+            self._encoder.request_keyframe()
 
     @property
     def delay_ms(self) -> float:
@@ -130,10 +129,10 @@ class StreamOutlet(Voiced):
             self._encoder = LiveEncoder(self._options, self._rate())
         size = covered.picture.width, covered.picture.height
         wanted = bool(self._pushers) or any(mount.players for _, mount in self._mounts)
-        if self.sounds is not None:
+        if self.audio_queue is not None:
             if self._size == (0, 0):
-                self._tune_in()
-            self._pass_sound(self.sounds.until(covered.tracked.frame.pts or 0), wanted)
+                self._open_audio()
+            self._send_audio(self.audio_queue.until(covered.tracked.frame.pts or 0), wanted)
         if not wanted and size == self._size:
             return
         self._size = size
@@ -149,23 +148,23 @@ class StreamOutlet(Voiced):
         for pusher in self._pushers:
             pusher.send(unit)
 
-    def _tune_in(self) -> None:
+    def _open_audio(self) -> None:
         """Before the first picture: what sound there is must be said along with it."""
-        voice = self.voice()
+        audio_stream = self.audio_stream()
         try:
-            if voice is None:
+            if audio_stream is None:
                 raise SinkLost("there is no sound")
-            self.packetizer.sound = SoundPacketizer(format_of(voice))
+            self.packetizer.audio = AudioPacketizer(format_of(audio_stream))
         except SinkLost as error:
-            self.told(f"pictures alone: {error.what}")
+            self.on_event(f"pictures alone: {error.what}")
 
-    def _pass_sound(self, sounds: Iterable[Sound], wanted: bool) -> None:
-        packer = self.packetizer.sound
-        for sound in sounds:
-            same = packer is not None and sound.codec == packer.form.codec  # cameras may come back with another one
-            if packer is not None and same and wanted and sound.ticks > self._sound_ticks:
-                self._send(packer.pack(bytes(sound.packet), sound.ticks))
-                self._sound_ticks = sound.ticks
+    def _send_audio(self, packets: Iterable[AudioPacket], wanted: bool) -> None:
+        packer = self.packetizer.audio
+        for audio in packets:
+            same = packer is not None and audio.codec == packer.form.codec  # cameras may come back with another one
+            if packer is not None and same and wanted and audio.ticks > self._audio_ticks:
+                self._send(packer.pack(bytes(audio.packet), audio.ticks))
+                self._audio_ticks = audio.ticks
 
     def close(self) -> None:
         """Servers and pushers are stopped by whoever made them."""
@@ -174,7 +173,7 @@ class StreamOutlet(Voiced):
         """Nothing is left behind."""
 
 
-class FileOutlet(Voiced):
+class RecordingSink(AudioSink):
     """A video file. It begins with the first frame; pictures of another size are scaled to that one's.
 
     segment_s: above 0, a new file begins after so many seconds, and with each new size, named by the time of its first
@@ -191,18 +190,18 @@ class FileOutlet(Voiced):
         self._path, self._options = path, options
         self._source, self._rate = source, rate
         self._segment_s, self._epoch_s = segment_s, epoch_s
-        self._keeper = Keeper(path, limits or Limits(), lambda message: self.told(message))
+        self._cleaner = SegmentCleaner(path, limits or Limits(), lambda message: self.on_event(message))
         self._sink: FileSink | None = None
         self._size = (0, 0)
         self._began = 0  # ticks
         self._codec = ""  # of the sound in the file
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def write(self, covered: CoveredFrame) -> None:
         picture, ticks = covered.picture, covered.tracked.frame.pts or 0
-        for sound in self.sounds.until(ticks) if self.sounds is not None else ():
-            if self._sink is not None and sound.codec == self._codec:
-                self._sink.copy(sound.side())
+        for audio in self.audio_queue.until(ticks) if self.audio_queue is not None else ():
+            if self._sink is not None and audio.codec == self._codec:
+                self._sink.copy(audio.side())
         if self._sink is not None and self._segment_s:
             old = float((ticks - self._began) * TICK) >= self._segment_s
             if old or (picture.width, picture.height) != self._size:
@@ -212,17 +211,17 @@ class FileOutlet(Voiced):
             self._sink = self._open(covered)
             self._size, self._began = (picture.width, picture.height), ticks
         if self._segment_s:
-            self._keeper.sweep(self._sink.unfinished, now=begins)
+            self._cleaner.sweep(self._sink.unfinished, now=begins)
         self._sink.write(fitted(covered, *self._size))
 
     def _open(self, covered: CoveredFrame) -> FileSink:
         frame, rate = covered.tracked.frame, self._rate()
-        voice = self.voice() if self.sounds is not None else None
-        if self.sounds is not None and voice is None:
-            self._say("there is no sound")
-        self._codec = "" if voice is None else codec_of(voice)
+        audio_stream = self.audio_stream() if self.audio_queue is not None else None
+        if self.audio_queue is not None and audio_stream is None:
+            self._report_once("there is no sound")
+        self._codec = "" if audio_stream is None else codec_of(audio_stream)
         info = StreamInfo(
-            side_streams=() if voice is None else (voice,),
+            side_streams=() if audio_stream is None else (audio_stream,),
             source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
             time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
         )  # fmt: skip
@@ -234,14 +233,14 @@ class FileOutlet(Voiced):
             sink.abort()
             raise SinkLost("a live source cannot be written as a picture", str(path))
         for warning in sink.warnings:
-            self._say(warning)
+            self._report_once(warning)
         return sink
 
-    def _say(self, what: str) -> None:
+    def _report_once(self, what: str) -> None:
         """Once, not with each segment."""
-        if what not in self._said:
-            self._said.add(what)
-            self.told(f"pictures alone: {what}")
+        if what not in self._reported:
+            self._reported.add(what)
+            self.on_event(f"pictures alone: {what}")
 
     def close(self) -> None:
         if self._sink is not None:
@@ -260,7 +259,7 @@ def segment_path(path: Path, wall_s: float) -> Path:
     return next(name for name in names if not name.exists())
 
 
-class RecordOutlet:
+class RecordsSink:
     """Records of every frame that left: JSON Lines, CSV or MOT."""
 
     def __init__(self, name: str, path: Path, overwrite: bool, source: str) -> None:

@@ -19,7 +19,7 @@ pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 
 import aiohttp
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.live.visitor import MOST_BYTES, JpegDecoder
+from facestream.pipeline.live.webcam_session import MAX_JPEG_BYTES, JpegDecoder
 
 from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run
@@ -44,7 +44,7 @@ def spread(data: bytes) -> float:
 
 
 class Guest:
-    """A visitor of a page, as a browser would be one."""
+    """A session of a page, as a browser would be one."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
@@ -57,7 +57,7 @@ class Guest:
         await self.socket.send_bytes(struct.pack("<q", self.sent) + data)
         self.sent += 1
 
-    async def hear(self) -> bool:
+    async def on_audio(self) -> bool:
         """One message; False at the end."""
         message = await self.socket.receive(20)
         if message.type is aiohttp.WSMsgType.BINARY:
@@ -74,7 +74,7 @@ class Guest:
             assert time.monotonic() < end, "never came true"
             if data is not None and self.words.get("done", 0) >= self.sent:
                 await self.send(data)
-            assert await self.hear(), f"closed: {self.socket.close_code}"
+            assert await self.on_audio(), f"closed: {self.socket.close_code}"
 
 
 def visit(port: int, act: Callable[[Guest], Awaitable[None]], path: str = "/webcam", **headers: str) -> None:
@@ -90,7 +90,7 @@ def visit(port: int, act: Callable[[Guest], Awaitable[None]], path: str = "/webc
 
 @pytest.fixture
 def served() -> Any:
-    """served(detector, **settings): a page for visitors alone."""
+    """served(detector, **settings): a page for sessions alone."""
     runs: list[Run] = []
 
     def serve(detector: Moody, token: str = "", **flags: Any) -> tuple[int, Run]:
@@ -115,11 +115,11 @@ def test_pictures_come_back_covered_with_their_stamps(served: Any) -> None:
         await guest.until(lambda: guest.words.get("left", 0) > 5)
         assert guest.words["faces"] == 1
         assert all(spread(data) < 60 for data in guest.pictures.values())
-        assert run.live.visitors.here == 1
+        assert run.live.webcam_sessions.active == 1
 
     assert spread(PICTURE) > 150
     visit(port, act)
-    until(lambda: run.live.visitors.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
 
 
 @pytest.mark.parametrize("mood", ["raise", "hang"])
@@ -183,26 +183,26 @@ def test_rubbish_is_answered_by_words_and_after_much_of_it_by_the_door(served: A
             said = len(guest.errors)
             await guest.socket.send_str(text)
             await guest.until(lambda said=said: len(guest.errors) > said)
-        while await guest.hear():
+        while await guest.on_audio():
             if guest.words.get("done", 0) >= guest.sent:
                 await guest.send(b"rubbish")
         assert guest.socket.close_code == 1008
 
     visit(port, act)
-    until(lambda: run.live.visitors.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
 
 
 def test_a_message_too_large_ends_the_visit(served: Any) -> None:
     port, run = served(Moody())
 
     async def act(guest: Guest) -> None:
-        await guest.send(b"x" * (MOST_BYTES + 10))
-        while await guest.hear():
+        await guest.send(b"x" * (MAX_JPEG_BYTES + 10))
+        while await guest.on_audio():
             pass
         assert guest.socket.close_code == 1009
 
     visit(port, act)
-    until(lambda: run.live.visitors.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
 
 
 def test_damaged_pictures_break_nothing() -> None:
@@ -219,28 +219,28 @@ def test_damaged_pictures_break_nothing() -> None:
     assert decoder.decode(PICTURE).width == 160
 
 
-def test_visitors_are_limited_and_a_place_becomes_free(served: Any) -> None:
-    port, run = served(Moody(), live__visitors=1)
+def test_sessions_are_limited_and_a_place_becomes_free(served: Any) -> None:
+    port, run = served(Moody(), live__webcam_sessions=1)
 
     async def second(guest: Guest) -> None:
-        assert not await guest.hear()
+        assert not await guest.on_audio()
         assert guest.socket.close_code == 1013
 
     async def first(guest: Guest) -> None:
         await guest.until(lambda: len(guest.pictures) > 2)
         await asyncio.to_thread(visit, port, second)
-        assert run.live.visitors.refused == 1
+        assert run.live.webcam_sessions.refused == 1
         await guest.until(lambda: len(guest.pictures) > 5)
 
     async def third(guest: Guest) -> None:
         await guest.until(lambda: len(guest.pictures) > 2)
 
     visit(port, first)
-    until(lambda: run.live.visitors.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
     visit(port, third)
 
 
-def test_each_visitor_has_its_own_settings(served: Any) -> None:
+def test_each_session_has_its_own_settings(served: Any) -> None:
     port, _ = served(Moody())
 
     async def other(guest: Guest) -> None:
@@ -260,7 +260,7 @@ def test_each_visitor_has_its_own_settings(served: Any) -> None:
     visit(port, act)
 
 
-def test_a_visitor_who_breaks_off_in_mid_frame_leaves_nothing_behind(served: Any) -> None:
+def test_a_session_who_breaks_off_in_mid_frame_leaves_nothing_behind(served: Any) -> None:
     moody = Moody()
     port, run = served(moody, live__deadline_s=30.0)
     moody.mood = "hang"
@@ -272,10 +272,10 @@ def test_a_visitor_who_breaks_off_in_mid_frame_leaves_nothing_behind(served: Any
         guest.socket._response.connection.transport.abort()  # no closing handshake: a reset
 
     visit(port, act)
-    until(lambda: run.live.visitors.here == 0)
+    until(lambda: run.live.webcam_sessions.active == 0)
     moody.mood = ""
     moody.awake.set()
-    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "visitor"])
+    until(lambda: not [thread for thread in threading.enumerate() if thread.name == "webcam session"])
 
     async def again(guest: Guest) -> None:
         await guest.until(lambda: len(guest.pictures) > 2)
@@ -302,6 +302,6 @@ def test_strangers_do_not_come_in(served: Any) -> None:
         await guest.until(lambda: len(guest.pictures) > 2)
 
     visit(port, act, "/webcam?token=word", Origin=f"http://127.0.0.1:{port}")
-    assert run.live.visitors.came == 1
-    port, _ = served(Moody(), live__visitors=0)
+    assert run.live.webcam_sessions.total == 1
+    port, _ = served(Moody(), live__webcam_sessions=0)
     assert refused(port) == 404

@@ -19,7 +19,7 @@ _PIECE = 160  # bytes of G.711 a channel in a packet: 20 ms at 8000 Hz
 
 
 @dataclass(frozen=True, slots=True)
-class SoundFormat:
+class AudioFormat:
     """codec: FFmpeg's name. payload, rtpmap, fmtp: as the SDP says them. clock: of the RTP times, Hz."""
 
     codec: str
@@ -30,23 +30,23 @@ class SoundFormat:
     channels: int
 
 
-def format_of(stream: av.AudioStream) -> SoundFormat:
+def format_of(stream: av.AudioStream) -> AudioFormat:
     """Raises SinkLost for sound that cannot be passed on without encoding it anew."""
     context = stream.codec_context
     codec, rate, channels = context.codec.canonical_name, context.sample_rate, context.layout.nb_channels
     if codec == "opus":
-        return SoundFormat(codec, PAYLOAD_TYPE, "opus/48000/2", f"sprop-stereo={int(channels > 1)}", 48000, channels)
+        return AudioFormat(codec, PAYLOAD_TYPE, "opus/48000/2", f"sprop-stereo={int(channels > 1)}", 48000, channels)
     if codec in _STATIC:
         name, static = _STATIC[codec]
         usual = rate == 8000 and channels == 1
         map_ = f"{name}/{rate}" + (f"/{channels}" if channels > 1 else "")
-        return SoundFormat(codec, static if usual else PAYLOAD_TYPE, map_, "", rate, channels)
+        return AudioFormat(codec, static if usual else PAYLOAD_TYPE, map_, "", rate, channels)
     if codec == "aac":
         config = context.extradata or _aac_config(context.profile, rate, channels)
         if config:
             fmtp = "streamtype=5; profile-level-id=15; mode=AAC-hbr; sizelength=13; indexlength=3; indexdeltalength=3"
             fmtp += f"; config={config.hex().upper()}"
-            return SoundFormat(codec, PAYLOAD_TYPE, f"mpeg4-generic/{rate}/{channels}", fmtp, rate, channels)
+            return AudioFormat(codec, PAYLOAD_TYPE, f"mpeg4-generic/{rate}/{channels}", fmtp, rate, channels)
     raise SinkLost(f"{codec} sound cannot be sent over RTSP as it is")
 
 
@@ -57,10 +57,10 @@ def _aac_config(profile: str | None, rate: int, channels: int) -> bytes:
     return struct.pack(">H", 2 << 11 | _AAC_RATES.index(rate) << 7 | channels << 3)
 
 
-class SoundPacketizer(RtpStream):
+class AudioPacketizer(RtpStream):
     """The RTP stream of sound beside the pictures' own."""
 
-    def __init__(self, form: SoundFormat, mtu: int = MTU) -> None:
+    def __init__(self, form: AudioFormat, mtu: int = MTU) -> None:
         super().__init__(mtu)
         self.form = form
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from facestream.pipeline.errors import BadConfig
-from facestream.pipeline.live import keep
+from facestream.pipeline.live import retention
 from facestream.pipeline.live.clock import TICK
-from facestream.pipeline.live.keep import Keeper, Limits
-from facestream.pipeline.live.outlet import FileOutlet
+from facestream.pipeline.live.retention import Limits, SegmentCleaner
+from facestream.pipeline.live.sinks import RecordingSink
 from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 from facestream.pipeline.video.encode import EncodeOptions
 
@@ -48,22 +48,22 @@ def test_by_age_and_only_what_is_named_so(tmp_path: Path) -> None:
     (tmp_path / "door-20260102-120002.mkv").mkdir()
     writing = put(tmp_path, ".door-20260105-120000.mkv.facestream-00000000.part", 1000 * HOUR)
     anothers = put(tmp_path, ".door-20260105-120000.mkv.facestream-00000001.part", 5)
-    Keeper(tmp_path / "door.mkv", Limits(age_s=50 * HOUR)).sweep(writing)
+    SegmentCleaner(tmp_path / "door.mkv", Limits(age_s=50 * HOUR)).sweep(writing)
     left = ["door-20260102-120001.mkv", "door-20260102-120002.mkv", writing.name, anothers.name]
     assert names(tmp_path) == sorted([*others, *left, ours[2].name, ours[3].name])
 
 
 def test_by_size_with_what_is_being_written(tmp_path: Path) -> None:
     ours = [put(tmp_path, f"door-20260101-12000{n}.mkv", HOUR - n) for n in range(5)]
-    keeper = Keeper(tmp_path / "door.mkv", Limits(octets=3000))
-    keeper.sweep(None)
+    cleaner = SegmentCleaner(tmp_path / "door.mkv", Limits(octets=3000))
+    cleaner.sweep(None)
     assert names(tmp_path) == [path.name for path in ours[2:]]
     writing = put(tmp_path, ".door-20260101-130000.mkv.facestream-00000000.part", 0, 2500)
-    keeper.sweep(writing)  # it has looked just now
+    cleaner.sweep(writing)  # it has looked just now
     assert len(names(tmp_path)) == 4
-    keeper.sweep(writing, now=True)
+    cleaner.sweep(writing, now=True)
     assert names(tmp_path) == [writing.name]
-    Keeper(tmp_path / "door.mkv", Limits()).sweep(None)
+    SegmentCleaner(tmp_path / "door.mkv", Limits()).sweep(None)
     assert names(tmp_path) == [writing.name]
 
 
@@ -75,27 +75,27 @@ def test_a_folder_that_does_not_let_them_go_is_told_once(tmp_path: Path, monkeyp
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "unlink", refused)  # root may remove everything
-    keeper = Keeper(tmp_path / "door.mkv", Limits(age_s=1), told.append)
-    keeper.sweep(None, now=True)
-    keeper.sweep(None, now=True)
+    cleaner = SegmentCleaner(tmp_path / "door.mkv", Limits(age_s=1), told.append)
+    cleaner.sweep(None, now=True)
+    cleaner.sweep(None, now=True)
     assert told == ["old segments cannot be removed: door-20260101-120000.mkv (Permission denied)"]
 
 
 def test_real_segments_over_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keep, "PERIOD_S", 0.0)
+    monkeypatch.setattr(retention, "PERIOD_S", 0.0)
     epoch_s, path = time.time(), tmp_path / "door.mkv"
 
     def record(first: int, most: int) -> None:
-        outlet = FileOutlet(path, EncodeOptions(), "door", lambda: 25.0, 1.0, lambda: epoch_s, Limits(octets=most))
+        sink = RecordingSink(path, EncodeOptions(), "door", lambda: 25.0, 1.0, lambda: epoch_s, Limits(octets=most))
         for n in range(first, first + 100):  # four seconds: four segments
             shown = numbered(n, noise=True)
             shown.pts, shown.time_base = round(n / 25 / TICK), TICK
-            outlet.write(CoveredFrame(shown, TrackedFrame(Frame(n, shown.pts, TICK, shown), ())))
+            sink.write(CoveredFrame(shown, TrackedFrame(Frame(n, shown.pts, TICK, shown), ())))
             sizes = [found.stat().st_size for found in tmp_path.glob("door-*.mkv")]
             unfinished = [found for found in tmp_path.iterdir() if found.name.startswith(".")]
             assert len(unfinished) == 1
             assert n == first or sum(sizes) <= most
-        outlet.close()
+        sink.close()
 
     record(0, 10**9)
     before = names(tmp_path)

@@ -16,7 +16,7 @@ MOST = 2048  # packets that wait: 40 s of them; then pictures have not left for 
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
+class AudioPacket:
     """A packet as it came, and its time in clock.TICK, on the pictures' time line."""
 
     packet: Packet
@@ -40,26 +40,29 @@ def codec_of(stream: av.stream.Stream) -> str:
     return stream.codec_context.codec.canonical_name if stream.codec_context is not None else ""
 
 
-class Voiced:
-    """An outlet that can pass sound on. sounds: where it waits, None where none is wanted. voice: gives the camera's
-    stream of sound, None where it has none. told: called with what the user should know."""
+class AudioSink:
+    """A sink that can pass audio on.
+
+    audio_queue: where it waits, None where none is wanted. audio_stream: gives the camera's audio stream, None where it
+    has none. on_event: called with what the user should know.
+    """
 
     def __init__(self) -> None:
-        self.sounds: Sounds | None = None
-        self.voice: Callable[[], av.AudioStream | None] = lambda: None
-        self.told: Callable[[str], None] = lambda message: None
+        self.audio_queue: AudioQueue | None = None
+        self.audio_stream: Callable[[], av.AudioStream | None] = lambda: None
+        self.on_event: Callable[[str], None] = lambda message: None
 
 
-class Sounds:
-    """Where an outlet's sound waits. put() from the camera's thread, until() from the outlet's."""
+class AudioQueue:
+    """Where a sink's sound waits. put() from the camera's thread, until() from the sink's."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Sound] = deque(maxlen=MOST)
+        self._waiting: deque[AudioPacket] = deque(maxlen=MOST)
 
-    def put(self, sound: Sound) -> None:
-        self._waiting.append(sound)
+    def put(self, audio: AudioPacket) -> None:
+        self._waiting.append(audio)
 
-    def until(self, ticks: int) -> Iterator[Sound]:
+    def until(self, ticks: int) -> Iterator[AudioPacket]:
         """What is not later than a picture that leaves now."""
         while self._waiting and self._waiting[0].ticks <= ticks:
             yield self._waiting.popleft()

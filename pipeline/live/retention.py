@@ -1,4 +1,4 @@
-"""How long segments are kept: those beyond an age or a total size go, the oldest first, whole.
+"""How long segments are segments: those beyond an age or a total size go, the oldest first, whole.
 
 What may go is told by its name alone, so it does not matter which run made it. Nothing else is ever touched.
 """
@@ -28,7 +28,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Segment:
     """A segment: when it was last written to (Unix seconds), and bytes."""
 
     ended_s: float
@@ -36,12 +36,12 @@ class Kept:
     octets: int
 
 
-class Keeper:
-    """Removes old segments of one output, see outlet.segment_path() for their names."""
+class SegmentCleaner:
+    """Removes old segments of one output, see sink.segment_path() for their names."""
 
-    def __init__(self, path: Path, limits: Limits, told: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(self, path: Path, limits: Limits, on_event: Callable[[str], None] = lambda message: None) -> None:
         """path: the output as it was asked for, without a segment's time."""
-        self._folder, self.limits, self.told = path.absolute().parent, limits, told
+        self._folder, self.limits, self.on_event = path.absolute().parent, limits, on_event
         name = rf"{re.escape(path.stem)}-(\d{{8}}-\d{{6}})(?:-\d+)?{re.escape(path.suffix)}"
         self._whole = re.compile(name)
         self._unfinished = re.compile(rf"\.{name}\.facestream-[0-9a-f]{{8}}\.part")
@@ -54,9 +54,9 @@ class Keeper:
         if not self.limits or (not now and time.monotonic() < self._next_s):
             return
         self._next_s = time.monotonic() + PERIOD_S
-        kept = sorted(self._segments(writing), key=lambda segment: (segment.ended_s, segment.path.name))
-        total = sum(segment.octets for segment in kept) + _size(writing)
-        for segment in kept:
+        segments = sorted(self._segments(writing), key=lambda segment: (segment.ended_s, segment.path.name))
+        total = sum(segment.octets for segment in segments) + _size(writing)
+        for segment in segments:
             old = self.limits.age_s and time.time() - segment.ended_s > self.limits.age_s
             if not old and not (self.limits.octets and total > self.limits.octets):
                 return
@@ -66,9 +66,9 @@ class Keeper:
             except OSError as error:
                 if not self._failed:
                     self._failed = True
-                    self.told(f"old segments cannot be removed: {segment.path.name} ({error.strerror})")
+                    self.on_event(f"old segments cannot be removed: {segment.path.name} ({error.strerror})")
 
-    def _segments(self, writing: Path | None) -> Iterator[Kept]:
+    def _segments(self, writing: Path | None) -> Iterator[Segment]:
         try:
             files = list(self._folder.iterdir())
         except OSError:
@@ -84,7 +84,7 @@ class Keeper:
                 continue
             fresh = unfinished and time.time() - known.st_mtime < FRESH_S
             if stat.S_ISREG(known.st_mode) and not fresh:
-                yield Kept(known.st_mtime, path, known.st_size)
+                yield Segment(known.st_mtime, path, known.st_size)
 
 
 def _size(path: Path | None) -> int:

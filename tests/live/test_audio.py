@@ -17,9 +17,9 @@ from tests.servers import free_port, until
 LATE_MS = 40
 
 
-def check(flashes: list[tuple[float, float]], beeps: list[float], least: int) -> None:
+def check(flashes: list[tuple[float, float]], beeps: list[float], min_s: int) -> None:
     apart = apart_ms(flashes, beeps)
-    assert len(apart) >= least, (flashes, beeps)
+    assert len(apart) >= min_s, (flashes, beeps)
     assert max(apart) < LATE_MS, apart
 
 
@@ -33,7 +33,7 @@ def test_players_hear_what_they_see(tmp_path: Path, codec: str, transport: str, 
     )
     with Run({"door": str(source)}, [f"serve:{url}"], Moody(), live__audio=True, tracker__lookahead=lookahead) as run:
         run.until(lambda: run.left("door") > 20)
-        check(*onsets(url, 4.0, rtsp_transport=transport), least=2)
+        check(*onsets(url, 4.0, rtsp_transport=transport), min_s=2)
         assert run["door"].counts.line.fully_covered == 0
 
 
@@ -56,7 +56,7 @@ def test_pictures_that_are_covered_all_over_break_no_sync(tmp_path: Path) -> Non
         run["door"].tuner.coverer.cover = cover  # type: ignore[method-assign]
         left = run.left("door")
         run.until(lambda: run.left("door") > left + 60)
-    check(*onsets(out, 60), least=3)
+    check(*onsets(out, 60), min_s=3)
 
 
 def test_segments_have_it_and_what_they_cannot_hold_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +65,7 @@ def test_segments_have_it_and_what_they_cannot_hold_is_said(tmp_path: Path, caps
     with Run({"door": str(source)}, sinks, Moody(), live__audio=True, live__segment_s=2) as run:
         run.until(lambda: len(list(tmp_path.glob("a-*.mov"))) >= 2 and len(list(tmp_path.glob("b-*.mp4"))) >= 2)
     for path in sorted(tmp_path.glob("a-*.mov"))[:2]:
-        check(*onsets(path, 60), least=1)
+        check(*onsets(path, 60), min_s=1)
     told = [line for line in capsys.readouterr().err.splitlines() if "pictures alone" in line]
     assert len(told) == 1
     assert "pcm_mulaw" in told[0]
@@ -103,4 +103,4 @@ def test_a_pushed_stream_has_it(tmp_path: Path) -> None:
             until(lambda: process.poll() is not None, 60)
         finally:
             process.kill()
-    check(*onsets(out, 60), least=2)
+    check(*onsets(out, 60), min_s=2)
