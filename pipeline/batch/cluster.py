@@ -87,7 +87,7 @@ def cover_file(task: Task, setup: Setup) -> Answer:
     detector = load(config.detector.model, config.detector.options())
 
     def cover(job: Job, writer: RecordWriter) -> Report:
-        segments = find_segments(job, config.run.segment_s) if config.run.segment_s else []
+        segments = find_segments(job, config.anonymize.segment_s) if config.anonymize.segment_s else []
         if len(segments) > 1:
             try:
                 return run_segments(job, config, segments, Executor(), setup.two_pass, writer)

@@ -113,8 +113,8 @@ class Dispatcher:
             return config
         part = max(1, cores() // self.size)
         encode = structs.replace(config.encode, threads=config.encode.threads or part)
-        run = structs.replace(config.run, decode_threads=config.run.decode_threads or max(1, part // 2))
-        return structs.replace(config, encode=encode, run=run)
+        decode = structs.replace(config.decode, threads=config.decode.threads or max(1, part // 2))
+        return structs.replace(config, encode=encode, decode=decode)
 
     def work(self) -> None:
         """Until nothing waits and nobody works. An interruption stops all workers and leaves nothing unfinished."""

@@ -116,14 +116,16 @@ def batching(command: Command) -> Command:
 
 
 def config_of(flags: dict[str, Any], more: dict[str, str] | None = None) -> Config:
-    """The configuration that a command's flags ask for. more: flags of this command beside FLAGS, to their keys.
+    """The configuration that a command's flags ask for. more: keys beside those of FLAGS, to the flags that set them.
 
     BadConfig names the flag.
     """
-    known = FLAGS | (more or {})
-    given = {known[name]: value for name, value in flags.items() if name in known}
-    names = {key: "--" + name.replace("_", "-") for name, key in known.items()}
+    sources = {key: name for name, key in FLAGS.items()} | (more or {})
+    given = {key: flags[name] for key, name in sources.items() if name in flags}
+    if given.get("run.preset") == "auto":
+        del given["run.preset"]
+    names = {key: "--" + name.replace("_", "-") for key, name in sources.items()}
     config = settings.read(flags["config_file"], given, names)
-    if line := hardware.describe(config.run.hardware):
+    if line := hardware.describe(config.decode.hardware):
         log.info("hardware: %s", line)
     return config

@@ -31,6 +31,8 @@ from msgspec import structs
 log = logging.getLogger(__name__)
 
 LIMIT_S = 4.5  # from the signal to the end at the latest
+# Settings of streams that take the flag of the same setting of files. Streams have no preset auto.
+STREAM_FLAGS = {"run.crf": "crf", "run.preset": "preset"}
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 
 
@@ -76,13 +78,13 @@ def run(
         if not draw:
             raise BadConfig("nothing would be hidden", "--hide none", "only with --draw, to see what is found")
         flags["hide"] = None
-    config = config_of(flags, {"crf": "live.crf", "preset": "live.preset"})
+    config = config_of(flags, STREAM_FLAGS)
     if insecure:
-        config = structs.replace(config, live=structs.replace(config.live, tls_verify=False))
-    check_encoder(config.live.encoder)
+        config = structs.replace(config, run=structs.replace(config.run, tls_verify=False))
+    check_encoder(config.run.encoder)
     cameras = named(sources)
     specs = [SinkSpec.of(text, len(cameras) > 1) for text in sinks]
-    if not cameras and (any(spec.kind != "page" for spec in specs) or not config.live.webcam_sessions):
+    if not cameras and (any(spec.kind != "page" for spec in specs) or not config.run.webcam_sessions):
         raise BadInput("nothing to show", "SOURCE", "name one: 0, rtsp://..., a file; a page alone can do without")
     if loop is None:
         loop = not any(spec.kind in ("file", "records") for spec in specs)
@@ -220,9 +222,9 @@ def _check_source(uri: Uri) -> None:
 
 
 def _camera_options(config: Config, loop: bool) -> CameraOptions:
-    live = config.live
+    live = config.run
     source = SourceOptions(
-        threads=config.run.decode_threads,
+        threads=config.decode.threads,
         open_timeout_s=live.open_timeout_s,
         read_timeout_s=live.read_timeout_s,
         rtsp_transport=live.rtsp_transport,
@@ -231,6 +233,6 @@ def _camera_options(config: Config, loop: bool) -> CameraOptions:
         camera_size=live.camera_size if all(live.camera_size) else None,
         camera_fps=live.camera_fps or None,
         camera_format=live.camera_format,
-        hardware=config.run.hardware,
+        hardware=config.decode.hardware,
     )
     return CameraOptions(source=source, loop=loop, stall_s=live.stall_s)
