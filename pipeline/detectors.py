@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from facestream.engines.detector import Detector, load
+from facestream.engines.base import Detector
+from facestream.engines.loader import load_detector
 from facestream.pipeline.config import Config
 
 log = logging.getLogger(__name__)
@@ -12,7 +13,7 @@ log = logging.getLogger(__name__)
 
 def detector_of(config: Config) -> Detector:
     """The detector of the settings; where they left a choice, one line says what was chosen."""
-    detector = load(config.detector.model, config.detector.options())
+    detector = load_detector(config.detector.model, config.detector.options())
     if detector.chosen:
         log.info("detector: %s", detector.chosen)
     return detector

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.batch.listed import Listed
 from facestream.pipeline.cli.jobs import check_files, jobs_of, run_all
 from facestream.pipeline.cli.options import batching, config_of, covering, shared

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.batch.listed import place
 from facestream.pipeline.cli.options import config_of
 from facestream.pipeline.config import Config

@@ -49,23 +49,24 @@ def check_distinct(
     and other spellings of a path count. None, "" and "-" stand for no file. Raises BadInput: nothing was touched yet.
     """
     read: dict[tuple[object, ...], str] = {}
-    for name in filter(None, inputs):
-        for key in _identities(name):
-            read.setdefault(key, os.fspath(name))
+    for source in [os.fspath(name) for name in inputs if name]:
+        for key in _identities(source):
+            read.setdefault(key, source)
     written: dict[tuple[object, ...], str] = {}
-    for name in filter(None, outputs):
-        if os.fspath(name) == "-":
+    for output in [os.fspath(name) for name in outputs if name]:
+        if output == "-":
             continue
-        for key in _identities(name):
+        keys = list(_identities(output))
+        for key in keys:
             if key in read:
-                raise BadInput(f"the output is an input of this command ({read[key]})", os.fspath(name), "name another")
+                raise BadInput(f"the output is an input of this command ({read[key]})", output, "name another")
             if key in written:
                 what = f"two outputs of this command are one file (the other: {written[key]})"
-                raise BadInput(what, os.fspath(name), "name another")
-        written |= dict.fromkeys(_identities(name), os.fspath(name))
+                raise BadInput(what, output, "name another")
+        written |= dict.fromkeys(keys, output)
 
 
-def _identities(path: str | os.PathLike[str]) -> Iterator[tuple[object, ...]]:
+def _identities(path: str) -> Iterator[tuple[object, ...]]:
     """What tells a file from others: its inode, where it is there; its folder's inode and its name, with links
     followed."""
     with contextlib.suppress(OSError, ValueError):
