@@ -19,7 +19,7 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from facestream.engines.detector import load  # noqa: E402
+from facestream.engines.loader import load_detector  # noqa: E402
 from facestream.pipeline.config import read  # noqa: E402
 from facestream.pipeline.live.builder import SinkBuilder, SinkSpec  # noqa: E402
 from facestream.pipeline.live.camera import Camera  # noqa: E402
@@ -118,7 +118,9 @@ def line(url: str, words: str) -> None:
     """facestream run URL --to serve:..., with the settings in words (JSON)."""
     config = read(None, json.loads(words))
     complaints: list[str] = []
-    live = Live(config, load(config.detector.model, config.detector.options()), lambda n, m: complaints.append(m))
+    live = Live(
+        config, load_detector(config.detector.model, config.detector.options()), lambda n, m: complaints.append(m)
+    )
     builder = SinkBuilder(live, config, False, lambda n, m: complaints.append(m))
     channel = live.add("camera", parse(url), CameraOptions())
     builder.connect(channel, [SinkSpec.of("serve:rtsp://127.0.0.1:0/out", False)])

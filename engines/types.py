@@ -64,8 +64,8 @@ class Detections:
 
 
 @dataclass(frozen=True, slots=True)
-class HostPicture:
-    """A stored picture in host memory: one of gpu_picture.LAYOUTS, its planes as uint8 [h, w], [h, w, 2] or [h, w, 3].
+class HostFrame:
+    """A stored picture in host memory: one of gpu_frame.LAYOUTS, its planes as uint8 [h, w], [h, w, 2] or [h, w, 3].
 
     rotation: degrees counter-clockwise for display. fitted: width and height, upright, to which it is shrunk for the
     net. width, height: of the picture in whose pixels, upright, its boxes are wanted.

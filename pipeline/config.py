@@ -6,8 +6,8 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from facestream.engines.base import LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.engines.checked import Wrong, at, checked
-from facestream.engines.detector import LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.stages.regions import region
 from facestream.pipeline.types import XYXY
@@ -84,10 +84,10 @@ class TrackerConfig(Section, frozen=True):
 
 
 class CoverConfig(Section, frozen=True):
-    hide: str = "pixelate"
+    hide: str = "solid"
     shape: Literal["ellipse", "box"] = "ellipse"
     scale: Annotated[float, within(1, 5)] = 1.4
-    cells: Annotated[int, within(1, 8)] = 8
+    cells: Annotated[int, within(1, 8)] = 4
     masks: tuple[XYXY, ...] = ()
     allow: tuple[XYXY, ...] = ()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import SourceLost
 from facestream.pipeline.ring import Cancelled, Ring

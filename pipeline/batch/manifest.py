@@ -14,7 +14,7 @@ from typing import Any, Literal
 import av
 import onnxruntime
 from facestream.engines.checked import checked
-from facestream.engines.detector import WEIGHTS
+from facestream.engines.loader import WEIGHTS
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.video.output import Temporary

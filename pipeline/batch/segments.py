@@ -21,7 +21,8 @@ from typing import Any, Protocol
 
 import av
 import av.stream
-from facestream.engines.detector import Detector, load
+from facestream.engines.base import Detector
+from facestream.engines.loader import load_detector
 from facestream.engines.types import Detections
 from facestream.pipeline.batch.join import Encoded, SegmentMismatch, encode, join
 from facestream.pipeline.config import Config, DetectorConfig
@@ -248,4 +249,4 @@ def _detector(config: DetectorConfig) -> Detector:
 @lru_cache(maxsize=1)
 def _loaded(config: DetectorConfig) -> Detector:
     """Once a process: the segments of all files have the same."""
-    return load(config.model, config.options())
+    return load_detector(config.model, config.options())

@@ -23,6 +23,7 @@ from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.live.state import CameraOptions
 from facestream.pipeline.log import say
 from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.output import check_distinct
 from facestream.pipeline.video.uri import Kind, Uri, check_file, parse
 from msgspec import structs
 
@@ -87,6 +88,10 @@ def run(
     teller = EventPrinter(flags["quiet"])
     if bare:
         say("warning", "faces are shown: --hide none")
+    written = [spec.text.format(name=name) for spec in specs if spec.kind in ("file", "records") for name in cameras]
+    stamp = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
+    read = [uri.text for uri in cameras.values() if uri.kind is Kind.FILE]
+    check_distinct([*read, flags.get("config_file"), config.detector.model, stamp], dict.fromkeys(written))
     live = Live(config, detector_of(config), teller, draw, bare)
     builder = SinkBuilder(live, config, flags["overwrite"], teller)
     try:

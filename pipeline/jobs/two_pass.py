@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from facestream.engines.base import Detector
 from facestream.engines.checked import checked
-from facestream.engines.detector import Detector
 from facestream.pipeline.config import Config
 from facestream.pipeline.jobs.replay import RecordReplay
 from facestream.pipeline.records import Record, record

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from facestream.engines.detector import Detector, PlanesDetector
+from facestream.engines.base import Detector, YuvDetector
 from facestream.engines.letterbox import ImageView
-from facestream.engines.types import Detections, HostPicture
+from facestream.engines.types import Detections, HostFrame
 
-Picture = ImageView | HostPicture
+Picture = ImageView | HostFrame
 
 
 class InferenceFailed(Exception):
@@ -119,14 +119,14 @@ class BatchingDetector:
 
     def _found(self, pictures: list[Picture]) -> list[Detections]:
         """Pictures as they are stored go in as one batch, and so do views."""
-        stored = [p for p in pictures if isinstance(p, HostPicture)]
+        stored = [p for p in pictures if isinstance(p, HostFrame)]
         views = [p for p in pictures if isinstance(p, ImageView)]
         planes: list[Detections] = []
         if stored:
-            assert isinstance(self.detector, PlanesDetector)
-            planes = self.detector.detect_planes(stored)
+            assert isinstance(self.detector, YuvDetector)
+            planes = self.detector.detect_yuv(stored)
         of_stored, of_views = iter(planes), iter(self.detector.detect(views) if views else [])
-        return [next(of_stored if isinstance(p, HostPicture) else of_views) for p in pictures]
+        return [next(of_stored if isinstance(p, HostFrame) else of_views) for p in pictures]
 
     def _take(self) -> list[Request] | None:
         """Those that come next; None at the end."""
@@ -148,7 +148,7 @@ class BatchingDetector:
             return taken
 
 
-class DetectorClient(PlanesDetector):
+class DetectorClient(YuvDetector):
     """The desk, as a detector for one camera. threshold: may be changed at any time; None: the detector's."""
 
     def __init__(self, desk: BatchingDetector, deadline_s: float, threshold: float | None = None) -> None:
@@ -157,8 +157,8 @@ class DetectorClient(PlanesDetector):
         desk.clients += 1
 
     @property
-    def takes_planes(self) -> bool:  # type: ignore[override]
-        return self.desk.detector.takes_planes
+    def takes_yuv(self) -> bool:  # type: ignore[override]
+        return self.desk.detector.takes_yuv
 
     @property
     def any_size(self) -> bool:  # type: ignore[override]
@@ -176,5 +176,5 @@ class DetectorClient(PlanesDetector):
             raise NotImplementedError("it is asked for faces of all sizes")
         return [self.desk.submit(image, self.deadline_s, self.threshold) for image in images]
 
-    def detect_planes(self, pictures: Sequence[HostPicture]) -> list[Detections]:
+    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
         return [self.desk.submit(picture, self.deadline_s, self.threshold) for picture in pictures]

@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config
 from facestream.pipeline.connection import State

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
-from facestream.engines.detector import Detector
 from facestream.pipeline.config import Config
 from facestream.pipeline.stages.analyse.camera_motion import CameraMotionEstimator
 from facestream.pipeline.stages.analyse.scene_cuts import SceneCutDetector

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from facestream.engines.base import Detector, YuvDetector
 from facestream.engines.boxes import Array
-from facestream.engines.detector import Detector, PlanesDetector
 from facestream.engines.letterbox import fit
 from facestream.engines.types import Detections
 from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.stages.crop_mosaic import mosaic_of
 from facestream.pipeline.types import Frame
-from facestream.pipeline.video.planes import Viewer, host_picture
+from facestream.pipeline.video.planes import Viewer, host_frame
 
 COARSE = 2 / 3  # of the detector's input to each side, for the whole picture where a sheet would have more pixels
 EAGER = 5  # frames after a cut that are all looked at: every face there is new
@@ -47,9 +47,9 @@ class DetectionStage:
     def __init__(self, detector: Detector, config: DetectorConfig, lag: int = 15) -> None:
         self.detector, self.size, self.rise = detector, config.size, config.large_face_margin
         self.viewers = {True: Viewer(), False: Viewer()}  # for fine and coarse looks
-        on_card = isinstance(detector, PlanesDetector) and detector.takes_planes
+        on_gpu = isinstance(detector, YuvDetector) and detector.takes_yuv
         apart = min(config.full_frame_interval, lag // 2 + 1)
-        self.fine_every = apart if config.every in (2, "auto") and not on_card else 1
+        self.fine_every = apart if config.every in (2, "auto") and not on_gpu else 1
         self.fine = True  # the last look could find all known faces, the smallest too
         self.whole = True  # it saw the whole picture
         self._fine_at: int | None = None  # the frame of the last fine look at the whole picture that succeeded
@@ -122,10 +122,10 @@ class DetectionStage:
 
     def see(self, frame: Frame, fine: bool) -> Detections:
         """Faces in pixels of the displayed frame, whichever frame's turn it is. fine: in full size."""
-        if isinstance(self.detector, PlanesDetector) and self.detector.takes_planes:
-            picture = host_picture(frame, self.size)
+        if isinstance(self.detector, YuvDetector) and self.detector.takes_yuv:
+            picture = host_frame(frame, self.size)
             if picture is not None:
-                found = self.detector.detect_planes([picture])[0]
+                found = self.detector.detect_yuv([picture])[0]
                 return found.filter_by_score(self.detector.min_score, self.rise, picture.fitted[0] / picture.width)
         view = self.viewers[fine].view(frame, self.size if fine else coarse(self.size))
         found = self.detector.detect([view])[0]

@@ -18,7 +18,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.cli.app import main
 from facestream.pipeline.cli.run import EventPrinter, named
 from facestream.pipeline.config import read

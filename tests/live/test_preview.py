@@ -117,7 +117,7 @@ def test_a_page_on_a_port_in_use_says_so() -> None:
 def test_settings_change_live_for_one_camera_and_only_to_cover_more(marked: Path) -> None:  # noqa: F811
     port = free_port()
     sources = {"door": str(marked), "yard": str(marked)}
-    with Run(sources, [f"http://127.0.0.1:{port}"], Moody()) as run:
+    with Run(sources, [f"http://127.0.0.1:{port}"], Moody(), cover__hide="pixelate") as run:
         run.until(lambda: run.left("door") > 5)
         code, answer = post(port, "/camera/door/settings", '{"hide": "solid", "scale": 1.6, "threshold": 0.2}')
         assert code == 200

@@ -95,6 +95,7 @@ def served() -> Any:
 
     def serve(detector: Moody, token: str = "", **flags: Any) -> tuple[int, Run]:
         port = free_port()
+        flags = {"cover__hide": "pixelate"} | flags
         run = Run({}, [f"http://{token}127.0.0.1:{port}"], detector, **flags)
         runs.append(run)
         run.__enter__()

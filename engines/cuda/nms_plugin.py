@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from facestream.engines.kernels import MAX_BOXES, nms, nms_workspace
+from facestream.engines.cuda.kernels import MAX_BOXES, nms, nms_workspace
 
 NAME, VERSION, NAMESPACE = "FacestreamNMS", "1", ""
 
@@ -59,7 +59,7 @@ def make(trt: Any) -> Any:
         def enqueue(
             self, input_desc: Any, output_desc: Any, inputs: Any, outputs: Any, workspace: int, stream: int
         ) -> None:
-            from facestream.engines.cuda_driver import current_device
+            from facestream.engines.cuda.devices import current_device
 
             images, boxes = input_desc[0].dims[0], input_desc[0].dims[1]
             launch = current_device().launcher(stream)

@@ -1,4 +1,4 @@
-"""The one interface to every detector, and `load`, which makes one from a name or a file."""
+"""The one interface to every detector; `loader` makes one from a name or a file."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from facestream.engines.boxes import F32, Array
-from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.letterbox import ImageView, pad
-from facestream.engines.types import Detections, HostPicture
+from facestream.engines.types import Detections, HostFrame
 
-WEIGHTS = Path(__file__).parent / "weights"
-Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see `load`
-LARGE_FACE_MARGIN = 0.14  # default extra score required of large boxes, see Detections.filter_by_score
+Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see loader.load_detector
+# Extra score that is required of large faces by default: see Detections.filter_by_score.
+LARGE_FACE_MARGIN = 0.14
 BACKENDS: tuple[str, ...] = get_args(Backend)
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
     """threshold: faces with a lower score are not returned (see LARGE_FACE_MARGIN, too). nms_iou: of two boxes that
-    overlap more, the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime. backend:
-    one of BACKENDS, what runs the model."""
+    overlap more, the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime.
+    backend: one of BACKENDS, what runs the model."""
 
     threshold: float = 0.2
     nms_iou: float = 0.3
@@ -49,7 +47,7 @@ class Detector(ABC):
         """uint8 [N, H, W, 3], H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores
         [N, K], unsuppressed, in any order."""
 
-    takes_planes = False  # see PlanesDetector
+    takes_yuv = False  # see YuvDetector
     batch = 1  # pictures that it gains from being given together
     any_size = True  # pictures of ever new sizes cost it no more than those of one
     adjustable = True  # a lower options.threshold than it was made with takes effect
@@ -87,59 +85,11 @@ class Detector(ABC):
         return Detections(found.xyxy * scale, found.scores)
 
 
-class PlanesDetector(Detector):
+class YuvDetector(Detector):
     """A detector that takes pictures as they are stored, and shrinks, turns and converts them itself."""
 
-    takes_planes = True
+    takes_yuv = True
 
     @abstractmethod
-    def detect_planes(self, pictures: Sequence[HostPicture]) -> list[Detections]:
+    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
         """Faces of each picture, best first, in the pixels that it asks for."""
-
-
-def shipped() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.stem for path in WEIGHTS.glob("*.onnx"))
-
-
-def load(name: str, options: DetectorOptions | None = None) -> Detector:
-    """A detector by the name of a shipped model (`plainS`) or by the path of an .onnx, .xml or .plan file.
-
-    options.backend says what runs it. file: what the file is for, ONNX Runtime (.onnx), OpenVINO (.xml), TensorRT or
-    TensorRT-RTX (.plan). For an .onnx file also cuda: the best that this machine's NVIDIA card can do (see
-    engines.backends), an error where it can do nothing; auto: the same, but ONNX Runtime in that case; torch: torch on
-    the card; torch-cpu: torch in float32 without one.
-
-    BadConfig for a name that is not shipped, a backend that is none or not for such a file, and for what is not
-    installed; BadInput for a missing file; EngineMismatch for a file that is not a detector, and for a missing card.
-    """
-    options = options or DetectorOptions()
-    path = Path(name)
-    if path.suffix not in (".onnx", ".xml", ".plan"):
-        path = WEIGHTS / f"{name}.onnx"
-        if not path.is_file():
-            known = ", ".join(shipped()) or "none"
-            do = f"shipped: {known}; or the path of an .onnx, .xml or .plan file"
-            raise BadConfig(f"unknown model {name!r}", "detector.model", do)
-    if not path.is_file():
-        raise BadInput("not found", str(path), "build it with: python build_engine.py")
-    if options.backend != "file":
-        from facestream.engines.backends import load_by
-
-        return load_by(options.backend, path, options)
-    return load_file(path, options)
-
-
-def load_file(path: Path, options: DetectorOptions) -> Detector:
-    """By the file's kind alone."""
-    if path.suffix == ".xml":
-        from facestream.engines.openvino_engine import OpenVinoDetector
-
-        return OpenVinoDetector(path, options)
-    if path.suffix == ".plan":
-        from facestream.engines.tensorrt_engine import TensorRTDetector
-
-        return TensorRTDetector(path, options)
-    from facestream.engines.onnx_engine import OnnxDetector
-
-    return OnnxDetector(path, options)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array, iou_xyxy
-from facestream.engines.detector import Detector
 from facestream.engines.letterbox import ImageView
 
 AGREEMENT = 0.9  # share of the faces that a quantised net must still find
@@ -59,7 +59,7 @@ def agreement(reference: Detector, other: Detector, pictures: list[Array]) -> di
     return {"faces_compared": len(all_best), "agreement": round(share, 4)}
 
 
-def apart(reference: Detector, other: Detector, pictures: list[Array]) -> dict[str, float]:
+def detection_errors(reference: Detector, other: Detector, pictures: list[Array]) -> dict[str, float]:
     """How far what a detector finds is from what another one says, after suppression: the largest difference of a found
     box (pixels, and as a share of its longer side) and score from the nearest that the reference gives before it
     suppresses, since among near equals either may be the one that stays; and `agreement`. Pictures: [N, H, W, 3]."""

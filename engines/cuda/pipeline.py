@@ -1,6 +1,6 @@
-"""The loop on a card: upload, preprocess, net, NMS, a small download, all one CUDA graph, in two or three slots.
+"""The loop on a GPU: upload, preprocess, net, NMS, a small download, all one CUDA graph, in two or three slots.
 
-Each slot has a stream, memory of its own and a graph for the shapes that it saw last; while the card works on one, the
+Each slot has a stream, memory of its own and a graph for the shapes that it saw last; while the GPU works on one, the
 next is filled. A graph is captured the second time that shapes come, since TensorRT wants to run them once before.
 """
 
@@ -14,10 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 from facestream.engines.boxes import F32, Array
-from facestream.engines.cuda_driver import Device
-from facestream.engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, packed_bytes, preprocess
-from facestream.engines.kernels import MAX_BOXES, nms, nms_workspace
-from facestream.engines.types import HostPicture
+from facestream.engines.cuda.driver import Device
+from facestream.engines.cuda.frame import DeviceFrame, Normalisation, colour_row, cover, packed_bytes, preprocess
+from facestream.engines.cuda.kernels import MAX_BOXES, nms, nms_workspace
+from facestream.engines.types import HostFrame
 
 HEAD = 32  # faces of a picture that come down at once, 640 bytes; more are fetched when there are more
 
@@ -64,9 +64,9 @@ class Slot:
 @dataclass(slots=True)
 class Ticket:
     """Pictures that are on their way; `found` is set once they are through: (xyxy [n, 4], scores [n]) for each, in
-    pixels of the net's input, best first, suppressed. keep: they stay on the card until they are covered there."""
+    pixels of the net's input, best first, suppressed. keep: they stay on the GPU until they are covered there."""
 
-    pictures: tuple[HostPicture, ...]
+    pictures: tuple[HostFrame, ...]
     found: list[tuple[F32, F32]] | None = None
     keep: bool = False
     slot: Slot | None = None
@@ -81,7 +81,7 @@ class CoverStyle:
     cells: int | None = 8
 
 
-class CardLoop:
+class GpuPipeline:
     """Not safe for use by several threads at once: one feeds it and takes from it. It may be another than made it."""
 
     def __init__(
@@ -99,7 +99,7 @@ class CardLoop:
         device.record(first.done, first.stream)
         device.wait(first.done)
 
-    def submit(self, pictures: Sequence[HostPicture], keep: bool = False) -> Ticket:
+    def submit(self, pictures: Sequence[HostFrame], keep: bool = False) -> Ticket:
         """Start on a batch; waits for the oldest one when no slot is free. keep: `cover` is called for it too, and its
         slot is taken until then. RuntimeError when all slots are kept so."""
         self._enter()
@@ -137,19 +137,19 @@ class CardLoop:
         return ticket.found
 
     def cover(self, ticket: Ticket, faces: Sequence[F32], style: CoverStyle) -> list[tuple[Array, ...]]:
-        """Cover faces in a batch that was kept, where it lies on the card, and bring the pictures back: the planes of
+        """Cover faces in a batch that was kept, where it lies on the GPU, and bring the pictures back: the planes of
         each. faces: boxes xyxy [n, 4] of each picture, in its stored pixels. ValueError for pictures not in NV12."""
         self.result(ticket)
         slot = ticket.slot
         if slot is None or any(p.layout != "nv12" for p in ticket.pictures):
-            raise ValueError("only NV12 pictures that were kept can be covered on the card")
+            raise ValueError("only NV12 pictures that were kept can be covered on the GPU")
         launch, base = self.device.launcher(slot.stream), slot.memory["upload"][0]
         starts = np.cumsum([0, *(_room(p) for p in ticket.pictures)]).tolist()
         for picture, boxes, at in zip(ticket.pictures, faces, starts, strict=False):
-            stored = DevicePicture.packed(picture.layout, *picture.stored, base + at)
+            stored = DeviceFrame.packed(picture.layout, *picture.stored, base + at)
             for box in boxes.tolist():
                 cover(launch, stored, tuple(box), style.scale, style.shape, style.cells)
-        back = slot.host["upload"][: starts[-1]]  # what came from there is on the card
+        back = slot.host["upload"][: starts[-1]]  # what came from there is on the GPU
         self.device.download(back, base, slot.stream)
         self.device.record(slot.done, slot.stream)
         self.device.wait(slot.done)
@@ -210,7 +210,7 @@ class CardLoop:
         device.upload(memory["upload"], slot.host["upload"][:used], stream)
         at = memory["upload"]
         for i, picture in enumerate(ticket.pictures):
-            stored = DevicePicture.packed(picture.layout, *picture.stored, at, picture.rotation, picture.full_range)
+            stored = DeviceFrame.packed(picture.layout, *picture.stored, at, picture.rotation, picture.full_range)
             output = memory["input"] + i * 3 * canvas[0] * canvas[1] * 2
             colour = self._colours[int(picture.full_range)]
             preprocess(launch, stored, picture.fitted, self._norm, colour, output, canvas)
@@ -252,12 +252,12 @@ class CardLoop:
             slot.ticket = ticket.slot = None
 
 
-def _room(picture: HostPicture) -> int:
+def _room(picture: HostFrame) -> int:
     """Bytes of a picture in the upload, rounded up so that the next one is aligned."""
     return -(-packed_bytes(picture.layout, *picture.stored) // 256) * 256
 
 
-def _planes(data: Array, picture: HostPicture) -> tuple[Array, ...]:
+def _planes(data: Array, picture: HostFrame) -> tuple[Array, ...]:
     """A picture's planes, as they were packed for the upload."""
     found, at = [], 0
     for plane in picture.planes:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 from facestream.engines.boxes import Array
-from facestream.engines.cuda_driver import CudaDevice
+from facestream.engines.cuda.driver import CudaDevice
 
 
 class PycudaDevice(CudaDevice):
-    """ImportError without PyCUDA, and whatever PyCUDA raises without a driver or a card."""
+    """ImportError without PyCUDA, and whatever PyCUDA raises without a driver or a GPU."""
 
     def __init__(self) -> None:
-        import pycuda.autoprimaryctx  # card 0's; autoinit would make a second context beside TensorRT's
+        import pycuda.autoprimaryctx  # GPU 0's; autoinit would make a second context beside TensorRT's
         import pycuda.driver
 
         self.cuda, self._primary, self._entered = pycuda.driver, pycuda.autoprimaryctx.context, threading.local()

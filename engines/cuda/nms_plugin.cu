@@ -17,7 +17,7 @@ namespace {
 
 using namespace nvinfer1;
 
-// The parts of the workspace, in the order of engines/kernels.py:nms.
+// The parts of the workspace, in the order of engines/cuda/kernels.py:nms.
 const size_t MASK = MAX_BOXES * WORDS * sizeof(Word), ORDER = MAX_BOXES * sizeof(int), SORTED = MAX_BOXES * 4 * sizeof(float);
 const size_t AN_IMAGE = MASK + ORDER + SORTED + 256;
 

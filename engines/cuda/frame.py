@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from facestream.engines.boxes import F32
-from facestream.engines.kernels import Launch, pointer
+from facestream.engines.cuda.kernels import Launch, pointer
 from facestream.engines.letterbox import GREY
 
 LAYOUTS = ("rgb24", "bgr24", "nv12", "yuv420p")
 
 
 @dataclass(frozen=True, slots=True)
-class DevicePicture:
+class DeviceFrame:
     """A stored picture of width x height pixels in one of LAYOUTS, on the device.
 
     planes: addresses of its planes (NV12: luma, chroma pairs). pitches: bytes from one of their rows to the next.
@@ -33,18 +33,18 @@ class DevicePicture:
     @staticmethod
     def packed(
         layout: str, width: int, height: int, address: int, rotation: int = 0, full_range: bool = False
-    ) -> DevicePicture:
+    ) -> DeviceFrame:
         """Planes one after the other, rows without gaps."""
         half = (width + 1) // 2
         if layout in ("rgb24", "bgr24"):
-            return DevicePicture(layout, width, height, (address,), (3 * width,), rotation)
+            return DeviceFrame(layout, width, height, (address,), (3 * width,), rotation)
         chroma = address + width * height
         if layout == "nv12":
-            return DevicePicture(layout, width, height, (address, chroma), (width, 2 * half), rotation, full_range)
+            return DeviceFrame(layout, width, height, (address, chroma), (width, 2 * half), rotation, full_range)
         if layout != "yuv420p":
             raise ValueError(f"{layout} is none of {LAYOUTS}")
         planes = (address, chroma, chroma + half * ((height + 1) // 2))
-        return DevicePicture(layout, width, height, planes, (width, half, half), rotation, full_range)
+        return DeviceFrame(layout, width, height, planes, (width, half, half), rotation, full_range)
 
 
 def packed_bytes(layout: str, width: int, height: int) -> int:
@@ -77,7 +77,7 @@ def colour_row(full_range: bool) -> F32:
 
 
 def preprocess(
-    launch: Launch, picture: DevicePicture, fitted: tuple[int, int], norm: int, colour: int, output: int,
+    launch: Launch, picture: DeviceFrame, fitted: tuple[int, int], norm: int, colour: int, output: int,
     out: tuple[int, int],
 ) -> None:  # fmt: skip
     """Shrink, turn and normalise a picture into output, half [3, height, width] of `out` = (width, height), into whose
@@ -109,7 +109,7 @@ def preprocess(
 
 
 def cover(
-    launch: Launch, picture: DevicePicture, xyxy: tuple[float, float, float, float], scale: float, shape: str,
+    launch: Launch, picture: DeviceFrame, xyxy: tuple[float, float, float, float], scale: float, shape: str,
     cells: int | None,
 ) -> None:  # fmt: skip
     """Cover one face of an NV12 picture: its box in stored pixels, grown by `scale`; `cells` squares across it, None

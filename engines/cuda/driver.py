@@ -1,7 +1,7 @@
 """The few calls of CUDA's driver that the engines need, through cuda-bindings, and a clear word when there is none.
 
 A `Device` is what an engine talks to; the tests have one that runs on the CPU and does what is asked as late and as
-disorderly as a card may.
+disorderly as a GPU may.
 """
 
 from __future__ import annotations
@@ -10,14 +10,22 @@ import ctypes
 import importlib.metadata
 import weakref
 from collections.abc import Callable, Sequence
-from functools import cache
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from facestream.engines.boxes import Array
+from facestream.engines.cuda.kernels import KERNELS, Dim3, Launch, compile_kernels
 from facestream.engines.errors import EngineMismatch
-from facestream.engines.kernels import KERNELS, Dim3, Launch, compile_kernels
-from facestream.engines.sidecar import Card
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInfo:
+    """name: as the driver says it. capability: 90 for 9.0. driver: CUDA version that it supports, 13000 for 13.0."""
+
+    name: str
+    capability: int
+    driver: int
 
 
 class Device(Protocol):
@@ -25,7 +33,7 @@ class Device(Protocol):
     `wait` return before the work is done; work of one stream is done in order."""
 
     def enter(self) -> None:
-        """Make the card usable from the calling thread; needed in each thread but the one that made this."""
+        """Make the GPU usable from the calling thread; needed in each thread but the one that made this."""
         ...
 
     def alloc(self, size: int) -> int:
@@ -66,7 +74,7 @@ def _driver() -> Any:
         from cuda.bindings import driver
     except ImportError:
         do = "pip install cuda-bindings nvidia-cuda-nvrtc, see docs/gpu.md"
-        raise EngineMismatch("running on a card needs cuda-bindings", "cuda", do) from None
+        raise EngineMismatch("running on a GPU needs cuda-bindings", "cuda", do) from None
     return driver
 
 
@@ -75,19 +83,19 @@ def _call(function: Any, *arguments: Any) -> Any:
     try:
         error, *out = function(*arguments)
     except RuntimeError:  # libcuda is looked for on the first call
-        do = "this needs an NVIDIA card and its driver; ONNX Runtime and OpenVINO need neither"
+        do = "this needs an NVIDIA GPU and its driver; ONNX Runtime and OpenVINO need neither"
         raise EngineMismatch("no NVIDIA driver here", "cuda", do) from None
     if int(error):
         name = str(error).rsplit(".", 1)[-1].split(":")[0]
         if name in ("CUDA_ERROR_NO_DEVICE", "CUDA_ERROR_INVALID_DEVICE"):
             do = "nvidia-smi lists those that the driver sees; ONNX Runtime and OpenVINO need none"
-            raise EngineMismatch("no NVIDIA card here", "cuda", do)
-        raise EngineMismatch(f"{function.__name__} failed: {name}", "cuda", "nvidia-smi shows whether the card is well")
+            raise EngineMismatch("no NVIDIA GPU here", "cuda", do)
+        raise EngineMismatch(f"{function.__name__} failed: {name}", "cuda", "nvidia-smi shows whether the GPU is well")
     return out[0] if len(out) == 1 else out
 
 
-def find_card(index: int = 0) -> Card | None:
-    """The card that CUDA counts as `index`, None without a card, driver or cuda-bindings."""
+def find_gpu(index: int = 0) -> GpuInfo | None:
+    """The GPU that CUDA counts as `index`, None without a GPU, driver or cuda-bindings."""
     try:
         driver = _driver()
         _call(driver.cuInit, 0)
@@ -96,13 +104,13 @@ def find_card(index: int = 0) -> Card | None:
         major = _call(driver.cuDeviceGetAttribute, kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
         minor = _call(driver.cuDeviceGetAttribute, kinds.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
         name = _call(driver.cuDeviceGetName, 128, device).split(b"\0")[0].decode()
-        return Card(name, 10 * major + minor, _call(driver.cuDriverGetVersion))
+        return GpuInfo(name, 10 * major + minor, _call(driver.cuDriverGetVersion))
     except EngineMismatch:
         return None
 
 
 class CudaDevice:
-    """A real card. EngineMismatch, in one line, without cuda-bindings, a driver or a card."""
+    """A real GPU. EngineMismatch, in one line, without cuda-bindings, a driver or a GPU."""
 
     def __init__(self, index: int = 0) -> None:
         self.driver = _driver()
@@ -111,17 +119,17 @@ class CudaDevice:
         # The primary context is the one that torch, TensorRT and PyCUDA's autoprimaryctx use too.
         self.context = _call(self.driver.cuDevicePrimaryCtxRetain, handle)
         self.enter()
-        card = find_card(index)
-        assert card is not None
-        self.card = card
+        gpu = find_gpu(index)
+        assert gpu is not None
+        self.gpu = gpu
         self._check_driver()
         self._functions: dict[str, Any] = {}
 
     def _check_driver(self) -> None:
         """Code of a newer CUDA does not load, and its calls are not known."""
         wanted = int(importlib.metadata.version("cuda-bindings").split(".")[0])
-        if self.card.driver // 1000 < wanted:
-            knows = f"{self.card.driver // 1000}.{self.card.driver % 1000 // 10}"
+        if self.gpu.driver // 1000 < wanted:
+            knows = f"{self.gpu.driver // 1000}.{self.gpu.driver % 1000 // 10}"
             raise EngineMismatch(
                 f"the driver knows CUDA {knows}, the libraries here are for CUDA {wanted}", "cuda",
                 "update NVIDIA's driver (580 or newer for CUDA 13)",
@@ -177,7 +185,7 @@ class CudaDevice:
 
     def _load(self, name: str) -> None:
         file = next(file for file, names in KERNELS.items() if name in names)
-        module = _call(self.driver.cuModuleLoadData, compile_kernels(file, self.card.capability))
+        module = _call(self.driver.cuModuleLoadData, compile_kernels(file, self.gpu.capability))
         for other in KERNELS[file]:
             self._functions[other] = _call(self.driver.cuModuleGetFunction, module, other.encode())
 
@@ -194,16 +202,3 @@ class CudaDevice:
 
     def replay(self, graph: Any, stream: Any) -> None:
         _call(self.driver.cuGraphLaunch, graph, stream)
-
-
-@cache
-def current_device() -> CudaDevice:
-    """One for the whole process, so that kernels are compiled and loaded once; with PyCUDA where that is installed."""
-    if find_card() is not None:
-        try:
-            from facestream.engines.pycuda_device import PycudaDevice
-
-            return PycudaDevice()
-        except ImportError:  # not installed, or built for another CUDA
-            pass
-    return CudaDevice()

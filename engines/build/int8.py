@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from facestream.engines.boxes import F32, Array
-from facestream.engines.gpu_picture import Normalisation
-from facestream.engines.half import above, entry, halve, heads_of
+from facestream.engines.build.fp16 import above, entry, heads_of, to_fp16
+from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.onnx_engine import open_session
 
 OPSET = 19  # the first whose pairs take half precision
@@ -23,13 +23,13 @@ LEAST_SCALE = 2.0**-14  # the smallest that half precision holds with all its di
 
 
 def quantise(path: Path, pictures: list[Array]) -> tuple[bytes, Normalisation, float]:
-    """As `half.halve`, of which this is made, with convolutions in int8.
+    """As `fp16.to_fp16`, of which this is made, with convolutions in int8.
 
-    pictures: uint8 [N, H, W, 3] of the kind that the net will see. EngineMismatch as `halve`.
+    pictures: uint8 [N, H, W, 3] of the kind that the net will see. EngineMismatch as `to_fp16`.
     """
     import onnx
 
-    data, normalisation, peak = halve(path, pictures)
+    data, normalisation, peak = to_fp16(path, pictures)
     source, model = onnx.load(path), onnx.load_from_string(data)
     start = entry(source, path)[0]
     heads = heads_of(source)

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from facestream.engines.detector import WEIGHTS, DetectorOptions, load
+from facestream.engines.base import DetectorOptions
+from facestream.engines.build.fp16 import LARGEST, ROOM, Fp16Detector, to_fp16
+from facestream.engines.build.parity import differences
+from facestream.engines.build.tensorrt import check_fp16
 from facestream.engines.errors import EngineMismatch
-from facestream.engines.half import LARGEST, ROOM, HalfDetector, halve
 from facestream.engines.letterbox import view
-from facestream.engines.parity import differences
-from facestream.engines.tensorrt_build import check_half
+from facestream.engines.loader import WEIGHTS, load_detector
 from onnx import TensorProto, numpy_helper
 
 from tests.alike import found_alike
@@ -38,7 +39,7 @@ def enlarged(tmp_path: Path, gain: float) -> Path:
 
 
 def test_the_net_is_half_and_boxes_are_not() -> None:
-    data, normalisation, peak = halve(SHIPPED)
+    data, normalisation, peak = to_fp16(SHIPPED)
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data), strict_mode=True)
     types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
     kinds: dict[str, set[int]] = {}
@@ -56,35 +57,35 @@ def test_the_net_is_half_and_boxes_are_not() -> None:
 
 
 def test_it_finds_what_the_shipped_net_finds() -> None:
-    data, normalisation, _ = halve(SHIPPED)
+    data, normalisation, _ = to_fp16(SHIPPED)
     options = DetectorOptions()
-    pair = load("plainS", options), HalfDetector(data, normalisation, options)
+    pair = load_detector("plainS", options), Fp16Detector(data, normalisation, options)
     assert found_alike(pair, [view(rgb, (640, 384)) for rgb in demo_frames([30, 90])], 0.35, 0.97) > 3
-    parity = check_half(SHIPPED, data, normalisation, None)
+    parity = check_fp16(SHIPPED, data, normalisation, None)
     assert parity["boxes_compared"] > 300
 
 
 def test_values_too_large_for_half_precision_are_scaled_without_a_trace(tmp_path: Path) -> None:
     large = enlarged(tmp_path, 2.0**14)
-    assert differences(load("plainS"), load(str(large)))["box_error_px"] < 0.01
-    data, normalisation, peak = halve(large)
+    assert differences(load_detector("plainS"), load_detector(str(large)))["box_error_px"] < 0.01
+    data, normalisation, peak = to_fp16(large)
     assert peak > LARGEST
     assert normalisation.scale < 1
     assert peak * normalisation.scale <= LARGEST / ROOM
     model = onnx.load_from_string(data)
     half = [numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16]
     assert all(np.isfinite(values).all() for values in half)
-    check_half(large, data, normalisation, None)
+    check_fp16(large, data, normalisation, None)
 
 
 def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
-    data, normalisation, _ = halve(SHIPPED)
+    data, normalisation, _ = to_fp16(SHIPPED)
     model = onnx.load_from_string(data)
     for tensor in model.graph.initializer:
         if tensor.name.endswith(".scores.bias"):
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float16(0.3), tensor.name))
     with pytest.raises(EngineMismatch, match="half precision"):
-        check_half(SHIPPED, model.SerializeToString(), normalisation, None)
+        check_fp16(SHIPPED, model.SerializeToString(), normalisation, None)
 
 
 def test_weights_too_large_for_half_precision_are_refused(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_weights_too_large_for_half_precision_are_refused(tmp_path: Path) -> Non
     first.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(first) * np.float32(1e6), first.name))
     onnx.save(model, tmp_path / "huge.onnx")
     with pytest.raises(EngineMismatch, match="larger than half"):
-        halve(tmp_path / "huge.onnx")
+        to_fp16(tmp_path / "huge.onnx")
 
 
 def test_nets_that_cannot_be_scaled_are_named(tmp_path: Path) -> None:
@@ -102,4 +103,4 @@ def test_nets_that_cannot_be_scaled_are_named(tmp_path: Path) -> None:
     first.op_type = "Tanh"
     onnx.save(model, tmp_path / "other.onnx")
     with pytest.raises(EngineMismatch, match="Tanh"):
-        halve(tmp_path / "other.onnx")
+        to_fp16(tmp_path / "other.onnx")

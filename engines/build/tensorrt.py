@@ -1,30 +1,28 @@
-"""A half-precision ONNX graph -> a plan of TensorRT 10 or 11, or of TensorRT-RTX, which builds without a card."""
+"""A half-precision ONNX graph -> a plan of TensorRT 10 or 11, or of TensorRT-RTX, which builds without a GPU."""
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import Array
-from facestream.engines.cuda_driver import find_card
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.build.parity import AGREEMENT, FACES, agreement, detection_errors, differences, patches
+from facestream.engines.build.sidecar import Profile, Sidecar, digest
+from facestream.engines.cuda.driver import find_gpu
+from facestream.engines.cuda.frame import Normalisation
+from facestream.engines.cuda.kernels import source_hash
 from facestream.engines.errors import BadConfig, EngineMismatch
-from facestream.engines.gpu_picture import Normalisation
-from facestream.engines.kernels import source_hash
 from facestream.engines.onnx_engine import OnnxDetector
-from facestream.engines.parity import AGREEMENT, FACES, agreement, apart, differences, patches
-from facestream.engines.sidecar import Profile, Sidecar, digest
+from facestream.engines.tensorrt_library import library, logger
 from tqdm import tqdm
 
-MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
-EXTRAS = {"tensorrt": "gpu", "rtx": "rtx"}
 BOX_TOLERANCE = 0.5, 0.01  # of half precision: more than these pixels and this share of the side is too much
 SCORE_TOLERANCE = 0.01
-CARD_TOLERANCE = 0.5, 0.01, 0.02  # of a plan on a card: pixels and share of the side, and score
+GPU_TOLERANCE = 0.5, 0.01, 0.02  # of a plan on a GPU: pixels and share of the side, and score
 COMPARED = 24  # pictures on which int8 is compared
 # Landscape and portrait, 320x192 to 1664x1280; both are needed since views are turned with the picture.
 PROFILES = (
@@ -37,7 +35,7 @@ PROFILES = (
 class PlanOptions:
     """precision: fp16 or int8, the latter with photographs to calibrate on.
 
-    portable: newer versions and all cards from Ampere on may load it, at some cost in speed (tensorrt only).
+    portable: newer versions and all GPUs from Ampere on may load it, at some cost in speed (tensorrt only).
 
     nms_iou, nms_threshold: of the NMS plugin (tensorrt only). Boxes that the threshold lets through and the caller
     does not want can be dropped afterwards: greedy suppression never lets a worse box touch a better one.
@@ -53,37 +51,6 @@ class PlanOptions:
     progress: bool = True
 
 
-def library(backend: str) -> Any:
-    """The Python module of a backend. BadConfig, with what to install, when there is none."""
-    name, oldest = {"tensorrt": ("TensorRT", 10), "rtx": ("TensorRT-RTX", 1)}[backend]
-    try:
-        trt = importlib.import_module(MODULES[backend])
-    except (ImportError, OSError, RuntimeError) as e:
-        absent = isinstance(e, ModuleNotFoundError) and e.name == MODULES[backend]
-        why = "which is not installed" if absent else f"which does not load ({str(e).splitlines()[0][:100]})"
-        install = f"pip install 'facestream[{EXTRAS[backend]}]', see docs/gpu.md"
-        raise BadConfig(f"needs {name}, {why}", f"--backend {backend}", install) from None
-    if int(trt.__version__.split(".")[0]) < oldest:
-        do = f"pip install -U '{MODULES[backend].replace('_', '-')}>={oldest}'"
-        raise BadConfig(f"needs {name} {oldest} or newer, here is {trt.__version__}", f"--backend {backend}", do)
-    return trt
-
-
-def logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps errors in `.errors` instead of printing them."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message.splitlines()[0][:200])
-
-    return Log()
-
-
 def compile_plan(
     backend: str, source: Path, out: Path, options: PlanOptions, pictures: list[Array] | None, command: str
 ) -> dict[str, Any]:
@@ -93,8 +60,8 @@ def compile_plan(
     precision it is further off than BOX_TOLERANCE or SCORE_TOLERANCE, and in int8 when it finds less than AGREEMENT of
     the faces. pictures: uint8 [N, H, W, 3] to measure the net's range and compare with; int8 needs them (BadConfig).
     """
-    from facestream.engines.half import halve
-    from facestream.engines.int8 import quantise
+    from facestream.engines.build.fp16 import to_fp16
+    from facestream.engines.build.int8 import quantise
 
     trt = library(backend)
     if options.precision == "int8":
@@ -103,14 +70,14 @@ def compile_plan(
         graph, normalisation, peak = quantise(source, pictures)
         parity = check_int8(source, graph, normalisation, pictures)
     else:
-        graph, normalisation, peak = halve(source, pictures)
-        parity = check_half(source, graph, normalisation, pictures)
+        graph, normalisation, peak = to_fp16(source, pictures)
+        parity = check_fp16(source, graph, normalisation, pictures)
     plan = build_plan(backend, graph, options)
     hashes = {"plan": digest(plan), "weights": digest(source.read_bytes()), "onnx": digest(graph)}
     sidecar = Sidecar(
         backend=backend,
         library=trt.__version__,
-        card=find_card() if backend == "tensorrt" else None,  # RTX settles for the card when it loads the plan
+        gpu=find_gpu() if backend == "tensorrt" else None,  # RTX settles for the GPU when it loads the plan
         precision=options.precision,
         profiles=options.profiles,
         normalisation=normalisation,
@@ -131,10 +98,10 @@ def compile_plan(
 
 def check_int8(source: Path, graph: bytes, normalisation: Normalisation, pictures: list[Array]) -> dict[str, float]:
     """`agreement` of an int8 graph and the float32 one on some of the pictures. EngineMismatch under AGREEMENT."""
-    from facestream.engines.half import HalfDetector
+    from facestream.engines.build.fp16 import Fp16Detector
 
     options = DetectorOptions(threshold=FACES)
-    pair = OnnxDetector(source, options), HalfDetector(graph, normalisation, options)
+    pair = OnnxDetector(source, options), Fp16Detector(graph, normalisation, options)
     found = agreement(*pair, pictures[:: max(1, len(pictures) // COMPARED)])
     if found["agreement"] < AGREEMENT:
         what = f"int8 finds {found['agreement']:.0%} of the faces that float32 finds"
@@ -142,14 +109,14 @@ def check_int8(source: Path, graph: bytes, normalisation: Normalisation, picture
     return found
 
 
-def check_half(
+def check_fp16(
     source: Path, graph: bytes, normalisation: Normalisation, pictures: list[Array] | None
 ) -> dict[str, float]:
     """`differences` of a half-precision graph and the float32 one, both on the CPU. EngineMismatch when too large."""
-    from facestream.engines.half import HalfDetector
+    from facestream.engines.build.fp16 import Fp16Detector
 
     options = DetectorOptions()
-    pair = OnnxDetector(source, options), HalfDetector(graph, normalisation, options)
+    pair = OnnxDetector(source, options), Fp16Detector(graph, normalisation, options)
     parity = differences(*pair, [*patches(), *(pictures or [])])
     pixels, share = BOX_TOLERANCE
     if parity["box_error_px"] > pixels and parity["box_error_share"] > share:
@@ -160,14 +127,15 @@ def check_half(
 
 
 def verify_plan(
-    reference: Detector, plan: Detector, best: tuple[int, int], precision: str, pictures: list[Array] | None
+    reference: Detector, plan: Detector, size: tuple[int, int], precision: str, pictures: list[Array] | None
 ) -> dict[str, float]:
-    """`apart` of the float32 graph on the CPU and its plan on a card, on photographs or random patches of the size
-    `best` (width, height). EngineMismatch above CARD_TOLERANCE or under AGREEMENT; of int8 only the latter is asked."""
+    """`detection_errors` of the float32 graph on the CPU and its plan on a GPU, on photographs or random patches of the
+    size `size` (width, height). EngineMismatch above GPU_TOLERANCE or under AGREEMENT; int8 is held to the latter
+    alone."""
     made = pictures[:: max(1, len(pictures) // COMPARED)] if pictures else patches()
-    sized = [cv2.resize(p[0], best, interpolation=cv2.INTER_AREA)[None] for p in made]
-    found = apart(reference, plan, sized)
-    pixels, share, score = CARD_TOLERANCE
+    sized = [cv2.resize(p[0], size, interpolation=cv2.INTER_AREA)[None] for p in made]
+    found = detection_errors(reference, plan, sized)
+    pixels, share, score = GPU_TOLERANCE
     far = found["box_error_px"] > pixels and found["box_error_share"] > share
     if precision != "int8" and (far or found["score_error"] > score):
         raise EngineMismatch(f"the plan says other boxes than the graph: {found}", "plan", "do not use it")
@@ -178,10 +146,10 @@ def verify_plan(
 
 
 def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
-    """Compile the graph of half.halve. For tensorrt the plan returns `counts` int32 [N] and `faces` float32 [N, K, 5],
-    suppressed by the NMS plugin; for rtx, which takes no plugins, `xyxy` [N, K, 4] and `scores` [N, K].
+    """Compile the graph of fp16.to_fp16. For tensorrt the plan returns `counts` int32 [N] and `faces` float32
+    [N, K, 5], suppressed by the NMS plugin; for rtx, which takes no plugins, `xyxy` [N, K, 4] and `scores` [N, K].
 
-    BadConfig without the library, EngineMismatch when it finds no card (tensorrt needs one) or refuses the graph.
+    BadConfig without the library, EngineMismatch when it finds no GPU (tensorrt needs one) or refuses the graph.
     """
     trt = library(backend)
     log = logger(trt)
@@ -190,7 +158,7 @@ def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
     except (TypeError, RuntimeError):
         builder = None
     if not builder:
-        why = log.errors[0] if log.errors else "no NVIDIA card or driver here"
+        why = log.errors[0] if log.errors else "no NVIDIA GPU or driver here"
         do = "build where it will run, or use --backend rtx, which needs none"
         raise EngineMismatch(why, f"--backend {backend}", do)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -202,12 +170,12 @@ def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
     config = builder.create_builder_config()
     for profile in options.profiles:
         shapes = builder.create_optimization_profile()
-        shapes.set_shape("images", *((n, 3, h, w) for n, h, w in (profile.least, profile.best, profile.most)))
+        shapes.set_shape("images", *((n, 3, h, w) for n, h, w in (profile.min, profile.opt, profile.max)))
         config.add_optimization_profile(shapes)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layers keep their names and types for inspection
     if options.portable:
         if backend != "tensorrt":
-            raise BadConfig("RTX plans fit every card from Ampere on as they are", "--portable")
+            raise BadConfig("RTX plans fit every GPU from Ampere on as they are", "--portable")
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     cache = _timing_cache(config, options.timing_cache) if backend == "tensorrt" else None
@@ -227,7 +195,7 @@ def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
 
 
 def _add_nms(trt: Any, network: Any, options: PlanOptions) -> None:
-    from facestream.engines.nms_plugin import make
+    from facestream.engines.cuda.nms_plugin import make
 
     boxes = [network.get_output(i) for i in range(2)]
     for tensor in boxes:
@@ -243,7 +211,7 @@ def _timing_cache(config: Any, path: Path | None) -> Any:
     if path is None:
         return None
     cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
-    config.set_timing_cache(cache, False)  # of another version or card: an empty one is used instead
+    config.set_timing_cache(cache, False)  # of another version or GPU: an empty one is used instead
     return config.get_timing_cache()
 
 
@@ -296,11 +264,11 @@ def profiles_of(texts: tuple[str, ...]) -> tuple[Profile, ...]:
     for text in texts:
         try:
             parts = [tuple(int(v) for v in part.split("x")) for part in text.split(",")]
-            least, best, most = ((n, h, w) for n, w, h in parts)
+            smallest, tuned, largest = ((n, h, w) for n, w, h in parts)
         except ValueError:
             raise BadConfig(f"{text!r} is not like 1x320x192,4x640x384,8x1664x1280", "--profile") from None
-        rising = all(0 < a <= b <= c for a, b, c in zip(least, best, most, strict=True))
-        if not rising or any(v % 32 for shape in (least, best, most) for v in shape[1:]):
+        rising = all(0 < a <= b <= c for a, b, c in zip(smallest, tuned, largest, strict=True))
+        if not rising or any(v % 32 for shape in (smallest, tuned, largest) for v in shape[1:]):
             raise BadConfig(f"{text!r} must rise, with sides that are multiples of 32", "--profile")
-        made.append(Profile(least, best, most))
+        made.append(Profile(smallest, tuned, largest))
     return tuple(made)

@@ -1,6 +1,6 @@
 """The CUDA kernels (*.cu beside this file): compiled at run time by NVRTC, and how each is launched.
 
-A `Launch` starts one kernel: on a card through the driver, in the tests on the CPU. Pointers are numbers, addresses in
+A `Launch` starts one kernel: on a GPU through the driver, in the tests on the CPU. Pointers are numbers, addresses in
 the launcher's memory; they are never looked into here.
 """
 
@@ -40,7 +40,7 @@ def source_hash() -> str:
 
 @cache
 def compile_kernels(file: str, architecture: int) -> bytes:
-    """A file's machine code (cubin) for compute capability `architecture` (90 for 9.0); needs no card.
+    """A file's machine code (cubin) for compute capability `architecture` (90 for 9.0); needs no GPU.
 
     Products and sums are not fused, so that results are the CPU's to the last bit. BadConfig without NVRTC,
     EngineMismatch when it refuses the architecture or the source.

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import F32, Array
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.errors import EngineMismatch
-from facestream.engines.gpu_picture import Normalisation
 from facestream.engines.onnx_engine import open_session
 
 LARGEST = 65504.0  # of half precision
@@ -24,7 +24,7 @@ _EVEN = {"Conv", "Relu", "LeakyRelu", "MaxPool", "AveragePool", "Concat", "Add",
 _SHAPES = {"Constant", "Shape", "Gather", "Unsqueeze", "Slice", "Cast"}  # may compute a Resize's size
 
 
-def halve(path: Path, pictures: list[Array] | None = None) -> tuple[bytes, Normalisation, float]:
+def to_fp16(path: Path, pictures: list[Array] | None = None) -> tuple[bytes, Normalisation, float]:
     """A graph of build_engine.py as (ONNX in half precision, what its input expects, largest value met in the net).
 
     It takes `images` half [N, 3, H, W], normalised, and returns `xyxy` float32 [N, K, 4], `scores` float32 [N, K].
@@ -44,7 +44,7 @@ def halve(path: Path, pictures: list[Array] | None = None) -> tuple[bytes, Norma
         raise EngineMismatch(f"not a net that is known in half precision: it holds {what}", str(path))
     peak = _peak(model, body, [*probes(), *(pictures or [])])
     scale = 2.0 ** min(0, math.floor(math.log2(LARGEST / ROOM / max(peak, 1e-9))))
-    _to_half(model, body, start, heads, scale)
+    _cast_body(model, body, start, heads, scale)
     onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     return data, Normalisation(normalisation.zero, normalisation.std, scale), peak
@@ -122,7 +122,7 @@ def _peak(model: Any, body: list[Any], pictures: list[Array]) -> float:
     return max(float(np.abs(value).max()) for p in pictures for value in session.run(names, {"images": p}))
 
 
-def _to_half(model: Any, body: list[Any], start: str, heads: list[Any], scale: float) -> None:
+def _cast_body(model: Any, body: list[Any], start: str, heads: list[Any], scale: float) -> None:
     """Rewrite the graph in place."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -161,8 +161,8 @@ def _to_half(model: Any, body: list[Any], start: str, heads: list[Any], scale: f
     graph.input[0].CopyFrom(new)
 
 
-class HalfDetector(Detector):
-    """A graph of `halve` on ONNX Runtime's CPU: what a card computes, slowly. For comparisons."""
+class Fp16Detector(Detector):
+    """A graph of `to_fp16` on ONNX Runtime's CPU: what a GPU computes, slowly. For comparisons."""
 
     def __init__(self, model: bytes, normalisation: Normalisation, options: DetectorOptions) -> None:
         super().__init__(options)

@@ -1,4 +1,5 @@
-// Faces covered on the planes of an NV12 picture in device memory, as pipeline/stages/anonymise.py covers them, to the last bit.
+// Faces covered on the planes of an NV12 picture in device memory, as pipeline/stages/anonymise.py covers
+// them, to the last bit.
 //
 // A patch is one launch, and patches of a picture are launched one after the other, since they may overlap and what a
 // square shows is the mean of what lies there by then. A block is one square of the picture-wide grid.

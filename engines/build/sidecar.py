@@ -1,6 +1,6 @@
 """What a compiled plan was made for, in a JSON file beside it (NAME.plan.json), and whether it fits where it is loaded.
 
-TensorRT's plans fit one version and, unless built portable, one kind of card; loading another crashes or, worse, runs.
+TensorRT's plans fit one version and, unless built portable, one kind of GPU; loading another crashes or, worse, runs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from facestream.engines.cuda.driver import GpuInfo
+from facestream.engines.cuda.frame import Normalisation
+from facestream.engines.cuda.kernels import source_hash
 from facestream.engines.errors import BadInput, EngineMismatch
-from facestream.engines.gpu_picture import Normalisation
-from facestream.engines.kernels import source_hash
 
-FORMAT = 1
+FORMAT = 2
 Shape = tuple[int, int, int]  # batch, height, width
 
 
@@ -23,35 +24,26 @@ Shape = tuple[int, int, int]  # batch, height, width
 class Profile:
     """Input shapes that a plan takes, and the one that it was tuned for."""
 
-    least: Shape
-    best: Shape
-    most: Shape
+    min: Shape
+    opt: Shape
+    max: Shape
 
     def holds(self, batch: int, height: int, width: int) -> bool:
         here = (batch, height, width)
-        return all(a <= x <= b for a, x, b in zip(self.least, here, self.most, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """name: as the driver says it. capability: 90 for 9.0. driver: CUDA version that it supports, 13000 for 13.0."""
-
-    name: str
-    capability: int
-    driver: int
+        return all(a <= x <= b for a, x, b in zip(self.min, here, self.max, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """backend: tensorrt or rtx, library: its version. card: where it was built, None when that had none.
+    """backend: tensorrt or rtx, library: its version. GPU: where it was built, None when that had none.
 
-    portable: for newer versions and all cards from Ampere on. nms_iou, nms_threshold: of the NMS inside the plan, None
+    portable: for newer versions and all GPUs from Ampere on. nms_iou, nms_threshold: of the NMS inside the plan, None
     when it follows behind. hashes: SHA-256 of plan, weights, onnx and kernels. command: builds it again.
     """
 
     backend: str
     library: str
-    card: Card | None
+    gpu: GpuInfo | None
     precision: str
     profiles: tuple[Profile, ...]
     normalisation: Normalisation
@@ -75,8 +67,8 @@ class Sidecar:
             d: dict[str, Any] = json.loads(path.read_text())
             if d.pop("format") != FORMAT:
                 raise BadInput("is of another version", str(path), "build the plan again with build_engine.py")
-            d["card"] = None if d["card"] is None else Card(**d["card"])
-            d["profiles"] = tuple(Profile(*(tuple(p[k]) for k in ("least", "best", "most"))) for p in d["profiles"])
+            d["gpu"] = None if d["gpu"] is None else GpuInfo(**d["gpu"])
+            d["profiles"] = tuple(Profile(*(tuple(p[k]) for k in ("min", "opt", "max"))) for p in d["profiles"])
             n = d["normalisation"]
             d["normalisation"] = Normalisation(tuple(n["zero"]), tuple(n["std"]), n["scale"])
             return Sidecar(**d)
@@ -85,7 +77,7 @@ class Sidecar:
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise BadInput(f"not a plan's sidecar ({type(e).__name__})", str(path), "build the plan again") from None
 
-    def check(self, plan: Path, data: bytes, library: str, card: Card) -> None:
+    def check(self, plan: Path, data: bytes, library: str, gpu: GpuInfo) -> None:
         """EngineMismatch, with the command that builds it again, when the plan must not be loaded here."""
         found = []
         if digest(data) != self.hashes.get("plan"):
@@ -93,10 +85,10 @@ class Sidecar:
         if not self._library_fits(library):
             found.append(f"built with {self.backend} {self.library}, here is {library}")
         if self.backend == "tensorrt" and not self.portable:
-            if self.card is None or (card.capability, card.name) != (self.card.capability, self.card.name):
-                found.append(f"built for {_words(self.card)}, here is {_words(card)}")
-        elif card.capability < 80:
-            found.append(f"here is {_words(card)}, it needs compute capability 8.0 (Ampere)")
+            if self.gpu is None or (gpu.capability, gpu.name) != (self.gpu.capability, self.gpu.name):
+                found.append(f"built for {_words(self.gpu)}, here is {_words(gpu)}")
+        elif gpu.capability < 80:
+            found.append(f"here is {_words(gpu)}, it needs compute capability 8.0 (Ampere)")
         if self.nms_iou is not None and self.hashes.get("kernels") != source_hash():
             found.append("the NMS inside it is of another version")
         if found:
@@ -117,5 +109,5 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _words(card: Card | None) -> str:
-    return "no card" if card is None else f"{card.name} ({card.capability // 10}.{card.capability % 10})"
+def _words(gpu: GpuInfo | None) -> str:
+    return "no GPU" if gpu is None else f"{gpu.name} ({gpu.capability // 10}.{gpu.capability % 10})"

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from facestream.engines.boxes import Array
-from facestream.engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
-from facestream.engines.kernels import Launch, pointer, source
+from facestream.engines.cuda.frame import DeviceFrame, colour_row, packed_bytes, preprocess
+from facestream.engines.cuda.kernels import Launch, pointer, source
 from facestream.engines.letterbox import fit, pad
 from facestream.pipeline.config import CoverConfig
 from facestream.pipeline.stages.anonymise import Anonymizer
@@ -31,7 +31,7 @@ def bytes_of(picture: av.VideoFrame) -> Array:
 
 
 def run_preprocess(
-    launch: Cpu, data: Array, picture: DevicePicture, fitted: tuple[int, int], out: tuple[int, int]
+    launch: Cpu, data: Array, picture: DeviceFrame, fitted: tuple[int, int], out: tuple[int, int]
 ) -> Array:
     output = np.full((3, out[1], out[0]), np.nan, np.float16)
     norm, colour = NORM.row(), colour_row(picture.full_range)
@@ -54,7 +54,7 @@ def test_a_picture_becomes_the_input_to_the_bit(
 ) -> None:
     data = np.random.default_rng(size[0]).integers(0, 256, packed_bytes(layout, *size), dtype=np.uint8)
     for full_range in (False, True):
-        picture = DevicePicture.packed(layout, *size, data.ctypes.data, 90 * turn, full_range)
+        picture = DeviceFrame.packed(layout, *size, data.ctypes.data, 90 * turn, full_range)
         made = run_preprocess(cpu("preprocess.cu"), data, picture, fitted, out)
         colour = colour_row(full_range) if layout in ("nv12", "yuv420p") else None
         want = reference(full_planes(layout, data, *size), fitted, out, turn, colour)
@@ -70,7 +70,7 @@ def by_area(pixels: Array, width: int, height: int, out: Array | None = None) ->
 def test_the_input_is_what_the_cpu_path_shows_its_detector(
     layout: str, rotation: int, exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """exact: where the CPU averages areas as a card does, not only as far as that is fast (`planes.shrunk`)."""
+    """exact: where the CPU averages areas as a GPU does, not only as far as that is fast (`planes.shrunk`)."""
     if exact:
         monkeypatch.setattr(planes_module, "shrunk", by_area)
     (rgb,) = demo_frames([60])
@@ -79,7 +79,7 @@ def test_the_input_is_what_the_cpu_path_shows_its_detector(
     shown = rgb_view(frame, (320, 192)).rgb
     fitted, padded = shown.shape[1::-1], pad(shown)
     data = bytes_of(stored)
-    picture = DevicePicture.packed(layout, stored.width, stored.height, data.ctypes.data, rotation)
+    picture = DeviceFrame.packed(layout, stored.width, stored.height, data.ctypes.data, rotation)
     made = run_preprocess(cpu("preprocess.cu"), data, picture, fitted, padded.shape[1::-1]).astype(np.float32)
     row = NORM.row()
     back = made / row[3:6, None, None] + row[:3, None, None]
@@ -125,7 +125,7 @@ def covered_both_ways(
 ) -> tuple[Array, Array]:
     picture = noise(size)
     data = bytes_of(picture)
-    cover_all(launch, DevicePicture.packed("nv12", *size, data.ctypes.data), hide, shape, scale)
+    cover_all(launch, DeviceFrame.packed("nv12", *size, data.ctypes.data), hide, shape, scale)
     boxes = tuple(Box(i, xyxy(face), 1.0, BoxState.OBSERVED) for i, face in enumerate(FACES))
     config = CoverConfig(hide=hide, shape=shape, scale=scale)  # type: ignore[arg-type]
     done = Anonymizer(config).cover(TrackedFrame(Frame(0, 0, Fraction(1, 30), picture), boxes))
@@ -166,7 +166,7 @@ def battery(file: str, launch: Cpu) -> None:
     else:
         data = np.random.default_rng(0).integers(0, 256, packed_bytes("nv12", 90, 62), dtype=np.uint8)
         for turn, fitted in ((0, (60, 41)), (1, (41, 60)), (3, (41, 60))):
-            picture = DevicePicture.packed("nv12", 90, 62, data.ctypes.data, 90 * turn)
+            picture = DeviceFrame.packed("nv12", 90, 62, data.ctypes.data, 90 * turn)
             made = run_preprocess(launch, data, picture, fitted, (64, 64))
             want = reference(full_planes("nv12", data, 90, 62), fitted, (64, 64), turn, colour_row(False))
             assert made.tobytes() == want.tobytes()
