@@ -8,6 +8,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from facestream.pipeline.errors import BadConfig, SinkLost
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.types import CoveredFrame
@@ -124,14 +125,17 @@ class LiveEncoder:
         self._context, self._shape, self._last_key = context, (picture.width, picture.height), None
 
 
-def to_stream_format(covered: CoveredFrame) -> av.VideoFrame:
-    """The covered picture as every player takes it: 4:2:0, even sides, upright (RTP knows no rotation)."""
+def to_stream_format(covered: CoveredFrame, scaler: VideoReformatter | None = None) -> av.VideoFrame:
+    """The covered picture as every player takes it: 4:2:0, even sides, upright (RTP knows no rotation).
+
+    scaler: as for picture.convert().
+    """
     picture, frame = covered.picture, covered.tracked.frame
     width, height = picture.width // 2 * 2, picture.height // 2 * 2
     if (width, height) != (picture.width, picture.height):
-        picture = picture.reformat(width=width, height=height, format="yuv420p")
+        picture = (scaler or VideoReformatter()).reformat(picture, width=width, height=height, format="yuv420p")
     else:
-        picture = convert(picture, "yuv420p")
+        picture = convert(picture, "yuv420p", scaler)
     if frame.rotation:
         picture = _turned(picture, frame.rotation)
     picture.pts, picture.time_base = frame.pts, frame.time_base

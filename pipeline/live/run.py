@@ -24,6 +24,7 @@ from facestream.pipeline.live.audio import AudioPacket, AudioSink
 from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed
 from facestream.pipeline.live.camera import Camera
 from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
+from facestream.pipeline.live.fanout import FanOut
 from facestream.pipeline.live.sinks import SinkWorker, StreamSink
 from facestream.pipeline.live.state import CameraOptions, Status
 from facestream.pipeline.live.tuning import Tuner
@@ -77,6 +78,7 @@ class CameraPipeline:
         self._asked = DetectorClient(desk, config.run.deadline_s)
         self.guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
+        self._fan_out = FanOut()  # of the pipeline's thread
         self._trouble = ""
         self._emitted = 0
         self._thread = threading.Thread(target=self._run, name=f"line {name}", daemon=True)
@@ -174,14 +176,17 @@ class CameraPipeline:
         for tracked in frames:
             try:
                 covered = self.tuner.coverer.cover(tracked)
+                size = covered.picture.width, covered.picture.height
+                takers = [worker for worker in self.workers if worker.wants(size)]
+                frames_of_their_own = self._fan_out.share(covered, [worker.sink.upright for worker in takers])
             except Exception as error:
                 self.guard.counts.withheld += 1
                 self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._emitted += 1
             self._delays_s.append(time.time() - self.camera.epoch_s - (tracked.frame.time_s or 0.0))
-            for worker in self.workers:
-                worker.give(covered)
+            for worker, own in zip(takers, frames_of_their_own, strict=True):
+                worker.give(own)
 
     def _tell_trouble(self) -> None:
         trouble = self.guard.trouble
