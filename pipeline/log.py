@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from facestream.pipeline.video.uri import redact
+from facestream.pipeline.url import redact
 
 
 def say(kind: str, message: object) -> None:
