@@ -56,7 +56,7 @@ def check_encoder(name: str) -> None:
     except (av.FFmpegError, ValueError):
         known = False
     if not known:
-        raise BadConfig(f"{name!r} is no H.264 encoder here", "live.encoder", "libx264 always is")
+        raise BadConfig(f"{name!r} is no H.264 encoder here", "run.encoder", "libx264 always is")
 
 
 class LiveEncoder:
@@ -121,7 +121,7 @@ class LiveEncoder:
             context.open()
         except (av.FFmpegError, ValueError) as error:
             size = f"{picture.width}x{picture.height}"
-            raise SinkLost(f"{options.encoder} cannot encode {size} ({error})", "live.encoder") from None
+            raise SinkLost(f"{options.encoder} cannot encode {size} ({error})", "run.encoder") from None
         self._context, self._shape, self._last_key = context, (picture.width, picture.height), None
 
 

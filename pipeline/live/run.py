@@ -74,10 +74,10 @@ class CameraPipeline:
     ) -> None:
         self.name, self.tuner, self._on_event = name, tuner, on_event
         self.workers: list[SinkWorker] = []
-        self._ring: Ring[Frame | Gap] = Ring(config.live.ring, Policy.DROP_OLDEST)
+        self._ring: Ring[Frame | Gap] = Ring(config.run.queue, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._on_status)
-        self._asked = DetectorClient(desk, config.live.deadline_s)
-        self.guard = FailClosedPipeline(self._asked, config, config.live.max_detect_interval)
+        self._asked = DetectorClient(desk, config.run.deadline_s)
+        self.guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
         self._fan_out = FanOut()  # of the pipeline's thread
         self._trouble = ""
@@ -212,7 +212,7 @@ class Live:
     ) -> None:
         """drawn: boxes are drawn on what all outputs get; bare: on faces that are not covered."""
         self.config, self._on_event = config, on_event
-        self.desk = BatchingDetector(detector, config.live.batch or detector.batch, config.live.batch_wait_ms / 1000)
+        self.desk = BatchingDetector(detector, config.run.batch or detector.batch, config.run.batch_wait_ms / 1000)
         self.pipelines: list[CameraPipeline] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []

@@ -167,7 +167,7 @@ def test_boxes_are_drawn_for_the_page_alone(marked: Path, tmp_path: Path) -> Non
 
 def test_https_with_a_certificate(marked: Path, certificate: tuple[Path, Path]) -> None:  # noqa: F811
     port = free_port()
-    flags = {"live__tls_cert": str(certificate[0]), "live__tls_key": str(certificate[1])}
+    flags = {"run__tls_cert": str(certificate[0]), "run__tls_key": str(certificate[1])}
     with Run({"door": str(marked)}, [f"https://word@127.0.0.1:{port}"], Moody(), **flags):
         context = ssl.create_default_context(cafile=str(certificate[0]))
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
