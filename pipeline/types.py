@@ -106,6 +106,7 @@ class AssociationStage(StrEnum):
 
 
 XYXY = tuple[float, float, float, float]
+Polygon = tuple[tuple[float, float], ...]
 
 
 def xyxy(values: Iterable[float]) -> XYXY:
@@ -130,10 +131,14 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class TrackedFrame:
-    """A frame with its faces: the only thing that can be covered."""
+    """A frame with its faces: the only thing that can be covered.
+
+    masks: regions of this frame that are covered too, the corners of each in displayed pixels.
+    """
 
     frame: Frame
     boxes: tuple[Box, ...]
+    masks: tuple[Polygon, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
