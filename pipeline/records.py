@@ -84,11 +84,7 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
             {"id": b.id, "xyxy": [round(v, 2) for v in b.xyxy], "score": round(b.score, 4), "state": str(b.state)}
             for b in tracked.boxes
         ],
-        **(
-            {"masks": [[[round(v, 2) for v in corner] for corner in mask] for mask in tracked.masks]}
-            if tracked.masks
-            else {}
-        ),
+        **({"masks": masks} if masks else {}),
     }
 
 

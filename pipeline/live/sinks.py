@@ -25,9 +25,9 @@ from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 from facestream.pipeline.rtsp.server import Mount, RtspServer
 from facestream.pipeline.stages.anonymise import fitted
 from facestream.pipeline.types import CoveredFrame, StreamInfo
+from facestream.pipeline.url import redact
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.sink import FileSink, open_sink
-from facestream.pipeline.video.uri import redact
 
 DEPTH = 8  # covered frames that wait for a slow sink before the oldest goes
 

@@ -19,6 +19,7 @@ import av.container
 import av.stream
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.types import CoveredFrame, SidePacket, StreamInfo
+from facestream.pipeline.url import redact
 from facestream.pipeline.video.container_metadata import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, text_metadata
 from facestream.pipeline.video.decode import Packet
 from facestream.pipeline.video.encode import (
@@ -34,7 +35,7 @@ from facestream.pipeline.video.hardware import HARDWARE
 from facestream.pipeline.video.output import Temporary, check
 from facestream.pipeline.video.picture import duplicate
 from facestream.pipeline.video.streams import add_side, copied, is_filler
-from facestream.pipeline.video.uri import IMAGE_SUFFIXES, redact
+from facestream.pipeline.video.uri import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from facestream.pipeline.video.still import ImageSink
