@@ -182,6 +182,13 @@ def container_options(container: Container, info: StreamInfo) -> dict[str, str]:
         options["video_track_timescale"] = str(info.time_base.denominator)
         # The unit of edit lists, which hold the start time.
         options["movie_timescale"] = str(max(info.time_base.denominator, 1000))
+    if info.live:  # what was written can be played before it is finished, and where it never is
+        options["flush_packets"] = "1"
+        if container.format in ("mp4", "mov"):
+            options["movflags"] = "+frag_keyframe+delay_moov+default_base_moof"
+            options["frag_duration"] = "1000000"  # microseconds
+        elif container.format in ("matroska", "webm"):
+            options["cluster_time_limit"] = "1000"  # milliseconds
     return options
 
 

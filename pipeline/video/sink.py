@@ -188,7 +188,7 @@ class FileSink:
         """Write the header, now that a picture shows what is in it."""
         muxer = container_options(self._kind, self._info)
         if self._options.keep_metadata and self._kind.format in ("mp4", "mov"):
-            muxer["movflags"] = "use_metadata_tags"
+            muxer["movflags"] = muxer.get("movflags", "") + "+use_metadata_tags"
         output = av.open(os.fspath(self._temporary.path), "w", format=self._kind.format, container_options=muxer)
         try:
             self._video = add_video(output, self._kind, self._encoder, self._info, picture, self._options)
