@@ -26,6 +26,7 @@ from facestream.pipeline.types import CoveredFrame, StreamInfo
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.encode import EncodeOptions, container_for, encoder_for
 from facestream.pipeline.video.output import Temporary, check, lock
+from facestream.pipeline.video.picture import matrix_of
 from facestream.pipeline.video.sink import FileSink, check_output
 
 RESERVE = 256 << 10  # bytes that must stay free for a file's end, besides
@@ -231,6 +232,7 @@ class RecordingSink(AudioSink):
             side_streams=() if audio_stream is None else (audio_stream,),
             source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
             time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
+            matrix=matrix_of(frame.rotation, frame.mirrored),
         )  # fmt: skip
         path = self._path
         if self._segment_s or self._files:
