@@ -79,7 +79,7 @@ class Anonymizer:
             return []
         picture = tracked.frame.picture
         w, h = picture.width, picture.height
-        stored = to_stored(np.array(boxes, np.float32), w, h, tracked.frame.rotation)
+        stored = to_stored(np.array(boxes, np.float32), tracked.frame)
         sides = (stored[:, 2:] - stored[:, :2]).max(1)
         grown = grow_xyxy(stored, scale) if scale != 1 else stored
         starts = np.floor(np.clip(grown[:, :2], 0, None)).astype(int) // 2 * 2
@@ -146,7 +146,7 @@ def _polygon(corners: Polygon, frame: Frame) -> Patch | None:
     """The patch of a region, its corners in displayed pixels; None outside the picture. Pixels that it only touches
     are part of it."""
     w, h = frame.picture.width, frame.picture.height
-    points = to_stored(np.array([[*corner, *corner] for corner in corners], np.float32), w, h, frame.rotation)[:, :2]
+    points = to_stored(np.array([[*corner, *corner] for corner in corners], np.float32), frame)[:, :2]
     left, top = (np.floor(np.clip(points.min(0), 0, (w, h))).astype(int) // 2 * 2).tolist()
     right, bottom = np.minimum(np.ceil(points.max(0) / 2).astype(int) * 2, (w, h)).tolist()
     if right <= left or bottom <= top:

@@ -26,6 +26,7 @@ from facestream.pipeline.video.encode import (
     Container,
     EncodeOptions,
     add_video,
+    as_stored,
     container_for,
     container_options,
     encoder_for,
@@ -34,6 +35,7 @@ from facestream.pipeline.video.encode import (
 from facestream.pipeline.video.hardware import HARDWARE
 from facestream.pipeline.video.output import Temporary, check
 from facestream.pipeline.video.picture import duplicate
+from facestream.pipeline.video.planes import upright_picture
 from facestream.pipeline.video.streams import add_side, copied, is_filler
 from facestream.pipeline.video.uri import IMAGE_SUFFIXES
 
@@ -107,7 +109,9 @@ class FileSink:
     ) -> None:
         self.warnings: list[str] = [f"{what} is not copied" for what in info.left_out]
         self._path, self._temporary = temporary.target, temporary
-        self._kind, self._encoder, self._info, self._options = container, encoder, info, options
+        self._info = as_stored(info, container.format)
+        self._turns = self._info is not info
+        self._kind, self._encoder, self._options = container, encoder, options
         self._output: av.container.OutputContainer | None = None
         self._side_streams: dict[int, av.stream.Stream] = {}
         self._holdable = [side for side in info.side_streams if self._can_hold(side)]
@@ -129,6 +133,8 @@ class FileSink:
         Raises BadInput where the first frame cannot be encoded at all, SinkLost where the file cannot be written.
         """
         picture = covered.picture
+        if self._turns:
+            picture = upright_picture(picture, covered.tracked.frame)
         if self._output is None:
             if picture.pts is None:  # a live source's first frame: where it belongs cannot be known
                 return
@@ -188,7 +194,7 @@ class FileSink:
         """Write the header, now that a picture shows what is in it."""
         muxer = container_options(self._kind, self._info)
         if self._options.keep_metadata and self._kind.format in ("mp4", "mov"):
-            muxer["movflags"] = "use_metadata_tags"
+            muxer["movflags"] = muxer.get("movflags", "") + "+use_metadata_tags"
         output = av.open(os.fspath(self._temporary.path), "w", format=self._kind.format, container_options=muxer)
         try:
             self._video = add_video(output, self._kind, self._encoder, self._info, picture, self._options)
