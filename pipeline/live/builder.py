@@ -201,8 +201,15 @@ class SinkBuilder:
     def _server(self, target: Target) -> RtspServer:
         key = target.host, target.port
         if key not in self._servers:
-            limits = Limits(connections=self.config.run.players)
-            server = RtspServer(target.host, target.port, limits, self._tls(target.shown) if target.tls else None)
+            players = self.config.run.players
+            limits = Limits(connections=players, strangers=max(1, players // 4))
+
+            def on_event(message: str) -> None:
+                self._on_event(target.shown, message)
+
+            server = RtspServer(
+                target.host, target.port, limits, self._tls(target.shown) if target.tls else None, on_event
+            )
             self._servers[key] = server
             self.live.servers.append(server)
         server = self._servers[key]
