@@ -1,4 +1,4 @@
-"""Real-time pacing of sources that deliver frames faster than real time (files, HLS), and removal of repeated frames."""
+"""Real-time pacing of sources that are faster than real time (files, HLS), and removal of repeated frames."""
 
 from __future__ import annotations
 
