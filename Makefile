@@ -30,7 +30,7 @@ $(VENV)/dev: $(VENV)/base
 	$(PIP) -e '.[train,openvino,web,webrtc,window,evaluate,dev]'
 	$(VENV)/bin/python -m pip uninstall --quiet --yes opencv-python
 	$(PIP) --force-reinstall --no-deps opencv-python-headless
-	@# Builds real plans for NVIDIA cards, and needs none itself; those tests are skipped without it.
+	@# Builds real plans for NVIDIA GPUs, and needs none itself; those tests are skipped without it.
 	$(PIP) -e '.[rtx]' || echo "TensorRT-RTX could not be installed: the tests that need it are skipped"
 	touch $@
 
@@ -42,16 +42,16 @@ system:
 	fi
 
 # The NMS plugin for programs that load TensorRT plans without Python: needs nvcc and the headers of TensorRT's SDK.
-# Every supported card's code, and PTX for those to come.
+# Code for every supported GPU, and PTX for those to come.
 TENSORRT ?= /usr/local/TensorRT
-CARDS := 75 80 86 89 90 100 120
+ARCHITECTURES := 75 80 86 89 90 100 120
 plugin: build/libfacestream_nms.so
 
-build/libfacestream_nms.so: engines/nms_plugin.cu engines/nms.cu
+build/libfacestream_nms.so: engines/cuda/nms_plugin.cu engines/cuda/nms.cu
 	mkdir -p build
 	nvcc -O3 -std=c++17 --fmad=false -shared -Xcompiler -fPIC -I$(TENSORRT)/include \
-		$(foreach card,$(CARDS),-gencode=arch=compute_$(card),code=sm_$(card)) -gencode=arch=compute_120,code=compute_120 \
-		-o $@ engines/nms_plugin.cu
+		$(foreach sm,$(ARCHITECTURES),-gencode=arch=compute_$(sm),code=sm_$(sm)) -gencode=arch=compute_120,code=compute_120 \
+		-o $@ engines/cuda/nms_plugin.cu
 
 clean:
 	rm -rf $(VENV) out build

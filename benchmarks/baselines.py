@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import F32, Array
-from facestream.engines.detector import Detector, DetectorOptions
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.onnx_engine import open_session
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from facestream.benchmarks.baselines import BASELINES, load_baseline
-from facestream.engines.detector import Detector, DetectorOptions, load, shipped
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.loader import load_detector, shipped
 from facestream.pipeline.errors import UserError
 from tqdm import tqdm
 
@@ -34,7 +35,7 @@ def time_detectors(
     Returns the timings, and a line for each baseline that could not be had.
     """
     options = DetectorOptions(threads=threads)
-    detectors: dict[str, Detector] = {name: load(name, options) for name in (*shipped(), *engines)}
+    detectors: dict[str, Detector] = {name: load_detector(name, options) for name in (*shipped(), *engines)}
     absent = []
     for name in BASELINES:
         try:

@@ -1,11 +1,11 @@
-"""One command for a machine with an NVIDIA card: do the kernels and engines work there, and how fast are they?
+"""One command for a machine with an NVIDIA GPU: do the kernels and engines work there, and how fast are they?
 
 python benchmarks/gpu_check.py out/gpu                        writes out/gpu/gpu.json and out/gpu/gpu.md
 python benchmarks/gpu_check.py out/gpu --only torch-vgg16     one part; --list names them
 python benchmarks/gpu_check.py out/gpu --merge gpu.json --only none    the table of what earlier runs wrote down
 
 Every part is a process of its own: what crashes or takes too long costs nothing but itself, and what it had measured
-by then is kept. Parts for which something is not installed say what. Times are of the card, from uploaded pictures to
+by then is kept. Parts for which something is not installed say what. Times are of the GPU, from uploaded pictures to
 boxes, of the net alone and of the kernels alone; frames a second go from pictures in memory to faces in memory. Nets
 are timed with random weights where trained ones are not at hand.
 """
@@ -26,11 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import click
 from facestream.benchmarks import gpu_parts as parts
 from facestream.engines.command import finish
-from facestream.engines.cuda_driver import current_device, find_card
+from facestream.engines.cuda.devices import current_device
+from facestream.engines.cuda.driver import find_gpu
 from facestream.engines.errors import BadConfig, BadInput
 
 # What matters most comes first, should the time not last for all.
-ORDER = ("card", "kernels", "tests", *(f"{b}-{m}" for m in parts.MODELS for b in parts.BACKENDS), "sanitizer")
+ORDER = ("gpu", "kernels", "tests", *(f"{b}-{m}" for m in parts.MODELS for b in parts.BACKENDS), "sanitizer")
 LONGEST_S = 240.0  # of one part
 
 
@@ -91,9 +92,9 @@ def table(report: dict[str, Any]) -> str:
     """The report as markdown: what ran, the kernels, and a line a figure."""
     found: dict[str, Any] = report["parts"]
     lines = []
-    if card := found.get("card", {}).get("card"):
-        versions = ", ".join(f"{k} {v}" for k, v in found["card"]["versions"].items())
-        lines += [f"{card['name']}, compute capability {card['capability'] / 10}, driver for CUDA {card['driver']}; "
+    if gpu := found.get("gpu", {}).get("gpu"):
+        versions = ", ".join(f"{k} {v}" for k, v in found["gpu"]["versions"].items())
+        lines += [f"{gpu['name']}, compute capability {gpu['capability'] / 10}, driver for CUDA {gpu['driver']}; "
                   f"{versions}.", ""]  # fmt: skip
     for name in ("tests", "sanitizer"):
         if name in found:
@@ -101,13 +102,13 @@ def table(report: dict[str, Any]) -> str:
     lines += [f"- {what}: {ms} ms" for what, ms in found.get("kernels", {}).get("kernels_ms", {}).items()]
     for name, part in found.items():
         lines += [f"- {name}: {what}: {fps} frames/s" for what, fps in part.get("covered_fps", {}).items()]
-    lines += ["", "| backend | model | input | batch | net ms | card ms | a picture | ideal | frames/s | bytes down |",
+    lines += ["", "| backend | model | input | batch | net ms | GPU ms | a picture | ideal | frames/s | bytes down |",
               "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for f in (figure for part in found.values() for figure in part.get("figures", [])):
         ideal = "-" if f["ideal_ms"] is None else f"{f['ideal_ms'] / f['batch']:.3f}"
         lines.append(
             f"| {f['backend']} | {f['model']} | {f['width']}x{f['height']} | {f['batch']} | {f['net_ms']:.3f} | "
-            f"{f['card_ms']:.3f} | {f['card_ms'] / f['batch']:.3f} | {ideal} | {f['fps']:.0f} | {f['down_bytes']} |"
+            f"{f['gpu_ms']:.3f} | {f['gpu_ms'] / f['batch']:.3f} | {ideal} | {f['fps']:.0f} | {f['down_bytes']} |"
         )
     lines.append("")
     for name, part in found.items():
@@ -161,7 +162,7 @@ def check(
     out: Path, only: str, show: bool, merge: tuple[Path, ...], minutes: float, batches: str, runs: int,
     part: str | None, result: Path | None,
 ) -> None:  # fmt: skip
-    """Check and time the engines on this machine's card."""
+    """Check and time the engines on this machine's GPU."""
     if show:
         print("\n".join(ORDER))
         return
@@ -171,7 +172,7 @@ def check(
         return
     began, todo = time.monotonic(), chosen(only)
     report: dict[str, Any] = {"parts": merged(merge)}
-    if todo and find_card() is None:
+    if todo and find_gpu() is None:
         current_device()  # says in one line what is missing
     out.mkdir(parents=True, exist_ok=True)
 

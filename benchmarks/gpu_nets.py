@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from facestream.engines.card_loop import Net
-from facestream.engines.detector import WEIGHTS
+from facestream.engines.build.fp16 import to_fp16
+from facestream.engines.build.sidecar import Profile, Sidecar
+from facestream.engines.build.tensorrt import PlanOptions, compile_plan
+from facestream.engines.cuda.frame import Normalisation
+from facestream.engines.cuda.pipeline import Net
 from facestream.engines.errors import BadInput
-from facestream.engines.gpu_picture import Normalisation
-from facestream.engines.half import halve
-from facestream.engines.sidecar import Profile, Sidecar
-from facestream.engines.tensorrt_build import PlanOptions, compile_plan, library, logger
+from facestream.engines.loader import WEIGHTS
+from facestream.engines.tensorrt_library import library, logger
 
 Make = Callable[[int, int, int], tuple[Net, Normalisation]]  # width, height, batch
 Work = Callable[[int, int], tuple[float, float]]  # width, height -> GFLOP and GB moved for one picture
@@ -52,7 +53,7 @@ def torch_net(model: str, folder: Path) -> tuple[Make, Work]:
     from facestream.engines.torch_graph import GraphModule
 
     graph = graph_of(model, folder)
-    data, normalisation, _ = halve(graph)
+    data, normalisation, _ = to_fp16(graph)
     module = GraphModule(data, str(graph))
     return lambda width, height, batch: (TorchNet(module), normalisation), lambda w, h: graph_work(graph, w, h)
 
@@ -101,13 +102,13 @@ def load_plan(
         compile_plan(backend, graph, plan, options, None, "gpu_check")
     sidecar = Sidecar.read(plan)
     if backend == "tensorrt":
-        from facestream.engines.nms_plugin import make as plugin
+        from facestream.engines.cuda.nms_plugin import make as plugin
 
         plugin(trt)
     runtime = trt.Runtime(logger(trt))
     engine = runtime.deserialize_cuda_engine(plan.read_bytes())
     if engine is None:
-        raise BadInput("the plan does not load on this card", str(plan))
+        raise BadInput("the plan does not load on this GPU", str(plan))
     net = PlanNet(trt, engine, sidecar.profiles, sidecar.nms_iou is not None)
     net.runtime = runtime  # type: ignore[attr-defined]  # must outlive the engine
     return net, sidecar.normalisation

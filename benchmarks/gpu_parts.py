@@ -1,4 +1,4 @@
-"""What benchmarks/gpu_check.py does on a card, part by part; each writes down what it has after every figure."""
+"""What benchmarks/gpu_check.py does on a GPU, part by part; each writes down what it has after every figure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 
 from facestream.benchmarks.gpu_nets import Skipped, plan_net, torch_net
 from facestream.benchmarks.gpu_times import covered_fps, ideal_ms, measure, nms_ms, picture_ms
-from facestream.engines.cuda_driver import current_device
+from facestream.engines.cuda.devices import current_device
 from facestream.engines.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"vgg16": ((640, 640), (1280, 736), (1600, 1216)), "plainS": ((640, 384), (640, 640), (1280, 736)),
          "plainM": ((640, 384), (640, 640), (1280, 736))}  # fmt: skip
 BATCHES = (1, 4, 8, 16)
-SANITIZED = "test_nms_on_the_card or test_preprocessing_on_the_card or test_covers_on_the_card"
+SANITIZED = "test_nms_on_the_gpu or test_preprocessing_on_the_gpu or test_covers_on_the_gpu"
 Save = Callable[[dict[str, Any]], None]
 
 
@@ -37,7 +37,7 @@ class Figure:
     height: int
     batch: int
     net_ms: float
-    card_ms: float
+    gpu_ms: float
     fps: float
     gflop: float
     ideal_ms: float | None
@@ -54,9 +54,9 @@ class Settings:
     runs: int = 50
 
 
-def card(settings: Settings, save: Save) -> None:
-    """Which card, driver and libraries."""
-    save({"card": asdict(current_device().card), "versions": versions()})
+def gpu(settings: Settings, save: Save) -> None:
+    """Which GPU, driver and libraries."""
+    save({"gpu": asdict(current_device().gpu), "versions": versions()})
 
 
 def tests(settings: Settings, save: Save) -> None:
@@ -113,7 +113,7 @@ def engine(backend: str, model: str, settings: Settings, save: Save) -> None:
                 problems.append(f"{backend} {model} {width}x{height} batch {batch}: {str(e).splitlines()[0][:200]}")
             else:
                 net = None  # frees its memory for the next
-                ideal = ideal_ms(device.card.name, work, batch)
+                ideal = ideal_ms(device.gpu.name, work, batch)
                 figures.append(
                     asdict(Figure(backend, model, width, height, batch, gflop=work[0], ideal_ms=ideal, **found))
                 )
@@ -137,7 +137,7 @@ def _let_go() -> None:
 
 
 PARTS: dict[str, Callable[[Settings, Save], None]] = {
-    "card": card, "kernels": kernels, "tests": tests, "sanitizer": sanitizer
+    "gpu": gpu, "kernels": kernels, "tests": tests, "sanitizer": sanitizer
 }  # fmt: skip
 BACKENDS, MODELS = ("torch", "tensorrt", "rtx"), ("plainS", "vgg16", "plainM")
 

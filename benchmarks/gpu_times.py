@@ -1,4 +1,4 @@
-"""How long things take on a card: kernels alone, the net alone, and pictures a second through the whole loop."""
+"""How long things take on a GPU: kernels alone, the net alone, and pictures a second through the whole loop."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from facestream.engines.card_loop import CardLoop, CoverStyle, Net
-from facestream.engines.cuda_driver import CudaDevice
-from facestream.engines.detector import DetectorOptions
-from facestream.engines.gpu_picture import DevicePicture, Normalisation, colour_row, cover, preprocess
-from facestream.engines.kernels import nms, nms_workspace
+from facestream.engines.base import DetectorOptions
+from facestream.engines.cuda.driver import CudaDevice
+from facestream.engines.cuda.frame import DeviceFrame, Normalisation, colour_row, cover, preprocess
+from facestream.engines.cuda.kernels import nms, nms_workspace
+from facestream.engines.cuda.pipeline import CoverStyle, GpuPipeline, Net
 from facestream.engines.letterbox import fit
-from facestream.engines.types import HostPicture
+from facestream.engines.types import HostFrame
 
-PEAKS = {"H200": (790.0, 4.3), "H100": (790.0, 3.0)}  # TFLOP/s in half precision and TB/s that such cards reach
+PEAKS = {"H200": (790.0, 4.3), "H100": (790.0, 3.0)}  # TFLOP/s in half precision and TB/s that such GPUs reach
 
 
-def ideal_ms(card: str, work: tuple[float, float], batch: int) -> float | None:
+def ideal_ms(gpu: str, work: tuple[float, float], batch: int) -> float | None:
     for name, (tflops, tbs) in PEAKS.items():
-        if name in card:
+        if name in gpu:
             return batch * max(work[0] / tflops, work[1] / tbs)
     return None
 
 
 def spent_ms(device: CudaDevice, stream: Any, work: Callable[[], None], runs: int) -> float:
-    """The median time on the card of what `work` puts into the stream."""
+    """The median time on the GPU of what `work` puts into the stream."""
     times, events = [], (device.event(), device.event())
     for turn in range(runs + 5):
         device.record(events[0], stream)
@@ -81,7 +81,7 @@ def picture_ms(
     source, table, output = (device.alloc(n) for n in (data.nbytes, rows.nbytes, 6 * canvas[0] * canvas[1]))
     device.upload(source, data, stream)
     device.upload(table, rows, stream)
-    picture = DevicePicture.packed("nv12", *size, source)
+    picture = DeviceFrame.packed("nv12", *size, source)
     shown, faces = f"{width}x{height}", [(x, y, x + side, y + side) for side, x, y in _faces(*size)]
 
     def cover_all() -> None:
@@ -105,12 +105,12 @@ def _faces(width: int, height: int) -> list[tuple[float, float, float]]:
 def measure(
     device: CudaDevice, net: Net, norm: Normalisation, size: tuple[int, int], batch: int, runs: int
 ) -> dict[str, Any]:
-    """Net alone, everything on the card, and pictures a second through the loop with its slots kept busy."""
+    """Net alone, everything on the GPU, and pictures a second through the loop with its slots kept busy."""
     options = DetectorOptions()
-    loop = CardLoop(device, net, norm, options.threshold, options.nms_iou)
+    loop = GpuPipeline(device, net, norm, options.threshold, options.nms_iou)
     luma = np.random.default_rng(0).integers(16, 236, (size[1], size[0]), dtype=np.uint8)
     chroma = np.full((size[1] // 2, size[0] // 2, 2), 128, np.uint8)
-    pictures = [HostPicture("nv12", (luma, chroma), size, *size)] * batch
+    pictures = [HostFrame("nv12", (luma, chroma), size, *size)] * batch
     try:
         for _ in range(3):  # every slot: eagerly, captured, replayed
             for ticket in [loop.submit(pictures) for _ in loop.slots]:
@@ -134,21 +134,21 @@ def measure(
     finally:
         loop.close()
     return {
-        "net_ms": round(alone, 4), "card_ms": round(whole, 4), "fps": round(fps, 1), "down_bytes": down, "runs": runs
+        "net_ms": round(alone, 4), "gpu_ms": round(whole, 4), "fps": round(fps, 1), "down_bytes": down, "runs": runs
     }  # fmt: skip
 
 
 def covered_fps(
     device: CudaDevice, net: Net, norm: Normalisation, runs: int, size: tuple[int, int] = (1920, 1080), batch: int = 4
 ) -> dict[str, float]:
-    """Pictures a second from NV12 in memory to NV12 in memory, ten faces of each covered on the card in between."""
+    """Pictures a second from NV12 in memory to NV12 in memory, ten faces of each covered on the GPU in between."""
     options = DetectorOptions()
-    loop, style = CardLoop(device, net, norm, options.threshold, options.nms_iou), CoverStyle()
+    loop, style = GpuPipeline(device, net, norm, options.threshold, options.nms_iou), CoverStyle()
     width, height = size
     rng = np.random.default_rng(0)
     planes = (rng.integers(16, 236, (height, width), dtype=np.uint8),
               rng.integers(16, 236, (height // 2, width // 2, 2), dtype=np.uint8))  # fmt: skip
-    pictures = [HostPicture("nv12", planes, fit(*size, 640, 384), *size)] * batch
+    pictures = [HostFrame("nv12", planes, fit(*size, 640, 384), *size)] * batch
     faces = [np.float32([(x, y, x + side, y + side) for side, x, y in _faces(*size)[:10]])] * batch
     try:
         for warm in (True, False):

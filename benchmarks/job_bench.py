@@ -23,7 +23,7 @@ from typing import Any
 
 import av
 from facestream.benchmarks.deface import executable
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadInput, UserError
 from facestream.pipeline.run import Job, run_stages
@@ -269,7 +269,7 @@ def _timing(call: Callable[..., Any], spent: dict[str, float], name: str) -> Cal
 def _instrumented(video: str, config: Config, out: Path) -> dict[str, Any]:
     """The job with a clock around each stage's calls: they all run on one thread, whose CPU time is taken."""
     spent: dict[str, float] = defaultdict(float)
-    line: Any = FacePipeline(load(config.detector.model, config.detector.options()), config)
+    line: Any = FacePipeline(load_detector(config.detector.model, config.detector.options()), config)
     for name, calls in CALLS.items():
         for part, method in calls:
             if (owner := getattr(line, part, None)) is not None and hasattr(owner, method):

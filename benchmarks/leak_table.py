@@ -21,10 +21,11 @@ from typing import Any
 import click
 import numpy as np
 from facestream.benchmarks.deface import cover_with
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
 from facestream.engines.command import finish
-from facestream.engines.detector import WEIGHTS, Detector, load
 from facestream.engines.letterbox import ImageView
+from facestream.engines.loader import WEIGHTS, load_detector
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, changed, read
 from facestream.pipeline.errors import BadInput
@@ -251,7 +252,7 @@ def table(
         raise BadInput("holds no NAME.mp4 with NAME.truth.txt", str(folder))
     every = [*films, *beside]
     base = read(config_file, {"detector.model": model})
-    detector = load(base.detector.model, base.detector.options())
+    detector = load_detector(base.detector.model, base.detector.options())
     known = {film: Known(detector, cache_of(film, base, cache)) for film in every}
     if thin:
         for film, eye in known.items():

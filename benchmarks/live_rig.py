@@ -19,14 +19,14 @@ import numpy as np
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from facestream.engines.detector import load  # noqa: E402
+from facestream.engines.loader import load_detector  # noqa: E402
 from facestream.pipeline.config import read  # noqa: E402
-from facestream.pipeline.live.builder import Builder, Plan  # noqa: E402
+from facestream.pipeline.live.builder import SinkBuilder, SinkSpec  # noqa: E402
 from facestream.pipeline.live.camera import Camera  # noqa: E402
 from facestream.pipeline.live.clock import TICK  # noqa: E402
 from facestream.pipeline.live.encode import LiveEncoder, LiveOptions  # noqa: E402
-from facestream.pipeline.live.outlet import Lane, StreamOutlet  # noqa: E402
 from facestream.pipeline.live.run import Live  # noqa: E402
+from facestream.pipeline.live.sinks import SinkWorker, StreamSink  # noqa: E402
 from facestream.pipeline.live.state import CameraOptions  # noqa: E402
 from facestream.pipeline.rtsp.server import RtspServer  # noqa: E402
 from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame  # noqa: E402
@@ -54,8 +54,8 @@ def read_number(luma: np.ndarray) -> int | None:
     return sum(int(cells[0, bit] > cells[1, bit]) << bit for bit in range(BITS))
 
 
-def tell(**figures: Any) -> None:
-    print(json.dumps(figures), flush=True)
+def tell(**camera_metrics: Any) -> None:
+    print(json.dumps(camera_metrics), flush=True)
 
 
 def name_threads() -> None:
@@ -67,13 +67,13 @@ def name_threads() -> None:
                 comm.write_text(thread.name[:15])
 
 
-def report(figures: Callable[[], dict[str, Any]]) -> None:
+def report(camera_metrics: Callable[[], dict[str, Any]]) -> None:
     """A line each second, until the parent closes our stdin."""
     over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
     while not over.wait(1.0):
         name_threads()
-        tell(**figures())
+        tell(**camera_metrics())
 
 
 def camera(moments: str) -> None:
@@ -118,30 +118,32 @@ def line(url: str, words: str) -> None:
     """facestream run URL --to serve:..., with the settings in words (JSON)."""
     config = read(None, json.loads(words))
     complaints: list[str] = []
-    live = Live(config, load(config.detector.model, config.detector.options()), lambda n, m: complaints.append(m))
-    builder = Builder(live, config, False, lambda n, m: complaints.append(m))
+    live = Live(
+        config, load_detector(config.detector.model, config.detector.options()), lambda n, m: complaints.append(m)
+    )
+    builder = SinkBuilder(live, config, False, lambda n, m: complaints.append(m))
     channel = live.add("camera", parse(url), CameraOptions())
-    builder.connect(channel, [Plan.of("serve:rtsp://127.0.0.1:0/out", False)])
+    builder.connect(channel, [SinkSpec.of("serve:rtsp://127.0.0.1:0/out", False)])
     live.start()
     threading.Thread(target=lambda: live.wait(1e9), daemon=True).start()
     (server,) = live.servers
     assert isinstance(server, RtspServer)
     tell(url=f"rtsp://127.0.0.1:{server.port}/out")
 
-    def figures() -> dict[str, Any]:
+    def camera_metrics() -> dict[str, Any]:
         counts, guard = channel.counts, channel.counts.line
         status = counts.camera
         return {
-            "frames": status.frames, "left": counts.left, "looks": guard.looks, "veiled": guard.veiled,
+            "frames": status.frames, "left": counts.emitted, "looks": guard.looks, "veiled": guard.veiled,
             "lost": {
                 "damaged on the way in": status.damaged, "connection to the camera lost": status.losses,
                 "line too slow": counts.dropped, "held back for a fault": guard.held,
-                "encoder too slow": counts.outlets_dropped, "player too slow": server.mounts["out"].counts.dropped,
+                "encoder too slow": counts.sink_dropped, "player too slow": server.mounts["out"].counts.dropped,
             },
             "said": complaints[-5:],
         }  # fmt: skip
 
-    report(figures)
+    report(camera_metrics)
     live.stop()
 
 
@@ -150,14 +152,14 @@ def plain(url: str) -> None:
     options = read(None, {}).live
     server = RtspServer("127.0.0.1", 0)
     made = LiveOptions(options.encoder, options.bitrate, options.crf, options.preset, options.gop_s)
-    outlet = StreamOutlet("plain", made, lambda: camera.status.rate, lambda: camera.epoch_s)
-    lane = Lane(outlet, lambda message: None)
+    outlet = StreamSink("plain", made, lambda: camera.status.rate, lambda: camera.epoch_s)
+    worker = SinkWorker(outlet, lambda message: None)
     camera = Camera(
-        "plain", parse(url), CameraOptions(), lambda f: lane.give(CoveredFrame(f.picture, TrackedFrame(f, ())))
+        "plain", parse(url), CameraOptions(), lambda f: worker.give(CoveredFrame(f.picture, TrackedFrame(f, ())))
     )
     outlet.serve(server, server.mount("out", packetizer=outlet.packetizer))
     server.start()
-    lane.start()
+    worker.start()
     camera.start()
     tell(url=f"rtsp://127.0.0.1:{server.port}/out")
     report(lambda: {"frames": camera.status.frames})

@@ -45,8 +45,8 @@ class Process:
     def __init__(self, *words: str) -> None:
         command = [sys.executable, str(Path(__file__).with_name("live_rig.py")), *words]
         self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.figures: dict[str, Any] = self._read()
-        self.url: str = self.figures["url"]
+        self.camera_metrics: dict[str, Any] = self._read()
+        self.url: str = self.camera_metrics["url"]
         threading.Thread(target=self._follow, daemon=True).start()
 
     def _read(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Process:
     def _follow(self) -> None:
         assert self.popen.stdout is not None
         for text in self.popen.stdout:
-            self.figures = json.loads(text)
+            self.camera_metrics = json.loads(text)
 
     def memory_mb(self) -> float:
         return int(Path(f"/proc/{self.popen.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -120,7 +120,7 @@ class Player:
 
 
 def missing(rows: list[tuple[float, int, float]]) -> int:
-    """Pictures that lie between those that came. Unreadable ones (covered all over) came."""
+    """PictureFeed that lie between those that came. Unreadable ones (covered all over) came."""
     lost, last, between = 0, None, 0
     for _, number, _ in rows:
         if number < 0:
@@ -158,13 +158,13 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     line = Process("line", camera.url, json.dumps(settings))
     plain = Process("plain", camera.url)
     addresses = line.url, plain.url
-    while "lost" not in line.figures or not line.figures["frames"]:
+    while "lost" not in line.camera_metrics or not line.camera_metrics["frames"]:
         time.sleep(0.2)
     watched = Player(addresses[0], moments)
     time.sleep(WARM_S)
     watched.rows.clear()
-    before, cpu_before, player_before = line.figures, line.cpu(), watched.cpu_s
-    sent_before, began = camera.figures, time.monotonic()
+    before, cpu_before, player_before = line.camera_metrics, line.cpu(), watched.cpu_s
+    sent_before, began = camera.camera_metrics, time.monotonic()
     memory: list[tuple[float, float]] = []
     windows: list[tuple[float, float]] = []
     aside: list[tuple[float, int, float]] = []
@@ -190,8 +190,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     spent.subtract(cpu_before)
     result = {
         "rows": rows, "aside": aside, "windows": windows, "memory": memory, "seconds": seconds, "cpu": spent,
-        "player": watched.cpu_s - player_before, "before": before, "after": line.figures, "error": watched.error,
-        "source": (sent_before, camera.figures),
+        "player": watched.cpu_s - player_before, "before": before, "after": line.camera_metrics, "error": watched.error,
+        "source": (sent_before, camera.camera_metrics),
     }  # fmt: skip
     watched.stop()
     for process in (plain, line, camera):

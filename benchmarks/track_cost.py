@@ -19,7 +19,7 @@ import click
 import cv2
 from facestream.benchmarks.leak_table import Known
 from facestream.engines.command import finish
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.pipeline.config import Config, read
 from facestream.pipeline.stages import chain
 from facestream.pipeline.types import Frame
@@ -76,7 +76,7 @@ def track_cost(clip: Path, model: str | None, lag: int | None, rounds: int) -> N
     cv2.setNumThreads(1)
     flags = {"detector.model": model, "tracker.lookahead": lag}
     base = read(None, flags)
-    known = Known(load(base.detector.model, base.detector.options()), 0.0)
+    known = Known(load_detector(base.detector.model, base.detector.options()), 0.0)
     cost(clip, base, known)
     rows: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     boxes = 0.0

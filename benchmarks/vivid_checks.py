@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import itertools
 
-from facestream.pipeline.live.state import State
+from facestream.pipeline.connection import State
 from facestream.pipeline.video.options import SourceOptions
 
 from tests.servers import Watched, until

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import onnxruntime as ort
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import F32, Array
-from facestream.engines.detector import Detector, DetectorOptions
 from facestream.engines.errors import EngineMismatch
 
 INTERFACE = ["images"], ["xyxy", "scores"]  # names of a graph's inputs and outputs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import F32, Array
-from facestream.engines.detector import Detector, DetectorOptions
 from facestream.engines.errors import BadConfig, EngineMismatch
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import click
 
+from facestream.engines.build.tensorrt import PROFILES, PlanOptions, profiles_of
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch
-from facestream.engines.tensorrt_build import PROFILES, PlanOptions, profiles_of
 
 BOX_TOLERANCE = 0.05  # pixels of the input
 SCORE_TOLERANCE = 1e-3
@@ -75,9 +75,9 @@ def compare(module: object, path: Path) -> dict[str, float]:
     """`differences` of a torch module and an ONNX file. EngineMismatch above BOX_TOLERANCE or SCORE_TOLERANCE."""
     from torch import nn
 
-    from facestream.engines.detector import DetectorOptions
+    from facestream.engines.base import DetectorOptions
+    from facestream.engines.build.parity import differences
     from facestream.engines.onnx_engine import OnnxDetector
-    from facestream.engines.parity import differences
     from facestream.engines.torch_engine import TorchDetector
 
     assert isinstance(module, nn.Module)
@@ -177,14 +177,15 @@ def compare_files(source: Path, built: Path, pictures: list[Any] | None) -> dict
     """
     import numpy as np
 
-    from facestream.engines.detector import DetectorOptions, load
-    from facestream.engines.parity import AGREEMENT, FACES, PATCHES, agreement
+    from facestream.engines.base import DetectorOptions
+    from facestream.engines.build.parity import AGREEMENT, FACES, PATCHES, agreement
+    from facestream.engines.loader import load_detector
 
     options = DetectorOptions(threshold=FACES if pictures else PATCHES)
     if pictures is None:
         coarse = np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3), dtype=np.uint8)
         pictures = [c[None].repeat(8, axis=1).repeat(8, axis=2) for c in coarse]
-    found = agreement(load(str(source), options), load(str(built), options), pictures)
+    found = agreement(load_detector(str(source), options), load_detector(str(built), options), pictures)
     if found["agreement"] < AGREEMENT:
         what = f"finds {found['agreement']:.0%} of the faces that the graph finds"
         raise EngineMismatch(what, str(built), "calibrate better")
@@ -194,16 +195,18 @@ def compare_files(source: Path, built: Path, pictures: list[Any] | None) -> dict
 def export_plan(
     model: Path, out: Path, backend: str, options: PlanOptions, calibrate: Path | None, verify: bool
 ) -> dict[str, Any]:
-    """Write OUT.plan and OUT.plan.json for a card from an .onnx or .safetensors file, in half precision or int8.
+    """Write OUT.plan and OUT.plan.json for a GPU from an .onnx or .safetensors file, in half precision or int8.
 
     The photographs in `calibrate` measure the net's range and are compared on, besides random patches; int8 takes its
-    scales from them. verify: run the plan on this machine's card and hold the faces that it finds against the graph's.
+    scales from them. verify: run the plan on this machine's GPU and hold the faces that it finds against the graph's.
     """
-    from facestream.engines.cuda_driver import current_device
-    from facestream.engines.detector import DetectorOptions, load
-    from facestream.engines.parity import FACES, PATCHES
-    from facestream.engines.sidecar import path_of
-    from facestream.engines.tensorrt_build import compile_plan, library, verify_plan
+    from facestream.engines.base import DetectorOptions
+    from facestream.engines.build.parity import FACES, PATCHES
+    from facestream.engines.build.sidecar import path_of
+    from facestream.engines.build.tensorrt import compile_plan, verify_plan
+    from facestream.engines.cuda.devices import current_device
+    from facestream.engines.loader import load_detector
+    from facestream.engines.tensorrt_library import library
 
     library(backend)
     if verify:
@@ -220,9 +223,9 @@ def export_plan(
         built = compile_plan(backend, source, out, options, pictures, command)
         if verify:
             wanted = DetectorOptions(threshold=FACES if pictures else PATCHES, nms_iou=options.nms_iou)
-            _, height, width = options.profiles[0].best
+            _, height, width = options.profiles[0].opt
             try:
-                pair = load(str(source), wanted), load(str(out), wanted)
+                pair = load_detector(str(source), wanted), load_detector(str(out), wanted)
                 found = verify_plan(*pair, (width, height), options.precision, pictures)
             except EngineMismatch:
                 for file in (out, path_of(out)):
@@ -239,18 +242,18 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".plan", "rtx": ".pla
 @click.argument("weights", type=click.Path(path_type=Path), default=Path("runs/plainS/weights.safetensors"))
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="file to write [default: engine.*]")
 @click.option("--backend", type=click.Choice(list(SUFFIX)), default="onnx", help="what to compile for")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="default fp32, for a card fp16")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="default fp32, for a GPU fp16")
 @click.option("--calibrate", type=click.Path(path_type=Path), help="folder of photographs, for int8 and for comparing")
-@click.option("--profile", "shapes", multiple=True, help="card: least,best,most input, each NxWIDTHxHEIGHT; repeatable")
-@click.option("--portable", is_flag=True, help="tensorrt: for newer versions and all cards from Ampere on")
+@click.option("--profile", "shapes", multiple=True, help="GPU: min,opt,max input, each NxWIDTHxHEIGHT; repeatable")
+@click.option("--portable", is_flag=True, help="tensorrt: for newer versions and all GPUs from Ampere on")
 @click.option("--nms-iou", type=float, default=0.3, show_default=True, help="tensorrt: of the NMS inside the plan")
 @click.option("--timing-cache", type=click.Path(path_type=Path), help="tensorrt: what was measured, for the next build")
-@click.option("--verify", is_flag=True, help="run the plan on this machine's card and compare what it finds")
+@click.option("--verify", is_flag=True, help="run the plan on this machine's GPU and compare what it finds")
 def build(
     weights: Path, out: Path | None, backend: str, precision: str | None, calibrate: Path | None,
     shapes: tuple[str, ...], portable: bool, nms_iou: float, timing_cache: Path | None, verify: bool,
 ) -> None:  # fmt: skip
-    """Compile weights (.safetensors; for openvino and cards also .onnx), with a parity check."""
+    """Compile weights (.safetensors; for openvino and GPUs also .onnx), with a parity check."""
     suffix = SUFFIX[backend]
     out = out or Path("engine" + suffix)
     if not out.parent.is_dir():
@@ -268,7 +271,7 @@ def build(
         print(json.dumps(export_openvino(weights, out, precision or "fp32", calibrate)))
         return
     if precision == "fp32":
-        raise BadConfig("fp32 is not built for cards", f"--backend {backend}", "leave it at fp16, or int8")
+        raise BadConfig("fp32 is not built for GPUs", f"--backend {backend}", "leave it at fp16, or int8")
     profiles = profiles_of(shapes) or PROFILES
     options = PlanOptions(profiles, precision or "fp16", portable, nms_iou, timing_cache=timing_cache)
     print(json.dumps(export_plan(weights, out, backend, options, calibrate, verify)))

@@ -6,10 +6,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from facestream.engines.base import LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.engines.checked import Wrong, at, checked
-from facestream.engines.detector import LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.stages.regions import region
+from facestream.pipeline.stages.settings import Heuristics
 from facestream.pipeline.types import XYXY
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.hardware import HARDWARE
@@ -22,6 +23,9 @@ CODECS = ("source", "h264", "hevc", "vp9", "av1")
 RENAMED = {
     "detector.fine": "detector.full_frame_interval",
     "detector.rise": "detector.large_face_margin",
+    "live.seldom": "live.max_detect_interval",
+    "live.visitor_lookahead": "live.webcam_lookahead",
+    "live.visitors": "live.webcam_sessions",
     "tracker.birth": "tracker.new_track_score",
     "tracker.blind": "tracker.when_blind",
     "tracker.buffer": "tracker.box_buffer",
@@ -131,7 +135,7 @@ class RunConfig(Section, frozen=True):
 class LiveConfig(Section, frozen=True):
     ring: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
-    seldom: Annotated[int, within(1, 30)] = 4
+    max_detect_interval: Annotated[int, within(1, 30)] = 4
     batch: Annotated[int, within(0, 64)] = 0
     batch_wait_ms: Annotated[float, within(0, 1000)] = 5.0
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
@@ -157,8 +161,8 @@ class LiveConfig(Section, frozen=True):
     tls_key: str = ""
     webrtc: bool = False
     change: Literal["no", "more", "any"] = "more"
-    visitors: Annotated[int, within(0, 1000)] = 4
-    visitor_lookahead: Annotated[int, within(0, 600)] = 3
+    webcam_sessions: Annotated[int, within(0, 1000)] = 4
+    webcam_lookahead: Annotated[int, within(0, 600)] = 3
 
 
 class Config(Section, frozen=True):
@@ -170,6 +174,7 @@ class Config(Section, frozen=True):
     encode: EncodeConfig = EncodeConfig()
     run: RunConfig = RunConfig()
     live: LiveConfig = LiveConfig()
+    advanced: Heuristics = Heuristics()
 
 
 def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
@@ -190,8 +195,7 @@ def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
         _check(table, str(path))
     for key, value in (flags or {}).items():
         if value is not None:
-            section, name = key.split(".")
-            table.setdefault(section, {})[name] = value
+            _put(table, key, value)
     config = _check(table, "flag")
     if config.tracker.lookahead == 0 and "every" not in table.get("detector", {}):
         return changed(config, {"detector.every": 1}, "flag")  # nothing could be covered afterwards
@@ -202,9 +206,16 @@ def changed(config: Config, values: dict[str, Any], where: str) -> Config:
     """The configuration with other values, `{"cover.scale": 2}`. Raises BadConfig as read() does."""
     table = to_builtins(config)
     for key, value in values.items():
-        section, name = key.split(".")
-        table[section][name] = value
+        _put(table, key, value)
     return _check(table, where)
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key: `cover.scale`, `advanced.policy.eager_frames`."""
+    *sections, name = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+    table[name] = value
 
 
 def _check(table: dict[str, Any], where: str) -> Config:

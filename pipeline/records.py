@@ -29,6 +29,7 @@ class Face(Struct, frozen=True, forbid_unknown_fields=True):
     xyxy: XYXY
     score: Annotated[float, Meta(ge=0, le=1)] = 1.0
     state: BoxState = BoxState.OBSERVED
+    kind: BoxKind = BoxKind.FACE
 
     def __post_init__(self) -> None:
         if not all(isfinite(v) for v in self.xyxy):
@@ -37,7 +38,7 @@ class Face(Struct, frozen=True, forbid_unknown_fields=True):
             raise Wrong("xyxy", "x1, y1 must lie left of and above x2, y2")
 
     def box(self) -> Box:
-        return Box(self.id, self.xyxy, self.score, self.state)
+        return Box(self.id, self.xyxy, self.score, self.state, kind=self.kind)
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,7 +76,13 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
         "width": width,
         "height": height,
         "faces": [
-            {"id": b.id, "xyxy": [round(v, 2) for v in b.xyxy], "score": round(b.score, 4), "state": str(b.state)}
+            {
+                "id": b.id,
+                "xyxy": [round(v, 2) for v in b.xyxy],
+                "score": round(b.score, 4),
+                "state": str(b.state),
+                **({} if b.kind is BoxKind.FACE else {"kind": str(b.kind)}),
+            }
             for b in tracked.boxes
         ],
     }

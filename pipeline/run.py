@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import SourceLost
 from facestream.pipeline.ring import Cancelled, Ring
@@ -109,7 +109,7 @@ def run_stages(
     A source that breaks after some frames is not an error: what came is covered and kept, and the
     report says what was lost.
     """
-    anonymizer = Anonymizer(config.cover)
+    anonymizer = Anonymizer(config.cover, config.advanced.anonymise)
     if job.output is not None:
         check_output(job.output, config.encode.options(job.overwrite, config.run.hardware), [job.source])
     options = SourceOptions(config.run.decode_threads, data=config.encode.keep_metadata, hardware=config.run.hardware)

@@ -97,6 +97,14 @@ class BoxState(StrEnum):
     BACKFILLED = "backfilled"  # it was seen later and is inferred here
 
 
+class BoxKind(StrEnum):
+    """What a box of a frame is."""
+
+    FACE = "face"  # a track's face
+    ALTERNATE = "alternate"  # another place where the face of that track may be, covered as well
+    WHOLE_FRAME = "whole_frame"  # a cover of the whole frame: no track, its id is 0
+
+
 class AssociationStage(StrEnum):
     """What the tracker makes of a detection."""
 
@@ -116,16 +124,22 @@ def xyxy(values: Iterable[float]) -> XYXY:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A face in a frame: xyxy in pixels of the displayed picture, id stable over the track's life.
+    """A face in a frame: xyxy in pixels of the displayed picture, id stable over the track's life (from 1).
 
-    sight: the tracker's opinion of it, where it was observed.
+    association: how the tracker matched it, where it was observed. kind: what it is, where it is no face of its own.
     """
 
     id: int
     xyxy: XYXY
     score: float
     state: BoxState
-    sight: AssociationStage | None = None
+    association: AssociationStage | None = None
+    kind: BoxKind = BoxKind.FACE
+
+    @property
+    def key(self) -> tuple[int, BoxKind]:
+        """What no two boxes of a frame share."""
+        return self.id, self.kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
-"""Whether one detector finds what another finds. Without PyAV, which a machine with a card may lack."""
+"""Whether one detector finds what another finds. Without PyAV, which a machine with a GPU may lack."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from facestream.engines.base import Detector
 from facestream.engines.boxes import iou_xyxy
-from facestream.engines.detector import Detector
 from facestream.engines.letterbox import ImageView
 
 

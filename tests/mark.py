@@ -7,7 +7,7 @@ from typing import Any
 
 import av
 import numpy as np
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 

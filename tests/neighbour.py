@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from facestream.pipeline.live.state import State
+from facestream.pipeline.connection import State
 
 from tests.servers import Watched
 

@@ -13,8 +13,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector, DetectorOptions, load
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
+from facestream.engines.loader import load_detector
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, read
 from facestream.pipeline.errors import SinkLost
@@ -69,7 +70,7 @@ def threads() -> set[str]:
 def test_the_demo_clip_comes_out_covered_with_every_frame(tmp_path: Path) -> None:
     config = read(None, FAST)
     meter = LeakMeter(read_truth(TRUTH), config.cover)
-    report = run(Job(str(DEMO), tmp_path / "out.mp4"), config, load("plainS"), meter, progress=False)
+    report = run(Job(str(DEMO), tmp_path / "out.mp4"), config, load_detector("plainS"), meter, progress=False)
     leaks = meter.result()
     assert report.frames == len(pictures(tmp_path / "out.mp4")) == 148
     assert report.lost is None
@@ -158,7 +159,7 @@ def test_faces_of_a_turned_video_are_found_and_covered_upright(tmp_path: Path) -
     truth = {i: {k: box for k, box in enumerate(demo_truth()[60 + i])} for i in range(10)}
     config = read(None, {"cover.hide": "solid"})
     meter = LeakMeter(truth, config.cover)
-    run(Job(str(source), out), config, load("plainS"), meter, progress=False)
+    run(Job(str(source), out), config, load_detector("plainS"), meter, progress=False)
     assert meter.result().leak_rate < 0.1
     x0, y0, x1, y1 = truth[5][0].astype(int)
     face = np.rot90(pictures(out)[5])[y0 + 10 : y1 - 10, x0 + 10 : x1 - 10]
@@ -229,7 +230,7 @@ def test_a_sink_that_breaks_is_reported_and_leaves_nothing(tmp_path: Path, monke
 def test_detecting_every_third_frame_still_covers_the_demo(tmp_path: Path) -> None:
     config = read(None, {**FAST, "detector.every": 3})
     meter = LeakMeter(read_truth(TRUTH), config.cover)
-    run(Job(str(DEMO), None), config, load("plainS"), meter, progress=False)
+    run(Job(str(DEMO), None), config, load_detector("plainS"), meter, progress=False)
     assert meter.result().leak_rate < 0.06
 
 

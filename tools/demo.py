@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 from facestream.engines.boxes import Array
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.pipeline.config import Config
 from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.run import Job, run
@@ -46,7 +46,10 @@ def main() -> None:
     started = time.perf_counter()
     meter = LeakMeter(read_truth(HERE / "demo.truth.txt"), config.cover)
     report = run(
-        Job(str(clip), result, overwrite=True), config, load(config.detector.model, config.detector.options()), meter
+        Job(str(clip), result, overwrite=True),
+        config,
+        load_detector(config.detector.model, config.detector.options()),
+        meter,
     )
     leaks = meter.result()
     contact_sheet(clip, result, sheet)

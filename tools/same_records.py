@@ -78,11 +78,11 @@ def live(clip: str, model: str, out: str) -> None:
 
 def live_stage(model: str):  # type: ignore[no-untyped-def]
     """The fail-closed stage over a detector that fails at FAULTS."""
-    from facestream.engines.detector import load
+    from facestream.engines.loader import load_detector
     from facestream.pipeline.config import read
 
     config = read(None, {"detector.model": model})
-    detector = load(model, config.detector.options())
+    detector = load_detector(model, config.detector.options())
     detect = detector.detect
     count = -1
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 import torch
+from facestream.engines.base import DetectorOptions
 from facestream.engines.command import finish
-from facestream.engines.detector import DetectorOptions
 from facestream.engines.errors import BadConfig
 from facestream.engines.torch_engine import TorchDetector
 from facestream.train.__main__ import settings

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 import numpy as np
+from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
 from facestream.engines.command import finish
-from facestream.engines.detector import LARGE_FACE_MARGIN, Detector, DetectorOptions, load
+from facestream.engines.loader import load_detector
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled
 from facestream.train.evaluate import false_scores, measure, misses
@@ -93,7 +94,7 @@ def command(
 ) -> None:  # fmt: skip
     """Look at every validation image with each detector; AP, misses by size, false alarms."""
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
-    detectors = {Path(name).stem: load(name, options) for name in models}
+    detectors = {Path(name).stem: load_detector(name, options) for name in models}
     others: dict[str, Detector] = {}
     if baselines:
         known = benchmarks("baselines", "--baselines")

@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 import numpy as np
+from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
 from facestream.engines.boxes import F32, Bool, area_xyxy, iou_xyxy
 from facestream.engines.command import finish
-from facestream.engines.detector import LARGE_FACE_MARGIN, Detector, DetectorOptions, load, shipped
 from facestream.engines.errors import BadConfig, BadInput
+from facestream.engines.loader import load_detector, shipped
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled, read_image
 from facestream.train.show import Show, levels_of, shown
@@ -45,7 +46,7 @@ def detector_for(
         from facestream.train.model import Deploy
 
         return TorchDetector(Deploy(load_weights(weights)[0]), options, device)
-    return load(str(engine) if engine is not None else model or "plainS", options)
+    return load_detector(str(engine) if engine is not None else model or "plainS", options)
 
 
 def misses(found: list[Detections], images: list[Labelled], threshold: float, zoom: float) -> dict[str, float]:

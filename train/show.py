@@ -7,8 +7,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
-from facestream.engines.detector import Detector
 from facestream.engines.errors import BadConfig
 from facestream.engines.letterbox import ImageView, view
 from facestream.engines.types import Detections

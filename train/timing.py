@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
-from facestream.engines.detector import Detector
 from facestream.train.show import Size
 
 # size, and the paper's ms on a Quadro P6000

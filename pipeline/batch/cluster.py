@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.pipeline.batch import manifest
 from facestream.pipeline.batch.manifest import Entry
 from facestream.pipeline.batch.progress_table import ProgressTable
@@ -84,7 +84,7 @@ def cover_file(task: Task, setup: Setup) -> Answer:
         error = BadConfig(f"the software of {os.uname().nodename} is not that of the machine that asks", "--ray", do)
         source, output = os.path.abspath(task.job.source), str(task.job.output)
         return Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=str(error)), 2))
-    detector = load(config.detector.model, config.detector.options())
+    detector = load_detector(config.detector.model, config.detector.options())
 
     def cover(job: Job, writer: RecordWriter) -> Report:
         segments = find_segments(job, config.run.segment_s) if config.run.segment_s else []

@@ -54,7 +54,7 @@ def encode(job: Job, tracked: Iterator[TrackedFrame], config: Config) -> Encoded
     options = config.encode.options(job.overwrite)
     container = container_for(job.output)
     encoder = encoder_for(container, info, options)
-    anonymizer = Anonymizer(config.cover)
+    anonymizer = Anonymizer(config.cover, config.advanced.anonymise)
     chunks: list[Chunk] = []
     stream = None
     template_container = av.open(

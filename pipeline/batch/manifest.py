@@ -14,7 +14,7 @@ from typing import Any, Literal
 import av
 import onnxruntime
 from facestream.engines.checked import checked
-from facestream.engines.detector import WEIGHTS
+from facestream.engines.loader import WEIGHTS
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.video.output import Temporary
@@ -67,6 +67,7 @@ def fingerprint(config: Config, two_pass: bool) -> str:
     """Equal for two runs that make the same output of the same input: same settings, model and software."""
     settings = to_builtins(config)
     del settings["run"]
+    settings["advanced"] = config.advanced.every()  # those with their default value as well
     parts = [settings, two_pass, sha256(model_file(config)), software(config)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

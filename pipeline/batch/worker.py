@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import av
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.pipeline.batch.manifest import Entry, sha256
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import SinkLost, UserError
@@ -115,7 +115,7 @@ def work(pipe: Connection, setup: Setup) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     runner = run_twice if setup.two_pass else run
     try:
-        detector = load(setup.config.detector.model, setup.config.detector.options())
+        detector = load_detector(setup.config.detector.model, setup.config.detector.options())
 
         def cover(job: Job, writer: RecordWriter) -> Report:
             return runner(job, setup.config, detector, writer, False)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.batch.listed import Listed
-from facestream.pipeline.cli.jobs import jobs_of, run_all
+from facestream.pipeline.cli.jobs import check_files, jobs_of, run_all
 from facestream.pipeline.cli.options import batching, config_of, covering, shared
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadInput
@@ -62,6 +62,7 @@ def anonymize(
     from facestream.pipeline.batch.run import Batch, run_batch
 
     config = config_of(flags)
+    check_files(jobs, config, flags, [records, manifest], [list_file] if list_file is not None else [])
     return run_batch(
         Batch(
             jobs, output, config, two_pass, records, manifest, resume, flags["overwrite"], flags["quiet"],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from facestream.pipeline.cli.jobs import jobs_of, report_job
+from facestream.pipeline.cli.jobs import check_files, jobs_of, report_job
 from facestream.pipeline.cli.options import config_of, covering
 from facestream.pipeline.jobs.replay import RecordReplay
 from facestream.pipeline.records import read_records
@@ -25,6 +25,7 @@ def apply(input_: str, records: Path, output: Path, **flags: Any) -> int:
     """Cover the faces that records name: saved before, perhaps edited by hand (.jsonl, .csv or MOT)."""
     config = config_of(flags)
     (job,) = jobs_of((input_,), output, flags["overwrite"])
+    check_files([job], config, flags, [], [records])
     report = run_stages(
         job, config, RecordReplay(read_records(records, job.source), records), progress=not flags["quiet"]
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.batch.listed import place
 from facestream.pipeline.cli.options import config_of
 from facestream.pipeline.config import Config
@@ -15,7 +15,7 @@ from facestream.pipeline.errors import BadInput, UserError
 from facestream.pipeline.log import say
 from facestream.pipeline.records import RecordSink
 from facestream.pipeline.run import Job, Recorder, Report, run
-from facestream.pipeline.video.output import sweep
+from facestream.pipeline.video.output import check_distinct, sweep
 from facestream.pipeline.video.uri import Kind, expand, parse
 
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
@@ -36,9 +36,23 @@ def jobs_of(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]
     return place(files, output, overwrite)
 
 
+def check_files(
+    jobs: Iterable[Job],
+    config: Config,
+    flags: dict[str, Any],
+    outputs: Iterable[Path | None],
+    inputs: Iterable[Path] = (),
+) -> None:
+    """No output of a command may be a file that it reads, nor another output. Raises BadInput before any work."""
+    stamp = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
+    read = [*(job.source for job in jobs), flags.get("config_file"), config.detector.model, stamp, *inputs]
+    check_distinct(read, [*(job.output for job in jobs), *outputs])
+
+
 def run_all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run = run) -> int:
     """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
     config = config_of(flags)
+    check_files(jobs, config, flags, [records])
     detector = detector_of(config)
     for written in (records, *(job.output for job in jobs)):
         if written is not None:

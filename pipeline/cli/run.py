@@ -1,4 +1,4 @@
-"""`facestream run`: words to cameras and outlets, and a run that ends when it is told to."""
+"""`facestream run`: parts to cameras and sinks, and a run that ends when it is told to."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from urllib.parse import urlsplit
 import click
 from facestream.pipeline.cli.options import Size, config_of, covering, shared
 from facestream.pipeline.config import Config
+from facestream.pipeline.connection import State
 from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadConfig, BadInput
-from facestream.pipeline.live.builder import Builder, Plan
+from facestream.pipeline.live.builder import SinkBuilder, SinkSpec
 from facestream.pipeline.live.encode import check_encoder
-from facestream.pipeline.live.run import Channel, Live
-from facestream.pipeline.live.state import CameraOptions, State
+from facestream.pipeline.live.run import CameraPipeline, Live
+from facestream.pipeline.live.state import CameraOptions
 from facestream.pipeline.log import say
 from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.output import check_distinct
 from facestream.pipeline.video.uri import Kind, Uri, check_file, parse
 from msgspec import structs
 
@@ -76,22 +78,26 @@ def run(
         config = structs.replace(config, live=structs.replace(config.live, tls_verify=False))
     check_encoder(config.live.encoder)
     cameras = named(sources)
-    plans = [Plan.of(text, len(cameras) > 1) for text in sinks]
-    if not cameras and (any(plan.kind != "page" for plan in plans) or not config.live.visitors):
+    specs = [SinkSpec.of(text, len(cameras) > 1) for text in sinks]
+    if not cameras and (any(spec.kind != "page" for spec in specs) or not config.live.webcam_sessions):
         raise BadInput("nothing to show", "SOURCE", "name one: 0, rtsp://..., a file; a page alone can do without")
     if loop is None:
-        loop = not any(plan.kind in ("file", "records") for plan in plans)
+        loop = not any(spec.kind in ("file", "records") for spec in specs)
     for uri in cameras.values():
         _check_source(uri)
-    teller = Teller(flags["quiet"])
+    teller = EventPrinter(flags["quiet"])
     if bare:
         say("warning", "faces are shown: --hide none")
+    written = [spec.text.format(name=name) for spec in specs if spec.kind in ("file", "records") for name in cameras]
+    stamp = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
+    read = [uri.text for uri in cameras.values() if uri.kind is Kind.FILE]
+    check_distinct([*read, flags.get("config_file"), config.detector.model, stamp], dict.fromkeys(written))
     live = Live(config, detector_of(config), teller, draw, bare)
-    builder = Builder(live, config, flags["overwrite"], teller)
+    builder = SinkBuilder(live, config, flags["overwrite"], teller)
     try:
-        builder.open(plans)
+        builder.open(specs)
         for name, uri in cameras.items():
-            builder.connect(live.add(name, uri, _camera_options(config, loop)), plans)
+            builder.connect(live.add(name, uri, _camera_options(config, loop)), specs)
         live.start()
     except BaseException:
         builder.abort()
@@ -99,8 +105,8 @@ def run(
     return _until_the_end(live, builder, flags["quiet"])
 
 
-def _until_the_end(live: Live, builder: Builder, quiet: bool) -> int:
-    for line in builder.welcome:
+def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool) -> int:
+    for line in builder.banner:
         say("serving", line)
     code, window = 0, builder.window
     try:
@@ -109,18 +115,18 @@ def _until_the_end(live: Live, builder: Builder, quiet: bool) -> int:
                 break
     except KeyboardInterrupt:  # SIGTERM too
         code = 130
-        last = threading.Timer(LIMIT_S, os._exit, [code])  # whatever hangs, a disk or who reads our words
+        last = threading.Timer(LIMIT_S, os._exit, [code])  # whatever hangs, a disk or who reads our parts
         last.daemon = True
         last.start()
     ended = live.stop()
     if not quiet:
-        for channel in live.channels:
-            print(summary(channel))
+        for pipeline in live.pipelines:
+            print(summary(pipeline))
     if window is not None and window.failed:
         say("error", f"window: the display failed ({window.failed})")
         code = code or 1
-    if code == 0 and any(channel.failed for channel in live.channels):
-        code = 2 if all(channel.camera.status.frames == 0 for channel in live.channels) else 1
+    if code == 0 and any(pipeline.failed for pipeline in live.pipelines):
+        code = 2 if all(pipeline.camera.status.frames == 0 for pipeline in live.pipelines) else 1
     if not ended:  # a thread hangs in a device or in the network, which cannot be ended from here
         sys.stdout.flush()
         sys.stderr.flush()
@@ -128,11 +134,11 @@ def _until_the_end(live: Live, builder: Builder, quiet: bool) -> int:
     return code
 
 
-def summary(channel: Channel) -> str:
+def summary(pipeline: CameraPipeline) -> str:
     """One line about what a camera's run was."""
-    counts = channel.counts
+    counts = pipeline.counts
     camera, line = counts.camera, counts.line
-    words = [f"{camera.frames} frames", f"{counts.left} left", f"{line.detector_runs} looked at"]
+    parts = [f"{camera.frames} frames", f"{counts.emitted} left", f"{line.detector_runs} looked at"]
     for number, what in (
         (counts.dropped, "dropped for want of time"),
         (line.fully_covered, "covered all over"),
@@ -141,15 +147,15 @@ def summary(channel: Channel) -> str:
         (camera.losses, "connections lost"),
         (camera.stalls, "stalls"),
         (camera.damaged, "damaged"),
-        (counts.outlets_dropped, "dropped for a slow output"),
+        (counts.sink_dropped, "dropped for a slow output"),
     ):
-        words += [f"{number} {what}"] * bool(number)
+        parts += [f"{number} {what}"] * bool(number)
     if counts.delay_ms:
-        words.append(f"{counts.delay_ms:.0f} ms from camera to stream, look-ahead included")
-    return f"{channel.name}: {', '.join(words)}"
+        parts.append(f"{counts.delay_ms:.0f} ms from camera to stream, look-ahead included")
+    return f"{pipeline.name}: {', '.join(parts)}"
 
 
-class Teller:
+class EventPrinter:
     """Prints states and troubles, one line each; the same line of one camera not twice within ten seconds."""
 
     def __init__(self, quiet: bool) -> None:

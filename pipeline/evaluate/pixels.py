@@ -8,8 +8,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array, iou_xyxy
-from facestream.engines.detector import Detector
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.evaluate.exposed import Filmstrip
 from facestream.pipeline.evaluate.leaks import drawn, ellipse_of

@@ -40,7 +40,7 @@ class LiveOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class EncodedPicture:
     """An encoded picture: Annex B bytes, its time in clock.TICK, whether one can begin with it."""
 
     data: bytes
@@ -72,25 +72,25 @@ class LiveEncoder:
         self._context: Any = None
         self._shape: tuple[int, int] = (0, 0)
         self._last_key: int | None = None
-        self._wished = False
+        self._keyframe_requested = False
 
-    def wish_key(self) -> None:
+    def request_keyframe(self) -> None:
         """Ask for a key picture soon, from any thread: somebody begins to watch. Two in half a second are one."""
-        self._wished = True
+        self._keyframe_requested = True
 
-    def encode(self, covered: CoveredFrame) -> list[Coded]:
+    def encode(self, covered: CoveredFrame) -> list[EncodedPicture]:
         """Raises SinkLost where the encoder cannot do it."""
-        picture = flat(covered)
+        picture = to_stream_format(covered)
         if self._context is None or self._shape != (picture.width, picture.height):
             self._open(picture)
         ticks = picture.pts or 0
         age_s = float((ticks - self._last_key) * TICK) if self._last_key is not None else 1e9
-        force = age_s >= self.options.gop_s or (self._wished and age_s >= 0.5)
+        force = age_s >= self.options.gop_s or (self._keyframe_requested and age_s >= 0.5)
         picture.pict_type = _I if force else 0
         if force:
-            self._last_key, self._wished = ticks, False
+            self._last_key, self._keyframe_requested = ticks, False
         try:
-            return [Coded(bytes(p), p.pts or 0, bool(p.is_keyframe)) for p in self._context.encode(picture)]
+            return [EncodedPicture(bytes(p), p.pts or 0, bool(p.is_keyframe)) for p in self._context.encode(picture)]
         except (av.FFmpegError, ValueError) as error:
             self._context = None
             raise SinkLost(f"the encoder failed ({error})", self.options.encoder) from None
@@ -124,7 +124,7 @@ class LiveEncoder:
         self._context, self._shape, self._last_key = context, (picture.width, picture.height), None
 
 
-def flat(covered: CoveredFrame) -> av.VideoFrame:
+def to_stream_format(covered: CoveredFrame) -> av.VideoFrame:
     """The covered picture as every player takes it: 4:2:0, even sides, upright (RTP knows no rotation)."""
     picture, frame = covered.picture, covered.tracked.frame
     width, height = picture.width // 2 * 2, picture.height // 2 * 2

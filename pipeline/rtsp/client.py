@@ -32,8 +32,8 @@ class PushOptions:
     """
 
     timeout_s: float = 5.0
-    slow_s: float = 30.0
-    most_s: float = 10.0
+    refused_wait_s: float = 30.0
+    max_backoff_s: float = 10.0
     buffer: int = 1 << 20
     tls_verify: bool = True
     ca_file: str = ""

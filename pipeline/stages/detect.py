@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-from facestream.engines.detector import Detector, PlanesDetector
-from facestream.engines.letterbox import fit
+from facestream.engines.base import DetectorOptions
+from facestream.engines.letterbox import ImageView, fit
 from facestream.engines.types import Detections
 from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.stages.crop_mosaic import CropMosaic
 from facestream.pipeline.stages.policy import reduced_size
-from facestream.pipeline.stages.settings import DEFAULTS, CropMosaicSettings, DetectionSettings, PolicySettings
+from facestream.pipeline.stages.settings import DEFAULTS, DetectionSettings, Heuristics
+from facestream.pipeline.stages.truncated_faces import extrapolate_truncated
 from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, InferenceFailed, Observation, Scope
 from facestream.pipeline.types import Frame
-from facestream.pipeline.video.planes import Viewer, host_picture
+from facestream.pipeline.video.planes import Viewer, host_frame
+
+
+class PipelineDetector(Protocol):
+    """What the pipeline needs of a detector: a Detector, or whoever shares one.
+
+    takes_yuv: it has `detect_yuv(pictures: Sequence[HostFrame])` as well, see YuvDetector. any_size: pictures of ever
+    new sizes cost it no more than those of one. min_score: below which it returns nothing.
+    """
+
+    @property
+    def options(self) -> DetectorOptions: ...
+
+    @property
+    def min_score(self) -> float: ...
+
+    @property
+    def takes_yuv(self) -> bool: ...
+
+    @property
+    def any_size(self) -> bool: ...
+
+    def detect(self, images: Sequence[ImageView]) -> list[Detections]: ...
 
 
 class FullFrames(Protocol):
@@ -27,7 +51,7 @@ class FullFrames(Protocol):
 class ScoreFilter:
     """Which of the detector's boxes count: the detector's threshold, and more for large boxes."""
 
-    def __init__(self, detector: Detector, config: DetectorConfig, settings: DetectionSettings) -> None:
+    def __init__(self, detector: PipelineDetector, config: DetectorConfig, settings: DetectionSettings) -> None:
         self.detector = detector
         self.large_face_margin = config.large_face_margin
         self.ramp = settings.margin_from_side, settings.margin_to_side
@@ -38,27 +62,27 @@ class ScoreFilter:
 
 
 class FullFrameDetector:
-    """Runs a detector on full frames: as stored where it takes planes, else as a small RGB copy."""
+    """Runs a detector on full frames: as stored where it takes YUV, else as a small RGB copy."""
 
     def __init__(
         self,
-        detector: Detector,
+        detector: PipelineDetector,
         config: DetectorConfig,
-        settings: DetectionSettings = DEFAULTS.detect,
-        policy: PolicySettings = DEFAULTS.policy,
+        heuristics: Heuristics = DEFAULTS,
     ) -> None:
         self.detector = detector
         self.size = config.size
-        self.reduced = reduced_size(config.size, policy)
-        self.accept = ScoreFilter(detector, config, settings)
+        self.reduced = reduced_size(config.size, heuristics.policy)
+        self.accept = ScoreFilter(detector, config, heuristics.detect)
         self._viewers = {True: Viewer(), False: Viewer()}
 
     def detect(self, frame: Frame, full_resolution: bool) -> Detections:
         """Faces in pixels of the displayed frame. May raise InferenceFailed."""
-        if isinstance(self.detector, PlanesDetector) and self.detector.takes_planes:
-            picture = host_picture(frame, self.size)
+        if self.detector.takes_yuv:
+            picture = host_frame(frame, self.size)
             if picture is not None:
-                found = self.detector.detect_planes([picture])[0]
+                yuv_detector: Any = self.detector
+                found: Detections = yuv_detector.detect_yuv([picture])[0]
                 return self.accept(found, picture.fitted[0] / picture.width)
         view = self._viewers[full_resolution].view(frame, self.size if full_resolution else self.reduced)
         found = self.detector.detect([view])[0]
@@ -79,36 +103,34 @@ class DetectionStage:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: PipelineDetector,
         config: DetectorConfig,
         full_frames: FullFrames | None = None,
-        settings: DetectionSettings = DEFAULTS.detect,
-        policy: PolicySettings = DEFAULTS.policy,
-        mosaics: CropMosaicSettings = DEFAULTS.crop_mosaic,
+        heuristics: Heuristics = DEFAULTS,
     ) -> None:
         self.detector = detector
         self.size = config.size
-        self.mosaics = mosaics
-        self.full_frames = full_frames or FullFrameDetector(detector, config, settings, policy)
-        self.accept = ScoreFilter(detector, config, settings)
+        self.heuristics = heuristics
+        self.full_frames = full_frames or FullFrameDetector(detector, config, heuristics)
+        self.accept = ScoreFilter(detector, config, heuristics.detect)
 
     def run(self, frame: AnalysedFrame, plan: DetectionPlan) -> Observation:
         """What was found, and of what. A failed inference is an Observation; other errors are raised."""
         if plan.scope is Scope.SKIPPED:
             return Observation(frame, Scope.SKIPPED)
         try:
-            if plan.scope is not Scope.CROPS:
+            if plan.mosaic is not None:
+                faces = self._detect_crops(frame.frame, plan.mosaic)
+            else:
                 faces = self.full_frames.detect(frame.frame, plan.scope is Scope.FULL)
-                return Observation(frame, plan.scope, faces)
-            assert plan.mosaic is not None
-            faces = self._detect_crops(frame.frame, plan.mosaic)
-            return Observation(frame, Scope.CROPS, faces, len(plan.mosaic.placed))
         except InferenceFailed as error:
             return Observation(frame, Scope.FAILED, error=str(error))
+        faces = extrapolate_truncated(faces, frame.frame.size, self.heuristics.truncated_faces)
+        return Observation(frame, plan.scope, faces, len(plan.mosaic.placed) if plan.mosaic else 0)
 
     def _detect_crops(self, frame: Frame, mosaic: CropMosaic) -> Detections:
         if not mosaic.placed:
             return Detections.empty()
         found = self.detector.detect([mosaic.view(frame)])[0]
-        found = mosaic.to_frame(found, frame.size, self.detector.options.nms_iou, self.mosaics)
+        found = mosaic.to_frame(found, frame.size, self.detector.options.nms_iou, self.heuristics.crop_mosaic)
         return self.accept(found, fit(*frame.size, *self.size)[0] / frame.size[0])

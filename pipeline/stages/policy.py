@@ -9,7 +9,7 @@ from __future__ import annotations
 from facestream.engines.letterbox import fit
 from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.stages.crop_mosaic import CropMosaic, mosaic_of
-from facestream.pipeline.stages.settings import DEFAULTS, CropMosaicSettings, PolicySettings
+from facestream.pipeline.stages.settings import DEFAULTS, Heuristics, PolicySettings
 from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Reason, Scope, TrackSummary
 
 
@@ -80,12 +80,11 @@ class DetectionPolicy:
         full_only: bool = False,
         crops: bool = True,
         shedding: LoadShedding | None = None,
-        settings: PolicySettings = DEFAULTS.policy,
-        mosaics: CropMosaicSettings = DEFAULTS.crop_mosaic,
+        heuristics: Heuristics = DEFAULTS,
     ) -> None:
         self.size = config.size
-        self.settings = settings
-        self.mosaics = mosaics
+        self.settings = heuristics.policy
+        self.mosaics = heuristics.crop_mosaic
         self.crops = crops
         self.shedding = shedding
         self.lookahead = lookahead

@@ -1,4 +1,4 @@
-"""Decoders and encoders in graphics cards and mobile chips: which there are, which of them answer here, and what
+"""Decoders and encoders in GPUs and mobile chips: which there are, which of them answer here, and what
 quality and speed are called in each."""
 
 from __future__ import annotations

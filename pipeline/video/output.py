@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,6 +40,42 @@ def _check(path: Path, overwrite: bool, inputs: Iterable[str | os.PathLike[str]]
         raise BadInput("the output is write-protected", where, "name another file, or allow writing: chmod u+w")
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise BadInput("no permission to write into the output's folder", where)
+
+
+def check_distinct(
+    inputs: Iterable[str | os.PathLike[str] | None], outputs: Iterable[str | os.PathLike[str] | None]
+) -> None:
+    """All outputs of a command against all that it reads and against each other, by the file and not by its name: links
+    and other spellings of a path count. None, "" and "-" stand for no file. Raises BadInput: nothing was touched yet.
+    """
+    read: dict[tuple[object, ...], str] = {}
+    for source in [os.fspath(name) for name in inputs if name]:
+        for key in _identities(source):
+            read.setdefault(key, source)
+    written: dict[tuple[object, ...], str] = {}
+    for output in [os.fspath(name) for name in outputs if name]:
+        if output == "-":
+            continue
+        keys = list(_identities(output))
+        for key in keys:
+            if key in read:
+                raise BadInput(f"the output is an input of this command ({read[key]})", output, "name another")
+            if key in written:
+                what = f"two outputs of this command are one file (the other: {written[key]})"
+                raise BadInput(what, output, "name another")
+        written |= dict.fromkeys(keys, output)
+
+
+def _identities(path: str) -> Iterator[tuple[object, ...]]:
+    """What tells a file from others: its inode, where it is there; its folder's inode and its name, with links
+    followed."""
+    with contextlib.suppress(OSError, ValueError):
+        status = os.stat(path)
+        yield status.st_dev, status.st_ino
+    with contextlib.suppress(OSError, ValueError):
+        real = os.path.realpath(path)
+        folder = os.stat(os.path.dirname(real))
+        yield folder.st_dev, folder.st_ino, os.path.basename(real)
 
 
 class Temporary:

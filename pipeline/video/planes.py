@@ -15,7 +15,7 @@ import numpy as np
 from av.video.reformatter import ColorRange
 from facestream.engines.boxes import F32, Array
 from facestream.engines.letterbox import ImageView, canvas, fit
-from facestream.engines.types import HostPicture
+from facestream.engines.types import HostFrame
 from facestream.pipeline.types import Frame
 
 
@@ -93,7 +93,7 @@ def rgb_view(frame: Frame, limit: tuple[int, int]) -> ImageView:
     return Viewer().view(frame, limit)
 
 
-def host_picture(frame: Frame, limit: tuple[int, int]) -> HostPicture | None:
+def host_frame(frame: Frame, limit: tuple[int, int]) -> HostFrame | None:
     """A frame's planes for a detector that fits them inside `limit` (width, height) itself; None for formats other
     than 8-bit 4:2:0."""
     picture = frame.picture
@@ -102,7 +102,7 @@ def host_picture(frame: Frame, limit: tuple[int, int]) -> HostPicture | None:
         return None
     full_range = picture.format.name.startswith("yuvj") or picture.color_range == ColorRange.JPEG
     arrays = tuple(plane.pixels for plane in planes(picture))
-    return HostPicture(layout, arrays, fit(*frame.size, *limit), *frame.size, frame.rotation, full_range)
+    return HostFrame(layout, arrays, fit(*frame.size, *limit), *frame.size, frame.rotation, full_range)
 
 
 def luma_view(frame: Frame, longest: int) -> tuple[Array, float]:

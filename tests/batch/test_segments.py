@@ -13,7 +13,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.pipeline.batch import segments
 from facestream.pipeline.batch.segments import (
     NotSegmentable,
@@ -98,7 +98,7 @@ def rows(path: Path) -> list[Any]:
 def both(source: Path, folder: Path, config: Config, length_s: float, two_pass: bool = False) -> tuple[Path, Path]:
     """Output and records of a file done whole, and of the same in segments."""
     outputs = folder / f"whole{source.suffix}", folder / f"segments{source.suffix}"
-    detector = load(config.detector.model, config.detector.options())
+    detector = load_detector(config.detector.model, config.detector.options())
 
     def in_segments(job: Job, records: Recorder) -> None:
         cut = find_segments(job, length_s)

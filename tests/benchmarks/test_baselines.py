@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("onnx", reason="cleaning the baselines' graphs needs the train extra")
 
 from facestream.benchmarks.baselines import KINDS, load_baseline, weights
+from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import iou_xyxy
-from facestream.engines.detector import DetectorOptions
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.letterbox import view
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from facestream.benchmarks.detector_bench import Timing, _timing, as_json, table, time_detectors
-from facestream.engines.detector import WEIGHTS, shipped
+from facestream.engines.loader import WEIGHTS, shipped
 
 
 def test_ratios_are_paired_and_medians_taken() -> None:

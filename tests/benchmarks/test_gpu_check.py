@@ -1,4 +1,4 @@
-"""What gpu_check works out without a card, and that it goes through on stand-ins for one."""
+"""What gpu_check works out without a GPU, and that it goes through on stand-ins for one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from facestream.benchmarks import gpu_check, gpu_nets, gpu_parts, gpu_times
 from facestream.benchmarks.gpu_parts import Settings
-from facestream.engines.cuda_driver import find_card
-from facestream.engines.detector import WEIGHTS, DetectorOptions
+from facestream.engines.base import DetectorOptions
+from facestream.engines.build.fp16 import Fp16Detector, to_fp16
+from facestream.engines.build.sidecar import Profile
+from facestream.engines.cuda.driver import GpuInfo, find_gpu
 from facestream.engines.errors import BadConfig, BadInput
-from facestream.engines.half import HalfDetector, halve
-from facestream.engines.sidecar import Card, Profile
+from facestream.engines.loader import WEIGHTS
 
 from tests.cuda import needs_compiler, stand_in_driver
 from tests.lazy_device import CpuNet, LazyDevice
@@ -55,14 +56,14 @@ def test_the_ideal_is_the_slower_of_arithmetic_and_memory() -> None:
     assert gpu_times.ideal_ms("Another", (1.0, 1.0), 1) is None
 
 
-FIGURE = {"backend": "rtx", "model": "plainS", "width": 640, "height": 384, "batch": 4, "net_ms": 1.0, "card_ms": 2.0,
+FIGURE = {"backend": "rtx", "model": "plainS", "width": 640, "height": 384, "batch": 4, "net_ms": 1.0, "gpu_ms": 2.0,
           "ideal_ms": 0.8, "fps": 99.0, "down_bytes": 644}  # fmt: skip
 
 
 def test_the_table_holds_every_figure_and_what_went_wrong() -> None:
-    card = {"card": {"name": "A Card", "capability": 89, "driver": 13000}, "versions": {"numpy": "2"}, "end": "done"}
+    gpu = {"gpu": {"name": "A GpuInfo", "capability": 89, "driver": 13000}, "versions": {"numpy": "2"}, "end": "done"}
     report = {"parts": {
-        "card": card,
+        "gpu": gpu,
         "kernels": {"end": "done", "kernels_ms": {"NMS": 0.1}},
         "rtx-plainS": {"end": "ended by signal 11", "last_words": "boom", "figures": [FIGURE], "problems": ["batch 8"]},
         "rtx-vgg16": {"end": "skipped", "skipped": "not installed"},
@@ -70,7 +71,7 @@ def test_the_table_holds_every_figure_and_what_went_wrong() -> None:
     text = gpu_check.table(report)
     assert "| rtx | plainS | 640x384 | 4 | 1.000 | 2.000 | 0.500 | 0.200 | 99 | 644 |" in text
     for words in (
-        "A Card, compute capability 8.9", "- NMS: 0.1 ms", "rtx-plainS: ended by signal 11: boom", "- batch 8",
+        "A GpuInfo, compute capability 8.9", "- NMS: 0.1 ms", "rtx-plainS: ended by signal 11: boom", "- batch 8",
         "rtx-vgg16: skipped: not installed",
     ):  # fmt: skip
         assert words in text
@@ -78,17 +79,17 @@ def test_the_table_holds_every_figure_and_what_went_wrong() -> None:
 
 @needs_compiler
 def test_measuring_goes_through_on_a_stand_in() -> None:
-    """Not for its figures: so that the time on a card is not spent on slips of the pen."""
-    data, normalisation, _ = halve(WEIGHTS / "plainS.onnx")
+    """Not for its figures: so that the time on a GPU is not spent on slips of the pen."""
+    data, normalisation, _ = to_fp16(WEIGHTS / "plainS.onnx")
     device: Any = LazyDevice(1)
     profiles = (Profile((1, 32, 32), (2, 64, 64), (2, 64, 64)),)
-    net = CpuNet(device, HalfDetector(data, normalisation, DetectorOptions()), profiles, False)
+    net = CpuNet(device, Fp16Detector(data, normalisation, DetectorOptions()), profiles, False)
     found = gpu_times.measure(device, net, normalisation, (64, 32), 2, 1)
-    assert set(found) == {"net_ms", "card_ms", "fps", "down_bytes", "runs"}
+    assert set(found) == {"net_ms", "gpu_ms", "fps", "down_bytes", "runs"}
     assert found["down_bytes"] == 644
-    assert not device.memory, "the loop keeps memory of the card"
+    assert not device.memory, "the loop keeps memory of the GPU"
     wide = (Profile((1, 32, 32), (2, 384, 640), (2, 384, 640)),)
-    net = CpuNet(device, HalfDetector(data, normalisation, DetectorOptions()), wide, False)
+    net = CpuNet(device, Fp16Detector(data, normalisation, DetectorOptions()), wide, False)
     assert all(fps > 0 for fps in gpu_times.covered_fps(device, net, normalisation, 1, (96, 64), 1).values())
     assert len(gpu_times.nms_ms(device, 1, 300)) == 2
     assert len(gpu_times.picture_ms(device, 1, (64, 48), (32, 24))) == 2
@@ -124,7 +125,7 @@ def _fails() -> dict[str, Any]:
     raise RuntimeError("out of memory\nmany more lines")
 
 
-FIGURE_OF = {1: lambda: {"net_ms": 1.0, "card_ms": 1.0, "fps": 1.0, "down_bytes": 4, "runs": 1}, 2: _fails}
+FIGURE_OF = {1: lambda: {"net_ms": 1.0, "gpu_ms": 1.0, "fps": 1.0, "down_bytes": 4, "runs": 1}, 2: _fails}
 
 
 def test_a_part_that_crashes_or_hangs_costs_nothing_but_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -142,35 +143,35 @@ if part == "torch-vgg16": result.write_text(json.dumps({"skipped": "no CUDA"}))
 """.replace("FIGURE", repr(FIGURE))
     )
     monkeypatch.setattr(gpu_check, "__file__", str(script))
-    monkeypatch.setattr(gpu_check, "find_card", lambda: Card("A Card", 90, 13000))
+    monkeypatch.setattr(gpu_check, "find_gpu", lambda: GpuInfo("A GpuInfo", 90, 13000))
     monkeypatch.setattr(gpu_check, "LONGEST_S", 3.0)
     monkeypatch.setenv("FACESTREAM_GPU_CHECK", str(tmp_path / "work"))
-    only = "card,kernels,tests,torch-plainS,torch-vgg16"
+    only = "gpu,kernels,tests,torch-plainS,torch-vgg16"
     assert gpu_check.check.callback is not None
     run = gpu_check.check.callback
     run(tmp_path / "out", only, False, (), 9.0, "1", 1, None, None)
     found = json.loads((tmp_path / "out/gpu.json").read_text())["parts"]
     assert {name: part["end"] for name, part in found.items()} == {
-        "card": "done", "kernels": f"ended by signal {signal.SIGSEGV.value}", "tests": "stopped after 3 s",
+        "gpu": "done", "kernels": f"ended by signal {signal.SIGSEGV.value}", "tests": "stopped after 3 s",
         "torch-plainS": "failed (exit 1)", "torch-vgg16": "skipped",
     }  # fmt: skip
     assert found["kernels"]["last_words"] == "about to crash"
-    assert all(found[name]["figures"] for name in ("card", "kernels", "tests", "torch-plainS"))
+    assert all(found[name]["figures"] for name in ("gpu", "kernels", "tests", "torch-plainS"))
     # A second run adds to the first, and what ran well is not lost to what did not.
     run(tmp_path / "again", "kernels,rtx-plainS", False, (tmp_path / "out/gpu.json",), 9.0, "1", 1, None, None)
     more = json.loads((tmp_path / "again/gpu.json").read_text())["parts"]
     assert set(more) == set(found) | {"rtx-plainS"}
     merged = gpu_check.merged((tmp_path / "out/gpu.json", tmp_path / "again/gpu.json"))
-    assert merged["card"]["end"] == "done"
-    run(tmp_path / "late", "card", False, (), 0.0, "1", 1, None, None)
+    assert merged["gpu"]["end"] == "done"
+    run(tmp_path / "late", "gpu", False, (), 0.0, "1", 1, None, None)
     late = json.loads((tmp_path / "late/gpu.json").read_text())["parts"]
-    assert late["card"]["end"] == "left out: no time"
+    assert late["gpu"]["end"] == "left out: no time"
 
 
 def test_parts_are_chosen_by_name() -> None:
     assert gpu_check.chosen("none") == []
     assert gpu_check.chosen("all") == list(gpu_check.ORDER)
-    assert gpu_check.chosen("torch,card") == ["card", "torch-plainS", "torch-vgg16", "torch-plainM"]
+    assert gpu_check.chosen("torch,gpu") == ["gpu", "torch-plainS", "torch-vgg16", "torch-plainM"]
     assert set(gpu_parts.PARTS) < set(gpu_check.ORDER)
     with pytest.raises(BadConfig, match="no part 'trt'"):
         gpu_check.chosen("trt")
@@ -193,13 +194,13 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 """)
     more = {"PYTHONPATH": str(bare), "FACESTREAM_GPU_CHECK": str(tmp_path / "work")}
-    only = "card,torch-plainS,tensorrt-plainS,rtx-plainS"
+    only = "gpu,torch-plainS,tensorrt-plainS,rtx-plainS"
     words = [sys.executable, "benchmarks/gpu_check.py", str(tmp_path / "out"), "--only", only, "--runs", "1"]
     done = subprocess.run(words, cwd=ROOT, env=driver | more, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     parts = json.loads((tmp_path / "out/gpu.json").read_text())["parts"]
-    assert parts["card"]["end"] == "done", parts["card"]
-    assert parts["card"]["card"]["capability"] > 0
+    assert parts["gpu"]["end"] == "done", parts["gpu"]
+    assert parts["gpu"]["gpu"]["capability"] > 0
     for name in ("torch-plainS", "tensorrt-plainS", "rtx-plainS"):
         assert parts[name]["end"] == "skipped", parts[name]
     assert "torch" in parts["torch-plainS"]["skipped"]
@@ -207,8 +208,8 @@ sys.meta_path.insert(0, Absent())
 
 
 def test_without_a_card_it_says_so_in_one_line(tmp_path: Path) -> None:
-    if find_card() is not None:
-        pytest.skip("there is a card")
+    if find_gpu() is not None:
+        pytest.skip("there is a GPU")
     words = [sys.executable, str(ROOT / "benchmarks/gpu_check.py"), str(tmp_path / "out")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from facestream.benchmarks.leak_table import Known, cache_of
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read

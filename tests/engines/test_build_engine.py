@@ -11,9 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="compiling weights needs the train extra")
 
-from facestream.engines.detector import WEIGHTS, DetectorOptions, load  # noqa: E402
+from facestream.engines.base import DetectorOptions  # noqa: E402
 from facestream.engines.errors import EngineMismatch  # noqa: E402
 from facestream.engines.letterbox import view  # noqa: E402
+from facestream.engines.loader import WEIGHTS, load_detector  # noqa: E402
 from facestream.engines.onnx_engine import OnnxDetector  # noqa: E402
 from facestream.train.checkpoint import save_weights  # noqa: E402
 from facestream.train.data import read_image  # noqa: E402
@@ -78,7 +79,7 @@ def test_openvino_finds_the_same_faces(precision: str, photographs: Path, tmp_pa
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["agreement"] >= 0.9
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.bin", "net.xml"]
-    pair = tuple(load(name, DetectorOptions(threshold=0.3)) for name in ("plainS", str(out)))
+    pair = tuple(load_detector(name, DetectorOptions(threshold=0.3)) for name in ("plainS", str(out)))
     assert [detector.any_size for detector in pair] == [True, False]
     assert (out.read_text().count('type="FakeQuantize"') > 15) == (precision == "int8")
     views = [view(read_image(path), (640, 384)) for path in sorted(photographs.rglob("*.png"))[:4]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from facestream.benchmarks import render_truth, scene
 from facestream.benchmarks.leak_table import Known
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.pipeline.config import read
 from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.evaluate.pixels import measure
@@ -39,7 +39,7 @@ class Gate:
         """What the shipped detector and defaults, but for these settings, leave uncovered."""
         config = read(None, settings)
         if config.detector.threshold not in self.detectors:
-            detector = load(config.detector.model, config.detector.options())
+            detector = load_detector(config.detector.model, config.detector.options())
             self.detectors[config.detector.threshold] = Known(detector)
         meter = LeakMeter(self.truth, config.cover)
         run(Job(str(self.video), None), config, self.detectors[config.detector.threshold], meter, False)

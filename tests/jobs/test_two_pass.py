@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read

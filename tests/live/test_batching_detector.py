@@ -10,12 +10,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import Array
-from facestream.engines.detector import DetectorOptions, load
-from facestream.engines.half import HalfDetector
+from facestream.engines.build.fp16 import Fp16Detector
+from facestream.engines.cuda.detector import GpuDetector
 from facestream.engines.letterbox import ImageView
-from facestream.engines.tensorrt_engine import CardDetector
-from facestream.engines.types import Detections, HostPicture
+from facestream.engines.loader import load_detector
+from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import Config, DetectorConfig, read
 from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, queue_delay_s
 from facestream.pipeline.live.run import Live
@@ -24,12 +25,12 @@ from facestream.pipeline.types import Frame
 
 from tests.conftest import picture
 from tests.cuda import needs_compiler
-from tests.engines import test_card_loop
-from tests.engines.test_card_loop import loop, shown
+from tests.engines import test_gpu_pipeline
+from tests.engines.test_gpu_pipeline import loop, shown
 from tests.lazy_device import LazyDevice
 
 WAIT_S = 0.05
-half, pictures = test_card_loop.half, test_card_loop.pictures  # fixtures
+fp16, pictures = test_gpu_pipeline.fp16, test_gpu_pipeline.pictures  # fixtures
 
 
 @pytest.mark.parametrize(("waited_s", "waiting", "clients", "batch", "want"), [
@@ -49,32 +50,32 @@ def test_a_batch_waits_for_others_but_not_for_long(
     assert queue_delay_s(waited_s, waiting, clients, batch, WAIT_S) == pytest.approx(want)
 
 
-class Noted(CardDetector):
+class Noted(GpuDetector):
     """Keeps what came as one batch."""
 
-    def detect_planes(self, pictures: Sequence[HostPicture]) -> list[Detections]:
+    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
         self.__dict__.setdefault("sizes", []).append(len(pictures))
-        return super().detect_planes(pictures)
+        return super().detect_yuv(pictures)
 
 
 @needs_compiler
 def test_pictures_of_several_cameras_are_one_batch_on_the_card(
-    half: HalfDetector,
+    fp16: Fp16Detector,
     pictures: list[Array],
 ) -> None:
     """Each camera asks for its own four pictures, one after the other, on a thread of its own."""
     options = DetectorOptions(threshold=0.03)
     device = LazyDevice(1)
-    detector = Noted(loop(device, half), 4, options)
+    detector = Noted(loop(device, fp16), 4, options)
     # An age: a batch that is not full goes only when all have asked.
     desk = BatchingDetector(detector, detector.batch, 30.0)
-    alone = [CardDetector(loop(LazyDevice(2), half), 4, options).detect_planes([shown(p)])[0] for p in pictures]
+    alone = [GpuDetector(loop(LazyDevice(2), fp16), 4, options).detect_yuv([shown(p)])[0] for p in pictures]
     cameras = [DetectorClient(desk, 60.0) for _ in range(3)]
     found: dict[int, Detections] = {}
 
     def work(camera: int) -> None:
         for i in range(camera, 12, 3):
-            found[i] = cameras[camera].detect_planes([shown(pictures[i])])[0]
+            found[i] = cameras[camera].detect_yuv([shown(pictures[i])])[0]
 
     threads = [threading.Thread(target=work, args=(camera,)) for camera in range(3)]
     desk.start()
@@ -92,14 +93,14 @@ def test_pictures_of_several_cameras_are_one_batch_on_the_card(
     assert sum(len(f) for f in found.values()) > 12
 
 
-class Counting(CardDetector):
+class Counting(GpuDetector):
     """Takes both kinds of pictures, finds as many faces as they are wide."""
 
     def __init__(self) -> None:
         super().__init__(None, 8, DetectorOptions())  # type: ignore[arg-type]
         self.asked: list[tuple[str, int]] = []
 
-    def detect_planes(self, pictures: Sequence[HostPicture]) -> list[Detections]:
+    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
         self.asked.append(("planes", len(pictures)))
         return [Detections(np.zeros((p.width, 4), np.float32), np.ones(p.width, np.float32)) for p in pictures]
 
@@ -120,7 +121,7 @@ def test_everybody_gets_the_answer_to_his_own_picture() -> None:
 @pytest.mark.parametrize("planes", [True, False])
 def test_frames_reach_the_desk_as_the_detector_wants_them(planes: bool) -> None:
     detector = Counting()
-    detector.takes_planes = planes
+    detector.takes_yuv = planes
     desk = BatchingDetector(detector, 8)
     desk.start()
     frame = Frame(0, 0, Fraction(1, 30), picture(0))
@@ -133,8 +134,8 @@ def test_a_camera_sees_what_the_desks_detector_takes() -> None:
     detector = Counting()
     asked = DetectorClient(BatchingDetector(detector, 8), 30.0)
     for value in (False, True):
-        detector.takes_planes = detector.any_size = value
-        assert (asked.takes_planes, asked.any_size) == (value, value)
+        detector.takes_yuv = detector.any_size = value
+        assert (asked.takes_yuv, asked.any_size) == (value, value)
 
 
 def test_a_run_takes_batches_where_the_detector_gains_from_them() -> None:
@@ -143,5 +144,5 @@ def test_a_run_takes_batches_where_the_detector_gains_from_them() -> None:
         return desk.batch, desk.max_queue_delay_s
 
     assert batch(Config(), Counting()) == (8, 0.005)
-    assert batch(Config(), load("plainXS16")) == (1, 0.005)
+    assert batch(Config(), load_detector("plainXS16")) == (1, 0.005)
     assert batch(read(None, {"live.batch": 3, "live.batch_wait_ms": 20}), Counting()) == (3, 0.02)

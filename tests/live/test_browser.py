@@ -20,7 +20,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.pipeline.evaluate.leaks import ellipse_of, read_truth
 from playwright.sync_api import sync_playwright
 
@@ -110,7 +110,7 @@ def grey_shares(bgr: np.ndarray, number: int) -> list[float]:
 def test_what_comes_back_to_the_browser_has_its_faces_covered(browser: Any, tmp_path: Path) -> None:
     port = free_port()
     flags = {"cover__hide": "solid", "detector__size": (960, 544), "live__deadline_s": 60.0}
-    with Run({}, [f"http://127.0.0.1:{port}"], load("plainXS16"), **flags):
+    with Run({}, [f"http://127.0.0.1:{port}"], load_detector("plainXS16"), **flags):
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         up: list[bytes] = []
         down: list[bytes] = []
@@ -153,7 +153,7 @@ def _judged(bgr: np.ndarray) -> list[float]:
 def test_cameras_and_their_settings_in_the_browser(browser: Any, tmp_path: Path) -> None:
     port = free_port()
     sources = {"door": str(TOOLS / "demo.mp4"), "yard": f"rtsp://127.0.0.1:{free_port()}/none"}
-    with Run(sources, [f"http://127.0.0.1:{port}"], load("plainXS16"), live__deadline_s=60.0) as run:
+    with Run(sources, [f"http://127.0.0.1:{port}"], load_detector("plainXS16"), live__deadline_s=60.0) as run:
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(f"http://127.0.0.1:{port}/")
         run.until(lambda: run.left("door") > 3)

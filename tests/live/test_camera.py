@@ -13,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from facestream.pipeline.live.backoff import Backoff
+from facestream.pipeline.connection import Backoff, State
 from facestream.pipeline.live.clock import LiveClock
-from facestream.pipeline.live.state import State
 from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.uri import parse
 

@@ -42,7 +42,7 @@ from pathlib import Path
 
 import av
 import pytest
-from facestream.pipeline.live.state import State
+from facestream.pipeline.connection import State
 from facestream.pipeline.video.pace import Pace
 
 from tests.hls import Hls, segments
@@ -152,7 +152,7 @@ def test_a_refusal_is_tried_again_slowly_and_mends_itself(user: str, path: str, 
         proxy = Proxy(server.port)
         with talking(proxy) as port:
             url = address(server, user).replace(str(server.port), str(port)) + path
-            with Watched(url, most_s=0.01, slow_s=2.0) as seen:
+            with Watched(url, max_backoff_s=0.01, refused_wait_s=2.0) as seen:
                 status = seen.wait(State.FAILED)
                 assert words in status.message
                 assert "tried again every 2 s" in status.message

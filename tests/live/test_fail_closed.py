@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import av
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, read
@@ -95,7 +95,7 @@ def test_all_is_well(moody: Moody) -> None:
 def test_a_threshold_that_was_lowered_holds_from_the_next_frame_on(moody: Moody, lookahead: int) -> None:
     def unsure(images: Sequence[ImageView]) -> list[Detections]:
         found = Detections(np.array([[38, 38, 62, 62]], np.float32), np.array([0.15], np.float32))
-        return [found.at_least(moody.options.threshold) for _ in images]
+        return [found.filter_by_score(moody.options.threshold) for _ in images]
 
     moody.detect = unsure  # type: ignore[method-assign]
     line = guard(moody, tracker__lookahead=lookahead)

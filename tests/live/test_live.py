@@ -18,14 +18,15 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector
+from facestream.engines.base import Detector
 from facestream.pipeline.cli.app import main
-from facestream.pipeline.cli.run import Teller, named
+from facestream.pipeline.cli.run import EventPrinter, named
 from facestream.pipeline.config import read
+from facestream.pipeline.connection import State
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.live.builder import Builder, Plan
-from facestream.pipeline.live.run import Channel, Live
-from facestream.pipeline.live.state import CameraOptions, State
+from facestream.pipeline.live.builder import SinkBuilder, SinkSpec
+from facestream.pipeline.live.run import CameraPipeline, Live
+from facestream.pipeline.live.state import CameraOptions
 from facestream.pipeline.rtsp.server import RtspServer
 from facestream.pipeline.video.uri import parse
 
@@ -71,12 +72,12 @@ class Run:
         self.said: list[tuple[str, str]] = []
         config = read(None, {**FAST, **{key.replace("__", "."): value for key, value in flags.items()}})
         self.live = Live(config, detector, lambda name, message: self.said.append((name, message)))
-        builder = Builder(self.live, config, False, Teller(True))
-        options = CameraOptions(source=QUICK, loop=True, stall_s=0.3, most_s=0.5, slow_s=0.5)
-        plans = [Plan.of(sink, len(sources) > 1) for sink in sinks]
-        builder.open(plans)
+        builder = SinkBuilder(self.live, config, False, EventPrinter(True))
+        options = CameraOptions(source=QUICK, loop=True, stall_s=0.3, max_backoff_s=0.5, refused_wait_s=0.5)
+        specs = [SinkSpec.of(sink, len(sources) > 1) for sink in sinks]
+        builder.open(specs)
         for name, source in sources.items():
-            builder.connect(self.live.add(name, parse(source), options), plans)
+            builder.connect(self.live.add(name, parse(source), options), specs)
         self.pages = list(builder._pages.values())
         self.window = builder.window
 
@@ -90,8 +91,8 @@ class Run:
         assert time.monotonic() - began < 15
         assert "secret" not in str(self.said)
 
-    def __getitem__(self, name: str) -> Channel:
-        return next(channel for channel in self.live.channels if channel.name == name)
+    def __getitem__(self, name: str) -> CameraPipeline:
+        return next(pipeline for pipeline in self.live.pipelines if pipeline.name == name)
 
     def until(self, condition: Any, seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
@@ -100,7 +101,7 @@ class Run:
             self.live.wait(0.05)
 
     def left(self, name: str) -> int:
-        return self[name].counts.left
+        return self[name].counts.emitted
 
 
 def test_covered_pictures_reach_players_files_and_records(marked: Path, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_camera_that_dies_leaves_three_others_alone_and_comes_back(marked: Pat
         mount = server.mount("live")
         server.start()
         with Feed(lambda unit: server.send(mount, unit), mount.packetizer) as feed:
-            mount.wish_key = feed.encoder.wish_key
+            mount.request_keyframe = feed.encoder.request_keyframe
             yield
             server.stop()
 
@@ -244,19 +245,19 @@ def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path:
             frames.append(sum(1 for _ in container.decode(video=0)))
     rows = (tmp_path / "door.jsonl").read_text().splitlines()
     assert len(frames) >= 3
-    assert abs(sum(frames) - len(rows)) <= run["door"].counts.outlets_dropped
+    assert abs(sum(frames) - len(rows)) <= run["door"].counts.sink_dropped
     assert list(tmp_path.glob("yard-2*.mkv"))
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
 def test_an_output_that_is_lost_ends_alone(marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from facestream.pipeline.errors import SinkLost
-    from facestream.pipeline.live.outlet import FileOutlet
+    from facestream.pipeline.live.sinks import RecordingSink
 
     def full(self: object, covered: object) -> None:
         raise SinkLost("the disk is full", "o.mkv")
 
-    monkeypatch.setattr(FileOutlet, "write", full)
+    monkeypatch.setattr(RecordingSink, "write", full)
     with Run({"door": str(marked)}, [str(tmp_path / "o.mkv"), str(tmp_path / "o.jsonl")], Moody()) as run:
         run.until(lambda: run["door"].failed)
         left = run.left("door")
@@ -342,7 +343,7 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
 HANGING = """
 import sys, threading, time
 import facestream.pipeline.cli.run as command
-import facestream.pipeline.live.outlet as outlet
+import facestream.pipeline.live.sinks as sinks
 import facestream.pipeline.stages.anonymise as cover
 from tests.live.test_fail_closed import Moody
 stage, moody = sys.argv[1], Moody()
@@ -359,11 +360,11 @@ if stage == "look":
 if stage == "cover":
     cover.Anonymizer.cover = hang
 if stage == "file":
-    outlet.FileOutlet.write = hang
+    sinks.RecordingSink.write = hang
 if stage == "close":
-    outlet.FileOutlet.close = hang
+    sinks.RecordingSink.close = hang
 if stage == "encoder":
-    outlet.LiveEncoder.encode = hang
+    sinks.LiveEncoder.encode = hang
 from facestream.pipeline.cli.app import main
 sys.exit(main(sys.argv[2:]))
 """

@@ -76,16 +76,16 @@ def test_the_page_shows_covered_pictures_and_figures(marked: Path) -> None:  # n
         assert "<img" in page or "img" in page
         rows = {row["name"]: row for row in json.loads(get(port, "/status")[1])["cameras"]}
         assert rows["door"]["state"] == "live"
-        assert rows["door"]["frames_left"] > 5
+        assert rows["door"]["frames_emitted"] > 5
         assert "refused" in rows["yard"]["message"]
         for shown in pictures(port, "/camera/door.mjpg", 10):
             assert shown.shape == (120, 160)
             assert np.ptp(shown[SECRET, SECRET].astype(int)) < 60
-        until(lambda: all(not outlet.viewers for outlet in run.pages[0]._outlets.values()))
+        until(lambda: all(not sink.viewers for sink in run.pages[0]._sinks.values()))
         code, metrics = get(port, "/metrics")
         assert code == 200
         assert 'facestream_camera_state{camera="door",state="live"} 1.0' in metrics
-        assert 'facestream_frames_veiled_total{camera="door"} 0.0' in metrics
+        assert 'facestream_frames_fully_covered_total{camera="door"} 0.0' in metrics
         code, health = get(port, "/healthz")
         assert code == 503
         assert json.loads(health)["not_live"] == {"yard": "reconnecting"}

@@ -68,7 +68,7 @@ class Source:
 
     def _run(self) -> None:
         encoder, pack = LiveEncoder(LiveOptions(bitrate=4000, crf=12), RATE), self.mount.packetizer
-        self.mount.wish_key = encoder.wish_key
+        self.mount.request_keyframe = encoder.request_keyframe
         began, n = time.monotonic(), 0
         pictures = {size: marked(size) for size in SIZES}
         while not self.over.wait(max(0.0, began + n / RATE - time.monotonic())):
@@ -175,9 +175,9 @@ def go_through_faults(wanted: int, folder: Path, broken: Counter[str]) -> Counte
         proxy = Proxy(source.server.port)
         with talking(proxy) as near, Run({"door": f"rtsp://127.0.0.1:{near}/door"}, sinks, moody, **flags) as run:
             assert any(red(p) for p in some(f"rtsp://127.0.0.1:{near}/door"))  # the camera shows it, and we see it
-            (outlet,) = (o for page_ in run.pages for o in page_._outlets.values())
-            outlet.viewers = 1
-            outlet.woken = lambda: watch.look("page", unpacked(outlet.jpeg))
+            (sink,) = (o for page_ in run.pages for o in page_._sinks.values())
+            sink.viewers = 1
+            sink.woken = lambda: watch.look("page", unpacked(sink.jpeg))
             url = f"rtsp://127.0.0.1:{port}/out"
             run.until(lambda: run.left("door") > 5)
             watch.start(lambda: watch.play(url, "tcp"))
@@ -216,7 +216,7 @@ def go_through_faults(wanted: int, folder: Path, broken: Counter[str]) -> Counte
     assert not watch.raw, watch.raw[:5]
     assert counts.camera.losses > 0
     assert counts.camera.connects > 1
-    assert counts.line.failed > 0
+    assert counts.line.detector_failures > 0
     assert counts.line.fully_covered > 0
     return watch.seen
 

@@ -7,7 +7,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config, read
 from facestream.pipeline.errors import BadConfig, BadInput

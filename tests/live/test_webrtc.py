@@ -46,11 +46,11 @@ def test_a_peer_gets_covered_pictures_and_is_forgotten_when_it_leaves(marked: Pa
     port = free_port()
     with Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), live__webrtc=True) as run:
         run.until(lambda: run.left("door") > 5)
-        outlet = run.pages[0]._outlets["door"]
+        sink = run.pages[0]._sinks["door"]
         for shown in asyncio.run(look(port, 10)):
             assert shown.shape == (120, 160)
             assert np.ptp(shown[SECRET, SECRET].astype(int)) < 60
-        run.until(lambda: outlet.callers == 0)
+        run.until(lambda: sink.callers == 0)
         assert len(pictures(port, "/camera/door.mjpg?token=word", 3)) == 3  # beside it as before
         assert '"webrtc": true' in get(port, "/status?token=word")[1]
 
@@ -67,7 +67,7 @@ def test_what_is_no_offer_or_may_not_ask_gets_nothing(marked: Path, monkeypatch:
         assert post(port, url, "a" * 40_000)[0] == 413
         monkeypatch.setattr(webrtc, "CALLS", 0)
         assert post(port, url, "v=0")[0] == 503
-        assert run.pages[0]._outlets["door"].callers == 0
+        assert run.pages[0]._sinks["door"].callers == 0
 
 
 def test_off_unless_asked(marked: Path) -> None:  # noqa: F811

@@ -134,7 +134,7 @@ def test_several_cameras_share_it(dummy: None, marked: Path) -> None:  # noqa: F
         show(run, lambda: all(pane.last is not None for pane in panes[:2]))
         assert pygame.display.get_surface().get_size() == (960, 540)
         assert [pane.room for pane in panes] == [(480, 270)] * 3
-        show(run, lambda: run.live.channels[2].camera.status.message)
+        show(run, lambda: run.live.pipelines[2].camera.status.message)
         show(run, more(run))
         gate = seen()[270:, :480]
         assert ((gate[..., 0] > 200) & (gate[..., 2] < 150)).any()  # what ails it, in red

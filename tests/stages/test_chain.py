@@ -8,7 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read

@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 from facestream.engines.boxes import iou_xyxy
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read
 from facestream.pipeline.stages.crop_mosaic import GAP, LARGEST, CropMosaic, mosaic_of
@@ -134,7 +134,7 @@ def test_a_face_shown_twice_is_found_once() -> None:
 
 def test_the_net_finds_on_a_sheet_what_it_finds_in_the_whole_picture() -> None:
     config = read(None).detector
-    detector = load(config.model, config.options())
+    detector = load_detector(config.model, config.options())
     source = open_source(str(DEMO), SourceOptions())
     source.open()
     frames = [item for item in source.items() if isinstance(item, Frame)][::15]

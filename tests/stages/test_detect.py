@@ -8,9 +8,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.detector import Detector, DetectorOptions, PlanesDetector
+from facestream.engines.base import Detector, DetectorOptions, YuvDetector
 from facestream.engines.letterbox import ImageView
-from facestream.engines.types import Detections, HostPicture
+from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import read
 from facestream.pipeline.stages.detect import EAGER, SELDOM, DetectionStage
 from facestream.pipeline.types import Frame
@@ -29,7 +29,7 @@ class Nobody(Detector):
         return [Detections.empty()]
 
 
-class OnCard(PlanesDetector):
+class OnGpu(YuvDetector):
     """As Nobody, for pictures as they are stored."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class OnCard(PlanesDetector):
     def infer(self, images: Any) -> Any:
         raise AssertionError("not asked")
 
-    def detect_planes(self, pictures: Sequence[HostPicture]) -> list[Detections]:
+    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
         self.fitted += [picture.fitted for picture in pictures]
         return self.one(pictures)
 
@@ -217,7 +217,7 @@ def test_what_a_sheet_shows_is_found_in_the_pictures_pixels() -> None:
 
 @pytest.mark.parametrize("layout", ["yuv420p", "yuv444p"])  # planes that it takes, and such that are a view before
 def test_a_card_looks_in_full_size_only_and_large_boxes_need_more_of_a_score(layout: str) -> None:
-    detector = OnCard()
+    detector = OnGpu()
     picture = av.VideoFrame(128, 64, layout)
     for size, count in (((128, 64), 0), ((32, 32), 1)):  # 60 and 15 pixels of what the net is shown
         eye = DetectionStage(detector, read(None, {"detector.size": size}).detector)

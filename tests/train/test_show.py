@@ -11,9 +11,10 @@ from click.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
-from facestream.engines.detector import DetectorOptions, load  # noqa: E402
+from facestream.engines.base import DetectorOptions  # noqa: E402
 from facestream.engines.errors import BadConfig  # noqa: E402
 from facestream.engines.letterbox import ImageView  # noqa: E402
+from facestream.engines.loader import load_detector  # noqa: E402
 from facestream.engines.torch_engine import TorchDetector  # noqa: E402
 from facestream.train.checkpoint import save_weights  # noqa: E402
 from facestream.train.evaluate import command  # noqa: E402
@@ -60,7 +61,7 @@ def test_the_largest_level_can_do_without_m3(shipped: bool) -> None:
     """What remains are the boxes of the other two modules, and no box of the coarsest one's anchors."""
     torch.manual_seed(0)
     options = DetectorOptions(threshold=0.0, nms_iou=1.0)
-    detector = load("plainS", options) if shipped else TorchDetector(Deploy(build("narrow")), options)
+    detector = load_detector("plainS", options) if shipped else TorchDetector(Deploy(build("narrow")), options)
     rgb = demo_frames([20])[0][:128, :192]
     k = detector.coarsest_anchors
     assert k in (2, 3)

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from facestream.engines.detector import Detector, DetectorOptions
+from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.train.show import Show

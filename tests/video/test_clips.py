@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from facestream.engines.detector import load
+from facestream.engines.loader import load_detector
 from facestream.pipeline.config import Config
 from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
 from facestream.pipeline.run import Job, run
@@ -22,7 +22,7 @@ def test_faces_in_the_street_stay_covered() -> None:
         pytest.skip(f"no clip at {clip}")
     config = Config()
     meter = LeakMeter(read_truth(CLIPS / "street.truth.txt"), config.cover, smallest=40)
-    detector = load(config.detector.model, config.detector.options())
+    detector = load_detector(config.detector.model, config.detector.options())
     report = run(Job(str(clip), None), config, detector, meter, progress=False)
     leaks = meter.result()
     assert report.frames == 105

@@ -49,7 +49,7 @@ def test_quality_and_speed_are_said_in_each_ones_words() -> None:
 ABSENT = sorted(device for device in hardware.DEVICES if hardware.missing(device))
 
 
-@pytest.mark.skipif("cuda" not in ABSENT, reason="there is a card that decodes")
+@pytest.mark.skipif("cuda" not in ABSENT, reason="there is a GPU that decodes")
 def test_without_a_card_all_runs_on_the_cpu_and_one_line_says_so(tmp_path: Path) -> None:
     video, settings = render(tmp_path / "in.mp4", frames=6), tmp_path / "mine.toml"
     settings.write_text('[run]\nhardware = "cuda"\n')
@@ -64,13 +64,13 @@ def test_without_a_card_all_runs_on_the_cpu_and_one_line_says_so(tmp_path: Path)
 
 
 @pytest.fixture
-def carded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if an NVIDIA card answered whose NVENC knows H.264 and HEVC; nothing is decoded by it."""
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if an NVIDIA GPU answered whose NVENC knows H.264 and HEVC; nothing is decoded by it."""
     monkeypatch.setattr(hardware, "missing", lambda device: "" if device == "cuda" else "no such device answers")
     monkeypatch.setattr(hardware, "opens", lambda name: name in ("h264_nvenc", "hevc_nvenc"))
 
 
-@pytest.mark.usefixtures("carded")
+@pytest.mark.usefixtures("with_gpu")
 def test_a_card_decodes_and_encodes_what_it_can() -> None:
     assert [hardware.device_of(s) for s in ("off", "auto", "cuda", "qsv")] == ["", "cuda", "cuda", ""]
     assert hardware.describe("off") == ""
@@ -84,12 +84,12 @@ def test_a_card_decodes_and_encodes_what_it_can() -> None:
     options = asked.encode.options(False, asked.run.hardware)
     assert encoder_for(mp4, info, options) == "h264_nvenc"
     assert encoder_for(mp4, info, replace(options, codec="hevc")) == "hevc_nvenc"
-    assert encoder_for(mp4, info, replace(options, codec="av1")) == "libsvtav1"  # this card's NVENC has none
+    assert encoder_for(mp4, info, replace(options, codec="av1")) == "libsvtav1"  # this GPU's NVENC has none
     assert encoder_for(webm, info, options) == "libvpx-vp9"
     assert encoder_for(mp4, info, replace(options, hardware="off")) == "libx264"
 
 
-@pytest.mark.usefixtures("carded")
+@pytest.mark.usefixtures("with_gpu")
 @pytest.mark.parametrize("hosted", [True, False])
 def test_sources_are_opened_with_the_decoder(hosted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device is not there: what counts is what FFmpeg is asked for."""
