@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from facestream.benchmarks.goals import chart, goals
 from facestream.benchmarks.job_bench import bench as bench_job
 from facestream.pipeline.cli.options import config_of, covering, shared
 from facestream.pipeline.errors import BadConfig, BadInput
-from facestream.pipeline.log import say
 from facestream.pipeline.video.encode import x264_words
+
+log = logging.getLogger(__name__)
 
 _DEMO = Path(__file__).parent.parent / "tools" / "demo.mp4"
 
@@ -69,7 +71,7 @@ def bench(
 
 def _progress(video: str, quiet: bool, what: str) -> None:
     if not quiet:
-        say("round", f"{video}: {what}")
+        log.info("%s: %s", video, what)
 
 
 def _ways(preset: str, crf: float) -> dict[str, tuple[str, ...]]:
@@ -84,7 +86,7 @@ def _ways(preset: str, crf: float) -> dict[str, tuple[str, ...]]:
 def _detectors(rounds: int, threads: int, against: str, engines: tuple[str, ...], as_json: bool) -> int:
     timings, absent = detector_bench.time_detectors(rounds, threads, against, engines, progress=True)
     for line in absent:
-        say("warning", line)
+        log.warning("%s", line)
     print(detector_bench.table(timings, against if against in timings else next(iter(timings))))
     if as_json:
         print(json.dumps({"detectors": detector_bench.as_json(timings)}))

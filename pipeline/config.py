@@ -19,13 +19,47 @@ from msgspec.structs import force_setattr
 
 HIDE = ("solid", "pixelate", "blur")
 CODECS = ("source", "h264", "hevc", "vp9", "av1")
-# Keys of earlier versions, and what they are called now.
+# Names under which the command line and the Python API take settings.
+FLAGS = {
+    "model": "detector.model",
+    "backend": "detector.backend",
+    "threshold": "detector.threshold",
+    "size": "detector.size",
+    "detect_every": "detector.every",
+    "lookahead": "tracker.lookahead",
+    "hide": "cover.hide",
+    "shape": "cover.shape",
+    "scale": "cover.scale",
+    "codec": "encode.codec",
+    "crf": "encode.crf",
+    "preset": "encode.preset",
+    "keep_metadata": "encode.keep_metadata",
+    "workers": "anonymize.workers",
+    "bitrate": "run.bitrate",
+    "encoder": "run.encoder",
+    "camera_size": "run.camera_size",
+    "camera_fps": "run.camera_fps",
+    "camera_format": "run.camera_format",
+    "audio": "run.audio",
+    "segment": "run.segment_s",
+    "keep_days": "run.keep_days",
+    "keep_gb": "run.keep_gb",
+    "webrtc": "run.webrtc",
+    "rtsp_transport": "run.rtsp_transport",
+}
+# Keys and tables of earlier versions, and what they are called now.
 RENAMED = {
     "detector.fine": "detector.full_frame_interval",
     "detector.rise": "detector.large_face_margin",
-    "live.seldom": "live.max_detect_interval",
-    "live.visitor_lookahead": "live.webcam_lookahead",
-    "live.visitors": "live.webcam_sessions",
+    "live": "run",
+    "run.decode_threads": "decode.threads",
+    "run.hardware": "decode.hardware",
+    "run.piece_s": "anonymize.segment_s",
+    "run.ring": "anonymize.queue",
+    "run.seldom": "run.max_detect_interval",
+    "run.visitor_lookahead": "run.webcam_lookahead",
+    "run.visitors": "run.webcam_sessions",
+    "run.workers": "anonymize.workers",
     "tracker.birth": "tracker.new_track_score",
     "tracker.blind": "tracker.when_blind",
     "tracker.buffer": "tracker.box_buffer",
@@ -42,6 +76,7 @@ def within(least: float, most: float) -> Meta:
 
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=0)]
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 Pixels = Annotated[int, within(32, 8192)]
 
 
@@ -85,10 +120,10 @@ class TrackerConfig(Section, frozen=True):
 
 
 class CoverConfig(Section, frozen=True):
-    hide: str = "pixelate"
+    hide: str = "solid"
     shape: Literal["ellipse", "box"] = "ellipse"
     scale: Annotated[float, within(1, 5)] = 1.4
-    cells: Annotated[int, within(1, 8)] = 8
+    cells: Annotated[int, within(1, 8)] = 4
     masks: tuple[XYXY, ...] = ()
     allow: tuple[XYXY, ...] = ()
 
@@ -106,9 +141,7 @@ class CoverConfig(Section, frozen=True):
 class EncodeConfig(Section, frozen=True):
     codec: str = "source"
     crf: Annotated[float, within(0, 51)] = 20.0
-    preset: Literal[
-        "auto", "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-    ] = "auto"
+    preset: Literal["auto", Preset] = "auto"
     threads: Annotated[int, within(0, 64)] = 0
     keep_metadata: bool = False
 
@@ -124,16 +157,19 @@ class EncodeConfig(Section, frozen=True):
         return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware)
 
 
-class RunConfig(Section, frozen=True):
-    ring: Annotated[int, within(1, 1000)] = 2
-    decode_threads: Annotated[int, within(0, 64)] = 0
-    workers: Annotated[int, within(0, 256)] = 0
+class DecodeConfig(Section, frozen=True):
+    threads: Annotated[int, within(0, 64)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
+
+
+class AnonymizeConfig(Section, frozen=True):
+    queue: Annotated[int, within(1, 1000)] = 2
+    workers: Annotated[int, within(0, 256)] = 0
     segment_s: Annotated[float, within(0, 86400)] = 60.0
 
 
-class LiveConfig(Section, frozen=True):
-    ring: Annotated[int, within(1, 100)] = 3
+class RunConfig(Section, frozen=True):
+    queue: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
     max_detect_interval: Annotated[int, within(1, 30)] = 4
     batch: Annotated[int, within(0, 64)] = 0
@@ -150,7 +186,7 @@ class LiveConfig(Section, frozen=True):
     encoder: str = "libx264"
     bitrate: Annotated[int, within(0, 1_000_000)] = 0
     crf: Annotated[float, within(0, 51)] = 23.0
-    preset: str = "ultrafast"
+    preset: Preset = "ultrafast"
     gop_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     audio: bool = False
     segment_s: Annotated[float, within(0, 86400)] = 0.0
@@ -171,18 +207,21 @@ class Config(Section, frozen=True):
     detector: DetectorConfig = DetectorConfig()
     tracker: TrackerConfig = TrackerConfig()
     cover: CoverConfig = CoverConfig()
+    decode: DecodeConfig = DecodeConfig()
     encode: EncodeConfig = EncodeConfig()
+    anonymize: AnonymizeConfig = AnonymizeConfig()
     run: RunConfig = RunConfig()
-    live: LiveConfig = LiveConfig()
     advanced: Heuristics = Heuristics()
 
 
-def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
+def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str, str] | None = None) -> Config:
     """Defaults, then the file's values, then flags (`{"cover.hide": "solid"}`, None = not given).
 
-    BadInput when the file cannot be read, BadConfig for TOML errors, unknown keys and bad values;
-    each names the file or flag, the key, and what is allowed. Without look-ahead every frame is looked at, unless
-    `detector.every` is given.
+    names: what a message calls a flag (`{"cover.hide": "--hide"}`), else its key.
+
+    BadInput when the file cannot be read, BadConfig for TOML errors, unknown keys and bad values; each names the file
+    or flag, the key, and what is allowed. Without look-ahead the detector runs on every frame, unless `detector.every`
+    is given.
     """
     table: dict[str, Any] = {}
     if path is not None:
@@ -196,7 +235,7 @@ def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
     for key, value in (flags or {}).items():
         if value is not None:
             _put(table, key, value)
-    config = _check(table, "flag")
+    config = _check(table, "flag", names or {})
     if config.tracker.lookahead == 0 and "every" not in table.get("detector", {}):
         return changed(config, {"detector.every": 1}, "flag")  # nothing could be covered afterwards
     return config
@@ -218,12 +257,17 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
     table[name] = value
 
 
-def _check(table: dict[str, Any], where: str) -> Config:
+def _check(table: dict[str, Any], where: str, names: dict[str, str] | None = None) -> Config:
     try:
         return checked(table, Config)
     except Wrong as e:
         if e.key in RENAMED:
-            raise BadConfig(f"the key {e.key!r} was renamed", where, f"use {RENAMED[e.key]!r}") from None
+            kind = "key" if "." in e.key else "table"
+            raise BadConfig(f"the {kind} {e.key!r} was renamed", where, f"use {RENAMED[e.key]!r}") from None
         if e.known:
             raise BadConfig(f"unknown key {e.key!r}", where, "known: " + ", ".join(e.known)) from None
-        raise BadConfig(f"{e.key} is {at(table, e.key)!r}: {e.why}", where) from None
+        value = at(table, e.key)
+        for key, name in (names or {}).items():
+            if e.key == key or e.key.startswith(key + "."):
+                raise BadConfig(f"{value!r}: {e.why}", name) from None
+        raise BadConfig(f"{e.key} is {value!r}: {e.why}", where) from None

@@ -49,6 +49,7 @@ def test_only_training_and_the_reference_engine_need_torch(path: Path) -> None:
         "baselines.py",
         "fp16.py",
         "int8.py",
+        "embedder.py",
     ):
         assert not imports(path) & {"torch", "onnx", "matplotlib", "safetensors"}
 

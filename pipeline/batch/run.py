@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -21,12 +22,14 @@ from facestream.pipeline.config import Config
 from facestream.pipeline.cores import cores, workers
 from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.log import say
+from facestream.pipeline.log import fail
 from facestream.pipeline.records import ending_of
 from facestream.pipeline.run import Job
 from facestream.pipeline.video.output import check, sweep
 from msgspec import structs
 from rich.console import Console
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +113,13 @@ class Dispatcher:
             return config
         part = max(1, cores() // self.size)
         encode = structs.replace(config.encode, threads=config.encode.threads or part)
-        run = structs.replace(config.run, decode_threads=config.run.decode_threads or max(1, part // 2))
-        return structs.replace(config, encode=encode, run=run)
+        decode = structs.replace(config.decode, threads=config.decode.threads or max(1, part // 2))
+        return structs.replace(config, encode=encode, decode=decode)
 
     def work(self) -> None:
         """Until nothing waits and nobody works. An interruption stops all workers and leaves nothing unfinished."""
         for line in self.batch.missing:
-            say("error", line)
+            fail(line)
             self.codes.append(2)
         with self._table() as table:
             try:
@@ -216,12 +219,12 @@ class Dispatcher:
         self.codes.append(outcome.code)
         self.skipped += outcome.skipped
         if not entry.has_output:
-            say("error", entry.error)
+            fail(entry.error)
             return
         for warning in entry.warnings if not outcome.skipped else ():
-            say("warning", f"{job.source}: {warning}")
+            log.warning("%s: %s", job.source, warning)
         if entry.error:
-            say("warning", entry.error)
+            log.warning("%s", entry.error)
         if not self.batch.quiet:
             print(f"{job.source} -> {job.output}: {outcome.line or 'done before'}", flush=True)
 

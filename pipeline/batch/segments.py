@@ -135,7 +135,7 @@ def detect_segment(source: str, segment: Segment, config: Config) -> dict[int, F
     full_frames = FullFrameDetector(detector, config.detector, config.advanced)
     reduces = policy_for(detector, config).looks_back
     rows: dict[int, FrameDetections] = {}
-    for frame in frames(source, segment, config.run.decode_threads):
+    for frame in frames(source, segment, config.decode.threads):
         assert frame.pts is not None
         full = full_frames.detect(frame, True)
         reduced = full_frames.detect(frame, False) if reduces else None
@@ -148,7 +148,7 @@ def encode_segment(job: Job, segment: Segment, boxes: dict[int, tuple[Box, ...]]
     left = dict(boxes)
 
     def tracked() -> Iterator[TrackedFrame]:
-        for frame in frames(job.source, segment, config.run.decode_threads):
+        for frame in frames(job.source, segment, config.decode.threads):
             if frame.pts not in left:
                 raise NotSegmentable(f"the picture at {frame.pts} is not in the whole")
             yield TrackedFrame(frame, left.pop(frame.pts))

@@ -66,7 +66,7 @@ def anonymize(
     return run_batch(
         Batch(
             jobs, output, config, two_pass, records, manifest, resume, flags["overwrite"], flags["quiet"],
-            config.run.workers, listed.missing, ray,
+            config.anonymize.workers, listed.missing, ray,
         )
     )  # fmt: skip
 

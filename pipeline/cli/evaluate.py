@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -21,12 +22,13 @@ from facestream.pipeline.evaluate.pixels import measure
 from facestream.pipeline.evaluate.tally import Leaks
 from facestream.pipeline.jobs.replay import RecordReplay
 from facestream.pipeline.jobs.two_pass import run_twice
-from facestream.pipeline.log import say
 from facestream.pipeline.records import read_records
 from facestream.pipeline.run import Job, run, run_stages
 from msgspec import structs
 
 from facestream.checkout import benchmarks
+
+log = logging.getLogger(__name__)
 
 
 @click.group()
@@ -110,7 +112,7 @@ class Way:
             detector = detector_of(self.config)
             report = (run_twice if self.two_pass else run)(job, self.config, detector, meter, self.progress)
         if report.lost:
-            say("warning", report.lost)
+            log.warning("%s", report.lost)
             self.lost = True
 
 
@@ -145,7 +147,7 @@ def tracks(
     config = structs.replace(config_of(flags).tracker, high_score=high, new_track_score=birth)
     sequences, left_out = mot.read_sequences(detections, truth, cmc)
     if left_out:
-        say("warning", f"without detections or without truth, left out: {', '.join(left_out)}")
+        log.warning("without detections or without truth, left out: %s", ", ".join(left_out))
     scores = mot.evaluate(sequences, truth, config, interpolate)
     wide = max(map(len, scores))
     print(f"{'':{wide}}   HOTA   MOTA   IDF1   IDSW")

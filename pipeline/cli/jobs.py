@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from facestream.pipeline.cli.options import config_of
 from facestream.pipeline.config import Config
 from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadInput, UserError
-from facestream.pipeline.log import say
+from facestream.pipeline.log import fail
 from facestream.pipeline.records import RecordSink
 from facestream.pipeline.run import Job, Recorder, Report, run
 from facestream.pipeline.video.output import check_distinct, sweep
 from facestream.pipeline.video.uri import Kind, expand, parse
+
+log = logging.getLogger(__name__)
 
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
@@ -88,7 +91,7 @@ def _one(do: Callable[[Job], Report], job: Job, notes: RecordSink | None, quiet:
             notes.rollback()
         if not many:
             raise
-        say("error", e)
+        fail(e)
         return e.exit_code
     if notes:
         notes.commit()
@@ -98,9 +101,9 @@ def _one(do: Callable[[Job], Report], job: Job, notes: RecordSink | None, quiet:
 
 def report_job(job: Job, report: Report, quiet: bool) -> None:
     for warning in report.warnings:
-        say("warning", f"{job.source}: {warning}")
+        log.warning("%s: %s", job.source, warning)
     if report.lost:
-        say("warning", report.lost)
+        log.warning("%s", report.lost)
     if not quiet:
         arrow = f" -> {job.output}" if job.output else ""
         print(f"{job.source}{arrow}: {report.line()}")

@@ -128,7 +128,7 @@ class SinkBuilder:
 
         from facestream.pipeline.live.preview import Page  # its libraries take half a second to import
 
-        page = Page(host, port, token, all_metrics, self._tune, self.live.webcam_sessions, tls, self.config.live.webrtc)
+        page = Page(host, port, token, all_metrics, self._tune, self.live.webcam_sessions, tls, self.config.run.webrtc)
         self._pages[text] = page
         self.live.servers.append(page)
         self.banner.append(redact(text))
@@ -140,7 +140,7 @@ class SinkBuilder:
         pipeline.tune(settings_patch)
 
     def _add(self, pipeline: CameraPipeline, sink: LiveSink) -> None:
-        if self.config.live.audio and isinstance(sink, AudioSink):
+        if self.config.run.audio and isinstance(sink, AudioSink):
             sink.audio_queue, sink.audio_stream = AudioQueue(), lambda: pipeline.camera.audio_stream
             sink.on_event = lambda message: self._on_event(pipeline.name, message)
         pipeline.workers.append(
@@ -148,10 +148,10 @@ class SinkBuilder:
         )
 
     def _stream(self, pipeline: CameraPipeline) -> StreamSink:
-        live, camera = self.config.live, pipeline.camera
+        live, camera = self.config.run, pipeline.camera
         encoder = live.encoder
         if encoder == "libx264":
-            encoder = hardware.encoder_of(self.config.run.hardware, "h264", encoder)
+            encoder = hardware.encoder_of(self.config.decode.hardware, "h264", encoder)
         options = LiveOptions(encoder, live.bitrate, live.crf, live.preset, live.gop_s)
         return StreamSink(pipeline.name, options, lambda: camera.status.rate, lambda: camera.epoch_s)
 
@@ -162,14 +162,14 @@ class SinkBuilder:
         source = pipeline.camera.uri.shown
         if kind == "records":
             return RecordsSink(str(path), path, self.overwrite, source)
-        options = self.config.encode.options(self.overwrite, self.config.run.hardware)
-        segment_s = self.config.live.segment_s
+        options = self.config.encode.options(self.overwrite, self.config.decode.hardware)
+        segment_s = self.config.run.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
         check_output(first, options, [pipeline.camera.uri.text])
-        camera, live = pipeline.camera, self.config.live
+        camera, live = pipeline.camera, self.config.run
         limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
         if limits and not segment_s:
-            raise BadConfig("only segments can be kept for a time", "live.keep_days, live.keep_gb", "--segment S too")
+            raise BadConfig("only segments can be kept for a time", "run.keep_days, run.keep_gb", "--segment S too")
         return RecordingSink(
             path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits
         )
@@ -185,7 +185,7 @@ class SinkBuilder:
     def _server(self, target: Target) -> RtspServer:
         key = target.host, target.port
         if key not in self._servers:
-            limits = Limits(connections=self.config.live.players)
+            limits = Limits(connections=self.config.run.players)
             server = RtspServer(target.host, target.port, limits, self._tls(target.shown) if target.tls else None)
             self._servers[key] = server
             self.live.servers.append(server)
@@ -195,9 +195,9 @@ class SinkBuilder:
         return server
 
     def _tls(self, shown: str) -> ssl.SSLContext:
-        live = self.config.live
+        live = self.config.run
         if not live.tls_cert:
-            raise BadConfig("TLS needs a certificate", "live.tls_cert", f"for {shown}")
+            raise BadConfig("TLS needs a certificate", "run.tls_cert", f"for {shown}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(live.tls_cert, live.tls_key or None)
@@ -206,7 +206,7 @@ class SinkBuilder:
         return context
 
     def _push(self, pipeline: CameraPipeline, stream: StreamSink, text: str) -> None:
-        live = self.config.live
+        live = self.config.run
         options = PushOptions(timeout_s=live.open_timeout_s, tls_verify=live.tls_verify, ca_file=live.ca_file)
         shown = target_of(text).shown
 

@@ -81,9 +81,7 @@ class FailClosedPipeline:
         return done
 
     def _restart(self) -> None:
-        self._shedding = LoadShedding(
-            self._shedding.max_interval, self._config.advanced.policy, self._shedding.skip
-        )
+        self._shedding = LoadShedding(self._shedding.max_interval, self._config.advanced.policy, self._shedding.skip)
         self._pipeline = FacePipeline(
             self._detector, self._config, live=True, shedding=self._shedding, intervals=self._intervals
         )

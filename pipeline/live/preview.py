@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from av.video.reformatter import VideoReformatter
 from facestream.engines.boxes import Array
 from facestream.pipeline.connection import State
 from facestream.pipeline.errors import BadConfig, BadInput, UserError
@@ -51,6 +52,8 @@ def check_web() -> None:
 class PreviewSink:
     """The newest covered picture of one camera, as JPEG or for WebRTC, for whoever looks."""
 
+    upright = True
+
     def __init__(self, name: str, tuner: Tuner) -> None:
         self.name, self._tuner = name, tuner
         self.viewers = self.callers = 0
@@ -58,12 +61,16 @@ class PreviewSink:
         self.bgr: Array | None = None
         self.number = 0
         self.woken: Callable[[], None] = lambda: None
+        self._scaler = VideoReformatter()  # of the sink's thread
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        return bool(self.viewers or self.callers)
 
     def write(self, covered: CoveredFrame) -> None:
         viewers, callers = self.viewers, self.callers
         if not viewers and not callers:
             return
-        bgr = scaled_bgr(covered, WIDTH)
+        bgr = scaled_bgr(covered, WIDTH, scaler=self._scaler)
         bgr = draw_boxes(bgr, covered) if self._tuner.boxes else bgr
         self.jpeg, self.bgr = encode(bgr) if viewers else b"", bgr if callers else None
         self.number += 1

@@ -24,6 +24,7 @@ from facestream.pipeline.live.audio import AudioPacket, AudioSink
 from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed
 from facestream.pipeline.live.camera import Camera
 from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
+from facestream.pipeline.live.fanout import FanOut
 from facestream.pipeline.live.sinks import SinkWorker, StreamSink
 from facestream.pipeline.live.state import CameraOptions, Status
 from facestream.pipeline.live.tuning import Tuner
@@ -72,11 +73,12 @@ class CameraPipeline:
     ) -> None:
         self.name, self.tuner, self._on_event = name, tuner, on_event
         self.workers: list[SinkWorker] = []
-        self._ring: Ring[Frame | Gap] = Ring(config.live.ring, Policy.DROP_OLDEST)
+        self._ring: Ring[Frame | Gap] = Ring(config.run.queue, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._on_status)
-        self._asked = DetectorClient(desk, config.live.deadline_s)
-        self.guard = FailClosedPipeline(self._asked, config, config.live.max_detect_interval)
+        self._asked = DetectorClient(desk, config.run.deadline_s)
+        self.guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
+        self._fan_out = FanOut()  # of the pipeline's thread
         self._trouble = ""
         self._emitted = 0
         self._thread = threading.Thread(target=self._run, name=f"line {name}", daemon=True)
@@ -174,14 +176,17 @@ class CameraPipeline:
         for tracked in frames:
             try:
                 covered = self.tuner.coverer.cover(tracked)
+                size = covered.picture.width, covered.picture.height
+                takers = [worker for worker in self.workers if worker.wants(size)]
+                frames_of_their_own = self._fan_out.share(covered, [worker.sink.upright for worker in takers])
             except Exception as error:
                 self.guard.counts.withheld += 1
                 self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._emitted += 1
             self._delays_s.append(time.time() - self.camera.epoch_s - (tracked.frame.time_s or 0.0))
-            for worker in self.workers:
-                worker.give(covered)
+            for worker, own in zip(takers, frames_of_their_own, strict=True):
+                worker.give(own)
 
     def _tell_trouble(self) -> None:
         trouble = self.guard.trouble
@@ -206,7 +211,7 @@ class Live:
     ) -> None:
         """drawn: boxes are drawn on what all outputs get; bare: on faces that are not covered."""
         self.config, self._on_event = config, on_event
-        self.desk = BatchingDetector(detector, config.live.batch or detector.batch, config.live.batch_wait_ms / 1000)
+        self.desk = BatchingDetector(detector, config.run.batch or detector.batch, config.run.batch_wait_ms / 1000)
         self.pipelines: list[CameraPipeline] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []

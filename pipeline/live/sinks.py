@@ -33,9 +33,17 @@ DEPTH = 8  # covered frames that wait for a slow sink before the oldest goes
 
 
 class LiveSink(Protocol):
-    """Takes covered frames. close() after the last one; abort() where that is not possible any more."""
+    """Takes covered frames. close() after the last one; abort() where that is not possible any more.
+
+    The frames are its own, see fanout.py. upright: whether it takes them as streams and screens do.
+    """
 
     name: str
+    upright: bool
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        """Whether it needs the next frame, of this width and height as stored. Asked on another thread."""
+        ...
 
     def write(self, covered: CoveredFrame) -> None: ...
 
@@ -56,6 +64,9 @@ class SinkWorker:
 
     def start(self) -> None:
         self._thread.start()
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        return not self.failed and self.sink.wants(size)
 
     def give(self, covered: CoveredFrame) -> None:
         """Never waits: the oldest frame goes where there is no room."""
@@ -94,6 +105,8 @@ class StreamSink(AudioSink):
     of each size, which tells what the stream is.
     """
 
+    upright = True
+
     def __init__(
         self, name: str, options: LiveOptions, rate: Callable[[], float], epoch_s: Callable[[], float]
     ) -> None:
@@ -104,6 +117,7 @@ class StreamSink(AudioSink):
         self._pushers: list[Pusher] = []
         self._encoder: LiveEncoder | None = None
         self._size: tuple[int, int] = (0, 0)
+        self._stored_size: tuple[int, int] = (0, 0)  # of the frame that was asked about last
         self._audio_ticks = -1
         self.delays_s: deque[float] = deque(maxlen=300)  # from a frame's arrival to its packets
 
@@ -124,11 +138,20 @@ class StreamSink(AudioSink):
         """The median from a frame's arrival to its packets, look-ahead included; 0 when nothing was sent."""
         return 1000 * median(self.delays_s) if self.delays_s else 0.0
 
+    @property
+    def _is_watched(self) -> bool:
+        return bool(self._pushers) or any(mount.players for _, mount in self._mounts)
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        new = size != self._stored_size
+        self._stored_size = size
+        return new or self.audio_queue is not None or self._is_watched
+
     def write(self, covered: CoveredFrame) -> None:
         if self._encoder is None:
             self._encoder = LiveEncoder(self._options, self._rate())
         size = covered.picture.width, covered.picture.height
-        wanted = bool(self._pushers) or any(mount.players for _, mount in self._mounts)
+        wanted = self._is_watched
         if self.audio_queue is not None:
             if self._size == (0, 0):
                 self._open_audio()
@@ -181,6 +204,8 @@ class RecordingSink(AudioSink):
     limits: how many of them are kept.
     """
 
+    upright = False
+
     def __init__(
         self, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float],
         segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0, limits: Limits | None = None,
@@ -196,6 +221,9 @@ class RecordingSink(AudioSink):
         self._began = 0  # ticks
         self._codec = ""  # of the sound in the file
         self._reported: set[str] = set()
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        return True
 
     def write(self, covered: CoveredFrame) -> None:
         picture, ticks = covered.picture, covered.tracked.frame.pts or 0
@@ -262,9 +290,14 @@ def segment_path(path: Path, wall_s: float) -> Path:
 class RecordsSink:
     """Records of every frame that left: JSON Lines, CSV or MOT."""
 
+    upright = False
+
     def __init__(self, name: str, path: Path, overwrite: bool, source: str) -> None:
         self.name, self._source = name, source
         self._sink = RecordSink(path, overwrite)
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        return True
 
     def write(self, covered: CoveredFrame) -> None:
         self._sink.write(covered.tracked, self._source)

@@ -11,7 +11,6 @@ from facestream.engines.boxes import Array
 from facestream.pipeline.stages.settings import DEFAULTS, TemplateMatchSettings
 
 
-
 @dataclass(frozen=True, slots=True)
 class Match:
     """xyxy: where the face is, float64 [4], in the pixels of the luma view. score: correlation, -1..1."""

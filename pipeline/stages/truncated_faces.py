@@ -8,7 +8,6 @@ from facestream.engines.types import Detections
 from facestream.pipeline.stages.settings import DEFAULTS, TruncatedFaceSettings
 
 
-
 def extrapolate_truncated(
     found: Detections, size: tuple[int, int], settings: TruncatedFaceSettings = DEFAULTS.truncated_faces
 ) -> Detections:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.format import VideoFormat
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 # What cover.py can work on as it is; anything else is converted once, see planar_format().
 # fmt: off
@@ -45,22 +45,25 @@ def to_planar(picture: av.VideoFrame) -> av.VideoFrame:
     return convert(picture, planar_format(picture.format.name))
 
 
-def convert(picture: av.VideoFrame, name: str) -> av.VideoFrame:
+def convert(picture: av.VideoFrame, name: str, scaler: VideoReformatter | None = None) -> av.VideoFrame:
     """picture in another pixel format; its range, its primaries and, where both are YUV, its matrix stay as they are.
 
-    From RGB to YUV the result is limited-range BT.709 and tagged so.
+    From RGB to YUV the result is limited-range BT.709 and tagged so. scaler: FFmpeg's scaler to use, which one thread
+    keeps from picture to picture; else a new one is made each time. The picture must not be in use on another thread:
+    its colour tags are changed while it is converted.
     """
     if picture.format.name == name:
         return picture
+    scaler = scaler or VideoReformatter()
     from_rgb = picture.format.is_rgb or picture.format.has_palette or picture.format.is_bayer
     to_rgb = VideoFormat(name, 16, 16).is_rgb
     if from_rgb and not to_rgb:
-        return picture.reformat(format=name, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        return scaler.reformat(picture, format=name, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
     if from_rgb or to_rgb:
-        return picture.reformat(format=name)
+        return scaler.reformat(picture, format=name)
     full = picture.format.name.startswith("yuvj") or picture.color_range == ColorRange.JPEG
     span = ColorRange.JPEG if full else ColorRange.MPEG
-    return picture.reformat(format=name, src_color_range=span, dst_color_range=span)
+    return scaler.reformat(picture, format=name, src_color_range=span, dst_color_range=span)
 
 
 def rotation_of(picture: av.VideoFrame) -> int:

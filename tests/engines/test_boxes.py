@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 from facestream.engines.boxes import area_xyxy, grow_xyxy, intersection_xyxy, iou_xyxy, union_xyxy
-
 from hypothesis import given
 from hypothesis import strategies as st
 

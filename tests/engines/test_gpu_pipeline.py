@@ -32,7 +32,6 @@ from tests.engines.test_gpu_frame import noise
 from tests.lazy_device import CpuNet, LazyDevice
 from tests.pack import demo_frames, demo_truth
 from tests.reference import FACES
-
 from tests.reference_nms import nms_xyxy
 
 PROFILES = (Profile((1, 64, 96), (2, 96, 160), (4, 160, 192)), Profile((1, 96, 64), (2, 160, 96), (4, 192, 160)))

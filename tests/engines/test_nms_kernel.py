@@ -13,7 +13,6 @@ from facestream.engines.boxes import Array
 from facestream.engines.cuda.kernels import KERNELS, MAX_BOXES, source
 
 from tests.cuda import Cpu, build, cpu, needs_compiler, run_nms, survives
-
 from tests.reference_nms import nms_xyxy
 
 pytestmark = needs_compiler

@@ -109,4 +109,4 @@ def test_real_segments_over_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_single_file_cannot_be_kept_for_a_time(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="only segments"):
-        Run({"door": "lavfi:testsrc2"}, [str(tmp_path / "a.mkv")], Moody(), live__keep_days=3)
+        Run({"door": "lavfi:testsrc2"}, [str(tmp_path / "a.mkv")], Moody(), run__keep_days=3)

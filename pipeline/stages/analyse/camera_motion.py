@@ -8,7 +8,6 @@ from facestream.engines.boxes import Array
 from facestream.pipeline.stages.settings import DEFAULTS, CameraMotionSettings
 
 
-
 class CameraMotionEstimator:
     """Feed it every picture of a stream, in order."""
 
@@ -92,9 +91,7 @@ def _corners(small: Array, settings: CameraMotionSettings) -> Array:
     return np.stack([x, y], 1).astype(np.float32)
 
 
-def _fit(
-    before: Array, after: Array, size: Array, tolerance: float, settings: CameraMotionSettings
-) -> Array | None:
+def _fit(before: Array, after: Array, size: Array, tolerance: float, settings: CameraMotionSettings) -> Array | None:
     """Shift, turn and zoom between point sets [N, 2] on which most agree, all over the picture: what a few near ones
     agree on is the motion of somebody in front of the camera."""
     affine, speaks = cv2.estimateAffinePartial2D(before, after, ransacReprojThreshold=tolerance)
