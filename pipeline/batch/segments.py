@@ -129,8 +129,8 @@ def _decoded(packets: Iterator[Any], decoder: Decoder) -> Iterator[Frame]:
 
 
 def detect_segment(source: str, segment: Segment, config: Config) -> dict[int, FrameDetections]:
-    """The faces of each frame of a segment, by pts: at full and, where the policy may ask for it, at reduced resolution.
-    Which ones count is decided by the pass over the whole."""
+    """The faces of each frame of a segment, by pts: at full and, where the policy may ask for it, at reduced
+    resolution. Which ones count is decided by the pass over the whole."""
     detector = _detector(config.detector)
     full_frames = FullFrameDetector(detector, config.detector, config.advanced)
     reduces = policy_for(detector, config).looks_back

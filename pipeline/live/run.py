@@ -21,7 +21,7 @@ from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config
 from facestream.pipeline.connection import State
 from facestream.pipeline.live.audio import AudioPacket, AudioSink
-from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed
+from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient
 from facestream.pipeline.live.camera import Camera
 from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
 from facestream.pipeline.live.fanout import FanOut
@@ -31,6 +31,7 @@ from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.push import Pusher
+from facestream.pipeline.stages.types import InferenceFailed
 from facestream.pipeline.types import Frame, TrackedFrame
 from facestream.pipeline.video.uri import Uri, redact
 

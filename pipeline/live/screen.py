@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from facestream.engines.boxes import Array
 from facestream.pipeline.errors import SinkLost
 from facestream.pipeline.live.encode import to_stream_format
-from facestream.pipeline.types import BoxState, CoveredFrame
+from facestream.pipeline.types import BoxKind, BoxState, CoveredFrame
 
 QUALITY = 80  # of JPEG
 COLOURS = {  # BGR: green, orange, blue

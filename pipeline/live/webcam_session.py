@@ -18,7 +18,7 @@ from facestream.pipeline.live.fail_closed import FailClosedPipeline
 from facestream.pipeline.live.screen import draw_boxes, encode, scaled_bgr
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.ring import Cancelled, Policy, Ring
-from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.types import BoxKind, Frame, TrackedFrame
 from facestream.pipeline.video.picture import to_planar
 from facestream.pipeline.video.uri import redact
 

@@ -147,9 +147,7 @@ class CropMosaicSettings(StageSettings, frozen=True):
     )
     max_face_side: Annotated[
         float,
-        constant(
-            "px of the detector's input", "with a larger face there is no mosaic but a reduced full frame", MEASURED
-        ),
+        constant("px of the detector's input", "with a larger face, a reduced full frame instead", MEASURED),
     ] = 256.0
     margin: Annotated[float, constant("share of the face's side", "shown around a face on each side", MEASURED)] = 0.75
     min_margin: Annotated[float, constant("px of the mosaic", "shown around a face at least", GUESS)] = 16.0
@@ -224,7 +222,7 @@ class DetectorHealthSettings(StageSettings, frozen=True):
 
     min_mean_faces: Annotated[
         float,
-        constant("faces", "if the recent mean count is at least this and drops to zero, the detector failed", GUESS),
+        constant("faces", "if the recent mean count is this and drops to zero, the detector failed", GUESS),
     ] = 1.5
     mean_decay: Annotated[float, constant("factor per detection", "of the running mean", GUESS)] = 0.9
     lost_decay: Annotated[

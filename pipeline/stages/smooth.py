@@ -2,8 +2,8 @@
 
 Each box is united with the smoothed path of its track, so that a box that jumps for a frame uncovers nothing, and
 enlarged to the track's usual size, so that neither does one that shrinks (a face half hidden, blurred, cut by the
-edge). Boxes with a doubtful score, or of a track whose scores mostly are, grow, because they are placed worse: measured,
-a cover that takes 1.25 times the box of a score over 0.65 takes 1.7 to 2.3 times one under 0.5.
+edge). Boxes with a doubtful score, or of a track whose scores mostly are, grow, because they are placed worse:
+measured, a cover that takes 1.25 times the box of a score over 0.65 takes 1.7 to 2.3 times one under 0.5.
 """
 
 from __future__ import annotations

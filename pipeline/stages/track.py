@@ -26,12 +26,20 @@ from facestream.pipeline.stages.settings import DEFAULTS, Heuristics
 from facestream.pipeline.types import AssociationStage, Box, BoxState, xyxy
 from numpy.typing import NDArray
 
-# A track. seen_s: when it was last detected, by the tracker's clock; detection: in which of the detector's runs that was;
-# score: of that detection; best: the highest so far; hits: how often it was detected; eager: born after a cut.
+# A track. seen_s: when it was last detected, by the tracker's clock; detection: in which of the detector's runs that
+# was; score: of that detection; best: the highest so far; hits: how often it was detected; eager: born after a cut.
 TRACK = np.dtype(
-    [("id", np.int64), ("scene", np.int64), ("seen_s", float), ("detection", np.int64), ("score", float), ("best", float),
-     ("hits", np.int64), ("eager", bool)]
-)  # fmt: skip
+    [
+        ("id", np.int64),
+        ("scene", np.int64),
+        ("seen_s", float),
+        ("detection", np.int64),
+        ("score", float),
+        ("best", float),
+        ("hits", np.int64),
+        ("eager", bool),
+    ]
+)
 
 
 class Tracker:
