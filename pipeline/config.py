@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -202,7 +203,10 @@ class RunConfig(Section, frozen=True):
 
 
 class Config(Section, frozen=True):
-    """The whole configuration; its sections are the tables of config.toml."""
+    """The whole configuration; its sections are the tables of config.toml.
+
+    Make one with `load`, which checks every value: the constructor takes whole sections as they are.
+    """
 
     detector: DetectorConfig = DetectorConfig()
     tracker: TrackerConfig = TrackerConfig()
@@ -212,6 +216,30 @@ class Config(Section, frozen=True):
     anonymize: AnonymizeConfig = AnonymizeConfig()
     run: RunConfig = RunConfig()
     advanced: Heuristics = Heuristics()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None, **settings: Any) -> Config:
+        """The defaults, then the values of a file like config.toml, then settings under their flags' names (FLAGS).
+
+        `Config.load(hide="solid", size=(960, 544))`; None is as if it were not given. Raises what `read` raises, and
+        TypeError for a setting that there is not.
+        """
+        return read(None if path is None else Path(path), _by_key(settings), _SETTING_OF)
+
+    def replace(self, **settings: Any) -> Config:
+        """This configuration with other settings, named and checked as in `load`."""
+        return changed(self, _by_key(settings), "settings", _SETTING_OF)
+
+
+def _by_key(settings: dict[str, Any]) -> dict[str, Any]:
+    """{"hide": "solid"} -> {"cover.hide": "solid"}. TypeError for a name that is not in FLAGS."""
+    for name in settings:
+        if name not in FLAGS:
+            raise TypeError(f"there is no setting {name!r}; there are: {', '.join(FLAGS)}")
+    return {FLAGS[name]: value for name, value in settings.items() if value is not None}
+
+
+_SETTING_OF = {key: name for name, key in FLAGS.items()}
 
 
 def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str, str] | None = None) -> Config:
@@ -241,12 +269,12 @@ def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str
     return config
 
 
-def changed(config: Config, values: dict[str, Any], where: str) -> Config:
-    """The configuration with other values, `{"cover.scale": 2}`. Raises BadConfig as read() does."""
+def changed(config: Config, values: dict[str, Any], where: str, names: dict[str, str] | None = None) -> Config:
+    """The configuration with other values, `{"cover.scale": 2}`. names, BadConfig: as of read()."""
     table = to_builtins(config)
     for key, value in values.items():
         _put(table, key, value)
-    return _check(table, where)
+    return _check(table, where, names)
 
 
 def _put(table: dict[str, Any], key: str, value: Any) -> None:

@@ -11,7 +11,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 
-from facestream.pipeline.video.uri import redact
+from facestream.pipeline.url import redact
 
 LEVELS = ("debug", "info", "warning", "error")
 ROOT = logging.getLogger("facestream")

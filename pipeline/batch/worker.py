@@ -24,7 +24,7 @@ from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.records import lines, record
 from facestream.pipeline.run import Job, Report, run
 from facestream.pipeline.types import TrackedFrame
-from facestream.pipeline.video.uri import redact
+from facestream.pipeline.url import redact
 
 _EVERY_S = 0.3  # seconds between two words about the progress
 

@@ -10,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 from facestream.pipeline.cli.options import Size, config_of, covering, shared
@@ -23,6 +22,7 @@ from facestream.pipeline.live.encode import check_encoder
 from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.live.state import CameraOptions
 from facestream.pipeline.log import fail
+from facestream.pipeline.url import hide_in_process_list, hide_in_tracebacks, redact, shown_text
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.output import check_distinct
 from facestream.pipeline.video.uri import Kind, Uri, check_file, parse
@@ -82,8 +82,12 @@ def run(
     if insecure:
         config = structs.replace(config, run=structs.replace(config.run, tls_verify=False))
     check_encoder(config.run.encoder)
+    hide_in_tracebacks()
     cameras = named(sources)
     specs = [SinkSpec.of(text, len(cameras) > 1) for text in sinks]
+    for text in sinks:  # known before anything is said
+        shown_text(text.removeprefix("serve:"))
+    hide_in_process_list()
     if not cameras and (any(spec.kind != "page" for spec in specs) or not config.run.webcam_sessions):
         raise BadInput("nothing to show", "SOURCE", "name one: 0, rtsp://..., a file; a page alone can do without")
     if loop is None:
@@ -186,6 +190,9 @@ def named(sources: tuple[str, ...]) -> dict[str, Uri]:
     found: dict[str, Uri] = {}
     for text in sources:
         given = _NAMED.fullmatch(text)
+        label, _, address = text.partition("=")
+        if given is None and "/" not in label and re.match(r"(rtsps?|https?)://", address, re.IGNORECASE):
+            raise BadInput("a camera's name holds letters, digits, - and _ alone", redact(label), "NAME=SOURCE")
         if given is not None and not Path(text).exists():
             name, uri = given[1], parse(given[2])
             if name in found:
@@ -199,11 +206,8 @@ def named(sources: tuple[str, ...]) -> dict[str, Uri]:
 
 
 def _name_of(uri: Uri) -> str:
-    if uri.kind in (Kind.RTSP, Kind.HTTP):
-        try:
-            word = urlsplit(uri.shown).hostname or "camera"
-        except ValueError:
-            word = "camera"
+    if uri.url is not None:
+        word = uri.url.host
     elif uri.kind is Kind.LAVFI:
         word = "lavfi"
     else:

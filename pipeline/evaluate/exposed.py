@@ -40,8 +40,8 @@ class Filmstrip:
         centre, reach = (xyxy[:2] + xyxy[2:]) / 2, max(8.0, float((xyxy[2:] - xyxy[:2]).max()))
         scale = TILE / (2 * reach)
         view = rgb_view(frame, (1920, 1920))
-        small = view.rgb.shape[1] / frame.size[0]
-        zoom = np.array([[scale / small, 0.0], [0.0, scale / small]])
+        small = [view.rgb.shape[1] / frame.size[0], view.rgb.shape[0] / frame.size[1]]
+        zoom = np.array([[scale / small[0], 0.0], [0.0, scale / small[1]]])
         shift = TILE / 2 - scale * centre
         rgb = cv2.warpAffine(view.rgb, np.concatenate([zoom, shift[:, None]], 1), (TILE, TILE), borderValue=_BACK)
         for box, colour in [*((c, _COVER) for c in covers), (xyxy, _FACE)]:

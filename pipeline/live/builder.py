@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -24,9 +24,9 @@ from facestream.pipeline.rtsp.client import PushOptions, Target, target_of
 from facestream.pipeline.rtsp.player import Limits
 from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.url import expand, parse_url, shown_text
 from facestream.pipeline.video import hardware
 from facestream.pipeline.video.sink import check_output
-from facestream.pipeline.video.uri import redact
 
 if TYPE_CHECKING:
     from facestream.pipeline.live.preview import Page
@@ -39,28 +39,31 @@ class SinkSpec:
     """What a SINK means: serve, push, file, records, page or window."""
 
     kind: str
-    text: str
+    text: str = field(repr=False)
 
     @staticmethod
     def of(text: str, several: bool) -> SinkSpec:
         """Raises BadInput for what means nothing."""
+        if text.startswith("${"):
+            text = expand(text, "the output")
         if text.lower().startswith(("http://", "https://")):
             return SinkSpec("page", text)
         if text == "window":
             return SinkSpec("window", text)
         if several and "{name}" not in text:
-            raise BadInput("several sources would go to one place", redact(text), "put {name} into it")
-        try:
-            text.format(name="x")
-        except (KeyError, ValueError, IndexError):
-            raise BadInput("only {name} may stand in braces", redact(text)) from None
+            raise BadInput("several sources would go to one place", shown_text(text), "put {name} into it")
+        unknown = re.sub(r"\$\{[^{}]*\}|\{name\}", "", text)
+        if "{" in unknown or "}" in unknown:
+            raise BadInput("only {name} may stand in braces", shown_text(text))
         if text.startswith("serve:"):
             return SinkSpec("serve", text.removeprefix("serve:"))
         if re.match(r"rtsps?://", text, re.IGNORECASE):
             target_of(text)
             return SinkSpec("push", text)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
-            raise BadInput("this output is not known", redact(text), "a file, rtsp://, serve:rtsp://, http://, window")
+            raise BadInput(
+                "this output is not known", shown_text(text), "a file, rtsp://, serve:rtsp://, http://, window"
+            )
         return SinkSpec("records" if Path(text).suffix.lower() in RECORDS else "file", text)
 
 
@@ -94,7 +97,7 @@ class SinkBuilder:
                 assert self.window is not None
                 self._add(pipeline, self.window.pane(pipeline))
                 continue
-            where = spec.text.format(name=pipeline.name)
+            where = spec.text.replace("{name}", pipeline.name)
             if spec.kind in ("file", "records"):
                 self._add(pipeline, self._written(pipeline, spec.kind, Path(where)))
                 continue
@@ -114,24 +117,24 @@ class SinkBuilder:
     def _page(self, text: str) -> None:
         if text in self._pages:
             return
-        try:
-            parts = urlsplit(text)
-            host, port, token = parts.hostname, parts.port, unquote(parts.username or "")
-        except ValueError:
-            host = port = None
-        if not host or port is None or parts.path not in ("", "/"):
-            raise BadInput("a page's address is http://[TOKEN@]host:port", redact(text))
-        tls = self._tls(redact(text)) if parts.scheme == "https" else None
+        where = "a page's address is http://[TOKEN@]host:port"
+        url = parse_url(text)
+        if url.port is None or url.rest not in ("", "/"):
+            raise BadInput(where, url.shown)
+        token = url.password or url.user
+        tls = self._tls(url.shown) if url.scheme == "https" else None
 
         def all_metrics() -> list[CameraMetrics]:
             return [camera_metrics(pipeline) for pipeline in self.live.pipelines]
 
         from facestream.pipeline.live.preview import Page  # its libraries take half a second to import
 
-        page = Page(host, port, token, all_metrics, self._tune, self.live.webcam_sessions, tls, self.config.run.webrtc)
+        page = Page(
+            url.host, url.port, token, all_metrics, self._tune, self.live.webcam_sessions, tls, self.config.run.webrtc
+        )
         self._pages[text] = page
         self.live.servers.append(page)
-        self.banner.append(redact(text))
+        self.banner.append(url.shown)
 
     def _tune(self, name: str, settings_patch: dict[str, Any]) -> None:
         pipeline = next((pipeline for pipeline in self.live.pipelines if pipeline.name == name), None)

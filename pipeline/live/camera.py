@@ -21,9 +21,10 @@ from facestream.pipeline.live.clock import TICK, LiveClock
 from facestream.pipeline.live.state import CameraOptions, Status
 from facestream.pipeline.ring import Cancelled
 from facestream.pipeline.types import Frame, SidePacket, StreamInfo
+from facestream.pipeline.url import redact
 from facestream.pipeline.video.pace import Pace
 from facestream.pipeline.video.source import open_source
-from facestream.pipeline.video.uri import Kind, Uri, redact
+from facestream.pipeline.video.uri import Kind, Uri
 
 _FINITE = (Kind.FILE, Kind.IMAGE, Kind.LAVFI)
 LEFT_BEHIND = 3  # threads that may hang at a time

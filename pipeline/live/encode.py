@@ -7,13 +7,12 @@ from fractions import Fraction
 from typing import Any
 
 import av
-import numpy as np
 from av.video.reformatter import VideoReformatter
 from facestream.pipeline.errors import BadConfig, SinkLost
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.types import CoveredFrame
 from facestream.pipeline.video.picture import convert
-from facestream.pipeline.video.planes import planes
+from facestream.pipeline.video.planes import upright_picture
 
 _I = 1  # FFmpeg's AV_PICTURE_TYPE_I
 SHARE = 0.1  # bits a pixel at most, where no bit rate is given
@@ -136,16 +135,6 @@ def to_stream_format(covered: CoveredFrame, scaler: VideoReformatter | None = No
         picture = (scaler or VideoReformatter()).reformat(picture, width=width, height=height, format="yuv420p")
     else:
         picture = convert(picture, "yuv420p", scaler)
-    if frame.rotation:
-        picture = _turned(picture, frame.rotation)
+    picture = upright_picture(picture, frame)
     picture.pts, picture.time_base = frame.pts, frame.time_base
     return picture
-
-
-def _turned(picture: av.VideoFrame, rotation: int) -> av.VideoFrame:
-    sides = (picture.height, picture.width) if rotation in (90, 270) else (picture.width, picture.height)
-    turned = av.VideoFrame(*sides, "yuv420p")
-    for old, new in zip(planes(picture), planes(turned), strict=True):
-        new.pixels[:] = np.rot90(old.pixels, rotation // 90)
-    turned.color_range, turned.colorspace = picture.color_range, picture.colorspace
-    return turned

@@ -29,6 +29,7 @@ from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.live.webcam_socket import serve
 from facestream.pipeline.live.webrtc import WebRtcSessions
 from facestream.pipeline.types import CoveredFrame
+from facestream.pipeline.url import redact
 
 try:
     import prometheus_client  # noqa: F401  metrics.py needs it
@@ -214,7 +215,14 @@ class Page:
 
     async def _status(self, request: web.Request) -> web.Response:
         cameras = [
-            {"name": f.name, "state": f.state, "message": f.message, **f.counts, **f.gauges, "settings": f.settings}
+            {
+                "name": f.name,
+                "state": f.state,
+                "message": redact(f.message),
+                **f.counts,
+                **f.gauges,
+                "settings": f.settings,
+            }
             for f in self._camera_metrics()
         ]
         guests = self._sessions

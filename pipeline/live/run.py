@@ -33,7 +33,8 @@ from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.stages.types import InferenceFailed
 from facestream.pipeline.types import Frame, TrackedFrame
-from facestream.pipeline.video.uri import Uri, redact
+from facestream.pipeline.url import redact
+from facestream.pipeline.video.uri import Uri
 
 WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, covered all over
 EventHandler = Callable[[str, str], None]  # name, message

@@ -25,9 +25,10 @@ from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 from facestream.pipeline.rtsp.server import Mount, RtspServer
 from facestream.pipeline.stages.anonymise import fitted
 from facestream.pipeline.types import CoveredFrame, StreamInfo
+from facestream.pipeline.url import redact
 from facestream.pipeline.video.encode import EncodeOptions
+from facestream.pipeline.video.picture import matrix_of
 from facestream.pipeline.video.sink import FileSink, open_sink
-from facestream.pipeline.video.uri import redact
 
 DEPTH = 8  # covered frames that wait for a slow sink before the oldest goes
 
@@ -252,6 +253,7 @@ class RecordingSink(AudioSink):
             side_streams=() if audio_stream is None else (audio_stream,),
             source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
             time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
+            matrix=matrix_of(frame.rotation, frame.mirrored),
         )  # fmt: skip
         path = self._path
         if self._segment_s:

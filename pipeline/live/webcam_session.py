@@ -19,8 +19,8 @@ from facestream.pipeline.live.screen import draw_boxes, encode, scaled_bgr
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.types import BoxKind, Frame, TrackedFrame
+from facestream.pipeline.url import redact
 from facestream.pipeline.video.picture import to_planar
-from facestream.pipeline.video.uri import redact
 
 MAX_JPEG_BYTES = 1 << 20  # of a picture
 MAX_PIXELS = 1920 * 1088

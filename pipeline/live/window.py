@@ -21,7 +21,7 @@ from facestream.pipeline.connection import State
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.screen import draw_boxes, scaled_bgr
 from facestream.pipeline.types import CoveredFrame
-from facestream.pipeline.video.uri import redact
+from facestream.pipeline.url import redact
 
 if TYPE_CHECKING:
     from facestream.pipeline.live.run import CameraPipeline

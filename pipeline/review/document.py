@@ -43,11 +43,20 @@ class OpenRange:
 
 @dataclass(slots=True)
 class Step:
-    """What an edit changed: how to take it back, and which tracks it touched."""
+    """What an edit changed: how to take it back, which tracks it touched, and the frames from first to last."""
 
     edit: AnyEdit
     inverse: list[Callable[[], None]] = field(default_factory=list)
     touched: set[int] = field(default_factory=set)
+    first: int = WHOLE
+    last: int = -1
+
+    def touch(self, first: int, last: int, track: int | None = None) -> None:
+        """Note what changes."""
+        self.first = min(self.first, first)
+        self.last = max(self.last, last)
+        if track is not None:
+            self.touched.add(track)
 
 
 class Document:
@@ -142,8 +151,8 @@ class Document:
 
     # What is changed
 
-    def apply(self, edit: AnyEdit) -> set[int]:
-        """Do an edit; returns the tracks that it touched. Raises BadInput, and changes nothing, for what cannot be."""
+    def apply(self, edit: AnyEdit) -> Step:
+        """Do an edit; returns what it changed. Raises BadInput, and changes nothing, for what cannot be."""
         step = Step(edit)
         do = {
             Cover: self._cover, LeaveOpen: self._leave_open, Delete: self._delete, Split: self._split,
@@ -155,8 +164,8 @@ class Document:
         self.undone.clear()
         return self._touched(step)
 
-    def undo(self) -> set[int] | None:
-        """Take the last edit back; returns the tracks that it touched, None where there is none."""
+    def undo(self) -> Step | None:
+        """Take the last edit back; returns what that changed, None where there is none."""
         if not self.done:
             return None
         step = self.done.pop()
@@ -165,19 +174,24 @@ class Document:
         self.undone.append(step.edit)
         return self._touched(step)
 
-    def redo(self) -> set[int] | None:
+    def redo(self) -> Step | None:
         """Do again what was undone last."""
         if not self.undone:
             return None
         rest = self.undone[:-1]
-        touched = self.apply(self.undone[-1])
+        step = self.apply(self.undone[-1])
         self.undone = rest
-        return touched
+        return step
 
-    def _touched(self, step: Step) -> set[int]:
+    def _touched(self, step: Step) -> Step:
         for track in step.touched:
             self._certain.pop(track, None)
-        return step.touched
+        return step
+
+    def set_cuts(self, cuts: list[int]) -> None:
+        """Tell where scenes begin."""
+        self.cuts = sorted(cuts)
+        self._certain.clear()
 
     def known(self, tracks: Iterable[int]) -> tuple[int, ...]:
         """These tracks. BadInput for one that is not there."""
@@ -195,7 +209,7 @@ class Document:
         if old == faces:
             return
         self._set(track, faces)
-        step.touched.add(track)
+        step.touch(min(faces), max(faces), track)
         step.inverse.append(lambda: self._set(track, old))
 
     def _set(self, track: int, faces: dict[int, Face | None]) -> None:
@@ -229,7 +243,8 @@ class Document:
 
         if old != ranges:
             put(ranges)
-            step.touched.add(track)
+            span = self.spans.get(track) or [0]
+            step.touch(span[0], span[-1], track)
             step.inverse.append(lambda: put(old))
 
     def _cover(self, edit: Cover, step: Step) -> None:
@@ -303,12 +318,14 @@ class Document:
             raise BadInput("a mask needs a number", "review")
         old = self.masks.get(edit.label)
         self.masks[edit.label] = edit
+        step.touch(edit.start, edit.end)
         step.inverse.append(lambda: self._restore(edit.label, old))
 
     def _unmask(self, edit: Unmask, step: Step) -> None:
         old = self.masks.pop(edit.label, None)
         if old is None:
             raise BadInput(f"there is no mask {edit.label}", "review")
+        step.touch(old.start, old.end)
         step.inverse.append(lambda: self._restore(edit.label, old))
 
     def _restore(self, label: int, mask: Mask | None) -> None:

@@ -6,14 +6,15 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import av
 from facestream.pipeline.errors import BadInput, SourceLost
 from facestream.pipeline.types import Frame
+from facestream.pipeline.video.decode import frame_of, pixel_aspect_of
 from facestream.pipeline.video.options import SourceOptions
-from facestream.pipeline.video.picture import rotation_of, to_planar
 from facestream.pipeline.video.source import Source, open_source
 
 KEPT = 48  # decoded pictures that are kept, in millions of pixels: 1080p has two
@@ -124,7 +125,7 @@ class FrameReader:
                 if number is not None:
                     unit = picture.time_base or stream.time_base
                     assert unit is not None
-                    yield Frame(number, picture.pts, unit, to_planar(picture), rotation_of(picture))
+                    yield frame_of(picture, number, picture.pts, Fraction(unit), pixel_aspect_of(stream))
 
     def _run_to(self, index: int) -> Frame:
         """A frame by decoding all that come before it."""

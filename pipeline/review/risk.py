@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from facestream.engines.boxes import Array, grow_xyxy
 from facestream.pipeline.records import Face
-from facestream.pipeline.review.document import Document
+from facestream.pipeline.review.document import Document, Step
 from facestream.pipeline.review.geometry import grown, iou
 from facestream.pipeline.review.scout import Notes, Seen
 from facestream.pipeline.types import XYXY, BoxState
@@ -24,6 +24,7 @@ FAST = 0.2  # of its own side by which a face moves in a frame from which its co
 GUESSED_S = 0.3  # seconds without a detection from which a cover is a guess
 CHAIN_S = 1.0  # sightings of the second look so near are one moment
 SPLIT_S = 3.0  # and no moment is longer
+LONGEST = 90  # frames of a moment that was put together from several
 LEAST = 0.02  # risk under which nothing is listed
 
 WHY = {
@@ -66,21 +67,65 @@ class Moment:
         return "; ".join(WHY[kind] for kind in self.why)
 
 
-def moments(document: Document, notes: Notes, size: tuple[int, int]) -> list[Moment]:
-    """The list, the likeliest first. size: of the displayed picture."""
-    found = [*_missed(document, notes), *_tracks(document, notes, size), *_blind(document, notes)]
-    return sorted(_merged(found), key=lambda m: (-m.risk, m.start, m.tracks))
+class RiskIndex:
+    """The list of moments, kept up to date while faces are changed.
+
+    size: of the displayed picture, width and height.
+    """
+
+    def __init__(self, document: Document, notes: Notes, size: tuple[int, int]) -> None:
+        self.document, self.size = document, size
+        self.notes = notes
+        self._of_track: dict[int, list[Moment]] = {}
+        self._open: dict[int, list[tuple[Seen, float]]] = {}
+        self.renew(notes)
+
+    def renew(self, notes: Notes) -> None:
+        """Begin anew, with other notes."""
+        self.notes = notes
+        self._cuts = sorted(notes.cuts)
+        self._of_track.clear()
+        self._open = {f: uncovered(self.document, f, seen) for f, seen in sorted(notes.looks.items())}
+        for track in self.document.spans:
+            self._note(track)
+
+    def refresh(self, step: Step) -> None:
+        """After an edit, or its taking back."""
+        for track in step.touched:
+            self._note(track)
+        for frame, seen in self.notes.looks.items():
+            if step.first <= frame <= step.last:
+                self._open[frame] = uncovered(self.document, frame, seen)
+
+    def _note(self, track: int) -> None:
+        if track > 0 and track in self.document.spans and track not in self.document.drawn:
+            self._of_track[track] = _of_track(self.document, track, self._cuts, self.size)
+        else:
+            self._of_track.pop(track, None)
+
+    def moments(self) -> list[Moment]:
+        """The list, the likeliest first."""
+        found = [*_missed(self.document, self._open), *_blind(self.document, self.notes)]
+        for some in self._of_track.values():
+            found += some
+        return sorted(_merged(found), key=lambda m: (-m.risk, m.start, m.tracks))
+
+    def open_faces(self) -> dict[int, list[tuple[Seen, float]]]:
+        """frame -> faces of the second look that are not covered there, with their covered shares."""
+        return self._open
 
 
 # By the second look
 
 
-def uncovered(document: Document, frame: int, seen: Iterable[Seen]) -> list[tuple[Seen, float]]:
+def uncovered(document: Document, frame: int, seen: Sequence[Seen]) -> list[tuple[Seen, float]]:
     """Faces of a second look that are not covered in a frame, or not wholly: each with its covered share.
 
     Masks count as covers; faces that are left open on purpose are not listed.
     """
     faces = document.boxes(frame)
+    if not seen:
+        return []
     covers = np.array([f.xyxy for f in document.covered(frame)]).reshape(-1, 4)
     covers = grow_xyxy(covers, document.scale)
     exempt = [face.xyxy for track, face in faces.items() if document.is_left_open(frame, track)]
@@ -128,14 +173,14 @@ class _Chain:
     seen: list[tuple[int, Seen, float]] = field(default_factory=list)
 
 
-def _missed(document: Document, notes: Notes) -> list[Moment]:
-    frames = sorted(notes.looks)
+def _missed(document: Document, found: dict[int, list[tuple[Seen, float]]]) -> list[Moment]:
+    frames = sorted(found)
     near = max(1, round(CHAIN_S * document.rate))
     chains: list[_Chain] = []
     for frame in frames:
-        for seen, share in uncovered(document, frame, notes.looks[frame]):
+        for seen, share in found[frame]:
             risk = _risk_of_miss(seen.score, share)
-            for chain in chains:
+            for chain in reversed(chains[-20:]):
                 last, other, _ = chain.seen[-1]
                 fits = frame - last <= near and frame - chain.seen[0][0] <= SPLIT_S * document.rate
                 if fits and frame != last and iou(grown(seen.xyxy, 2), grown(other.xyxy, 2)) > 0.1:
@@ -168,15 +213,6 @@ def _risk_of_miss(score: float, share: float) -> float:
 
 
 # By the tracks
-
-
-def _tracks(document: Document, notes: Notes, size: tuple[int, int]) -> list[Moment]:
-    cuts = sorted(notes.cuts)
-    out: list[Moment] = []
-    for track in sorted(document.spans):
-        if track > 0 and track not in document.drawn:
-            out += _of_track(document, track, cuts, size)
-    return out
 
 
 def _of_track(document: Document, track: int, cuts: list[int], size: tuple[int, int]) -> list[Moment]:
@@ -269,11 +305,14 @@ def _blind(document: Document, notes: Notes) -> list[Moment]:
 def _merged(found: list[Moment]) -> list[Moment]:
     """Moments of one face that overlap as one; its risk is that any of them is right."""
     out: list[Moment] = []
+    by_second: dict[int, list[int]] = {}  # stretches of LONGEST frames -> places in `out` that reach into them
     for moment in sorted(found, key=lambda m: -m.risk):
-        for at, other in enumerate(out):
+        stretches = range(moment.start // LONGEST, moment.end // LONGEST + 1)
+        for at in dict.fromkeys(at for stretch in stretches for at in by_second.get(stretch, ())):
+            other = out[at]
             apart = moment.start > other.end or other.start > moment.end
             longest = max(moment.end, other.end) - min(moment.start, other.start)
-            if apart or longest > 90 or not _same_face(moment, other):
+            if apart or longest > LONGEST or not _same_face(moment, other):
                 continue
             risk = 1 - (1 - other.risk) * (1 - 0.5 * moment.risk)
             tracks = tuple(dict.fromkeys((*other.tracks, *moment.tracks)))
@@ -282,7 +321,10 @@ def _merged(found: list[Moment]) -> list[Moment]:
             out[at] = Moment(start, end, risk, other.frame, other.box, tracks, why)
             break
         else:
+            at = len(out)
             out.append(moment)
+        for stretch in stretches:
+            by_second.setdefault(stretch, []).append(at)
     return out
 
 

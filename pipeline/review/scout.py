@@ -10,8 +10,9 @@ from facestream.engines.letterbox import ImageView
 from facestream.engines.loader import load_detector, shipped
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, DetectorConfig
+from facestream.pipeline.review.groups import appearance, appearance_view
 from facestream.pipeline.stages.analyse.scene_cuts import SceneCutDetector
-from facestream.pipeline.types import XYXY, Frame, TrackedFrame, xyxy
+from facestream.pipeline.types import XYXY, BoxState, Frame, TrackedFrame, xyxy
 from facestream.pipeline.video.planes import luma_view, rgb_view
 from msgspec import Struct
 
@@ -21,6 +22,7 @@ SECOND_SCORE = 0.3  # from which the second look's faces are noted
 SAMPLE_S = 0.5  # seconds between second looks
 FEWEST, MOST = 24, 2400  # second looks at a video, as far as it has so many frames
 LUMA = 320
+BETTER = 0.05  # score by which a sighting must be better to show a person's appearance
 DARK, DARK_SHARE, FLAT = 45, 0.98, 6.0  # as of the run's own check whether the detector can see anything
 
 
@@ -82,11 +84,25 @@ class Scout:
         self.look = SecondLook(config.detector) if look else None
         self.notes.model = self.look.name if self.look else ""
         self.stride = stride_of(frames, rate)
+        self.appearances: dict[int, Array] = {}  # track -> see groups.appearance
+        self._best: dict[int, float] = {}
         self._cuts = SceneCutDetector()
         self._scene = 0
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
         self.see(tracked.frame)
+        better = [
+            box for box in tracked.boxes
+            if box.id > 0 and box.state is BoxState.OBSERVED and box.score > self._best.get(box.id, 0) + BETTER
+        ]  # fmt: skip
+        if not better:
+            return
+        hsv, scale = appearance_view(tracked.frame)
+        for box in better:
+            self._best[box.id] = box.score
+            look = appearance(hsv, scale, box.xyxy)
+            if look is not None:
+                self.appearances[box.id] = look
 
     def see(self, frame: Frame) -> None:
         """Note what can be seen of one frame; frames come in order."""

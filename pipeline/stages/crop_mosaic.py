@@ -22,16 +22,13 @@ Region = tuple[int, int, int, int]  # left, top, right, bottom in displayed pixe
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A region of the displayed picture, and its size on the mosaic in pixels."""
+    """A region of the displayed picture, and its size on the mosaic in pixels. scale: pixels of the mosaic for one
+    square pixel of the picture."""
 
     region: Region
     width: int
     height: int
-
-    @property
-    def scale(self) -> float:
-        """Pixels of the mosaic for one of the displayed picture's."""
-        return self.width / (self.region[2] - self.region[0])
+    scale: float = 1.0
 
     def shows(self, box: list[float], margin: float, size: tuple[int, int]) -> bool:
         """Is a box, with this margin around it as far as the picture goes, inside."""
@@ -97,25 +94,28 @@ def mosaic_of(
     size: tuple[int, int],
     scale: float,
     max_pixels: float,
+    stretch: tuple[float, float] = (1.0, 1.0),
     settings: CropMosaicSettings = DEFAULTS.crop_mosaic,
 ) -> CropMosaic | None:
     """The mosaic for boxes xyxy [N, 4] in a displayed picture of this width and height.
 
-    scale: of a full frame at full resolution: pixels of the detector's input for one of the picture's, at most 1.
+    scale: of a full frame at full resolution: pixels of the detector's input for one square pixel of the picture, at
+    most 1. stretch: see `Frame.stretch`.
+
     None where max_pixels do not suffice, or a face is too large for a crop: a reduced full frame shows it well, and
     half of a picture, shrunk that much, looks like a face too often.
     """
     crops: list[Crop] = []
     pixels = 0
     for box in sorted(boxes.tolist(), key=lambda box: (box[0] - box[2]) * (box[3] - box[1])):  # the largest first
-        side = max(box[2] - box[0], box[3] - box[1], 1.0)
+        side = max((box[2] - box[0]) * stretch[0], (box[3] - box[1]) * stretch[1], 1.0)
         if side * scale > settings.max_face_side:
             return None
         shown = min(scale, settings.max_shown_side / side)
         margin = settings.shared_margin * side
         if any(c.scale >= settings.shared_scale * shown and c.shows(box, margin, size) for c in crops):
             continue
-        crop = _crop(box, max(settings.margin * side, settings.min_margin / shown), size, shown)
+        crop = _crop(box, max(settings.margin * side, settings.min_margin / shown), size, shown, stretch)
         if crop is None:
             continue
         crops.append(crop)
@@ -126,14 +126,21 @@ def mosaic_of(
     return mosaic if mosaic.width * mosaic.height <= max_pixels else None
 
 
-def _crop(box: list[float], margin: float, size: tuple[int, int], shown: float) -> Crop | None:
-    """A box with a margin in pixels, on even pixels because of the chroma. None outside the picture."""
-    left, top = (max(0, math.floor((v - margin) / 2) * 2) for v in box[:2])
-    right, bottom = (min(limit, math.ceil((v + margin) / 2) * 2) for v, limit in zip(box[2:], size, strict=True))
+def _crop(
+    box: list[float], margin: float, size: tuple[int, int], shown: float, stretch: tuple[float, float]
+) -> Crop | None:
+    """A box with a margin in square pixels, on even pixels because of the chroma. None outside the picture."""
+    left, top = (max(0, math.floor((v - margin / s) / 2) * 2) for v, s in zip(box[:2], stretch, strict=True))
+    right, bottom = (
+        min(limit, math.ceil((v + margin / s) / 2) * 2) for v, limit, s in zip(box[2:], size, stretch, strict=True)
+    )
     if right - left < 2 or bottom - top < 2:
         return None
-    width, height = (max(2, round(length * shown / 2) * 2) for length in (right - left, bottom - top))
-    return Crop((left, top, right, bottom), width, height)
+    width, height = (
+        max(2, round(length * s * shown / 2) * 2)
+        for length, s in zip((right - left, bottom - top), stretch, strict=True)
+    )
+    return Crop((left, top, right, bottom), width, height, width / (right - left) / stretch[0])
 
 
 def shelf_pack(crops: list[Crop], pixels: int, gap: int) -> CropMosaic:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from facestream.engines.base import DetectorOptions
-from facestream.engines.letterbox import ImageView, fit
+from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.stages.crop_mosaic import CropMosaic
@@ -15,7 +16,7 @@ from facestream.pipeline.stages.settings import DEFAULTS, DetectionSettings, Heu
 from facestream.pipeline.stages.truncated_faces import extrapolate_truncated
 from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, InferenceFailed, Observation, Scope
 from facestream.pipeline.types import Frame
-from facestream.pipeline.video.planes import Viewer, host_frame
+from facestream.pipeline.video.planes import Viewer, host_frame, view_scale
 
 
 class PipelineDetector(Protocol):
@@ -83,10 +84,10 @@ class FullFrameDetector:
             if picture is not None:
                 yuv_detector: Any = self.detector
                 found: Detections = yuv_detector.detect_yuv([picture])[0]
-                return self.accept(found, picture.fitted[0] / picture.width)
+                return self.accept(found, math.sqrt(math.prod(picture.fitted) / (picture.width * picture.height)))
         view = self._viewers[full_resolution].view(frame, self.size if full_resolution else self.reduced)
         found = self.detector.detect([view])[0]
-        return self.accept(found, view.rgb.shape[1] / view.width)
+        return self.accept(found, math.sqrt(view.rgb.shape[0] * view.rgb.shape[1] / (view.width * view.height)))
 
 
 class Detection(Protocol):
@@ -133,4 +134,4 @@ class DetectionStage:
             return Detections.empty()
         found = self.detector.detect([mosaic.view(frame)])[0]
         found = mosaic.to_frame(found, frame.size, self.detector.options.nms_iou, self.heuristics.crop_mosaic)
-        return self.accept(found, fit(*frame.size, *self.size)[0] / frame.size[0])
+        return self.accept(found, view_scale(frame, self.size) * math.sqrt(math.prod(frame.stretch)))

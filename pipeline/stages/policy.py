@@ -11,6 +11,7 @@ from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.stages.crop_mosaic import CropMosaic, mosaic_of
 from facestream.pipeline.stages.settings import DEFAULTS, Heuristics, PolicySettings
 from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Reason, Scope, TrackSummary
+from facestream.pipeline.video.planes import view_scale
 
 
 def reduced_size(size: tuple[int, int], settings: PolicySettings = DEFAULTS.policy) -> tuple[int, int]:
@@ -196,7 +197,7 @@ class DetectionPolicy:
         """The crops around known faces; None where a reduced full frame is less work, or better."""
         if len(tracks.predicted) and not self.crops:
             return None
-        size = frame.frame.size
-        scale = fit(*size, *self.size)[0] / size[0]
-        width, height = fit(*size, *reduced_size(self.size, self.settings))
-        return mosaic_of(tracks.predicted, size, scale, width * height, self.mosaics)
+        picture = frame.frame
+        scale = view_scale(picture, self.size)
+        width, height = fit(*picture.square_size, *reduced_size(self.size, self.settings))
+        return mosaic_of(tracks.predicted, picture.size, scale, width * height, picture.stretch, self.mosaics)

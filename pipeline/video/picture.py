@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -66,9 +67,29 @@ def convert(picture: av.VideoFrame, name: str, scaler: VideoReformatter | None =
     return scaler.reformat(picture, format=name, src_color_range=span, dst_color_range=span)
 
 
-def rotation_of(picture: av.VideoFrame) -> int:
-    """Degrees counter-clockwise by which a player turns the stored picture: 0, 90, 180 or 270."""
-    return round(picture.rotation / 90) * 90 % 360
+def orientation_of(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
+    """Degrees counter-clockwise (0, 90, 180 or 270) by which a player turns the stored picture, and whether it mirrors
+    it left to right before.
+
+    A display matrix maps a stored point (x, y) to (a x + c y, b x + d y); a negative determinant mirrors.
+    """
+    if matrix is None:
+        return 0, False
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    return round(math.degrees(math.atan2(-b, a)) / 90) * 90 % 360, mirrored
+
+
+def matrix_of(rotation: int, mirrored: bool) -> tuple[int, ...] | None:
+    """The display matrix for an orientation; None where the picture is stored as it is shown."""
+    if not rotation and not mirrored:
+        return None
+    one = 1 << 16
+    a, b = {0: (one, 0), 90: (0, -one), 180: (-one, 0), 270: (0, one)}[rotation]
+    c, d = -b, a
+    return (-a, -b, 0, c, d, 0, 0, 0, 1 << 30) if mirrored else (a, b, 0, c, d, 0, 0, 0, 1 << 30)
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:

@@ -19,12 +19,14 @@ import av.container
 import av.stream
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.types import CoveredFrame, SidePacket, StreamInfo
+from facestream.pipeline.url import redact
 from facestream.pipeline.video.container_metadata import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, text_metadata
 from facestream.pipeline.video.decode import Packet
 from facestream.pipeline.video.encode import (
     Container,
     EncodeOptions,
     add_video,
+    as_stored,
     container_for,
     container_options,
     encoder_for,
@@ -33,8 +35,9 @@ from facestream.pipeline.video.encode import (
 from facestream.pipeline.video.hardware import HARDWARE
 from facestream.pipeline.video.output import Temporary, check
 from facestream.pipeline.video.picture import duplicate
+from facestream.pipeline.video.planes import upright_picture
 from facestream.pipeline.video.streams import add_side, copied, is_filler
-from facestream.pipeline.video.uri import IMAGE_SUFFIXES, redact
+from facestream.pipeline.video.uri import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
     from facestream.pipeline.video.still import ImageSink
@@ -106,7 +109,9 @@ class FileSink:
     ) -> None:
         self.warnings: list[str] = [f"{what} is not copied" for what in info.left_out]
         self._path, self._temporary = temporary.target, temporary
-        self._kind, self._encoder, self._info, self._options = container, encoder, info, options
+        self._info = as_stored(info, container.format)
+        self._turns = self._info is not info
+        self._kind, self._encoder, self._options = container, encoder, options
         self._output: av.container.OutputContainer | None = None
         self._side_streams: dict[int, av.stream.Stream] = {}
         self._holdable = [side for side in info.side_streams if self._can_hold(side)]
@@ -128,6 +133,8 @@ class FileSink:
         Raises BadInput where the first frame cannot be encoded at all, SinkLost where the file cannot be written.
         """
         picture = covered.picture
+        if self._turns:
+            picture = upright_picture(picture, covered.tracked.frame)
         if self._output is None:
             if picture.pts is None:  # a live source's first frame: where it belongs cannot be known
                 return

@@ -218,6 +218,7 @@ class VideoSource:
             chapters=chapters_of(container),
             attachments=tuple(self._attachments),
             hdr=hdr_metadata_of(frame.picture),
+            pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 
     def _read(self) -> Generator[Frame | SidePacket]:
