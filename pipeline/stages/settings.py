@@ -53,10 +53,10 @@ class SceneCutSettings(StageSettings, frozen=True):
     height: Annotated[int, constant("px", "height of the picture that is compared", LITERATURE, 8)] = 36
     histogram_bins: Annotated[int, constant("bins", "resolution of the luma histogram", GUESS, 2)] = 32
     pixel_change: Annotated[
-        float, constant("luma", "mean difference from which, with histogram_change, a cut is seen", MEASURED)
+        float, constant("luma", "mean difference from which, with histogram_change, a cut is seen", GUESS)
     ] = 12.0
     histogram_change: Annotated[
-        float, constant("share of pixels", "share of the histogram that must have moved as well", MEASURED)
+        float, constant("share of pixels", "share of the histogram that must have moved as well", GUESS)
     ] = 0.15
     full_change: Annotated[
         float, constant("luma", "mean difference from which it is a cut whatever the histogram says", GUESS)
@@ -81,7 +81,7 @@ class CameraMotionSettings(StageSettings, frozen=True):
     min_change: Annotated[float, constant("luma", "mean difference below which the frame counts as unmoved", GUESS)] = (
         1.0
     )
-    standing_shift: Annotated[float, constant("px", "shift up to which a corner counts as standing", MEASURED)] = 0.15
+    standing_shift: Annotated[float, constant("px", "shift up to which a corner counts as standing", GUESS)] = 0.15
     standing_share: Annotated[
         float, constant("share of corners", "standing ones from which the camera stands", GUESS)
     ] = 0.4
@@ -112,9 +112,9 @@ class PolicySettings(StageSettings, frozen=True):
     max_auto_interval: Annotated[int, constant("frames", "`every = auto`: longest interval", MEASURED, 1)] = 2
     steady_motion: Annotated[
         float,
-        constant("share of the face's side", "per frame, up to which crops suffice between slow frames", MEASURED),
+        constant("share of the face's side", "per frame, up to which crops suffice between slow frames", GUESS),
     ] = 0.1
-    slow_interval_s: Annotated[float, constant("s", "frames further apart than this are all detected on", MEASURED)] = (
+    slow_interval_s: Annotated[float, constant("s", "frames further apart than this are all detected on", GUESS)] = (
         0.06
     )
     max_shed_gap_s: Annotated[
@@ -199,10 +199,10 @@ class TrackSettings(StageSettings, frozen=True):
         1.0
     )
     small_side: Annotated[
-        float, constant("px", "faces up to this side are compared with all of tracker.box_buffer", MEASURED, 1)
+        float, constant("px", "faces up to this side are compared with all of tracker.box_buffer", GUESS, 1)
     ] = 20.0
     large_side: Annotated[
-        float, constant("px", "faces from this side on are compared without a buffer", MEASURED, 2)
+        float, constant("px", "faces from this side on are compared without a buffer", GUESS, 2)
     ] = 80.0
     min_near_score: Annotated[
         float, constant("score", "from which a box that only lies near a track continues it", MEASURED)
@@ -285,9 +285,9 @@ class GapSettings(StageSettings, frozen=True):
     """fill_gaps: covers between two detections, and after the last one."""
 
     short_gap: Annotated[
-        int, constant("frames", "to the next detection up to which a straight line is enough", MEASURED)
+        int, constant("frames", "to the next detection up to which a straight line is enough", GUESS)
     ] = 4
-    short_growth: Annotated[float, constant("share", "boxes on that line grow by this", MEASURED)] = 0.05
+    short_growth: Annotated[float, constant("share", "boxes on that line grow by this", GUESS)] = 0.05
     merge_iou: Annotated[float, constant("IoU", "from which two places of a track are covered by one box", GUESS)] = 0.1
     max_followed: Annotated[int, constant("frames", "followed by template matching at most", GUESS)] = 15
 
@@ -305,10 +305,10 @@ class SmoothSettings(StageSettings, frozen=True):
     """smooth: the box that leaves."""
 
     statistics_frames: Annotated[
-        int, constant("frames", "on either side over which a track's usual size and score are found", MEASURED, 1)
+        int, constant("frames", "on either side over which a track's usual size and score are found", GUESS, 1)
     ] = 15
     percentile: Annotated[
-        float, constant("share", "of the sizes are not larger than the usual one, of the scores not lower", MEASURED)
+        float, constant("share", "of the sizes are not larger than the usual one, of the scores not lower", GUESS)
     ] = 0.7
     path_frames: Annotated[int, constant("frames", "on either side over which the path is averaged", GUESS)] = 5
     path_sigma: Annotated[
