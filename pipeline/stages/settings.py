@@ -114,9 +114,7 @@ class PolicySettings(StageSettings, frozen=True):
         float,
         constant("share of the face's side", "per frame, up to which crops suffice between slow frames", GUESS),
     ] = 0.1
-    slow_interval_s: Annotated[float, constant("s", "frames further apart than this are all detected on", GUESS)] = (
-        0.06
-    )
+    slow_interval_s: Annotated[float, constant("s", "frames further apart than this are all detected on", GUESS)] = 0.06
     max_shed_gap_s: Annotated[
         float, constant("s", "after the last detection, from which load is not shed (covers last twice that)", BOUND)
     ] = 0.35
@@ -201,9 +199,9 @@ class TrackSettings(StageSettings, frozen=True):
     small_side: Annotated[
         float, constant("px", "faces up to this side are compared with all of tracker.box_buffer", GUESS, 1)
     ] = 20.0
-    large_side: Annotated[
-        float, constant("px", "faces from this side on are compared without a buffer", GUESS, 2)
-    ] = 80.0
+    large_side: Annotated[float, constant("px", "faces from this side on are compared without a buffer", GUESS, 2)] = (
+        80.0
+    )
     min_near_score: Annotated[
         float, constant("score", "from which a box that only lies near a track continues it", MEASURED)
     ] = 0.35
