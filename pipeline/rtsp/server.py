@@ -54,7 +54,7 @@ class RtspServer:
         self.mounts: dict[str, Mount] = {}
         self.connections: set[Player] = set()
         self.refused = 0  # connections beyond the limit
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.SelectorEventLoop()  # Windows' own has no add_reader
         self._over = asyncio.Event()  # not the loop's stop(): between two runs of it that would be lost
         self._thread: threading.Thread | None = None
         self._waiting = 0
