@@ -34,6 +34,7 @@ FLAGS = {
     "crf": "encode.crf",
     "preset": "encode.preset",
     "keep_metadata": "encode.keep_metadata",
+    "file_audio": "encode.audio",
     "workers": "anonymize.workers",
     "bitrate": "run.bitrate",
     "encoder": "run.encoder",
@@ -77,6 +78,7 @@ def within(least: float, most: float) -> Meta:
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=0)]
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+Audio = Literal["keep", "transcode", "drop", "distort"]
 Pixels = Annotated[int, within(32, 8192)]
 
 
@@ -144,6 +146,7 @@ class EncodeConfig(Section, frozen=True):
     preset: Literal["auto", Preset] = "auto"
     threads: Annotated[int, within(0, 64)] = 0
     keep_metadata: bool = False
+    audio: Audio = "keep"
 
     def __post_init__(self) -> None:
         if self.codec == "h265":
@@ -154,7 +157,9 @@ class EncodeConfig(Section, frozen=True):
 
     def options(self, overwrite: bool, hardware: str = "off") -> EncodeOptions:
         codec = None if self.codec == "source" else self.codec
-        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware)
+        return EncodeOptions(
+            codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware, self.audio
+        )
 
 
 class DecodeConfig(Section, frozen=True):

@@ -6,7 +6,7 @@ Source -> Frame -> (detect, track) -> TrackedFrame -> (cover) -> CoveredFrame ->
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -34,6 +34,8 @@ class StreamInfo:
     still: the source, where it is a still image. interlaced: its pictures are made of two half-pictures each.
     chapters, attachments: of the file. hdr: of HDR pictures, None where nothing is said.
     pixel_aspect: width over height of a stored pixel, None where nothing is said.
+    audio_decoders: for the audio streams among side_streams, by their index. samples: the first packets of side
+    streams, by their index, where the source could be read twice.
     """
 
     source: str
@@ -56,6 +58,8 @@ class StreamInfo:
     attachments: tuple[Attachment, ...] = ()
     hdr: HdrMetadata | None = None
     pixel_aspect: Fraction | None = None
+    audio_decoders: dict[int, av.AudioCodecContext] = field(default_factory=dict)
+    samples: dict[int, tuple[av.Packet[av.stream.Stream], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 2 bad input or usage, 1 failed while running, 130 interrupted."""
     log.configure()
     signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup keeps it ignored
+        signal.signal(signal.SIGHUP, _interrupt)  # the session was closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything, as standard error knows
     try:

@@ -99,6 +99,13 @@ def covering(command: Command) -> Command:
     )
 
 
+def sound(command: Command) -> Command:
+    """What becomes of a file's sound."""
+    kinds = click.Choice(get_args(settings.Audio))
+    what = f"the sound: as it is, encoded anew, none, or with voices distorted  [default: {DEFAULTS.encode.audio}]"
+    return _add(command, click.option("--audio", "file_audio", type=kinds, help=what))
+
+
 def batching(command: Command) -> Command:
     """Flags of a command that works on many files."""
     return _add(

@@ -16,9 +16,11 @@ from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live import retention
 from facestream.pipeline.live.audio import AudioQueue, AudioSink
 from facestream.pipeline.live.encode import LiveOptions
+from facestream.pipeline.live.health import run_problems
 from facestream.pipeline.live.metrics import CameraMetrics
+from facestream.pipeline.live.recording import RecordingSink, RecordsSink, check_limits
 from facestream.pipeline.live.run import CameraPipeline, Live
-from facestream.pipeline.live.sinks import LiveSink, RecordingSink, RecordsSink, SinkWorker, StreamSink
+from facestream.pipeline.live.sinks import LiveSink, SinkWorker, StreamSink
 from facestream.pipeline.live.window import Window
 from facestream.pipeline.rtsp.client import PushOptions, Target, target_of
 from facestream.pipeline.rtsp.player import Limits
@@ -130,7 +132,15 @@ class SinkBuilder:
         from facestream.pipeline.live.preview import Page  # its libraries take half a second to import
 
         page = Page(
-            url.host, url.port, token, all_metrics, self._tune, self.live.webcam_sessions, tls, self.config.run.webrtc
+            url.host,
+            url.port,
+            token,
+            all_metrics,
+            self._tune,
+            self.live.webcam_sessions,
+            tls,
+            self.config.run.webrtc,
+            lambda: run_problems(self.live),
         )
         self._pages[text] = page
         self.live.servers.append(page)
@@ -143,9 +153,11 @@ class SinkBuilder:
         pipeline.tune(settings_patch)
 
     def _add(self, pipeline: CameraPipeline, sink: LiveSink) -> None:
-        if self.config.run.audio and isinstance(sink, AudioSink):
-            sink.audio_queue, sink.audio_stream = AudioQueue(), lambda: pipeline.camera.audio_stream
+        if isinstance(sink, AudioSink):
             sink.on_event = lambda message: self._on_event(pipeline.name, message)
+            if self.config.run.audio:
+                sink.audio_queue = AudioQueue()
+                sink.audio_stream = lambda: pipeline.camera.audio_stream
         pipeline.workers.append(
             SinkWorker(sink, lambda message: self._on_event(pipeline.name, f"output lost: {message}"))
         )
@@ -164,15 +176,16 @@ class SinkBuilder:
         self._paths.add(path)
         source = pipeline.camera.uri.shown
         if kind == "records":
-            return RecordsSink(str(path), path, self.overwrite, source)
+            sink = RecordsSink(str(path), path, self.overwrite, source)
+            sink.on_event = lambda message: self._on_event(pipeline.name, message)
+            return sink
         options = self.config.encode.options(self.overwrite, self.config.decode.hardware)
         segment_s = self.config.run.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
         check_output(first, options, [pipeline.camera.uri.text])
         camera, live = pipeline.camera, self.config.run
         limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
-        if limits and not segment_s:
-            raise BadConfig("only segments can be kept for a time", "run.keep_days, run.keep_gb", "--segment S too")
+        check_limits(limits, segment_s)
         return RecordingSink(
             path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits
         )
@@ -188,8 +201,15 @@ class SinkBuilder:
     def _server(self, target: Target) -> RtspServer:
         key = target.host, target.port
         if key not in self._servers:
-            limits = Limits(connections=self.config.run.players)
-            server = RtspServer(target.host, target.port, limits, self._tls(target.shown) if target.tls else None)
+            players = self.config.run.players
+            limits = Limits(connections=players, strangers=max(1, players // 4))
+
+            def on_event(message: str) -> None:
+                self._on_event(target.shown, message)
+
+            server = RtspServer(
+                target.host, target.port, limits, self._tls(target.shown) if target.tls else None, on_event
+            )
             self._servers[key] = server
             self.live.servers.append(server)
         server = self._servers[key]
@@ -239,9 +259,15 @@ def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:
         "connections_lost": camera.losses,
         "stalls": camera.stalls,
         "hangs": camera.hangs,
+        "recordings_lost": sum(int(getattr(worker.sink, "losses", 0)) for worker in pipeline.workers),
     }
     gauges = {"stream_delay_ms": counts.delay_ms, "latency_ms": counts.latency_ms}
-    return CameraMetrics(pipeline.name, camera.state, camera.message, totals, gauges, pipeline.tuner.shown)
+    problems = pipeline.problems
+    message = camera.message if camera.state is not State.LIVE or not problems else problems[0]
+    buckets, total_s = pipeline.latencies.buckets
+    return CameraMetrics(
+        pipeline.name, camera.state, message, totals, gauges, pipeline.tuner.shown, problems, buckets, total_s
+    )
 
 
 def _open_to_all(host: str) -> str:

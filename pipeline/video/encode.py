@@ -26,7 +26,8 @@ class EncodeOptions:
     crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
     preset: x264's names, ultrafast to veryslow, or auto, see x264_words(). threads: 0: as many as pay.
     overwrite: replace an existing output. keep_metadata: words and data streams that may say who, where and with what.
-    hardware: a setting of run.hardware.
+    hardware: a setting of run.hardware. audio: keep (as it is; encoded anew where the container does not hold it),
+    transcode, drop or distort (voices).
     """
 
     codec: str | None = None
@@ -36,6 +37,7 @@ class EncodeOptions:
     overwrite: bool = False
     keep_metadata: bool = False
     hardware: str = "off"
+    audio: str = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,13 @@ def container_options(container: Container, info: StreamInfo) -> dict[str, str]:
         options["video_track_timescale"] = str(info.time_base.denominator)
         # The unit of edit lists, which hold the start time.
         options["movie_timescale"] = str(max(info.time_base.denominator, 1000))
+    if info.live:  # what was written can be played before it is finished, and where it never is
+        options["flush_packets"] = "1"
+        if container.format in ("mp4", "mov"):
+            options["movflags"] = "+frag_keyframe+delay_moov+default_base_moof"
+            options["frag_duration"] = "1000000"  # microseconds
+        elif container.format in ("matroska", "webm"):
+            options["cluster_time_limit"] = "1000"  # milliseconds
     return options
 
 

@@ -252,7 +252,7 @@ def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path:
 
 def test_an_output_that_is_lost_ends_alone(marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from facestream.pipeline.errors import SinkLost
-    from facestream.pipeline.live.sinks import RecordingSink
+    from facestream.pipeline.live.recording import RecordingSink
 
     def full(self: object, covered: object) -> None:
         raise SinkLost("the disk is full", "o.mkv")
@@ -343,6 +343,7 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
 HANGING = """
 import sys, threading, time
 import facestream.pipeline.cli.run as command
+import facestream.pipeline.live.recording as recording
 import facestream.pipeline.live.sinks as sinks
 import facestream.pipeline.stages.anonymise as cover
 from tests.live.test_fail_closed import Moody
@@ -360,9 +361,9 @@ if stage == "look":
 if stage == "cover":
     cover.Anonymizer.cover = hang
 if stage == "file":
-    sinks.RecordingSink.write = hang
+    recording.RecordingSink.write = hang
 if stage == "close":
-    sinks.RecordingSink.close = hang
+    recording.RecordingSink.close = hang
 if stage == "encoder":
     sinks.LiveEncoder.encode = hang
 from facestream.pipeline.cli.app import main
