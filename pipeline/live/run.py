@@ -38,7 +38,7 @@ from facestream.pipeline.types import Frame, TrackedFrame
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.uri import Uri
 
-WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, covered all over
+WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, fully covered
 EventHandler = Callable[[str, str], None]  # name, message
 
 
@@ -79,8 +79,8 @@ class CameraPipeline:
         self.workers: list[SinkWorker] = []
         self._ring: Ring[Frame | Gap] = Ring(config.run.queue, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._on_status)
-        self._asked = DetectorClient(desk, config.run.deadline_s)
-        self.guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
+        self._client = DetectorClient(desk, config.run.deadline_s)
+        self.fail_closed = FailClosedPipeline(self._client, config, config.run.max_detect_interval)
         self.latencies = LatencyHistogram()
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
         self._fan_out = FanOut()  # of the pipeline's thread
@@ -118,7 +118,7 @@ class CameraPipeline:
         delays = [worker.sink.delay_ms for worker in self.workers if isinstance(worker.sink, StreamSink)]
         return Counts(
             self.camera.status,
-            self.guard.counts,
+            self.fail_closed.counts,
             self._ring.counts.dropped,
             self._emitted,
             sum(worker.ring.counts.dropped for worker in self.workers),
@@ -136,7 +136,7 @@ class CameraPipeline:
         before = self.tuner.now
         self.tuner.change(settings_patch)
         if self.tuner.now != before:
-            self._asked.threshold = self.tuner.now.threshold
+            self._client.threshold = self.tuner.now.threshold
             self._on_event(self.name, "set: " + ", ".join(f"{key} {value}" for key, value in settings_patch.items()))
 
     def stop(self) -> None:
@@ -179,15 +179,15 @@ class CameraPipeline:
                 self.beat.begin()
                 try:
                     if isinstance(item, Gap):
-                        self._leave(self.guard.flush())
+                        self._leave(self.fail_closed.flush())
                     else:
-                        self._leave(self.guard.push(item, self._ring.counts.inside > 0))
+                        self._leave(self.fail_closed.push(item, self._ring.counts.inside > 0))
                     self._tell_trouble()
                 except Exception as error:  # a fault of ours must not end a camera: nothing of this frame leaves
-                    self.guard.counts.withheld += 1
+                    self.fail_closed.counts.withheld += 1
                     self._on_event(self.name, f"a frame is withheld: {type(error).__name__}: {error}".splitlines()[0])
                 self.beat.end()
-            self._leave(self.guard.flush())
+            self._leave(self.fail_closed.flush())
         except Cancelled:
             pass
 
@@ -200,8 +200,8 @@ class CameraPipeline:
                 takers = [worker for worker in self.workers if worker.wants(size)]
                 frames_of_their_own = self._fan_out.share(covered, [worker.sink.upright for worker in takers])
             except Exception as error:
-                self.guard.counts.withheld += 1
-                self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
+                self.fail_closed.counts.withheld += 1
+                self.fail_closed.trouble = f"frames are withheld: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._emitted += 1
             self.last_emitted_s = time.monotonic()
@@ -212,10 +212,10 @@ class CameraPipeline:
                 worker.give(own)
 
     def _tell_trouble(self) -> None:
-        trouble = self.guard.trouble
+        trouble = self.fail_closed.trouble
         if trouble != self._trouble:
             self._trouble = trouble
-            self._on_event(self.name, redact(trouble) if trouble else "faces are looked for again")
+            self._on_event(self.name, redact(trouble) if trouble else "faces are detected again")
 
 
 class Server(Protocol):

@@ -128,7 +128,7 @@ def test_a_detector_that_raises_veils_all_it_did_not_see(moody: Moody, every: in
     assert line.counts.fully_covered >= 19
 
 
-def test_what_is_nowhere_found_before_the_first_look_is_veiled(moody: Moody) -> None:
+def test_what_is_nowhere_found_before_the_first_look_is_fully_covered(moody: Moody) -> None:
     moody.mood = "raise"
     line = guard(moody)
     out = [t for n in range(10) for t in line.push(frame(n))] + line.flush()
@@ -352,14 +352,14 @@ def test_after_a_pause_a_camera_is_looked_at_whatever_the_load(moody: Moody, cou
     assert not any(raw(t) for t in out)
 
 
-def test_what_comes_after_the_last_look_is_veiled_at_the_end(moody: Moody) -> None:
+def test_what_comes_after_the_last_look_is_fully_covered_at_the_end(moody: Moody) -> None:
     """A face may have come in that no look could find."""
     line = guard(moody, detector__every=4)
     out = [t for n in range(11) for t in line.push(frame(n))] + line.flush()
     assert [t.frame.index for t in out if fully_covered(t)] == [9, 10]
 
 
-def test_what_only_a_whole_picture_can_show_is_veiled_when_the_look_at_it_fails(moody: Moody) -> None:
+def test_what_only_a_whole_picture_can_show_is_fully_covered_when_the_look_at_it_fails(moody: Moody) -> None:
     """Frames 0, 5 and 9 are looked at as a whole, known faces in between; somebody may have come in since 5."""
     line = guard(moody, detector__every=2, tracker__lookahead=15)
     out = []
