@@ -31,7 +31,7 @@ class SourceOptions:
     threads: int = 0
     open_timeout_s: float = 5.0
     read_timeout_s: float = 2.0
-    rtsp_transport: str = "tcp"
+    rtsp_transport: str = "auto"
     data: bool = False
     tls_verify: bool = True
     ca_file: str = ""
@@ -46,7 +46,7 @@ def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
     """FFmpeg's options for a source that is not a file."""
     chosen = dict(_LIVE_OPTIONS)
     if uri.kind is Kind.RTSP:
-        chosen["rtsp_transport"] = options.rtsp_transport
+        chosen["rtsp_transport"] = "tcp" if options.rtsp_transport == "auto" else options.rtsp_transport
     if options.tls_verify and uri.text.lower().startswith(("rtsps:", "https:")):
         import ssl  # 4 MB, for who asks for it
 
