@@ -258,7 +258,7 @@ def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str
     table: dict[str, Any] = {}
     if path is not None:
         try:
-            table = tomllib.loads(path.read_text())
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
             table.pop("camera", None)  # of `facestream run`, which checks them: pipeline/live/cameras.py
         except OSError as e:
             raise BadInput(f"cannot read the configuration ({e.strerror})", str(path)) from None

@@ -30,7 +30,7 @@ _ROW = 4 * 4 + 4 + MAX_BOXES // 64 * 8  # sorted box, index, mask
 
 
 def source(file: str) -> str:
-    return (FOLDER / file).read_text()
+    return (FOLDER / file).read_text(encoding="utf-8")
 
 
 def source_hash() -> str:

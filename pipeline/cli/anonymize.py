@@ -23,7 +23,7 @@ class Target(click.ParamType[Path]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(value)
-        if str(value).endswith(os.sep):
+        if str(value).endswith((os.sep, os.altsep or os.sep)):
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as e:

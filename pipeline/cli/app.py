@@ -19,7 +19,7 @@ class Commands(click.Group):
     """Each command is imported when it is asked for: what a web server or a benchmark needs would else be a third of
     the cost of covering a short clip. They are listed in this order."""
 
-    COMMANDS: ClassVar = ("anonymize", "detect", "apply", "run", "verify", "evaluate", "bench")
+    COMMANDS: ClassVar = ("anonymize", "detect", "apply", "review", "run", "verify", "evaluate", "bench")
     CHECKOUT: ClassVar = ("bench",)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the commands on files share: inputs to jobs, and jobs run one after the other."""
+"""Shared by the commands on files: turns inputs into jobs, and runs jobs one after the other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
 
 def jobs_of(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
-    """One job a file. A single file goes to the output itself, anything else into it as a folder."""
+    """One job per file. A single file is written to `output` itself, several into the folder `output`."""
     for text in inputs:
         uri = parse(text)
         if uri.kind not in (Kind.FILE, Kind.IMAGE, Kind.FOLDER):
@@ -53,13 +53,13 @@ def check_files(
 
 
 def run_all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run = run) -> int:
-    """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
+    """Run the jobs one after the other; a failed one does not stop the rest. Returns the worst exit code."""
     config = config_of(flags)
     check_files(jobs, config, flags, [records])
     detector = detector_of(config)
     for written in (records, *(job.output for job in jobs)):
         if written is not None:
-            sweep(written, dead=False)  # what a run left that was killed
+            sweep(written, dead=False)  # leftovers of a killed run
     notes = RecordSink(records, flags["overwrite"]) if records else None
     worst = 0
     done = 0

@@ -64,7 +64,7 @@ class SinkSpec:
         if re.match(r"rtsps?://", text, re.IGNORECASE):
             target_of(text)
             return SinkSpec("push", text)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
             raise BadInput(
                 "this output is not known", shown_text(text), "a file, rtsp://, serve:rtsp://, http://, window"
             )

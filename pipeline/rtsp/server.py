@@ -65,7 +65,7 @@ class RtspServer:
         self.refused = 0  # connections beyond the limit
         self.on_event = on_event
         self.logins = LoginGuard(on_event)
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.SelectorEventLoop()  # Windows' own has no add_reader
         self._over = asyncio.Event()  # not the loop's stop(): between two runs of it that would be lost
         self._thread: threading.Thread | None = None
         self._waiting = 0

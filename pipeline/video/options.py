@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from facestream.pipeline.video import webcam
 from facestream.pipeline.video.uri import Kind, Uri
 
 # Not nobuffer: it throws away what was read to find out what comes, the key picture that a camera begins with among it.
@@ -54,10 +55,5 @@ def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
         if ca_file := options.ca_file or ssl.get_default_verify_paths().cafile:
             chosen["ca_file"] = ca_file
     if uri.kind is Kind.WEBCAM:
-        if options.camera_size is not None:
-            chosen["video_size"] = "{}x{}".format(*options.camera_size)
-        if options.camera_fps is not None:
-            chosen["framerate"] = f"{options.camera_fps:g}"
-        if options.camera_format:
-            chosen["input_format"] = options.camera_format
+        chosen |= webcam.options_of(options.camera_size, options.camera_fps, options.camera_format)
     return chosen

@@ -19,7 +19,7 @@ import av.container
 import av.stream
 from facestream.pipeline.errors import BadInput, SourceLost
 from facestream.pipeline.types import Frame, SidePacket, StreamInfo
-from facestream.pipeline.video import hardware
+from facestream.pipeline.video import hardware, webcam
 from facestream.pipeline.video.container_metadata import (
     Attachment,
     attachment_of,
@@ -152,7 +152,8 @@ class VideoSource:
     def _open_live(self, text: str, options: dict[str, str], patience: int) -> av.container.InputContainer:
         timeout = (self._options.open_timeout_s, patience * self._options.read_timeout_s)
         if self.uri.kind is Kind.WEBCAM:
-            return av.open(text, format="v4l2", options=options, timeout=timeout)
+            file, kind = webcam.input_of(text)
+            return av.open(file, format=kind, options=options, timeout=timeout)
         return av.open(text, options=options, timeout=timeout, hwaccel=hardware.decoder(self._options.hardware))
 
     def _clone_streams(self) -> None:

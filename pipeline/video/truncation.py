@@ -1,4 +1,4 @@
-"""Whether a file is as long as it says in its first bytes: Matroska's and AVI's do; and whether it stays as it is."""
+"""Detects truncated files (Matroska and AVI declare their length in the header) and files that are still written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def missing_bytes(path: Path) -> int:
-    """Bytes that were cut off at the end, 0 where none are or nothing can be told.
+    """Number of bytes missing at the end; 0 if none or unknown.
 
     AVI: the RIFF chunk's size, 32 bits, little-endian. Matroska (RFC 8794): the segment's size, of 1 to 8 bytes, which
     a recorder leaves unknown (all ones) until it is stopped.
@@ -30,19 +30,16 @@ def missing_bytes(path: Path) -> int:
 
 
 def stamp(path: Path) -> tuple[int, int] | None:
-    """Size in bytes and time of the last change in ns; another one later means that somebody writes to the file.
-
-    None where it cannot be told.
-    """
+    """Size in bytes and modification time in ns; if these change, somebody writes to the file. None if unknown."""
     try:
-        told = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return (told.st_size, told.st_mtime_ns) if S_ISREG(told.st_mode) else None  # a pipe is written to all the time
+    return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None  # a pipe changes all the time
 
 
 def _number(data: bytes) -> tuple[int, int | None]:
-    """EBML's variable-size integer: how many bytes it takes, and its value, None for the unknown one."""
+    """Decode EBML's variable-size integer: its length in bytes, and its value, None for "unknown"."""
     length = 9 - data[0].bit_length() if data and data[0] else 0
     if not 0 < length <= len(data):
         return 0, None

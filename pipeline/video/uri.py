@@ -9,12 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import av
 from facestream.pipeline.errors import BadInput, Refused, UserError
 from facestream.pipeline.url import Url, parse_url, redact, shown_text
 from facestream.pipeline.url import expand as expand_secrets
+from facestream.pipeline.video import webcam
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -25,7 +27,7 @@ VIDEO_SUFFIXES = frozenset((
 IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter alone is a drive
 
 
 class Kind(StrEnum):
@@ -75,10 +77,8 @@ def parse(text: str | os.PathLike[str]) -> Uri:
     name = os.fspath(text)
     if not name.strip():
         raise BadInput("the input has no name")
-    if name.isascii() and name.isdigit():
-        return Uri(Kind.WEBCAM, f"/dev/video{int(name)}", f"/dev/video{int(name)}")
-    if re.fullmatch(r"/dev/video\d+", name):
-        return Uri(Kind.WEBCAM, name, name)
+    if (device := webcam.device_of(name)) is not None:
+        return Uri(Kind.WEBCAM, device, device)
     if name.startswith("lavfi:"):
         # A graph may read an address, written in any of the ways in which graphs escape.
         has_address = re.search(r":\\*/\\*/|@", name) is not None
@@ -103,7 +103,7 @@ def _parse_url(name: str) -> Uri:
 
 def _parse_path(name: str) -> Uri:
     if name.startswith("file://"):
-        name = unquote(urlsplit(name).path)
+        name = url2pathname(urlsplit(name).path)
     if ("@" in name or "://" in name) and not os.path.lexists(name):  # an address whose scheme was forgotten
         return Uri(Kind.FILE, name, shown_text(name))
     if os.path.isdir(name):
@@ -218,7 +218,7 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
             return (Refused if kind in _FINAL else BadInput)(what, uri.shown, do)
     if uri.kind is Kind.WEBCAM and error.errno in _WEBCAM:
         asked = error.errno == 22
-        do = "leave --camera-size, -fps, -format away" if asked else "look for cameras with: ls /dev/video*"
+        do = "leave --camera-size, -fps, -format away" if asked else webcam.how_to_find()
         return BadInput(_WEBCAM[error.errno], uri.shown, do)
     if isinstance(error, av.error.InvalidDataError):
         if live:
