@@ -165,6 +165,7 @@ class EncodeConfig(Section, frozen=True):
 class DecodeConfig(Section, frozen=True):
     threads: Annotated[int, within(0, 64)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
+    max_picture_mb: Annotated[int, within(16, 1 << 20)] = 4096
 
 
 class AnonymizeConfig(Section, frozen=True):

@@ -26,7 +26,7 @@ class SourceOptions:
     camera_size (width, height), camera_fps, camera_format (`mjpeg`, `yuyv422`, ...): what is asked of a webcam; None
     and "" leave it the choice. interrupt_callback: called with each packet of a live source; what it raises ends the
     reading.
-    hardware: a setting of run.hardware.
+    hardware: a setting of run.hardware. max_picture_mb: still pictures that need more memory are refused.
     """
 
     threads: int = 0
@@ -41,6 +41,7 @@ class SourceOptions:
     camera_format: str = ""
     interrupt_callback: Callable[[], None] | None = None
     hardware: str = "off"
+    max_picture_mb: int = 4096
 
 
 def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
