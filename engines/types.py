@@ -50,9 +50,8 @@ class Detections:
         return self.select(self.scores >= threshold + large_face_margin * share)
 
     def nms(self, iou: float) -> Detections:
-        """Non-maximum suppression: the better one of any two whose IoU is above this, best first (Faster R-CNN's rule).
-
-        The only one of the product; the CUDA kernel in engines/cuda/nms.cu does the same."""
+        """Greedy non-maximum suppression (NMS), best first. iou: NMS threshold; of two boxes that overlap by more, the
+        one with the lower score is removed. The only NMS of the product; engines/cuda/nms.cu does the same."""
         if not len(self):
             return self
         xywh: Any = np.concatenate([self.xyxy[:, :2], self.xyxy[:, 2:] - self.xyxy[:, :2]], 1).astype(np.float64)
