@@ -36,7 +36,7 @@ class Target(click.ParamType[Path]):
 @click.option("-o", "--output", required=True, type=Target(), help="file, or folder for several inputs")
 @covering
 @sound
-@click.option("--two-pass", is_flag=True, help="process each video twice, with unlimited look-ahead; slower")
+@click.option("--two-pass", is_flag=True, help="process each video twice, with a look-ahead of 120 frames; slower")
 @click.option(
     "--records", type=click.Path(path_type=Path), metavar="FILE", help="write boxes and ids: .jsonl, .csv or .mot"
 )
