@@ -156,7 +156,7 @@ def run_stages(
     report.seconds = time.perf_counter() - started
     report.cpu_s = time.process_time() - cpu
     report.peak_rss_mb = peak_rss_mb()
-    report.warnings = tuple(sink.warnings) if sink is not None else ()
+    report.warnings = (*(sink.warnings if sink is not None else ()), *source.warnings)
     return report
 
 
