@@ -12,7 +12,7 @@ from facestream.pipeline.batch.listed import Listed
 from facestream.pipeline.cli.jobs import check_files, jobs_of, run_all
 from facestream.pipeline.cli.options import batching, config_of, covering, shared, sound
 from facestream.pipeline.config import Config
-from facestream.pipeline.errors import BadInput
+from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.run import Job, Recorder, Report, run
 
 
@@ -40,10 +40,11 @@ class Target(click.ParamType[Path]):
 @click.option(
     "--records", type=click.Path(path_type=Path), metavar="FILE", help="write boxes and ids: .jsonl, .csv or .mot"
 )
+@click.option("--report", is_flag=True, help="write the moments at risk beside each output, see docs/review.md")
 @batching
 @shared
 def anonymize(
-    inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, list_file: Path | None,
+    inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, report: bool, list_file: Path | None,
     resume: bool, manifest: Path | None, ray: str, **flags: Any,
 ) -> int:  # fmt: skip
     """Copy videos and images with all faces covered.
@@ -59,7 +60,14 @@ def anonymize(
         jobs += listed.jobs(output, flags["overwrite"])
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
     if alone:
-        return run_all(jobs, records, flags, _twice if two_pass else run)
+        runner: Run = _twice if two_pass else run
+        if report:
+            from facestream.pipeline.review.job_report import Reported
+
+            runner = Reported(runner)
+        return run_all(jobs, records, flags, runner)
+    if report and ray:
+        raise BadConfig("the moments at risk are not noted on a cluster", "--report", "leave --ray out")
     from facestream.pipeline.batch.run import Batch, run_batch
 
     config = config_of(flags)
@@ -67,7 +75,7 @@ def anonymize(
     return run_batch(
         Batch(
             jobs, output, config, two_pass, records, manifest, resume, flags["overwrite"], flags["quiet"],
-            config.anonymize.workers, listed.missing, ray,
+            config.anonymize.workers, listed.missing, ray, report,
         )
     )  # fmt: skip
 

@@ -56,11 +56,14 @@ class Found:
     def text(self) -> str:
         """A line a moment, the likeliest first, then the estimate."""
         out = []
-        for number, m in enumerate(self.moments, 1):
+        for number, (span, m) in enumerate(self.spans(), 1):
             of = f", track {', '.join(map(str, m.tracks))}" if m.tracks else ""
-            span = f"{clock(m.start / self.rate)} to {clock(m.end / self.rate)}"
             out.append(f"{number:4d}. {span}  {100 * m.risk:3.0f} %  frame {m.frame}: {m.words()}{of}")
         return "\n".join([*(out or ["no moment is at risk"]), self.estimate.words()])
+
+    def spans(self) -> list[tuple[str, Moment]]:
+        """The moments, each with its time in words."""
+        return [(f"{clock(m.start / self.rate)} to {clock(m.end / self.rate)}", m) for m in self.moments]
 
     def as_dict(self) -> dict[str, Any]:
         e = self.estimate
@@ -94,7 +97,7 @@ def found_of(rows: dict[int, Record], notes: Notes, size: tuple[int, int], rate:
 
 def list_moments(video: Path, records: Path | None, config: Config, progress: bool) -> Found:
     """Go through the video once, with a second look at a sample of frames; nothing is written."""
-    info = _info(video)
+    info = stream_info(video)
     rate = float(info.rate or RATE)
     scout = Scout(config, info.frames, rate)
     keep = Recorders(scout)
@@ -136,7 +139,7 @@ def prepare(
     video: Path, records: Path | None, config: Config, overwrite: bool, progress: bool
 ) -> tuple[Session, Scout | None]:
     """A session on the video. The scout is None where its pass over the video is still to come."""
-    info = _info(video)
+    info = stream_info(video)
     rate = float(info.rate or RATE)
     scout: Scout | None = None
     if records is None:
@@ -242,7 +245,7 @@ def _scout(server: ReviewServer, session: Session) -> None:
     server.call(done)
 
 
-def _info(video: Path) -> StreamInfo:
+def stream_info(video: Path) -> StreamInfo:
     """What the video says of itself. BadInput for what is none."""
     uri = parse(str(video))
     if uri.kind not in (Kind.FILE, Kind.IMAGE):
