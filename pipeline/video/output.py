@@ -99,9 +99,13 @@ class Temporary:
 
     def commit(self) -> None:
         """Give it its name; what had that name before is replaced."""
-        if sys.platform == "win32":  # where no open file can be renamed
+        self._rename(self.target)
+
+    def _rename(self, target: Path) -> None:
+        """It stays locked until it has its name, but on Windows, where no open file can be renamed."""
+        if sys.platform == "win32":
             self._file.close()
-        os.replace(self.path, self.target)
+        os.replace(self.path, target)
         self._file.close()
 
     def discard(self) -> None:
