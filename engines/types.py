@@ -47,7 +47,8 @@ class Detections:
         return self.select(self.scores >= threshold + large_face_margin * share)
 
     def nms(self, iou: float) -> Detections:
-        """The better one of any two that overlap by more than this, best first (greedy NMS)."""
+        """Greedy non-maximum suppression (NMS), best first. iou: NMS threshold; of two boxes that overlap by more, the
+        one with the lower score is removed."""
         if not len(self):
             return self
         xywh: Any = np.concatenate([self.xyxy[:, :2], self.xyxy[:, 2:] - self.xyxy[:, :2]], 1).astype(np.float64)

@@ -165,6 +165,7 @@ class EncodeConfig(Section, frozen=True):
 class DecodeConfig(Section, frozen=True):
     threads: Annotated[int, within(0, 64)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
+    max_picture_mb: Annotated[int, within(16, 1 << 20)] = 4096
 
 
 class AnonymizeConfig(Section, frozen=True):
@@ -174,12 +175,13 @@ class AnonymizeConfig(Section, frozen=True):
 
 
 class RunConfig(Section, frozen=True):
+    sinks: tuple[str, ...] = ()
     queue: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
     max_detect_interval: Annotated[int, within(1, 30)] = 4
     batch: Annotated[int, within(0, 64)] = 0
     batch_wait_ms: Annotated[float, within(0, 1000)] = 5.0
-    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    rtsp_transport: Literal["auto", "tcp", "udp"] = "auto"
     open_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
     read_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
     stall_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
@@ -258,6 +260,7 @@ def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str
     if path is not None:
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table.pop("camera", None)  # of `facestream run`, which checks them: pipeline/live/cameras.py
         except OSError as e:
             raise BadInput(f"cannot read the configuration ({e.strerror})", str(path)) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:

@@ -112,7 +112,12 @@ def run_stages(
     anonymizer = Anonymizer(config.cover)
     if job.output is not None:
         check_output(job.output, config.encode.options(job.overwrite, config.decode.hardware), [job.source])
-    options = SourceOptions(config.decode.threads, data=config.encode.keep_metadata, hardware=config.decode.hardware)
+    options = SourceOptions(
+        config.decode.threads,
+        data=config.encode.keep_metadata,
+        hardware=config.decode.hardware,
+        max_picture_mb=config.decode.max_picture_mb,
+    )
     source = open_source(job.source, options)
     decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.anonymize.queue)
     covered: Ring[CoveredFrame | SidePacket] = Ring(config.anonymize.queue)

@@ -55,6 +55,7 @@ class Executor:
 
 def ray_module() -> ModuleType:
     try:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage statistics by default
         import ray
     except ImportError:
         raise BadInput("Ray is not installed", "--ray", "pip install 'facestream[ray]'") from None

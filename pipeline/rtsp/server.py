@@ -78,6 +78,17 @@ class RtspServer:
         self.mounts[path] = Mount(path, users or {}, packetizer or Packetizer())
         return self.mounts[path]
 
+    def unmount(self, mount: Mount) -> None:
+        """Take a stream away; who watches it is cut off."""
+        self.mounts.pop(mount.path, None)
+
+        def end() -> None:
+            for player in tuple(mount.players):
+                player.abort()
+
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(end)
+
     @property
     def thread(self) -> threading.Thread | None:
         return self._thread

@@ -186,7 +186,7 @@ def _borders(start: int, cell: int, step: int, size: int) -> Array:
 
 
 def _pixelate(area: Array, grid: Grid) -> Array:
-    """Squares of one colour, the mean of what was there."""
+    """Pixelation: each cell becomes the mean colour of its pixels."""
     # Sums over all that lies above and left: exact, as int32 for bytes (it may wrap, a square's own sum does not) and
     # as float64 for more bits.
     above = cv2.integral(area).take(grid.rows, 0).take(grid.columns, 1)

@@ -26,13 +26,13 @@ class SourceOptions:
     camera_size (width, height), camera_fps, camera_format (`mjpeg`, `yuyv422`, ...): what is asked of a webcam; None
     and "" leave it the choice. interrupt_callback: called with each packet of a live source; what it raises ends the
     reading.
-    hardware: a setting of run.hardware.
+    hardware: a setting of run.hardware. max_picture_mb: still pictures that need more memory are refused.
     """
 
     threads: int = 0
     open_timeout_s: float = 5.0
     read_timeout_s: float = 2.0
-    rtsp_transport: str = "tcp"
+    rtsp_transport: str = "auto"
     data: bool = False
     tls_verify: bool = True
     ca_file: str = ""
@@ -41,13 +41,14 @@ class SourceOptions:
     camera_format: str = ""
     interrupt_callback: Callable[[], None] | None = None
     hardware: str = "off"
+    max_picture_mb: int = 4096
 
 
 def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
     """FFmpeg's options for a source that is not a file."""
     chosen = dict(_LIVE_OPTIONS)
     if uri.kind is Kind.RTSP:
-        chosen["rtsp_transport"] = options.rtsp_transport
+        chosen["rtsp_transport"] = "tcp" if options.rtsp_transport == "auto" else options.rtsp_transport
     if options.tls_verify and uri.text.lower().startswith(("rtsps:", "https:")):
         import ssl  # 4 MB, for who asks for it
 

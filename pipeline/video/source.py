@@ -33,7 +33,7 @@ from facestream.pipeline.video.picture import display_matrix
 from facestream.pipeline.video.streams import best_video, clone, is_regenerated
 from facestream.pipeline.video.telemetry import is_telemetry, text_of
 from facestream.pipeline.video.truncation import missing_bytes, stamp
-from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, parse
+from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, is_still, parse
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
@@ -65,10 +65,10 @@ def open_source(uri: Uri | str | os.PathLike[str], options: SourceOptions | None
     uri = uri if isinstance(uri, Uri) else parse(uri)
     if uri.kind is Kind.FOLDER:
         raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
-    if uri.kind is Kind.IMAGE:
+    if uri.kind is Kind.IMAGE or (uri.kind is Kind.FILE and is_still(uri.path)):
         from facestream.pipeline.video.still import ImageSource  # which takes Pillow: for videos it is spared
 
-        return ImageSource(uri)
+        return ImageSource(uri, (options or SourceOptions()).max_picture_mb)
     return VideoSource(uri, options or SourceOptions())
 
 

@@ -1,4 +1,4 @@
-"""The loop's order of things, on a stand-in for the GPU (lazy_device.py): real kernels and a real net, no GPU."""
+"""GpuPipeline's order of operations on a simulated GPU (lazy_device.py), with real kernels and a real net."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nms.cu itself, run on the CPU: bit-equal to engines.boxes.nms_xyxy, and every mutation of it found."""
+"""nms.cu run on the CPU: bit-identical to engines.boxes.nms_xyxy, and every mutation of it is detected."""
 
 from __future__ import annotations
 

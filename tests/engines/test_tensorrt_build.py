@@ -1,4 +1,4 @@
-"""Real plans of TensorRT-RTX, which builds without a GPU; loading and running one needs a GPU."""
+"""Real TensorRT-RTX plans, which build without a GPU; loading and running one needs a GPU."""
 
 from __future__ import annotations
 

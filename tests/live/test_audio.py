@@ -1,4 +1,4 @@
-"""Sound beside the covered pictures, as it came: how far apart a beep and a flash are at the other end."""
+"""Audio copied beside the covered video: the offset of beep and flash at the receiver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failing closed: whatever becomes of the detector, no frame leaves that nobody looked at."""
+"""Fail closed: whatever the detector does, no frame leaves without a detection."""
 
 from __future__ import annotations
 

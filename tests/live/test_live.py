@@ -1,4 +1,4 @@
-"""Live runs from end to end: cameras that come and go, a detector that breaks, players that look."""
+"""Live runs from end to end: cameras that connect and disconnect, a detector that fails, players."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page, /metrics and /healthz, asked over HTTP during a live run."""
+"""The page, /metrics and /healthz over HTTP during a live run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A browser's own camera over its WebSocket: covered or not at all, whatever comes and however it ends."""
+"""A browser's own camera over its WebSocket: frames come back covered or not at all."""
 
 from __future__ import annotations
 
