@@ -173,8 +173,8 @@ def summary(pipeline: CameraPipeline) -> str:
     parts = [f"{camera.frames} frames", f"{counts.emitted} left", f"{line.detector_runs} looked at"]
     for number, what in (
         (counts.dropped, "dropped for want of time"),
-        (line.fully_covered, "covered all over"),
-        (line.withheld, "held back"),
+        (line.fully_covered, "fully covered"),
+        (line.withheld, "withheld"),
         (line.detector_failures, "looks failed"),
         (camera.losses, "connections lost"),
         (camera.stalls, "stalls"),

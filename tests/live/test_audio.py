@@ -53,7 +53,7 @@ def test_pictures_that_are_covered_all_over_break_no_sync(tmp_path: Path) -> Non
         run.until(lambda: run["door"].counts.line.fully_covered > 30)
         moody.mood = ""
         cover = run["door"].tuner.coverer.cover
-        run.until(lambda: ("door", "faces are looked for again") in run.said)
+        run.until(lambda: ("door", "faces are detected again") in run.said)
 
         def broken(tracked: object) -> None:
             raise RuntimeError("out of order")
