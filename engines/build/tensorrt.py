@@ -173,6 +173,8 @@ def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
         shapes.set_shape("images", *((n, 3, h, w) for n, h, w in (profile.min, profile.opt, profile.max)))
         config.add_optimization_profile(shapes)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layers keep their names and types for inspection
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # RTX allocates while it runs otherwise: no CUDA graph
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.portable:
         if backend != "tensorrt":
             raise BadConfig("RTX plans fit every GPU from Ampere on as they are", "--portable")
