@@ -205,7 +205,7 @@ class GpuPipeline:
         while self._busy:
             self._enter()
             self._finish(self._busy[0])
-        sizes = sorted({min(n, len(frames)) for n in BATCHES})
+        sizes = sorted({min(n, len(frames)) for n in BATCHES}, reverse=True)  # memory that grows costs graphs
         for batch in (frames[:n] for n in sizes):
             for _ in range(2):
                 for ticket in [self.submit(batch) for _ in self.slots]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -16,7 +18,8 @@ from facestream.engines.build.sidecar import Profile
 from facestream.engines.build.tensorrt import verify_plan
 from facestream.engines.cuda.detector import GpuDetector, Pending
 from facestream.engines.cuda.driver import CudaDevice, find_gpu
-from facestream.engines.cuda.frame import Normalisation
+from facestream.engines.cuda.frame import SOURCE, Normalisation
+from facestream.engines.cuda.kernels import Dim3
 from facestream.engines.cuda.pipeline import HEAD, SHAPES, GpuPipeline, Needs, Shape
 from facestream.engines.errors import BadInput, EngineMismatch
 from facestream.engines.letterbox import pad, view
@@ -187,7 +190,7 @@ def test_a_batch_that_fails_half_way_leaves_its_slot_usable(fp16: Fp16Detector, 
 class Faint:
     """A net of next to no work that answers from its input: one box, as bright as the image's first pixel."""
 
-    nms_inside, max_batch = False, 16
+    nms_inside, max_batch = True, 16
 
     def __init__(self) -> None:
         self.prepared: set[tuple[int, Shape]] = set()
@@ -210,10 +213,21 @@ class Faint:
     ) -> None:
         def run() -> None:
             pixels = memory(images, np.float16, (shape.images, 3, shape.height, shape.width))
-            memory(first, np.float32, (shape.images, 4))[:] = [0, 0, shape.width, shape.height]
-            memory(second, np.float32, (shape.images,))[:] = pixels[:, 0, 0, 0]
+            memory(first, np.int32, (shape.images,))[:] = 1
+            memory(second, np.float32, (shape.images, 5))[:] = [0, 0, shape.width, shape.height, 0]
+            memory(second, np.float32, (shape.images, 5))[:, 4] = pixels[:, 0, 0, 0]
 
         stream.put(run)
+
+
+def first_pixels(name: str, grid: Dim3, block: Dim3, arguments: Sequence[Any]) -> None:
+    """preprocess.cu as far as `Faint` looks, so that thousands of batches take no time."""
+    assert name == "preprocess"
+    table, _, _, output = (argument.value for argument in arguments[:4])
+    width, height = (argument.value for argument in arguments[4:])
+    pixels = memory(output, np.float16, (grid[2], 3, height, width))
+    for image, row in zip(pixels, memory(table, np.uint8, (grid[2] * SOURCE.itemsize,)).view(SOURCE), strict=True):
+        image[0, 0, 0] = memory(int(row["plane"][0]), np.uint8, (1,))[0] / 255 if row["width"] else np.nan
 
 
 def gray(size: tuple[int, int], level: int) -> HostFrame:
@@ -223,6 +237,7 @@ def gray(size: tuple[int, int], level: int) -> HostFrame:
 def test_two_thousand_random_batches_are_replayed_and_leave_nothing_behind() -> None:
     """Of 1 to 8 cameras, of two sizes, up to two batches on their way: see docs/gpu.md."""
     device, net, rng = LazyDevice(16), Faint(), np.random.default_rng(0)
+    device.kernels = first_pixels
     made = GpuPipeline(device, net, Normalisation((0.0,) * 3, (255.0,) * 3), 0.01, 0.3)
     detector = GpuDetector(made, 16, DetectorOptions(threshold=0.01))
     sizes = (40, 24), (24, 40)
