@@ -107,14 +107,14 @@ def export_openvino(model: Path, out: Path, precision: str, calibrate: Path | No
             export_onnx(model, source)
         graph = openvino.Core().read_model(str(source))
         built: dict[str, object] = {"file": str(out), "precision": precision}
+        pictures = calibration(calibrate) if calibrate is not None else None
         if precision == "int8":
             import nncf
             from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
-            if calibrate is None:
+            if pictures is None:
                 raise BadConfig("int8 needs photographs of the kind it will see", "--calibrate", "give a folder")
             nncf.set_log_level(30)  # warnings; it tells of every layer otherwise
-            pictures = calibration(calibrate)
             graph = nncf.quantize(
                 graph, nncf.Dataset(pictures), preset=nncf.QuantizationPreset.MIXED, subset_size=len(pictures),
                 # Boxes decoded in eight bits cost three points of AP; scores and offsets themselves a fifth of one.
@@ -125,7 +125,7 @@ def export_openvino(model: Path, out: Path, precision: str, calibrate: Path | No
             built["calibrated_on"] = len(pictures)
         part = Path(folder) / "part.xml"
         openvino.save_model(graph, str(part), compress_to_fp16=precision == "fp16")
-        built |= compare_files(source, part, pictures if precision == "int8" else None)
+        built |= compare_files(source, part, pictures)
         for suffix in (".bin", ".xml"):
             shutil.copyfile(part.with_suffix(suffix), out.with_suffix(suffix + ".part"))
         for suffix in (".bin", ".xml"):

@@ -163,8 +163,8 @@ def _cast_body(model: Any, body: list[Any], start: str, heads: list[Any], scale:
 
 def emulated(graph: bytes) -> bytes:
     """A graph of `to_fp16`, or one of int8 made of it, that computes in float32 and rounds to half precision after
-    every node: what a GPU does, whose sums within a node are float32 too. ONNX Runtime's CPU provider, given the graph as it
-    is, would go through whole chains of nodes in float32, where nothing overflows.
+    every node: what a GPU does, whose sums within a node are float32 too. ONNX Runtime's CPU provider, given the graph
+    as it is, would go through whole chains of nodes in float32, where nothing overflows.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper

@@ -9,7 +9,6 @@ since TensorRT wants to run a shape once before. The graphs that a slot used las
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -152,7 +151,6 @@ class GpuPipeline:
         self.counters = Counters()
         self.slots = [Slot(i, device.stream(), device.event()) for i in range(slots)]
         self._busy: deque[Slot] = deque()
-        self._thread = threading.get_ident()
         self._told: set[Shape] = set()
         colours, norm = colour_table(), normalisation.row()
         rows = np.concatenate([colours.ravel(), norm])
@@ -174,7 +172,7 @@ class GpuPipeline:
     def submit(self, frames: Sequence[HostFrame]) -> Ticket:
         """Start on a batch, whose frames are copied before this returns; waits for the oldest one when no slot is
         free."""
-        self._enter()
+        self.device.enter()
         ticket = Ticket(tuple(frames), self.shape_of(frames))
         while all(slot.ticket is not None for slot in self.slots):
             self._finish(self._busy[0])
@@ -194,7 +192,7 @@ class GpuPipeline:
 
     def result(self, ticket: Ticket) -> list[tuple[F32, F32]]:
         """Wait for a batch, and for those before it."""
-        self._enter()
+        self.device.enter()
         while ticket.found is None:
             self._finish(self._busy[0])
         return ticket.found
@@ -203,7 +201,7 @@ class GpuPipeline:
         """Go through every shape that batches of up to so many such frames lead to, in every slot, until each is
         captured: compiling and capturing take far longer than a batch does."""
         while self._busy:
-            self._enter()
+            self.device.enter()
             self._finish(self._busy[0])
         sizes = sorted({min(n, len(frames)) for n in BATCHES}, reverse=True)  # memory that grows costs graphs
         for batch in (frames[:n] for n in sizes):
@@ -213,7 +211,7 @@ class GpuPipeline:
 
     def close(self) -> None:
         """Wait for what is on its way and give back all that was made; the pipeline is of no use after that."""
-        self._enter()
+        self.device.enter()
         while self._busy:
             self._finish(self._busy[0])
         for slot in self.slots:
@@ -226,11 +224,6 @@ class GpuPipeline:
             self.device.free_stream(slot.stream)
         self.slots = []
         self.device.free(self._tables)
-
-    def _enter(self) -> None:
-        if self._thread != threading.get_ident():
-            self.device.enter()
-            self._thread = threading.get_ident()
 
     def _start(self, slot: Slot, ticket: Ticket) -> None:
         prepared = self._prepare(slot, ticket)
