@@ -50,9 +50,11 @@ class PycudaDevice(CudaDevice):
         super().enter()
 
     def _leave(self) -> None:
-        """For the main thread, whose own things live until the interpreter is half gone."""
+        """For the main thread, whose own things live until the interpreter is half gone. Detached by name, since PyCUDA's
+        destructor takes the primary context for one of its own making."""
         if hasattr(self._entered, "pushed"):
             del self._entered.pushed
+        self._primary.detach()
 
     def alloc(self, size: int) -> int:
         memory = self._call(self.cuda.mem_alloc, max(size, 1))
