@@ -27,7 +27,7 @@ $(VENV)/base: pyproject.toml
 # trackeval brings opencv-python, whose cv2 lands on the headless one's and needs libGL.so.1: it goes, the other comes back.
 $(VENV)/dev: $(VENV)/base
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[train,openvino,web,webrtc,window,evaluate,dev]'
+	$(PIP) -e '.[train,openvino,web,webrtc,window,evaluate,attack,dev]'
 	$(VENV)/bin/python -m pip uninstall --quiet --yes opencv-python
 	$(PIP) --force-reinstall --no-deps opencv-python-headless
 	@# Builds real plans for NVIDIA GPUs, and needs none itself; those tests are skipped without it.
@@ -36,9 +36,9 @@ $(VENV)/dev: $(VENV)/base
 
 # Independent programs that some tests hold our files against; those tests are skipped without them.
 system:
-	@if ! { command -v ffprobe && command -v Xvfb; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg xvfb xdotool >/dev/null || \
-		echo "ffmpeg and Xvfb could not be installed: the tests that need them are skipped"; \
+	@if ! { command -v ffprobe && command -v Xvfb && command -v chromium; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg xvfb xdotool chromium >/dev/null || \
+		echo "ffmpeg, Xvfb and Chromium could not be installed: the tests that need them are skipped"; \
 	fi
 
 # The NMS plugin for programs that load TensorRT plans without Python: needs nvcc and the headers of TensorRT's SDK.

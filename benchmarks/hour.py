@@ -1,10 +1,10 @@
-"""An hour of video through `facestream anonymize`, and the memory that it took all along.
+"""Runs `facestream anonymize` on an hour of video and samples its memory.
 
     python benchmarks/hour.py OUT [--seconds 3600] [--fps 10] [--size 192x108] [--plot memory.png] [-- FLAGS]
 
-makes OUT/hour.mkv (the demo clip's walkers for five seconds of every thirty, a still hall in between, two tracks of
-sound) where it is not there yet, runs the command on it, and samples its resident memory from outside. Prints the
-line that fits the samples after the first tenth of the run, which a leak would bend upwards, and draws them.
+creates OUT/hour.mkv unless it exists (the demo clip's walkers for five seconds of every thirty, a static hall in
+between, two audio tracks), runs the command on it, and samples its resident memory from outside. Prints the slope of a
+line fitted to the samples after the first tenth of the run, which a leak would raise, and plots them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 
 DEMO = Path(__file__).parent.parent / "tools" / "demo.mp4"
 EVERY_S, SOUND = 30, 8_000
-SETTLED = 0.1  # share of the run that is its start
+SETTLED = 0.1  # share of the run that counts as warm-up
 
 
 def walkers(fps: int, size: tuple[int, int]) -> list[np.ndarray]:
-    """The middle of the demo clip at another rate and size, uint8 RGB."""
+    """The centre of the demo clip's frames, resampled to this rate and size: uint8 RGB [h, w, 3] each."""
     with av.open(str(DEMO)) as clip:
         film = clip.streams.video[0]
         step = Fraction(film.average_rate or 30) / fps
@@ -40,7 +40,7 @@ def walkers(fps: int, size: tuple[int, int]) -> list[np.ndarray]:
 
 
 def make_turn(path: Path, fps: int, size: tuple[int, int]) -> None:
-    """Thirty seconds: walkers, then the empty hall."""
+    """Write thirty seconds of video: walkers, then the empty hall."""
     scene = walkers(fps, size)
     hall = np.median(scene, axis=0).astype(np.uint8)
     rng = np.random.default_rng(7)
@@ -64,7 +64,7 @@ def make_turn(path: Path, fps: int, size: tuple[int, int]) -> None:
 
 
 def make(path: Path, seconds: int, fps: int, size: tuple[int, int]) -> None:
-    """The same thirty seconds again and again, their packets copied."""
+    """Write the same thirty seconds repeatedly by copying their packets."""
     turn, part = path.with_suffix(".turn.mkv"), path.with_suffix(".part.mkv")
     make_turn(turn, fps, size)
     with av.open(str(part), "w") as out:
@@ -83,7 +83,7 @@ def make(path: Path, seconds: int, fps: int, size: tuple[int, int]) -> None:
 
 
 def resident_mb(pid: int) -> float | None:
-    """Of the process now; None when it is over."""
+    """The process's resident memory; None if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -93,7 +93,7 @@ def resident_mb(pid: int) -> float | None:
 
 
 def watch(words: list[str], pause_s: float) -> tuple[list[tuple[float, float]], str]:
-    """Run a command; seconds and MB, and what it said."""
+    """Run a command; returns memory samples (seconds, MB) and its standard output."""
     began = time.monotonic()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     samples = []

@@ -207,14 +207,14 @@ def deface_of(clip: Path, command: str, scale: str | None, smallest: float, cach
 
 
 def together(tallies: list[Tally]) -> Leaks:
-    """The figures of several clips as if they were one; tracks stay apart."""
-    whole = Tally()
+    """The metrics of several clips combined; tracks of different clips stay separate."""
+    combined = Tally()
     for n, tally in enumerate(tallies):
-        whole.outside += tally.outside
-        whole.inside += tally.inside
-        for track, sights in tally.sights.items():
-            whole.sights[1_000_000 * n + track] = sights
-    return whole.result()
+        combined.outside += tally.outside
+        combined.inside += tally.inside
+        for track, rows in tally.face_frames.items():
+            combined.face_frames[1_000_000 * n + track] = rows
+    return combined.result()
 
 
 def row(name: str, r: Leaks, beside: Sequence[Leaks | None] = ()) -> str:

@@ -1,4 +1,4 @@
-"""A clip played over and over until it has enough frames: the video's packets, as they are, without sound.
+"""Loops a clip until it has enough frames, by copying the video's packets; without audio.
 
 python benchmarks/loop_clip.py IN FRAMES OUT
 """
@@ -12,10 +12,10 @@ import av
 
 
 def loop(source: Path, frames: int, out: Path) -> int:
-    """Write whole rounds of a file's video until there are at least `frames` frames; returns how many there are."""
+    """Write whole repetitions of a file's video until there are at least `frames` frames; returns their number."""
     with av.open(str(source)) as clip, av.open(str(out), "w") as target:
         stream = target.add_stream_from_template(clip.streams.video[0])
-        # Each is read anew for each round: muxing changes a packet.
+        # Read again for each repetition: muxing changes a packet.
         spans = [(p.dts, p.dts + (p.duration or 1)) for p in clip.demux(video=0) if p.dts is not None]
         if not spans:
             raise SystemExit(f"{source}: there is no frame in it")

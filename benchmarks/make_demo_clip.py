@@ -6,11 +6,11 @@ writes the clip and, beside it, `<name>.truth.txt` in MOT format (see `truth_lin
 
 The faces: `skimage.data.astronaut()`, NASA's portrait of the astronaut Eileen Collins, which is in the public domain
 (a work of the United States government) and ships inside scikit-image. Every walker is this portrait, cut out,
-mirrored, tinted and dressed in a suit of another colour. The hall and the music are computed here. No network.
+mirrored, tinted and dressed in a suit of another colour. The hall and the music are computed here, without network.
 
-Coordinates. Portrait: pixels of the 512 x 512 picture; a sprite keeps them and only goes on further down.
+Coordinates. Portrait: pixels of the 512 x 512 image; a sprite uses the same and extends further down.
 World: metres, x to the right, y up from the camera's eye level, z away from the camera. Frame: pixels of the
-1280 x 720 picture, (0, 0) the top left corner of the top left pixel. Pictures are RGB.
+1280 x 720 frame, (0, 0) the top left corner of the top left pixel. Images are RGB.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def background() -> np.ndarray:
 
 
 def camera_drift(t: float) -> tuple[float, float]:
-    """How far the hand-held camera moves the whole picture at time t (seconds), in pixels; within MARGIN."""
+    """Translation of the frame by the hand-held camera at time t (seconds), in pixels; within MARGIN."""
     return 9 * np.sin(1.3 * t) + 2 * np.sin(4.1 * t), 5 * np.sin(1.7 * t + 1) + 1.5 * np.sin(5.3 * t)
 
 
@@ -166,7 +166,7 @@ def pose(walker: Walker, t: float) -> np.ndarray | None:
 
 def paint(walker: Walker, matrix: np.ndarray) -> np.ndarray:
     """The sprite moved into the frame: premultiplied RGBA, float32 in 0..1."""
-    # Shrink by area first, as the warp looks at four source pixels a side at most and would alias.
+    # Reduce by area averaging first: the warp samples at most four source pixels per side and would alias.
     shrink = min(1.0, 1.5 * float(np.hypot(matrix[0, 0], matrix[1, 0])))
     size = round(SPRITE_W * shrink), round(SPRITE_H * shrink)
     picture = cv2.resize(sprite(walker), size, interpolation=cv2.INTER_AREA)
@@ -175,10 +175,10 @@ def paint(walker: Walker, matrix: np.ndarray) -> np.ndarray:
 
 
 def truth_lines(index: int, walker: Walker, matrix: np.ndarray, uncovered: np.ndarray) -> list[str]:
-    """One MOT line `frame,id,left,top,width,height,1,-1,-1,visibility`, or none where less than half the face is seen.
+    """One MOT line `frame,id,left,top,width,height,1,-1,-1,visibility`; none if less than half the face is visible.
 
-    Frames and ids count from 1. The box, in frame pixels and cut at the frame's edge, holds the ellipse that fills
-    FACE. The visibility is the part of the whole box that is in the frame and not covered by a nearer walker.
+    Frames and ids count from 1. The box, in frame pixels and cut at the frame's edge, contains the ellipse that fills
+    FACE. The visibility is the share of the uncut box that is in the frame and not occluded by a nearer walker.
     """
     whole = extent(matrix, face(walker)).reshape(2, 2)
     low, high = np.clip(whole, 0, (WIDTH, HEIGHT))
@@ -192,7 +192,7 @@ def truth_lines(index: int, walker: Walker, matrix: np.ndarray, uncovered: np.nd
 
 
 def render(index: int) -> tuple[np.ndarray, list[str]]:
-    """Frame `index` (from 0): the picture, uint8 RGB, and its lines of the truth."""
+    """Frame `index` (from 0): uint8 RGB [h, w, 3], and its ground-truth lines."""
     t = index / FPS
     shift = np.column_stack([np.eye(2), np.subtract(camera_drift(t), MARGIN)])
     picture = cv2.warpAffine(background(), shift, (WIDTH, HEIGHT))
@@ -224,7 +224,7 @@ def music() -> np.ndarray:
 
 
 def write_clip(path: Path) -> list[str]:
-    """Render and encode the clip; returns the lines of the truth."""
+    """Render and encode the clip; returns the ground-truth lines."""
     truth = []
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         video = add_video(container, (WIDTH, HEIGHT), FPS, 21, "slow")
@@ -249,7 +249,7 @@ def main() -> None:
     truth = clip.with_suffix(".truth.txt")
     clip_part, truth_part = (path.with_name(path.name + ".part") for path in (clip, truth))
     truth_part.write_text("\n".join(write_clip(clip_part)) + "\n")
-    os.replace(clip_part, clip)  # only now: a run cut short leaves the old pair alone
+    os.replace(clip_part, clip)  # only now, so that an interrupted run leaves the old pair untouched
     os.replace(truth_part, truth)
 
 

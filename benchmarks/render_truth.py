@@ -1,14 +1,14 @@
-"""Render clips whose every face is known, from labelled stills: what a cover must not leave open, to the pixel.
+"""Render clips with exact ground truth for every face, from labelled stills.
 
     python benchmarks/render_truth.py --data FACES -o FOLDER [--seed 0] [--only NAME]
     python benchmarks/render_truth.py --small -o FOLDER
 
-FACES is a folder in WIDER FACE's layout with the stills named below. Into FOLDER go NAME.mp4, NAME.truth.txt (MOT:
-frame and id from 1; `scene` says what counts as visible) and `clips.json`, the index. The clips show the stills'
-people, so they are as little ours to pass on as the stills. `--small` needs no stills: one clip from the demo clip's
+FACES is a folder in WIDER FACE's layout with the stills named below. Writes NAME.mp4, NAME.truth.txt (MOT: frame and
+id from 1; `scene` defines what counts as visible) and the index `clips.json` to FOLDER. The clips show the stills'
+people and, like the stills, cannot be redistributed. `--small` needs no stills: one clip from the demo clip's
 public-domain portrait. The same seed gives the same clips.
 
-The stills were looked at one by one: every face in them is labelled, or ignored by the labels and painted over.
+The stills were checked one by one: every face in them is labelled, or labelled "ignore" and painted over.
 """
 
 import argparse
@@ -36,7 +36,8 @@ def street(number: int) -> str:
 
 
 def walk(person: Sprite, face: int, *keys: tuple[float, ...]) -> Pose:
-    """Keys (seconds, x, y, scale): where the middle of that face is in the world. The steps rock the body a little."""
+    """Pose of a walking person. keys: (seconds, x, y, scale), the position of that face's centre in the world. The
+    steps rock the body slightly."""
     way, box = path(*keys), person.faces[face]
 
     def pose(t: float) -> np.ndarray:
@@ -48,7 +49,7 @@ def walk(person: Sprite, face: int, *keys: tuple[float, ...]) -> Pose:
 
 
 def hall() -> Sprite:
-    """The demo clip's hall without its people."""
+    """The demo clip's hall, empty."""
     from facestream.benchmarks.make_demo_clip import background
 
     return Sprite(np.dstack([background(), np.ones(background().shape[:2], np.float32)]))
@@ -247,8 +248,8 @@ CLIPS: tuple[Callable[[Stills, Rng], Clip], ...] = (
 
 
 def small() -> Clip:
-    """One clip of two shots from what the demo clip is made of: a face that steps out from behind a pillar unsharp, an
-    occlusion of 6 to 10 frames, a cut, a small face that is never sharp."""
+    """One clip of two shots from the demo clip's material: a blurred face that appears from behind a pillar, an
+    occlusion of 6 to 10 frames, a cut, a small face that is always blurred."""
     from facestream.benchmarks.make_demo_clip import WALKERS, face, sprite
 
     place = hall()

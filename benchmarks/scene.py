@@ -1,4 +1,4 @@
-"""Pictures that move before a camera, and the true box of every face in every frame.
+"""Renders clips of images that move in front of a camera, with the exact box of every face in every frame.
 
 A clip is a row of shots, a shot a pile of layers, a layer a sprite and its pose: the 2 x 3 matrix from the sprite's
 pixels to the frame's at a time in seconds since the shot began. Pixels and boxes go through the same matrix, so the

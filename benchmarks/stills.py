@@ -1,5 +1,5 @@
-"""Sprites for `scene`: labelled stills of a WIDER-layout folder, people cut out of them, walls hung with them, and
-things that pass before them. Boxes are xyxy in pixels of the sprite, counted from their edges."""
+"""Sprites for `scene`: labelled stills of a WIDER-layout folder, people cut out of them, walls of pictures, and
+occluders. Boxes are xyxy in pixels of the sprite, counted from pixel edges."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 from facestream.benchmarks.scene import Sprite, of_centres
 
-# Labels that go on over what hides the face, as EVENT/NAME: {x, y, width, height as labelled: as seen}.
-SEEN = {"edenmask/00000663": {(466, 109, 17, 23): (466, 109, 17, 16)}}  # behind the shoulder of the man before
-FINER = 2  # stills are stored enlarged, by cubic interpolation, as clips enlarge them that much by a linear one
+# Labels that include an occluder, as EVENT/NAME: {(x, y, width, height) as labelled: of the visible part}.
+SEEN = {"edenmask/00000663": {(466, 109, 17, 23): (466, 109, 17, 16)}}  # behind the shoulder of the man in front
+# Factor by which stills are enlarged once, by cubic interpolation, since clips enlarge them as much by linear one.
+FINER = 2
 
 
 def finer(rgba: np.ndarray, faces: np.ndarray) -> Sprite:
@@ -22,8 +23,8 @@ def finer(rgba: np.ndarray, faces: np.ndarray) -> Sprite:
 
 
 class Stills:
-    """The validation images of a WIDER-layout folder, by EVENT/NAME. Every face that can be seen is a face of the
-    sprite: regions that the labels say to ignore are painted over."""
+    """The validation images of a WIDER-layout folder, by EVENT/NAME. Every visible face is a face of the sprite:
+    regions labelled "ignore" are painted over."""
 
     def __init__(self, root: Path) -> None:
         self.images = root / "WIDER_val" / "images"
@@ -59,14 +60,14 @@ class Stills:
         return finer(*self.read(name, crop))
 
     def cutout(self, name: str, crop: tuple[int, int, int, int] | None = None) -> Sprite:
-        """The people of a still without what is behind them, with feathered edges."""
+        """The people of a still without the background, with feathered edges."""
         rgb, faces = self.read(name, crop)
         alpha = people(rgb, faces)
         return finer(np.dstack([np.uint8(rgb * alpha + 0.5), np.uint8(alpha * 255 + 0.5)]), faces)
 
 
 def painted_over(rgb: np.ndarray, regions: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """The picture with its regions [N, 4] filled from their surroundings, blurred; none may lie on a face [M, 4]."""
+    """The image with regions [N, 4] inpainted and blurred; raises ValueError if one overlaps a face [M, 4]."""
     for region in regions:
         low, high = np.maximum(region[:2], faces[:, :2]), np.minimum(region[2:], faces[:, 2:])
         if (np.clip(high - low, 0, None).prod(1) > 0.02 * (faces[:, 2:] - faces[:, :2]).prod(1)).any():
@@ -83,7 +84,7 @@ def painted_over(rgb: np.ndarray, regions: np.ndarray, faces: np.ndarray) -> np.
 
 
 def people(rgb: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Alpha, float32 [H, W, 1] in 0..1, of the people whose faces [N, 4] these are, down to the lower edge."""
+    """Alpha matte, float32 [H, W, 1] in 0..1, of the people with these faces [N, 4], down to the lower edge."""
     height, width = rgb.shape[:2]
     mask = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
     for x0, y0, x1, y1 in faces:
@@ -115,7 +116,7 @@ def people(rgb: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def wall(stills: list[Sprite], columns: int, gap: int, rng: np.random.Generator) -> Sprite:
-    """Opaque sprites hung in rows on a plastered wall, each in a dark frame; 1.5 pixels for one of theirs."""
+    """Opaque sprites in rows on a plastered wall, each in a dark frame, at 1.5 times their resolution."""
     fine = 1.5
     rows = [stills[n : n + columns] for n in range(0, len(stills), columns)]
     width = max(sum(each.size[0] + gap for each in row) for row in rows) + 5 * gap

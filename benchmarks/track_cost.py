@@ -1,9 +1,9 @@
-"""What tracking costs: CPU milliseconds a frame of the line without its detector, with and without camera motion.
+"""Tracking cost: CPU milliseconds per frame of the pipeline without its detector, with and without camera motion.
 
 python benchmarks/track_cost.py CLIP.mp4 [--rounds 5] [--lag 15]
 
-The detector looks first, and what it found is known from then on. Medians over the rounds, which alternate. Counted is
-the thread's CPU time (OpenCV on one thread too), so that other programs slow it little.
+The detector runs once; its results are replayed in the timed rounds. Prints medians over the rounds, which alternate.
+Measures the thread's CPU time (OpenCV on one thread too), so that other programs affect it little.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def timed(call: Callable[..., Any], spent: dict[str, float], name: str) -> Calla
 
 
 def cost(clip: Path, config: Config, detector: Known) -> tuple[dict[str, float], float]:
-    """Milliseconds of CPU a frame of each part, and boxes a frame."""
+    """CPU milliseconds per frame of each part, and boxes per frame."""
     spent: dict[str, float] = defaultdict(float)
     line: Any = chain.FacePipeline(detector, config)
     for name, calls in PARTS.items():
@@ -72,7 +72,7 @@ def cost(clip: Path, config: Config, detector: Known) -> tuple[dict[str, float],
 @click.option("--lag", type=int, help="as [tracker] lookahead")
 @click.option("--rounds", default=5, show_default=True)
 def track_cost(clip: Path, model: str | None, lag: int | None, rounds: int) -> None:
-    """Print the CPU time a frame of each part of the tracking."""
+    """Print the CPU time per frame of each part of the tracking."""
     cv2.setNumThreads(1)
     flags = {"detector.model": model, "tracker.lookahead": lag}
     base = read(None, flags)
@@ -84,7 +84,7 @@ def track_cost(clip: Path, model: str | None, lag: int | None, rounds: int) -> N
         for motion, told in rows.items():
             spent, boxes = cost(clip, read(None, {**flags, "tracker.motion": motion}), known)
             told.append(spent)
-    print(f"{clip.name}, {boxes:.1f} boxes a frame; CPU ms a frame, median of {rounds}")
+    print(f"{clip.name}, {boxes:.1f} boxes per frame; CPU ms per frame, median of {rounds}")
     print(f"{'camera motion':<16}" + "".join(f"{name:>15}" for name in (*PARTS, "track + ahead", "all")))
     for motion, told in rows.items():
         parts = [median(spent.get(name, 0.0) for spent in told) for name in PARTS]

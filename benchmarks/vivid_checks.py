@@ -1,4 +1,4 @@
-"""What benchmarks/vivid.py runs on a V4L2 webcam: it opens, gives what is asked for, is busy, goes, comes back."""
+"""The checks that benchmarks/vivid.py runs on a V4L2 webcam: open, requested format, busy, unplugged, plugged in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.servers import Watched, until
 
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 DEVICE = "vivid.0"
-SLOW_S = 300.0  # a processor made of software
+SLOW_S = 300.0  # the CPU is emulated
 
 
 def check() -> None:

@@ -111,11 +111,11 @@ def run_stages(
     """
     anonymizer = Anonymizer(config.cover)
     if job.output is not None:
-        check_output(job.output, config.encode.options(job.overwrite, config.run.hardware), [job.source])
-    options = SourceOptions(config.run.decode_threads, data=config.encode.keep_metadata, hardware=config.run.hardware)
+        check_output(job.output, config.encode.options(job.overwrite, config.decode.hardware), [job.source])
+    options = SourceOptions(config.decode.threads, data=config.encode.keep_metadata, hardware=config.decode.hardware)
     source = open_source(job.source, options)
-    decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.run.ring)
-    covered: Ring[CoveredFrame | SidePacket] = Ring(config.run.ring)
+    decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.anonymize.queue)
+    covered: Ring[CoveredFrame | SidePacket] = Ring(config.anonymize.queue)
     started, cpu = time.perf_counter(), _cpu_s()
     report = Report()
     sink: Sink | None = None
@@ -126,7 +126,7 @@ def run_stages(
         info = decoded.get()
         assert isinstance(info, StreamInfo)
         if job.output is not None:
-            sink = open_sink(job.output, info, config.encode.options(job.overwrite, config.run.hardware))
+            sink = open_sink(job.output, info, config.encode.options(job.overwrite, config.decode.hardware))
             encoder = _start_encoder(sink, covered)
         with _bar(info.frames, progress) as step:
             _drive(decoded, covered, stages, anonymizer, sink, records, info, report, step)

@@ -6,7 +6,7 @@ Source -> Frame -> (detect, track) -> TrackedFrame -> (cover) -> CoveredFrame ->
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -33,6 +33,9 @@ class StreamInfo:
     left_out: streams of the source that do not come along, in words. container: FFmpeg's names for its format.
     still: the source, where it is a still image. interlaced: its pictures are made of two half-pictures each.
     chapters, attachments: of the file. hdr: of HDR pictures, None where nothing is said.
+    pixel_aspect: width over height of a stored pixel, None where nothing is said.
+    audio_decoders: for the audio streams among side_streams, by their index. samples: the first packets of side
+    streams, by their index, where the source could be read twice.
     """
 
     source: str
@@ -54,6 +57,9 @@ class StreamInfo:
     chapters: tuple[Chapter, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     hdr: HdrMetadata | None = None
+    pixel_aspect: Fraction | None = None
+    audio_decoders: dict[int, av.AudioCodecContext] = field(default_factory=dict)
+    samples: dict[int, tuple[av.Packet[av.stream.Stream], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,8 @@ class Frame:
     """One decoded picture, as stored (before rotation), untouched.
 
     index counts from 0. pts is in units of time_base and may be None on a live stream's first frame.
+    Displayed, the picture is mirrored first (left to right) where `mirrored`, then turned by `rotation` degrees
+    counter-clockwise. pixel_aspect: width over height of a stored pixel.
     wall_s: when it was taken, Unix seconds by the camera's own clock; None where the camera does not say.
     """
 
@@ -70,6 +78,8 @@ class Frame:
     picture: av.VideoFrame
     rotation: int = 0
     wall_s: float | None = None
+    mirrored: bool = False
+    pixel_aspect: float = 1.0
 
     @property
     def time_s(self) -> float | None:
@@ -80,6 +90,19 @@ class Frame:
         """Width and height as displayed, in pixels."""
         w, h = self.picture.width, self.picture.height
         return (h, w) if self.rotation in (90, 270) else (w, h)
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """Factors, 1 or more, by which the displayed picture's width and height grow where its pixels are made square:
+        the detector sees faces as a player shows them."""
+        aspect = 1 / self.pixel_aspect if self.rotation in (90, 270) else self.pixel_aspect
+        return max(1.0, aspect), max(1.0, 1 / aspect)
+
+    @property
+    def square_size(self) -> tuple[int, int]:
+        """Width and height as displayed, in square pixels."""
+        (width, height), (across, down) = self.size, self.stretch
+        return round(width * across), round(height * down)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +129,7 @@ class AssociationStage(StrEnum):
 
 
 XYXY = tuple[float, float, float, float]
+Polygon = tuple[tuple[float, float], ...]
 
 
 def xyxy(values: Iterable[float]) -> XYXY:
@@ -130,10 +154,14 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class TrackedFrame:
-    """A frame with its faces: the only thing that can be covered."""
+    """A frame with its faces: the only thing that can be covered.
+
+    masks: regions of this frame that are covered too, the corners of each in displayed pixels.
+    """
 
     frame: Frame
     boxes: tuple[Box, ...]
+    masks: tuple[Polygon, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

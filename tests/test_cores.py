@@ -27,13 +27,13 @@ def test_workers_side_by_side_share_the_threads_that_are_left_to_choose(
     monkeypatch.setattr(run, "cores", lambda: 16)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     jobs = [Job(f"{n}.mp4", tmp_path / f"{n}.mp4") for n in range(100)]
-    free, asked = read(None), read(None, {"encode.threads": 7, "run.decode_threads": 5})
+    free, asked = read(None), read(None, {"encode.threads": 7, "decode.threads": 5})
 
     def threads(size: int, config: Config = free) -> tuple[int, int]:
         batch = run.Batch(jobs, tmp_path, config, workers=size)
         with closing(Journal(batch.output)) as journal:
             shared = run.Dispatcher(batch, journal).setup.config
-        return shared.encode.threads, shared.run.decode_threads
+        return shared.encode.threads, shared.decode.threads
 
     assert threads(1) == (0, 0)
     assert threads(4) == (4, 2)

@@ -108,7 +108,7 @@ def test_frames_wait_for_exactly_the_lag_and_no_more_than_the_ring_are_held_besi
 
     monkeypatch.setattr(Ring, "put", counting_put)
     monkeypatch.setattr(FacePipeline, "push", counting_push)
-    config = read(None, {"tracker.lookahead": lag, "run.ring": ring})
+    config = read(None, {"tracker.lookahead": lag, "anonymize.queue": ring})
     report = run(Job(str(clip), None), config, Everywhere(), None, False)
     assert report.frames == pushed[0] == 30
     assert left[0] == 30 - lag

@@ -27,7 +27,7 @@ from facestream.pipeline.batch.worker import Outcome, RecordWriter, Setup, Task,
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.jobs.two_pass import run_twice
-from facestream.pipeline.log import say
+from facestream.pipeline.log import fail
 from facestream.pipeline.run import Job, Report, run
 from facestream.pipeline.video.output import sweep
 
@@ -87,7 +87,7 @@ def cover_file(task: Task, setup: Setup) -> Answer:
     detector = load_detector(config.detector.model, config.detector.options())
 
     def cover(job: Job, writer: RecordWriter) -> Report:
-        segments = find_segments(job, config.run.segment_s) if config.run.segment_s else []
+        segments = find_segments(job, config.anonymize.segment_s) if config.anonymize.segment_s else []
         if len(segments) > 1:
             try:
                 return run_segments(job, config, segments, Executor(), setup.two_pass, writer)
@@ -113,7 +113,7 @@ class ClusterDispatcher(Dispatcher):
     def work(self) -> None:
         """Until nothing waits and nobody works. An interruption stops all tasks and leaves nothing unfinished."""
         for line in self.batch.missing:
-            say("error", line)
+            fail(line)
             self.codes.append(2)
         ray = connect(self.batch.ray)
         self.busy: dict[Any, Task] = {}

@@ -165,7 +165,7 @@ def _look(job: Job, config: Config) -> tuple[StreamInfo, Frame]:
 
 
 def _options(config: Config) -> SourceOptions:
-    return SourceOptions(threads=config.run.decode_threads, data=config.encode.keep_metadata)
+    return SourceOptions(threads=config.decode.threads, data=config.encode.keep_metadata)
 
 
 def _chunk(packet: Packet) -> Chunk:

@@ -1,4 +1,4 @@
-"""Inputs by a list in a file, and where outputs go below a folder."""
+"""Inputs from a list file (`--list`), and their output paths below a folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from facestream.pipeline.video.uri import MediaFile, expand
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """files: with their places below the folder that they have in common. missing: a line for what is not there."""
+    """The inputs of a list. files: with paths relative to their common folder. missing: an error line for each input
+    that does not exist."""
 
     files: tuple[MediaFile, ...]
     missing: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path) -> Listed:
-        """One file, folder or glob a line; empty lines are skipped. `-` reads standard input. Raises BadInput."""
+        """Read a list: one file, folder or glob per line; empty lines are skipped; `-` is stdin. Raises BadInput."""
         try:
             text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as e:
@@ -44,18 +45,18 @@ class Listed:
         return cls(tuple(sorted(places, key=lambda file: file.relative.parts)), tuple(missing))
 
     def jobs(self, output: Path, overwrite: bool) -> list[Job]:
-        """A job for each; the output is a folder. Raises BadInput where it cannot be."""
+        """A job per file; the output is a folder. Raises BadInput if it cannot be one."""
         if output.exists() and not output.is_dir():
             raise BadInput("is a file, and a list of inputs needs a folder", str(output))
         return place(self.files, output, overwrite)
 
 
 def place(files: Sequence[MediaFile], output: Path, overwrite: bool) -> list[Job]:
-    """Jobs that keep the files' structure below a folder, which is made. Raises BadInput where it cannot be."""
+    """Jobs that keep the files' folder structure below `output`, which is created. Raises BadInput if that fails."""
     jobs = [Job(str(file.path), output / file.relative, overwrite) for file in files]
     try:
         for folder in {job.output.parent for job in jobs if job.output}:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise BadInput(f"cannot make the folder ({e.strerror})", str(output)) from None
+        raise BadInput(f"cannot create the folder ({e.strerror})", str(output)) from None
     return jobs

@@ -66,7 +66,8 @@ def model_file(config: Config) -> Path:
 def fingerprint(config: Config, two_pass: bool) -> str:
     """Equal for two runs that make the same output of the same input: same settings, model and software."""
     settings = to_builtins(config)
-    del settings["run"]
+    for section in ("decode", "anonymize", "run"):  # how the work is done, and what concerns live runs alone
+        del settings[section]
     parts = [settings, two_pass, sha256(model_file(config)), software(config)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

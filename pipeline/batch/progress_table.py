@@ -17,12 +17,12 @@ def progress_table(console: Console) -> Table:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )  # fmt: skip
-    # Lines of results go to standard output: through the table where both are the terminal, else past it.
+    # Result lines go to stdout: through the table if both are the terminal, otherwise directly.
     return Table(*bars, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
 
 
 class ProgressTable:
-    """The progress table: a line a file that is worked on, and one for all. Without a table it does nothing."""
+    """The progress table: a line per file in progress, and one for the batch. Does nothing if table is None."""
 
     def __init__(self, table: Table | None, files: int) -> None:
         self.table = table
@@ -33,11 +33,11 @@ class ProgressTable:
         if self.table is not None:
             self.lines[task.index] = self.table.add_task(Path(task.job.source).name, total=None, rate="")
 
-    def move(self, word: Progress) -> None:
-        if self.table is not None and (line := self.lines.get(word.index)) is not None:
-            rate = next((t.speed for t in self.table.tasks if t.id == line), None)
-            shown = f"{rate:.0f} frames/s" if rate else ""
-            self.table.update(line, completed=word.frames, total=word.total, rate=shown)
+    def update(self, progress: Progress) -> None:
+        if self.table is not None and (line := self.lines.get(progress.index)) is not None:
+            speed = next((t.speed for t in self.table.tasks if t.id == line), None)
+            rate = f"{speed:.0f} frames/s" if speed else ""
+            self.table.update(line, completed=progress.frames, total=progress.total, rate=rate)
 
     def end(self, index: int) -> None:
         if self.table is not None and self.all is not None:

@@ -1,7 +1,8 @@
-"""Many files: by several processes, one bad one never stopping the rest, and resumable after anything."""
+"""Batches: many files in several worker processes; a bad file does not stop the rest, and a batch can be resumed."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -21,20 +22,23 @@ from facestream.pipeline.config import Config
 from facestream.pipeline.cores import cores, workers
 from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.log import say
+from facestream.pipeline.log import fail
 from facestream.pipeline.records import ending_of
 from facestream.pipeline.run import Job
 from facestream.pipeline.video.output import check, sweep
 from msgspec import structs
 from rich.console import Console
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """jobs: each with an output. output: the folder (or file) that names the batch. missing: inputs that are not there.
+    """jobs: each with an output. output: the folder (or file) that identifies the batch. missing: inputs that do not
+    exist.
 
-    workers: processes, 0 for as many as pay off. ray: address of a cluster that does the work
-    instead. resume: finished files are skipped.
+    workers: number of processes, 0 chooses. ray: address of a cluster that runs the jobs instead. resume: skip
+    finished files.
     """
 
     jobs: list[Job]
@@ -52,12 +56,12 @@ class Batch:
 
 
 def run_batch(batch: Batch) -> int:
-    """Do it all; the exit code is the worst file's. Raises UserError for what concerns all files."""
+    """Run the batch; returns the worst file's exit code. Raises UserError for what concerns all files."""
     if batch.manifest is not None:
         check(batch.manifest, batch.overwrite or (batch.resume and manifest.is_ours(batch.manifest)))
     if batch.records is not None:
         ending_of(batch.records)
-    detector_of(batch.config)  # else every worker would say what is wrong
+    detector_of(batch.config)  # fails here once, not in every worker
     journal = Journal(batch.output)
     try:
         records = None
@@ -70,8 +74,8 @@ def run_batch(batch: Batch) -> int:
             if batch.manifest is not None:
                 sweep(batch.manifest)
                 complete = len(dispatcher.entries) == len(batch.jobs)
-                told = [entry for _, entry in sorted(dispatcher.entries.items())]
-                manifest.write(batch.manifest, told, batch.config, batch.two_pass, complete)
+                entries_in_order = [entry for _, entry in sorted(dispatcher.entries.items())]
+                manifest.write(batch.manifest, entries_in_order, batch.config, batch.two_pass, complete)
         if records is not None:
             entries = sorted(dispatcher.entries.items())
             records.gather((batch.jobs[i].source, entry) for i, entry in entries if entry.has_output)
@@ -89,7 +93,7 @@ def _dispatcher(batch: Batch, journal: Journal, records: RecordStore | None) -> 
 
 
 class Dispatcher:
-    """Hands out the files to the workers and takes back what became of them."""
+    """Hands the files to the workers and collects their outcomes."""
 
     def __init__(self, batch: Batch, journal: Journal, records: RecordStore | None = None) -> None:
         self.batch, self.journal, self.records = batch, journal, records
@@ -105,18 +109,18 @@ class Dispatcher:
         self.workers: list[WorkerHandle] = []
 
     def _shared_out(self, config: Config) -> Config:
-        """The settings for each worker: what is left to choose of their threads is their part of the cores."""
+        """The settings for each worker: thread counts that are 0 become the worker's share of the cores."""
         if self.size < 2:
             return config
         part = max(1, cores() // self.size)
         encode = structs.replace(config.encode, threads=config.encode.threads or part)
-        run = structs.replace(config.run, decode_threads=config.run.decode_threads or max(1, part // 2))
-        return structs.replace(config, encode=encode, run=run)
+        decode = structs.replace(config.decode, threads=config.decode.threads or max(1, part // 2))
+        return structs.replace(config, encode=encode, decode=decode)
 
     def work(self) -> None:
-        """Until nothing waits and nobody works. An interruption stops all workers and leaves nothing unfinished."""
+        """Run until all files are processed. An interruption stops all workers and removes unfinished outputs."""
         for line in self.batch.missing:
-            say("error", line)
+            fail(line)
             self.codes.append(2)
         with self._table() as table:
             try:
@@ -130,7 +134,7 @@ class Dispatcher:
                     sweep(Path(worker.output))
 
     def _give(self, worker: WorkerHandle, table: ProgressTable) -> None:
-        """The next file that can be worked on, or leave."""
+        """Give the worker the next file that can be processed; without one, end the worker."""
         while self.waiting:
             index, job = self.waiting.pop(0)
             task = self._task(index, job)
@@ -163,7 +167,7 @@ class Dispatcher:
         if self.records is not None:
             draft = self.records.draft(name)
             if before is not None and not self.records.of(job.source, before).exists():
-                before = None  # its output may be good, but what was found in it is not known any more
+                before = None  # its output may be good, but its records are gone
         self.journal.begin(name)
         return Task(index, replace(job, overwrite=job.overwrite or ours), before, draft)
 
@@ -171,24 +175,24 @@ class Dispatcher:
         return before is not None and before.has_output and manifest.sha256(Path(before.output)) == before.output_sha256
 
     def _listen(self, table: ProgressTable) -> None:
-        """Wait for a word from any worker, or for one's death."""
+        """Wait for a message from any worker, or for a worker's death."""
         ready = connection.wait([worker.pipe for worker in self.workers])
         for worker in [worker for worker in self.workers if worker.pipe in ready]:
             try:
-                word = worker.pipe.recv()
+                message = worker.pipe.recv()
             except (EOFError, OSError):
                 self._on_worker_death(worker, table)
                 continue
-            if isinstance(word, Progress):
-                table.move(word)
+            if isinstance(message, Progress):
+                table.update(message)
                 continue
-            table.end(word.index)
-            self._finish(word)
+            table.end(message.index)
+            self._finish(message)
             worker.task = None
             self._give(worker, table)
 
     def _on_worker_death(self, worker: WorkerHandle, table: ProgressTable) -> None:
-        """A worker died: its file failed, its temporary file goes, and another worker takes its place."""
+        """Handle a worker's death: its file has failed, its temporary file is removed, a new worker replaces it."""
         self.workers.remove(worker)
         code = worker.stop()
         task = worker.task
@@ -197,14 +201,14 @@ class Dispatcher:
         table.end(task.index)
         sweep(Path(worker.output))
         how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
-        error = f"{task.job.source}: the process that worked on it died ({how}); it is left out"
+        error = f"{task.job.source}: its worker process died ({how}); the file is skipped"
         entry = Entry(input=os.path.abspath(task.job.source), output=worker.output, state="failed", error=error)
         self._finish(Outcome(task.index, entry, 1))
         if self.waiting:
             self._give(WorkerHandle(self.setup), table)
 
     def _finish(self, outcome: Outcome) -> None:
-        """Write down what became of a file. Its records first: what the journal calls done has them."""
+        """Record the outcome of a file. Its records come first: a file that the journal calls done has them."""
         if self.records is not None and outcome.entry.has_output and not outcome.skipped:
             self.records.commit(self.batch.jobs[outcome.index].source, outcome.entry)
         self.journal.finish(outcome.entry)
@@ -216,12 +220,12 @@ class Dispatcher:
         self.codes.append(outcome.code)
         self.skipped += outcome.skipped
         if not entry.has_output:
-            say("error", entry.error)
+            fail(entry.error)
             return
         for warning in entry.warnings if not outcome.skipped else ():
-            say("warning", f"{job.source}: {warning}")
+            log.warning("%s: %s", job.source, warning)
         if entry.error:
-            say("warning", entry.error)
+            log.warning("%s", entry.error)
         if not self.batch.quiet:
             print(f"{job.source} -> {job.output}: {outcome.line or 'done before'}", flush=True)
 

@@ -133,7 +133,7 @@ def detect_segment(source: str, segment: Segment, config: Config) -> dict[int, F
     whole."""
     eye = DetectionStage(_detector(config.detector), config.detector, config.tracker.lookahead)
     rows: dict[int, FrameDetections] = {}
-    for frame in frames(source, segment, config.run.decode_threads):
+    for frame in frames(source, segment, config.decode.threads):
         assert frame.pts is not None
         fine = eye.see(frame, True)
         rows[frame.pts] = FrameDetections(_sum(frame), fine, eye.see(frame, False) if eye.fine_every > 1 else None)
@@ -145,7 +145,7 @@ def encode_segment(job: Job, segment: Segment, boxes: dict[int, tuple[Box, ...]]
     left = dict(boxes)
 
     def tracked() -> Iterator[TrackedFrame]:
-        for frame in frames(job.source, segment, config.run.decode_threads):
+        for frame in frames(job.source, segment, config.decode.threads):
             if frame.pts not in left:
                 raise NotSegmentable(f"the picture at {frame.pts} is not in the whole")
             yield TrackedFrame(frame, left.pop(frame.pts))

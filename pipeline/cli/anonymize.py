@@ -10,7 +10,7 @@ import click
 from facestream.engines.base import Detector
 from facestream.pipeline.batch.listed import Listed
 from facestream.pipeline.cli.jobs import check_files, jobs_of, run_all
-from facestream.pipeline.cli.options import batching, config_of, covering, shared
+from facestream.pipeline.cli.options import batching, config_of, covering, shared, sound
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.run import Job, Recorder, Report, run
@@ -35,6 +35,7 @@ class Target(click.ParamType[Path]):
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @click.option("-o", "--output", required=True, type=Target(), help="file, or folder for several inputs")
 @covering
+@sound
 @click.option("--two-pass", is_flag=True, help="go through each video twice: later frames tell what earlier ones hid")
 @click.option(
     "--records", type=click.Path(path_type=Path), metavar="FILE", help="write what was found: .jsonl, .csv or .mot"
@@ -66,7 +67,7 @@ def anonymize(
     return run_batch(
         Batch(
             jobs, output, config, two_pass, records, manifest, resume, flags["overwrite"], flags["quiet"],
-            config.run.workers, listed.missing, ray,
+            config.anonymize.workers, listed.missing, ray,
         )
     )  # fmt: skip
 

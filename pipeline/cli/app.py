@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import click
+from facestream.pipeline import log
 from facestream.pipeline.errors import UserError
-from facestream.pipeline.log import say
 
 from facestream.checkout import benchmarks
 
@@ -34,7 +34,35 @@ class Commands(click.Group):
         else:
             module = import_module(f"facestream.pipeline.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
+        add_log_options(command)
         return command
+
+
+def add_log_options(command: click.Command) -> None:
+    """--log-level and --log-json, which every command has."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            add_log_options(inner)
+        return
+    if any(param.name == "log_level" for param in command.params):
+        return
+    for option in (
+        click.Option(
+            ["--log-level"], type=click.Choice(log.LEVELS), default="info", show_default=True, expose_value=False,
+            is_eager=True, callback=_configure_log, help="least serious events to show on standard error",
+        ),
+        click.Option(
+            ["--log-json"], is_flag=True, expose_value=False, is_eager=True, callback=_configure_log,
+            help="log as JSON, one object a line",
+        ),
+    ):  # fmt: skip
+        command.params.append(option)
+
+
+def _configure_log(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    given = ctx.meta.setdefault("facestream.log", {})
+    given["level" if param.name == "log_level" else "as_json"] = value
+    log.configure(**given)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -45,19 +73,22 @@ def app() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit code: 0 done, 2 bad input or usage, 1 failed while running, 130 interrupted."""
+    log.configure()
     signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup keeps it ignored
+        signal.signal(signal.SIGHUP, _interrupt)  # the session was closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything, as standard error knows
     try:
         return app.main(arguments, prog_name="facestream", standalone_mode=False) or 0
     except click.ClickException as e:
-        say("error", e.format_message())
+        log.fail(e.format_message())
         return 2
     except UserError as e:
-        say("error", e)
+        log.fail(e)
         return e.exit_code
     except (KeyboardInterrupt, click.Abort):
-        say("error", "interrupted, nothing of the unfinished output is left")
+        log.fail("interrupted, nothing of the unfinished output is left")
         return 130
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 from facestream.pipeline.cli.jobs import check_files, jobs_of, report_job
-from facestream.pipeline.cli.options import config_of, covering
+from facestream.pipeline.cli.options import config_of, covering, sound
 from facestream.pipeline.jobs.replay import RecordReplay
 from facestream.pipeline.records import read_records
 from facestream.pipeline.run import run_stages
@@ -18,6 +18,7 @@ from facestream.pipeline.run import run_stages
 @click.argument("records", type=click.Path(path_type=Path), metavar="FILE.jsonl")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="file to write")
 @covering
+@sound
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
 @click.option("--quiet", is_flag=True, help="no progress bar and no summary")

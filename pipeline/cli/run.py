@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -9,7 +10,6 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 from facestream.pipeline.cli.options import Size, config_of, covering, shared
@@ -21,13 +21,18 @@ from facestream.pipeline.live.builder import SinkBuilder, SinkSpec
 from facestream.pipeline.live.encode import check_encoder
 from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.live.state import CameraOptions
-from facestream.pipeline.log import say
+from facestream.pipeline.log import fail
+from facestream.pipeline.url import hide_in_process_list, hide_in_tracebacks, redact, shown_text
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.output import check_distinct
 from facestream.pipeline.video.uri import Kind, Uri, check_file, parse
 from msgspec import structs
 
+log = logging.getLogger(__name__)
+
 LIMIT_S = 4.5  # from the signal to the end at the latest
+# Settings of streams that take the flag of the same setting of files. Streams have no preset auto.
+STREAM_FLAGS = {"run.crf": "crf", "run.preset": "preset"}
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 
 
@@ -73,13 +78,17 @@ def run(
         if not draw:
             raise BadConfig("nothing would be hidden", "--hide none", "only with --draw, to see what is found")
         flags["hide"] = None
-    config = config_of(flags)
+    config = config_of(flags, STREAM_FLAGS)
     if insecure:
-        config = structs.replace(config, live=structs.replace(config.live, tls_verify=False))
-    check_encoder(config.live.encoder)
+        config = structs.replace(config, run=structs.replace(config.run, tls_verify=False))
+    check_encoder(config.run.encoder)
+    hide_in_tracebacks()
     cameras = named(sources)
     specs = [SinkSpec.of(text, len(cameras) > 1) for text in sinks]
-    if not cameras and (any(spec.kind != "page" for spec in specs) or not config.live.webcam_sessions):
+    for text in sinks:  # known before anything is said
+        shown_text(text.removeprefix("serve:"))
+    hide_in_process_list()
+    if not cameras and (any(spec.kind != "page" for spec in specs) or not config.run.webcam_sessions):
         raise BadInput("nothing to show", "SOURCE", "name one: 0, rtsp://..., a file; a page alone can do without")
     if loop is None:
         loop = not any(spec.kind in ("file", "records") for spec in specs)
@@ -87,7 +96,7 @@ def run(
         _check_source(uri)
     teller = EventPrinter(flags["quiet"])
     if bare:
-        say("warning", "faces are shown: --hide none")
+        log.warning("faces are shown: --hide none")
     written = [spec.text.format(name=name) for spec in specs if spec.kind in ("file", "records") for name in cameras]
     stamp = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
     read = [uri.text for uri in cameras.values() if uri.kind is Kind.FILE]
@@ -107,7 +116,7 @@ def run(
 
 def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool) -> int:
     for line in builder.banner:
-        say("serving", line)
+        log.info("serving: %s", line)
     code, window = 0, builder.window
     try:
         while not live.wait(1.0 if window is None else 0.0):
@@ -123,7 +132,7 @@ def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool) -> int:
         for pipeline in live.pipelines:
             print(summary(pipeline))
     if window is not None and window.failed:
-        say("error", f"window: the display failed ({window.failed})")
+        fail(f"window: the display failed ({window.failed})")
         code = code or 1
     if code == 0 and any(pipeline.failed for pipeline in live.pipelines):
         code = 2 if all(pipeline.camera.status.frames == 0 for pipeline in live.pipelines) else 1
@@ -173,7 +182,7 @@ class EventPrinter:
             self._said[name, message] = now
             bad = not message.startswith((State.LIVE, State.CONNECTING, State.ENDED))
             if bad or not self._quiet:
-                say(name, message)
+                log.log(logging.WARNING if bad else logging.INFO, "%s", message, extra={"camera": name})
 
 
 def named(sources: tuple[str, ...]) -> dict[str, Uri]:
@@ -181,6 +190,9 @@ def named(sources: tuple[str, ...]) -> dict[str, Uri]:
     found: dict[str, Uri] = {}
     for text in sources:
         given = _NAMED.fullmatch(text)
+        label, _, address = text.partition("=")
+        if given is None and "/" not in label and re.match(r"(rtsps?|https?)://", address, re.IGNORECASE):
+            raise BadInput("a camera's name holds letters, digits, - and _ alone", redact(label), "NAME=SOURCE")
         if given is not None and not Path(text).exists():
             name, uri = given[1], parse(given[2])
             if name in found:
@@ -194,11 +206,8 @@ def named(sources: tuple[str, ...]) -> dict[str, Uri]:
 
 
 def _name_of(uri: Uri) -> str:
-    if uri.kind in (Kind.RTSP, Kind.HTTP):
-        try:
-            word = urlsplit(uri.shown).hostname or "camera"
-        except ValueError:
-            word = "camera"
+    if uri.url is not None:
+        word = uri.url.host
     elif uri.kind is Kind.LAVFI:
         word = "lavfi"
     else:
@@ -217,9 +226,9 @@ def _check_source(uri: Uri) -> None:
 
 
 def _camera_options(config: Config, loop: bool) -> CameraOptions:
-    live = config.live
+    live = config.run
     source = SourceOptions(
-        threads=config.run.decode_threads,
+        threads=config.decode.threads,
         open_timeout_s=live.open_timeout_s,
         read_timeout_s=live.read_timeout_s,
         rtsp_transport=live.rtsp_transport,
@@ -228,6 +237,6 @@ def _camera_options(config: Config, loop: bool) -> CameraOptions:
         camera_size=live.camera_size if all(live.camera_size) else None,
         camera_fps=live.camera_fps or None,
         camera_format=live.camera_format,
-        hardware=config.run.hardware,
+        hardware=config.decode.hardware,
     )
     return CameraOptions(source=source, loop=loop, stall_s=live.stall_s)

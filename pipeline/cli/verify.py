@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import click
 from facestream.pipeline.batch import manifest
-from facestream.pipeline.log import say
+from facestream.pipeline.log import fail
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -21,9 +24,9 @@ def verify(manifest_file: Path, as_json: bool) -> int:
     """
     wrong, notes, good = manifest.verify(manifest_file)
     for line in notes:
-        say("note", line)
+        log.info("%s", line)
     for line in wrong:
-        say("error", line)
+        fail(line)
     print(f"{good} outputs are as they were written" + (f", {len(wrong)} things are wrong" if wrong else ""))
     if as_json:
         print(json.dumps({"good": good, "wrong": wrong, "notes": notes}, ensure_ascii=False))

@@ -40,8 +40,8 @@ class Filmstrip:
         centre, reach = (xyxy[:2] + xyxy[2:]) / 2, max(8.0, float((xyxy[2:] - xyxy[:2]).max()))
         scale = TILE / (2 * reach)
         view = rgb_view(frame, (1920, 1920))
-        small = view.rgb.shape[1] / frame.size[0]
-        zoom = np.array([[scale / small, 0.0], [0.0, scale / small]])
+        small = [view.rgb.shape[1] / frame.size[0], view.rgb.shape[0] / frame.size[1]]
+        zoom = np.array([[scale / small[0], 0.0], [0.0, scale / small[1]]])
         shift = TILE / 2 - scale * centre
         rgb = cv2.warpAffine(view.rgb, np.concatenate([zoom, shift[:, None]], 1), (TILE, TILE), borderValue=_BACK)
         for box, colour in [*((c, _COVER) for c in covers), (xyxy, _FACE)]:
@@ -74,21 +74,21 @@ class Filmstrip:
 def timeline(tally: Tally, path: Path, most: int = 40) -> None:
     """A bar a track, the leakiest first: grey where it is in the picture, orange where a part of it leaks, red
     where more than half does."""
-    tracks = sorted(tally.sights.items(), key=lambda t: (-sum(s.share < TAU for s in t[1]), t[0]))
+    tracks = sorted(tally.face_frames.items(), key=lambda t: (-sum(s.share < TAU for s in t[1]), t[0]))
     shown = tracks[:most]
-    last = max((s.frame for _, sights in tracks for s in sights), default=0)
+    last = max((s.frame for _, rows in tracks for s in rows), default=0)
     left, width, high = 150, 1000, 16
     sheet = np.full((36 + high * max(1, len(shown)) + 22, left + width + 20, 3), _BACK, np.uint8)
-    clean = sum(all(s.share >= TAU for s in sights) for _, sights in tracks)
+    clean = sum(all(s.share >= TAU for s in rows) for _, rows in tracks)
     _say(sheet, f"{len(tracks)} tracks, {clean} covered throughout; frames 0 to {last}", 6, 20)
-    for row, (track, sights) in enumerate(shown):
+    for row, (track, rows) in enumerate(shown):
         y = 36 + row * high
-        leaks = sum(s.share < TAU for s in sights)
-        _say(sheet, f"{track}: {leaks}/{len(sights)}", 6, y + 12)
-        for sight in sorted(sights, key=lambda s: -s.share):  # what leaks is drawn last, so that it shows
-            x0 = left + sight.frame * width // (last + 1)
-            x1 = max(x0 + 1, left + (sight.frame + 1) * width // (last + 1))
-            colour = _OPEN if sight.share < 0.5 else _HALF if sight.share < TAU else _SEEN
+        leaks = sum(s.share < TAU for s in rows)
+        _say(sheet, f"{track}: {leaks}/{len(rows)}", 6, y + 12)
+        for face_frame in sorted(rows, key=lambda s: -s.share):  # what leaks is drawn last, so that it shows
+            x0 = left + face_frame.frame * width // (last + 1)
+            x1 = max(x0 + 1, left + (face_frame.frame + 1) * width // (last + 1))
+            colour = _OPEN if face_frame.share < 0.5 else _HALF if face_frame.share < TAU else _SEEN
             sheet[y + 3 : y + high - 2, x0:x1] = colour
     _write(path, sheet)
 

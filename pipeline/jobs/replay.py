@@ -33,7 +33,7 @@ class RecordReplay:
             raise self._other(f"they are for {row.width}x{row.height}, the video has {frame.size[0]}x{frame.size[1]}")
         if row.pts is not None and row.pts != frame.pts:
             raise self._other(f"frame {frame.index} has the pts {frame.pts}, they say {row.pts}")
-        return [TrackedFrame(frame, tuple(face.box() for face in row.faces))]
+        return [TrackedFrame(frame, tuple(face.box() for face in row.faces), row.masks)]
 
     def flush(self) -> list[TrackedFrame]:
         beyond = max(self.records, default=-1)

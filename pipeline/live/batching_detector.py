@@ -56,6 +56,16 @@ class BatchingDetector:
         self._busy_s = 0.0  # since when the detector has been at work, 0 when it rests
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
 
+    @property
+    def thread(self) -> threading.Thread:
+        return self._thread
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds for which the detector has been at work on the same batch; 0 while it rests."""
+        since = self._busy_s
+        return time.monotonic() - since if since else 0.0
+
     def start(self) -> None:
         self._thread.start()
 

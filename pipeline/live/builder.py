@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -16,17 +16,19 @@ from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live import retention
 from facestream.pipeline.live.audio import AudioQueue, AudioSink
 from facestream.pipeline.live.encode import LiveOptions
+from facestream.pipeline.live.health import run_problems
 from facestream.pipeline.live.metrics import CameraMetrics
+from facestream.pipeline.live.recording import RecordingSink, RecordsSink, check_limits
 from facestream.pipeline.live.run import CameraPipeline, Live
-from facestream.pipeline.live.sinks import LiveSink, RecordingSink, RecordsSink, SinkWorker, StreamSink
+from facestream.pipeline.live.sinks import LiveSink, SinkWorker, StreamSink
 from facestream.pipeline.live.window import Window
 from facestream.pipeline.rtsp.client import PushOptions, Target, target_of
 from facestream.pipeline.rtsp.player import Limits
 from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.url import expand, parse_url, shown_text
 from facestream.pipeline.video import hardware
 from facestream.pipeline.video.sink import check_output
-from facestream.pipeline.video.uri import redact
 
 if TYPE_CHECKING:
     from facestream.pipeline.live.preview import Page
@@ -39,28 +41,31 @@ class SinkSpec:
     """What a SINK means: serve, push, file, records, page or window."""
 
     kind: str
-    text: str
+    text: str = field(repr=False)
 
     @staticmethod
     def of(text: str, several: bool) -> SinkSpec:
         """Raises BadInput for what means nothing."""
+        if text.startswith("${"):
+            text = expand(text, "the output")
         if text.lower().startswith(("http://", "https://")):
             return SinkSpec("page", text)
         if text == "window":
             return SinkSpec("window", text)
         if several and "{name}" not in text:
-            raise BadInput("several sources would go to one place", redact(text), "put {name} into it")
-        try:
-            text.format(name="x")
-        except (KeyError, ValueError, IndexError):
-            raise BadInput("only {name} may stand in braces", redact(text)) from None
+            raise BadInput("several sources would go to one place", shown_text(text), "put {name} into it")
+        unknown = re.sub(r"\$\{[^{}]*\}|\{name\}", "", text)
+        if "{" in unknown or "}" in unknown:
+            raise BadInput("only {name} may stand in braces", shown_text(text))
         if text.startswith("serve:"):
             return SinkSpec("serve", text.removeprefix("serve:"))
         if re.match(r"rtsps?://", text, re.IGNORECASE):
             target_of(text)
             return SinkSpec("push", text)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
-            raise BadInput("this output is not known", redact(text), "a file, rtsp://, serve:rtsp://, http://, window")
+            raise BadInput(
+                "this output is not known", shown_text(text), "a file, rtsp://, serve:rtsp://, http://, window"
+            )
         return SinkSpec("records" if Path(text).suffix.lower() in RECORDS else "file", text)
 
 
@@ -94,7 +99,7 @@ class SinkBuilder:
                 assert self.window is not None
                 self._add(pipeline, self.window.pane(pipeline))
                 continue
-            where = spec.text.format(name=pipeline.name)
+            where = spec.text.replace("{name}", pipeline.name)
             if spec.kind in ("file", "records"):
                 self._add(pipeline, self._written(pipeline, spec.kind, Path(where)))
                 continue
@@ -114,24 +119,32 @@ class SinkBuilder:
     def _page(self, text: str) -> None:
         if text in self._pages:
             return
-        try:
-            parts = urlsplit(text)
-            host, port, token = parts.hostname, parts.port, unquote(parts.username or "")
-        except ValueError:
-            host = port = None
-        if not host or port is None or parts.path not in ("", "/"):
-            raise BadInput("a page's address is http://[TOKEN@]host:port", redact(text))
-        tls = self._tls(redact(text)) if parts.scheme == "https" else None
+        where = "a page's address is http://[TOKEN@]host:port"
+        url = parse_url(text)
+        if url.port is None or url.rest not in ("", "/"):
+            raise BadInput(where, url.shown)
+        token = url.password or url.user
+        tls = self._tls(url.shown) if url.scheme == "https" else None
 
         def all_metrics() -> list[CameraMetrics]:
             return [camera_metrics(pipeline) for pipeline in self.live.pipelines]
 
         from facestream.pipeline.live.preview import Page  # its libraries take half a second to import
 
-        page = Page(host, port, token, all_metrics, self._tune, self.live.webcam_sessions, tls, self.config.live.webrtc)
+        page = Page(
+            url.host,
+            url.port,
+            token,
+            all_metrics,
+            self._tune,
+            self.live.webcam_sessions,
+            tls,
+            self.config.run.webrtc,
+            lambda: run_problems(self.live),
+        )
         self._pages[text] = page
         self.live.servers.append(page)
-        self.banner.append(redact(text))
+        self.banner.append(url.shown)
 
     def _tune(self, name: str, settings_patch: dict[str, Any]) -> None:
         pipeline = next((pipeline for pipeline in self.live.pipelines if pipeline.name == name), None)
@@ -140,18 +153,20 @@ class SinkBuilder:
         pipeline.tune(settings_patch)
 
     def _add(self, pipeline: CameraPipeline, sink: LiveSink) -> None:
-        if self.config.live.audio and isinstance(sink, AudioSink):
-            sink.audio_queue, sink.audio_stream = AudioQueue(), lambda: pipeline.camera.audio_stream
+        if isinstance(sink, AudioSink):
             sink.on_event = lambda message: self._on_event(pipeline.name, message)
+            if self.config.run.audio:
+                sink.audio_queue = AudioQueue()
+                sink.audio_stream = lambda: pipeline.camera.audio_stream
         pipeline.workers.append(
             SinkWorker(sink, lambda message: self._on_event(pipeline.name, f"output lost: {message}"))
         )
 
     def _stream(self, pipeline: CameraPipeline) -> StreamSink:
-        live, camera = self.config.live, pipeline.camera
+        live, camera = self.config.run, pipeline.camera
         encoder = live.encoder
         if encoder == "libx264":
-            encoder = hardware.encoder_of(self.config.run.hardware, "h264", encoder)
+            encoder = hardware.encoder_of(self.config.decode.hardware, "h264", encoder)
         options = LiveOptions(encoder, live.bitrate, live.crf, live.preset, live.gop_s)
         return StreamSink(pipeline.name, options, lambda: camera.status.rate, lambda: camera.epoch_s)
 
@@ -161,15 +176,16 @@ class SinkBuilder:
         self._paths.add(path)
         source = pipeline.camera.uri.shown
         if kind == "records":
-            return RecordsSink(str(path), path, self.overwrite, source)
-        options = self.config.encode.options(self.overwrite, self.config.run.hardware)
-        segment_s = self.config.live.segment_s
+            sink = RecordsSink(str(path), path, self.overwrite, source)
+            sink.on_event = lambda message: self._on_event(pipeline.name, message)
+            return sink
+        options = self.config.encode.options(self.overwrite, self.config.decode.hardware)
+        segment_s = self.config.run.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
         check_output(first, options, [pipeline.camera.uri.text])
-        camera, live = pipeline.camera, self.config.live
+        camera, live = pipeline.camera, self.config.run
         limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
-        if limits and not segment_s:
-            raise BadConfig("only segments can be kept for a time", "live.keep_days, live.keep_gb", "--segment S too")
+        check_limits(limits, segment_s)
         return RecordingSink(
             path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits
         )
@@ -185,8 +201,15 @@ class SinkBuilder:
     def _server(self, target: Target) -> RtspServer:
         key = target.host, target.port
         if key not in self._servers:
-            limits = Limits(connections=self.config.live.players)
-            server = RtspServer(target.host, target.port, limits, self._tls(target.shown) if target.tls else None)
+            players = self.config.run.players
+            limits = Limits(connections=players, strangers=max(1, players // 4))
+
+            def on_event(message: str) -> None:
+                self._on_event(target.shown, message)
+
+            server = RtspServer(
+                target.host, target.port, limits, self._tls(target.shown) if target.tls else None, on_event
+            )
             self._servers[key] = server
             self.live.servers.append(server)
         server = self._servers[key]
@@ -195,9 +218,9 @@ class SinkBuilder:
         return server
 
     def _tls(self, shown: str) -> ssl.SSLContext:
-        live = self.config.live
+        live = self.config.run
         if not live.tls_cert:
-            raise BadConfig("TLS needs a certificate", "live.tls_cert", f"for {shown}")
+            raise BadConfig("TLS needs a certificate", "run.tls_cert", f"for {shown}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(live.tls_cert, live.tls_key or None)
@@ -206,7 +229,7 @@ class SinkBuilder:
         return context
 
     def _push(self, pipeline: CameraPipeline, stream: StreamSink, text: str) -> None:
-        live = self.config.live
+        live = self.config.run
         options = PushOptions(timeout_s=live.open_timeout_s, tls_verify=live.tls_verify, ca_file=live.ca_file)
         shown = target_of(text).shown
 
@@ -236,9 +259,15 @@ def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:
         "connections_lost": camera.losses,
         "stalls": camera.stalls,
         "hangs": camera.hangs,
+        "recordings_lost": sum(int(getattr(worker.sink, "losses", 0)) for worker in pipeline.workers),
     }
     gauges = {"stream_delay_ms": counts.delay_ms, "latency_ms": counts.latency_ms}
-    return CameraMetrics(pipeline.name, camera.state, camera.message, totals, gauges, pipeline.tuner.shown)
+    problems = pipeline.problems
+    message = camera.message if camera.state is not State.LIVE or not problems else problems[0]
+    buckets, total_s = pipeline.latencies.buckets
+    return CameraMetrics(
+        pipeline.name, camera.state, message, totals, gauges, pipeline.tuner.shown, problems, buckets, total_s
+    )
 
 
 def _open_to_all(host: str) -> str:

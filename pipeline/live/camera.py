@@ -21,11 +21,13 @@ from facestream.pipeline.live.clock import TICK, LiveClock
 from facestream.pipeline.live.state import CameraOptions, Status
 from facestream.pipeline.ring import Cancelled
 from facestream.pipeline.types import Frame, SidePacket, StreamInfo
+from facestream.pipeline.url import redact
 from facestream.pipeline.video.pace import Pace
 from facestream.pipeline.video.source import open_source
-from facestream.pipeline.video.uri import Kind, Uri, redact
+from facestream.pipeline.video.uri import Kind, Uri
 
 _FINITE = (Kind.FILE, Kind.IMAGE, Kind.LAVFI)
+QUIET_INTERVALS = 4  # times the usual time between pictures after which a connection counts as dead
 LEFT_BEHIND = 3  # threads that may hang at a time
 
 
@@ -125,7 +127,7 @@ class Camera:
     def _patience(self) -> float:
         """Slow cameras are not stalled between two pictures."""
         rate = self._status.rate
-        return max(self.options.stall_s, 3 / rate if rate > 0 else 0.0)
+        return max(self.options.stall_s, 3 / rate if rate > 0 else 0.0, 3 * self._status.interval_s)
 
     def _run(self, turn: int) -> None:
         try:
@@ -214,8 +216,13 @@ class Camera:
             self._check_turn(turn)
             now, status = time.monotonic(), self._status
             ticks = self._clock.tick(frame.time_s, now)
+            if info is None:
+                step = now - self._frame_s
+                usual = status.interval_s
+                status = replace(status, interval_s=step if not usual else usual + 0.1 * (step - usual))
+                self._status = status
             self._sign_s = self._frame_s = now
-            self._limit_s = self.options.dead_s
+            self._limit_s = max(self.options.dead_s, QUIET_INTERVALS * status.interval_s)
             counts: dict[str, Any] = {
                 "frames": status.frames + 1,
                 "damaged": status.damaged + bool(frame.picture.is_corrupt),
@@ -225,7 +232,7 @@ class Camera:
                 self._live_s = now
                 rate = float(info.rate) if info.rate else 0.0
                 counts["connects"] = status.connects + 1
-                self._status = replace(status, rate=rate)
+                self._status = replace(status, rate=rate, live_since_s=now)
             if status.state is not State.LIVE or (width, height) != (status.width, status.height):
                 sized = replace(self._status, width=width, height=height)
                 self._status = sized

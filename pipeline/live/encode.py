@@ -7,12 +7,12 @@ from fractions import Fraction
 from typing import Any
 
 import av
-import numpy as np
+from av.video.reformatter import VideoReformatter
 from facestream.pipeline.errors import BadConfig, SinkLost
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.types import CoveredFrame
 from facestream.pipeline.video.picture import convert
-from facestream.pipeline.video.planes import planes
+from facestream.pipeline.video.planes import upright_picture
 
 _I = 1  # FFmpeg's AV_PICTURE_TYPE_I
 SHARE = 0.1  # bits a pixel at most, where no bit rate is given
@@ -55,7 +55,7 @@ def check_encoder(name: str) -> None:
     except (av.FFmpegError, ValueError):
         known = False
     if not known:
-        raise BadConfig(f"{name!r} is no H.264 encoder here", "live.encoder", "libx264 always is")
+        raise BadConfig(f"{name!r} is no H.264 encoder here", "run.encoder", "libx264 always is")
 
 
 class LiveEncoder:
@@ -120,28 +120,21 @@ class LiveEncoder:
             context.open()
         except (av.FFmpegError, ValueError) as error:
             size = f"{picture.width}x{picture.height}"
-            raise SinkLost(f"{options.encoder} cannot encode {size} ({error})", "live.encoder") from None
+            raise SinkLost(f"{options.encoder} cannot encode {size} ({error})", "run.encoder") from None
         self._context, self._shape, self._last_key = context, (picture.width, picture.height), None
 
 
-def to_stream_format(covered: CoveredFrame) -> av.VideoFrame:
-    """The covered picture as every player takes it: 4:2:0, even sides, upright (RTP knows no rotation)."""
+def to_stream_format(covered: CoveredFrame, scaler: VideoReformatter | None = None) -> av.VideoFrame:
+    """The covered picture as every player takes it: 4:2:0, even sides, upright (RTP knows no rotation).
+
+    scaler: as for picture.convert().
+    """
     picture, frame = covered.picture, covered.tracked.frame
     width, height = picture.width // 2 * 2, picture.height // 2 * 2
     if (width, height) != (picture.width, picture.height):
-        picture = picture.reformat(width=width, height=height, format="yuv420p")
+        picture = (scaler or VideoReformatter()).reformat(picture, width=width, height=height, format="yuv420p")
     else:
-        picture = convert(picture, "yuv420p")
-    if frame.rotation:
-        picture = _turned(picture, frame.rotation)
+        picture = convert(picture, "yuv420p", scaler)
+    picture = upright_picture(picture, frame)
     picture.pts, picture.time_base = frame.pts, frame.time_base
     return picture
-
-
-def _turned(picture: av.VideoFrame, rotation: int) -> av.VideoFrame:
-    sides = (picture.height, picture.width) if rotation in (90, 270) else (picture.width, picture.height)
-    turned = av.VideoFrame(*sides, "yuv420p")
-    for old, new in zip(planes(picture), planes(turned), strict=True):
-        new.pixels[:] = np.rot90(old.pixels, rotation // 90)
-    turned.color_range, turned.colorspace = picture.color_range, picture.colorspace
-    return turned

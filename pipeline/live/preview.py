@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from av.video.reformatter import VideoReformatter
 from facestream.engines.boxes import Array
 from facestream.pipeline.connection import State
 from facestream.pipeline.errors import BadConfig, BadInput, UserError
@@ -28,6 +29,7 @@ from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.live.webcam_socket import serve
 from facestream.pipeline.live.webrtc import WebRtcSessions
 from facestream.pipeline.types import CoveredFrame
+from facestream.pipeline.url import redact
 
 try:
     import prometheus_client  # noqa: F401  metrics.py needs it
@@ -51,6 +53,8 @@ def check_web() -> None:
 class PreviewSink:
     """The newest covered picture of one camera, as JPEG or for WebRTC, for whoever looks."""
 
+    upright = True
+
     def __init__(self, name: str, tuner: Tuner) -> None:
         self.name, self._tuner = name, tuner
         self.viewers = self.callers = 0
@@ -58,12 +62,16 @@ class PreviewSink:
         self.bgr: Array | None = None
         self.number = 0
         self.woken: Callable[[], None] = lambda: None
+        self._scaler = VideoReformatter()  # of the sink's thread
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        return bool(self.viewers or self.callers)
 
     def write(self, covered: CoveredFrame) -> None:
         viewers, callers = self.viewers, self.callers
         if not viewers and not callers:
             return
-        bgr = scaled_bgr(covered, WIDTH)
+        bgr = scaled_bgr(covered, WIDTH, scaler=self._scaler)
         bgr = draw_boxes(bgr, covered) if self._tuner.boxes else bgr
         self.jpeg, self.bgr = encode(bgr) if viewers else b"", bgr if callers else None
         self.number += 1
@@ -83,6 +91,8 @@ def _no_camera(name: str, settings_patch: dict[str, Any]) -> None:
 class Page:
     """Serves on host:port. token: what a request must hold, as ?token= or as a bearer; "" only on loopback.
 
+    problems: what is wrong with the run beside its cameras.
+
     tune: changes a camera's settings; raises KeyError for one that is not there, BadConfig for what may not be.
     sessions: None where no browser may show its camera. tls: serve https.
     """
@@ -91,11 +101,13 @@ class Page:
         self, host: str, port: int, token: str, camera_metrics: Callable[[], Iterable[CameraMetrics]],
         tune: Callable[[str, dict[str, Any]], None] = _no_camera, sessions: WebcamSessions | None = None,
         tls: ssl.SSLContext | None = None, webrtc: bool = False,
+        problems: Callable[[], list[str]] = list,
     ) -> None:  # fmt: skip
         """Raises BadInput for an address that others reach without a token."""
         check_web()
         self.host, self.port = host, port
         self._token, self._camera_metrics, self._tune = token, camera_metrics, tune
+        self._problems = problems
         self._sessions = sessions if sessions is not None and sessions.limit else None
         self._tls = tls
         self._calls = WebRtcSessions(self._next) if webrtc else None
@@ -207,7 +219,15 @@ class Page:
 
     async def _status(self, request: web.Request) -> web.Response:
         cameras = [
-            {"name": f.name, "state": f.state, "message": f.message, **f.counts, **f.gauges, "settings": f.settings}
+            {
+                "name": f.name,
+                "state": f.state,
+                "message": redact(f.message),
+                "problems": f.problems,
+                **f.counts,
+                **f.gauges,
+                "settings": f.settings,
+            }
             for f in self._camera_metrics()
         ]
         guests = self._sessions
@@ -252,9 +272,13 @@ class Page:
         return await serve(request, self._sessions)
 
     async def _health(self, request: web.Request) -> web.Response:
-        """200 when every camera delivers, else 503; which one does not stands in the body."""
-        ill = {f.name: str(f.state) for f in self._camera_metrics() if f.state not in (State.LIVE, State.ENDED)}
-        return web.Response(text=json.dumps({"ok": not ill, "not_live": ill}) + "\n", status=503 if ill else 200)
+        """200 when pictures of every camera come in and leave, and all is recorded, else 503 with what is wrong."""
+        cameras = {f.name: f.problems for f in self._camera_metrics() if f.problems}
+        run = self._problems()
+        not_live = {f.name: str(f.state) for f in self._camera_metrics() if f.state not in (State.LIVE, State.ENDED)}
+        ok = not cameras and not run
+        body = {"ok": ok, "not_live": not_live, "problems": cameras | ({"run": run} if run else {})}
+        return web.Response(text=redact(json.dumps(body)) + "\n", status=200 if ok else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body = metrics(list(self._camera_metrics()), self._sessions)

@@ -42,9 +42,9 @@ class SegmentCleaner:
     def __init__(self, path: Path, limits: Limits, on_event: Callable[[str], None] = lambda message: None) -> None:
         """path: the output as it was asked for, without a segment's time."""
         self._folder, self.limits, self.on_event = path.absolute().parent, limits, on_event
-        name = rf"{re.escape(path.stem)}-(\d{{8}}-\d{{6}})(?:-\d+)?{re.escape(path.suffix)}"
-        self._whole = re.compile(name)
-        self._unfinished = re.compile(rf"\.{name}\.facestream-[0-9a-f]{{8}}\.part")
+        name = rf"{re.escape(path.stem)}-(\d{{8}}-\d{{6}})(?:-\d+)?"
+        self._whole = re.compile(name + re.escape(path.suffix))
+        self._unfinished = re.compile(rf"{name}\.unfinished(?:-\d+)?{re.escape(path.suffix)}")
         self._next_s = 0.0
         self._failed = False
 

@@ -7,6 +7,7 @@ All lines ask one detector, which has a thread too. Nothing of one camera waits 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -24,6 +25,8 @@ from facestream.pipeline.live.audio import AudioPacket, AudioSink
 from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed
 from facestream.pipeline.live.camera import Camera
 from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
+from facestream.pipeline.live.fanout import FanOut
+from facestream.pipeline.live.health import Heartbeat, LatencyHistogram, camera_problems, run_problems
 from facestream.pipeline.live.sinks import SinkWorker, StreamSink
 from facestream.pipeline.live.state import CameraOptions, Status
 from facestream.pipeline.live.tuning import Tuner
@@ -31,7 +34,8 @@ from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.types import Frame, TrackedFrame
-from facestream.pipeline.video.uri import Uri, redact
+from facestream.pipeline.url import redact
+from facestream.pipeline.video.uri import Uri
 
 WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, covered all over
 EventHandler = Callable[[str, str], None]  # name, message
@@ -72,14 +76,19 @@ class CameraPipeline:
     ) -> None:
         self.name, self.tuner, self._on_event = name, tuner, on_event
         self.workers: list[SinkWorker] = []
-        self._ring: Ring[Frame | Gap] = Ring(config.live.ring, Policy.DROP_OLDEST)
+        self._ring: Ring[Frame | Gap] = Ring(config.run.queue, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._on_status)
-        self._asked = DetectorClient(desk, config.live.deadline_s)
-        self.guard = FailClosedPipeline(self._asked, config, config.live.max_detect_interval)
+        self._asked = DetectorClient(desk, config.run.deadline_s)
+        self.guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
+        self.latencies = LatencyHistogram()
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
+        self._fan_out = FanOut()  # of the pipeline's thread
         self._trouble = ""
         self._emitted = 0
-        self._thread = threading.Thread(target=self._run, name=f"line {name}", daemon=True)
+        self.beat = Heartbeat()
+        self.last_emitted_s = 0.0  # monotonic
+        self.stopped = False
+        self.thread = threading.Thread(target=self._run, name=f"pipeline {name}", daemon=True)
 
     def start(self) -> None:
         listening = [worker.sink.audio_queue for worker in self.workers if isinstance(worker.sink, AudioSink)]
@@ -92,12 +101,12 @@ class CameraPipeline:
         self.camera.on_audio = on_audio if audio_consumers else None
         for worker in self.workers:
             worker.start()
-        self._thread.start()
+        self.thread.start()
         self.camera.start()
 
     @property
     def over(self) -> bool:
-        return not self._thread.is_alive()
+        return not self.thread.is_alive()
 
     @property
     def failed(self) -> bool:
@@ -116,6 +125,11 @@ class CameraPipeline:
             1000 * median(self._delays_s.copy()) if self._delays_s else 0.0,
         )
 
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with it now, see health.py."""
+        return camera_problems(self)
+
     def tune(self, settings_patch: Mapping[str, Any]) -> None:
         """Change settings, for all outputs, from the next frame that leaves. Raises BadConfig for what may not be."""
         before = self.tuner.now
@@ -126,16 +140,17 @@ class CameraPipeline:
 
     def stop(self) -> None:
         """No more frames; those inside still leave."""
+        self.stopped = True
         self.camera.stop()
         self._ring.close()
 
     def finish(self, timeout_s: float) -> bool:
         """After stop(): wait for the line, then for the sinks. False when a thread of them hangs."""
         end = time.monotonic() + timeout_s
-        self._thread.join(timeout_s)
+        self.thread.join(timeout_s)
         if not self.over:
             self._ring.cancel()
-            self._thread.join(0.5)
+            self.thread.join(0.5)
         ended = [worker.finish(max(0.5, end - time.monotonic())) for worker in self.workers]
         return self.over and all(ended)
 
@@ -160,11 +175,17 @@ class CameraPipeline:
     def _run(self) -> None:
         try:
             for item in self._ring:
-                if isinstance(item, Gap):
-                    self._leave(self.guard.flush())
-                else:
-                    self._leave(self.guard.push(item, self._ring.counts.inside > 0))
-                self._tell_trouble()
+                self.beat.begin()
+                try:
+                    if isinstance(item, Gap):
+                        self._leave(self.guard.flush())
+                    else:
+                        self._leave(self.guard.push(item, self._ring.counts.inside > 0))
+                    self._tell_trouble()
+                except Exception as error:  # a fault of ours must not end a camera: nothing of this frame leaves
+                    self.guard.counts.withheld += 1
+                    self._on_event(self.name, f"a frame is withheld: {type(error).__name__}: {error}".splitlines()[0])
+                self.beat.end()
             self._leave(self.guard.flush())
         except Cancelled:
             pass
@@ -174,14 +195,20 @@ class CameraPipeline:
         for tracked in frames:
             try:
                 covered = self.tuner.coverer.cover(tracked)
+                size = covered.picture.width, covered.picture.height
+                takers = [worker for worker in self.workers if worker.wants(size)]
+                frames_of_their_own = self._fan_out.share(covered, [worker.sink.upright for worker in takers])
             except Exception as error:
                 self.guard.counts.withheld += 1
                 self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._emitted += 1
-            self._delays_s.append(time.time() - self.camera.epoch_s - (tracked.frame.time_s or 0.0))
-            for worker in self.workers:
-                worker.give(covered)
+            self.last_emitted_s = time.monotonic()
+            late_s = max(0.0, time.time() - self.camera.epoch_s - (tracked.frame.time_s or 0.0))
+            self._delays_s.append(late_s)
+            self.latencies.add(late_s)
+            for worker, own in zip(takers, frames_of_their_own, strict=True):
+                worker.give(own)
 
     def _tell_trouble(self) -> None:
         trouble = self.guard.trouble
@@ -206,11 +233,13 @@ class Live:
     ) -> None:
         """drawn: boxes are drawn on what all outputs get; bare: on faces that are not covered."""
         self.config, self._on_event = config, on_event
-        self.desk = BatchingDetector(detector, config.live.batch or detector.batch, config.live.batch_wait_ms / 1000)
+        self.desk = BatchingDetector(detector, config.run.batch or detector.batch, config.run.batch_wait_ms / 1000)
         self.pipelines: list[CameraPipeline] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
         self._drawn, self._bare = drawn, bare
+        self._watched_s = 0.0
+        self._stuck: set[tuple[str, str]] = set()
         self.webcam_sessions = WebcamSessions(self.desk, config, drawn, bare)
 
     def add(self, name: str, uri: Uri, options: CameraOptions) -> CameraPipeline:
@@ -252,12 +281,29 @@ class Live:
         while True:
             for pipeline in self.pipelines:
                 pipeline.camera.check()
+            self._watch()
             if self.pipelines and all(pipeline.over for pipeline in self.pipelines):
                 return True
             rest = end - time.monotonic()
             if rest <= 0:
                 return False
             time.sleep(min(0.1, rest))
+
+    def _watch(self) -> None:
+        """Say once a second what has gone wrong with a worker, which cannot say so itself."""
+        now = time.monotonic()
+        if now - self._watched_s < 1.0:
+            return
+        self._watched_s = now
+        hanging = {("run", problem) for problem in run_problems(self)}
+        hanging |= {(pipeline.name, problem) for pipeline in self.pipelines for problem in pipeline.problems}
+        stuck = {(name, re.sub(r" for \d+ s$", "", problem)) for name, problem in hanging}
+        stuck = {(name, what) for name, what in stuck if re.search("hangs|has died|none has left", what)}
+        for name, what in sorted(stuck - self._stuck):
+            self._on_event(name, what)
+        for name, what in sorted(self._stuck - stuck):
+            self._on_event(name, f"over: {what}")
+        self._stuck = stuck
 
     def stop(self, timeout_s: float = 3.0) -> bool:
         """End everything within about timeout_s, outputs closed. False when a thread hangs and must be left."""

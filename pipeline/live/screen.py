@@ -7,6 +7,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from facestream.engines.boxes import Array
 from facestream.pipeline.errors import SinkLost
 from facestream.pipeline.live.encode import to_stream_format
@@ -28,15 +29,22 @@ class PictureFeed(Protocol):
     bgr: Array | None
 
 
-def scaled_bgr(covered: CoveredFrame, widest: int, highest: int = 1 << 16, enlarge: bool = False) -> Array:
+def scaled_bgr(
+    covered: CoveredFrame,
+    widest: int,
+    highest: int = 1 << 16,
+    enlarge: bool = False,
+    scaler: VideoReformatter | None = None,
+) -> Array:
     """A covered picture, upright, inside so many pixels, which a small one fills only with enlarge.
 
-    BGR, uint8 [h, w, 3], memory of its own.
+    BGR, uint8 [h, w, 3], memory of its own. scaler: as for picture.convert().
     """
+    scaler = scaler or VideoReformatter()
     picture = to_stream_format(covered)
     scale = min(math.inf if enlarge else 1.0, widest / picture.width, highest / picture.height)
     width, height = max(2, round(picture.width * scale)), max(2, round(picture.height * scale))
-    bgr: Array = picture.reformat(width=width, height=height, format="bgr24").to_ndarray()
+    bgr: Array = scaler.reformat(picture, width=width, height=height, format="bgr24").to_ndarray()
     return bgr
 
 

@@ -7,35 +7,37 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from fractions import Fraction
-from pathlib import Path
 from statistics import median
 from typing import Protocol
 
 from facestream.pipeline.errors import SinkLost
-from facestream.pipeline.live.audio import AudioPacket, AudioSink, codec_of
+from facestream.pipeline.live.audio import AudioPacket, AudioSink
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.live.encode import LiveEncoder, LiveOptions
-from facestream.pipeline.live.retention import Limits, SegmentCleaner
-from facestream.pipeline.records import RecordSink
+from facestream.pipeline.live.health import Heartbeat
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.audio import AudioPacketizer, format_of
 from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 from facestream.pipeline.rtsp.server import Mount, RtspServer
-from facestream.pipeline.stages.anonymise import fitted
-from facestream.pipeline.types import CoveredFrame, StreamInfo
-from facestream.pipeline.video.encode import EncodeOptions
-from facestream.pipeline.video.sink import FileSink, open_sink
-from facestream.pipeline.video.uri import redact
+from facestream.pipeline.types import CoveredFrame
+from facestream.pipeline.url import redact
 
 DEPTH = 8  # covered frames that wait for a slow sink before the oldest goes
 
 
 class LiveSink(Protocol):
-    """Takes covered frames. close() after the last one; abort() where that is not possible any more."""
+    """Takes covered frames. close() after the last one; abort() where that is not possible any more.
+
+    The frames are its own, see fanout.py. upright: whether it takes them as streams and screens do.
+    """
 
     name: str
+    upright: bool
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        """Whether it needs the next frame, of this width and height as stored. Asked on another thread."""
+        ...
 
     def write(self, covered: CoveredFrame) -> None: ...
 
@@ -48,14 +50,21 @@ class SinkWorker:
     """A sink with its thread. What raises in it ends this sink alone; `on_event` hears of it."""
 
     def __init__(self, sink: LiveSink, on_event: Callable[[str], None]) -> None:
-        self.sink, self._on_event = sink, on_event
+        self.sink = sink
+        self._on_event = on_event
         self.ring: Ring[CoveredFrame] = Ring(DEPTH, Policy.DROP_OLDEST)
         self.failed = False
+        self.failure = ""
+        self.finished = False
         self.written = 0
-        self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
+        self.beat = Heartbeat()
+        self.thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        return not self.failed and self.sink.wants(size)
 
     def give(self, covered: CoveredFrame) -> None:
         """Never waits: the oldest frame goes where there is no room."""
@@ -66,25 +75,32 @@ class SinkWorker:
     def finish(self, timeout_s: float) -> bool:
         """Let it write what it has, and close. False when it does not end in time; then it is cancelled."""
         self.ring.close()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        self.thread.join(timeout_s)
+        if self.thread.is_alive():
             self.ring.cancel()
-            self._thread.join(0.5)
-        return not self._thread.is_alive()
+            self.thread.join(0.5)
+        return not self.thread.is_alive()
 
     def _run(self) -> None:
         try:
             for covered in self.ring:
+                self.beat.begin()
                 self.sink.write(covered)
+                self.beat.end()
                 self.written += 1
+            self.beat.begin()
             self.sink.close()
         except Cancelled:
             self.sink.abort()
         except Exception as error:
             self.failed = True
+            self.failure = redact(error)
             self.ring.cancel()
-            self._on_event(redact(error))
+            self._on_event(self.failure)
             self.sink.abort()
+        finally:
+            self.beat.end()
+            self.finished = True
 
 
 class StreamSink(AudioSink):
@@ -93,6 +109,8 @@ class StreamSink(AudioSink):
     epoch_s: gives the wall-clock time of tick 0. Nothing is encoded while nobody watches, but for the first picture
     of each size, which tells what the stream is.
     """
+
+    upright = True
 
     def __init__(
         self, name: str, options: LiveOptions, rate: Callable[[], float], epoch_s: Callable[[], float]
@@ -104,6 +122,7 @@ class StreamSink(AudioSink):
         self._pushers: list[Pusher] = []
         self._encoder: LiveEncoder | None = None
         self._size: tuple[int, int] = (0, 0)
+        self._stored_size: tuple[int, int] = (0, 0)  # of the frame that was asked about last
         self._audio_ticks = -1
         self.delays_s: deque[float] = deque(maxlen=300)  # from a frame's arrival to its packets
 
@@ -124,11 +143,20 @@ class StreamSink(AudioSink):
         """The median from a frame's arrival to its packets, look-ahead included; 0 when nothing was sent."""
         return 1000 * median(self.delays_s) if self.delays_s else 0.0
 
+    @property
+    def _is_watched(self) -> bool:
+        return bool(self._pushers) or any(mount.players for _, mount in self._mounts)
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        new = size != self._stored_size
+        self._stored_size = size
+        return new or self.audio_queue is not None or self._is_watched
+
     def write(self, covered: CoveredFrame) -> None:
         if self._encoder is None:
             self._encoder = LiveEncoder(self._options, self._rate())
         size = covered.picture.width, covered.picture.height
-        wanted = bool(self._pushers) or any(mount.players for _, mount in self._mounts)
+        wanted = self._is_watched
         if self.audio_queue is not None:
             if self._size == (0, 0):
                 self._open_audio()
@@ -171,106 +199,3 @@ class StreamSink(AudioSink):
 
     def abort(self) -> None:
         """Nothing is left behind."""
-
-
-class RecordingSink(AudioSink):
-    """A video file. It begins with the first frame; pictures of another size are scaled to that one's.
-
-    segment_s: above 0, a new file begins after so many seconds, and with each new size, named by the time of its first
-    frame: door.mkv becomes door-20260131-235959.mkv. Each is whole once it has its name, whatever happens later.
-    limits: how many of them are kept.
-    """
-
-    def __init__(
-        self, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float],
-        segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0, limits: Limits | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.name = str(path)
-        self._path, self._options = path, options
-        self._source, self._rate = source, rate
-        self._segment_s, self._epoch_s = segment_s, epoch_s
-        self._cleaner = SegmentCleaner(path, limits or Limits(), lambda message: self.on_event(message))
-        self._sink: FileSink | None = None
-        self._size = (0, 0)
-        self._began = 0  # ticks
-        self._codec = ""  # of the sound in the file
-        self._reported: set[str] = set()
-
-    def write(self, covered: CoveredFrame) -> None:
-        picture, ticks = covered.picture, covered.tracked.frame.pts or 0
-        for audio in self.audio_queue.until(ticks) if self.audio_queue is not None else ():
-            if self._sink is not None and audio.codec == self._codec:
-                self._sink.copy(audio.side())
-        if self._sink is not None and self._segment_s:
-            old = float((ticks - self._began) * TICK) >= self._segment_s
-            if old or (picture.width, picture.height) != self._size:
-                self.close()
-        begins = self._sink is None
-        if self._sink is None:
-            self._sink = self._open(covered)
-            self._size, self._began = (picture.width, picture.height), ticks
-        if self._segment_s:
-            self._cleaner.sweep(self._sink.unfinished, now=begins)
-        self._sink.write(fitted(covered, *self._size))
-
-    def _open(self, covered: CoveredFrame) -> FileSink:
-        frame, rate = covered.tracked.frame, self._rate()
-        audio_stream = self.audio_stream() if self.audio_queue is not None else None
-        if self.audio_queue is not None and audio_stream is None:
-            self._report_once("there is no sound")
-        self._codec = "" if audio_stream is None else codec_of(audio_stream)
-        info = StreamInfo(
-            side_streams=() if audio_stream is None else (audio_stream,),
-            source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
-            time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
-        )  # fmt: skip
-        path = self._path
-        if self._segment_s:
-            path = segment_path(path, self._epoch_s() + float((frame.pts or 0) * TICK))
-        sink = open_sink(path, info, self._options)
-        if not isinstance(sink, FileSink):
-            sink.abort()
-            raise SinkLost("a live source cannot be written as a picture", str(path))
-        for warning in sink.warnings:
-            self._report_once(warning)
-        return sink
-
-    def _report_once(self, what: str) -> None:
-        """Once, not with each segment."""
-        if what not in self._reported:
-            self._reported.add(what)
-            self.on_event(f"pictures alone: {what}")
-
-    def close(self) -> None:
-        if self._sink is not None:
-            sink, self._sink = self._sink, None
-            sink.close()
-
-    def abort(self) -> None:
-        if self._sink is not None:
-            self._sink.abort()
-
-
-def segment_path(path: Path, wall_s: float) -> Path:
-    """A segment's name, in local time; with a number where there is one of that second already."""
-    stem = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(wall_s))}"
-    names = (path.with_name(f"{stem}{f'-{n}' if n > 1 else ''}{path.suffix}") for n in range(1, 10_000))
-    return next(name for name in names if not name.exists())
-
-
-class RecordsSink:
-    """Records of every frame that left: JSON Lines, CSV or MOT."""
-
-    def __init__(self, name: str, path: Path, overwrite: bool, source: str) -> None:
-        self.name, self._source = name, source
-        self._sink = RecordSink(path, overwrite)
-
-    def write(self, covered: CoveredFrame) -> None:
-        self._sink.write(covered.tracked, self._source)
-
-    def close(self) -> None:
-        self._sink.close()
-
-    def abort(self) -> None:
-        self._sink.abort()

@@ -34,6 +34,8 @@ class Status:
 
     frames, damaged: decoded, and of them with errors in the picture. connects, losses, stalls, hangs: how often.
     width, height: of the displayed picture; rate: frames/s that the source claims, 0 when unknown.
+    live_since_s: monotonic time at which this connection gave its first picture. interval_s: usual seconds between
+    pictures as they come, 0 when unknown.
     """
 
     name: str
@@ -49,3 +51,5 @@ class Status:
     width: int = 0
     height: int = 0
     rate: float = 0.0
+    live_since_s: float = 0.0
+    interval_s: float = 0.0

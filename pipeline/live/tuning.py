@@ -1,6 +1,6 @@
 """What may be changed while a live run goes on: how faces are covered, from which score, and whether boxes are drawn.
 
-By default a change can make more covered than the run's settings say, never less (`live.change`).
+By default a change can make more covered than the run's settings say, never less (`run.change`).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Tuner:
     @property
     def choices(self) -> dict[str, Any]:
         """What each may become: lists of words, [lowest, highest] of numbers."""
-        policy, start = self.config.live.change, self.start
+        policy, start = self.config.run.change, self.start
         own = ["image"] if start.hide not in HIDE else []  # never another image: that would read any file here
         min_s = 0 if policy == "any" else STRENGTH.get(start.hide, 2)
         hides = [*own, *(name for name in HIDE if STRENGTH[name] >= min_s)]

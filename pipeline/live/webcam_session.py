@@ -19,8 +19,8 @@ from facestream.pipeline.live.screen import draw_boxes, encode, scaled_bgr
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.url import redact
 from facestream.pipeline.video.picture import to_planar
-from facestream.pipeline.video.uri import redact
 
 MAX_JPEG_BYTES = 1 << 20  # of a picture
 MAX_PIXELS = 1920 * 1088
@@ -85,10 +85,10 @@ class WebcamSession:
         send: Callable[[JpegFrame | None], None], on_message: Callable[[str], None], on_end: Callable[[], None],
     ) -> None:  # fmt: skip
         self.tuner, self._send, self._on_message, self._on_end = tuner, send, on_message, on_end
-        self._stall_s = config.live.stall_s
+        self._stall_s = config.run.stall_s
         self._ring: Ring[JpegFrame] = Ring(1, Policy.DROP_OLDEST, droppable=lambda jpeg_frame: True)
-        self._asked = DetectorClient(desk, config.live.deadline_s)
-        self._guard = FailClosedPipeline(self._asked, config, config.live.max_detect_interval)
+        self._asked = DetectorClient(desk, config.run.deadline_s)
+        self._guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
         self._decoder = JpegDecoder()
         self._clock = LiveClock(time.monotonic())
         self._correlation_ids: dict[int, bytes] = {}  # of the frames inside
@@ -185,12 +185,12 @@ class WebcamSession:
 
 
 class WebcamSessions:
-    """All webcam sessions of a run, at limit config.live.webcam_sessions at a time."""
+    """All webcam sessions of a run, at limit config.run.webcam_sessions at a time."""
 
     def __init__(self, desk: BatchingDetector, config: Config, drawn: bool = False, bare: bool = False) -> None:
-        lag = min(config.live.webcam_lookahead, config.tracker.lookahead)
+        lag = min(config.run.webcam_lookahead, config.tracker.lookahead)
         # A browser sends few pictures a second, between which faces move far: each is looked at.
-        self.config = changed(config, {"tracker.lookahead": lag, "detector.every": 1}, "live.webcam_lookahead")
+        self.config = changed(config, {"tracker.lookahead": lag, "detector.every": 1}, "run.webcam_lookahead")
         self._desk, self._drawn, self._bare = desk, drawn, bare
         self._active: set[WebcamSession] = set()
         self._lock = threading.Lock()
@@ -199,7 +199,7 @@ class WebcamSessions:
 
     @property
     def limit(self) -> int:
-        return self.config.live.webcam_sessions
+        return self.config.run.webcam_sessions
 
     @property
     def active(self) -> int:

@@ -30,7 +30,7 @@ HEAD_S = 20.0  # for a call that does not come about
 def check_webrtc() -> None:
     """Raise BadConfig where the libraries are missing."""
     if aiortc is None:
-        raise BadConfig("WebRTC needs more libraries", "live.webrtc", "pip install 'facestream[webrtc]'")
+        raise BadConfig("WebRTC needs more libraries", "run.webrtc", "pip install 'facestream[webrtc]'")
 
 
 class PictureTrack(VideoStreamTrack):  # type: ignore[misc]

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from av.video.reformatter import VideoReformatter
 from facestream.engines.boxes import Array
 from facestream.pipeline.connection import State
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.screen import draw_boxes, scaled_bgr
 from facestream.pipeline.types import CoveredFrame
-from facestream.pipeline.video.uri import redact
+from facestream.pipeline.url import redact
 
 if TYPE_CHECKING:
     from facestream.pipeline.live.run import CameraPipeline
@@ -50,6 +51,8 @@ class ReadyPicture:
 class Pane:
     """One camera's part of the window: the sink that takes its frames."""
 
+    upright = True
+
     def __init__(self, pipeline: CameraPipeline, window: Window) -> None:
         self.name, self.pipeline, self._window = f"window {pipeline.name}", pipeline, window
         self.room = SIZE  # for the picture, in pixels
@@ -58,9 +61,13 @@ class Pane:
         self.written = self.dropped = 0
         self._times: deque[float] = deque(maxlen=30)  # of pictures that were shown
         self.latency_ms = 0.0
+        self._scaler = VideoReformatter()  # of the sink's thread
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        return True
 
     def write(self, covered: CoveredFrame) -> None:
-        bgr = scaled_bgr(covered, *self.room, enlarge=True)
+        bgr = scaled_bgr(covered, *self.room, enlarge=True, scaler=self._scaler)
         if self.pipeline.tuner.boxes:
             draw_boxes(bgr, covered)
         self.dropped += self.newest is not None

@@ -42,7 +42,7 @@ class Gate:
         user = given.get("username", "")
         # A user who does not exist costs as much time as one who does.
         password = users.get(user, secrets.token_hex(8))
-        ok = given.get("realm") == REALM and hmac.compare_digest(given.get("nonce", ""), self.nonce)
+        ok = given.get("realm") == REALM and hmac.compare_digest(given.get("nonce", "").encode(), self.nonce.encode())
         want = digest(user, password, method, given.get("uri", ""), given)
         ok &= user in users and hmac.compare_digest(given.get("response", "").encode(), want.encode())
         self.failures += not ok

@@ -67,7 +67,7 @@ def parse_head(head: bytes) -> Message:
     start = lines[0].split(" ", 2)
     if len(start) != 3 or not any(part.startswith("RTSP/") for part in (start[0], start[2])):
         raise Malformed("not RTSP")
-    if start[0].startswith("RTSP/") and not start[1].isdigit():
+    if start[0].startswith("RTSP/") and not (start[1].isascii() and start[1].isdigit()):
         raise Malformed("an answer without a code")
     headers: dict[str, str] = {}
     for line in lines[1:]:
@@ -120,7 +120,7 @@ def transport_of(header: str) -> list[dict[str, str]]:
 def pair_of(text: str) -> tuple[int, int] | None:
     """ "8000-8001" -> (8000, 8001), "8000" -> (8000, 8001), None for anything else."""
     first, dash, second = text.partition("-")
-    if not first.isdigit() or (dash and not second.isdigit()):
+    if not (first.isascii() and first.isdigit()) or (dash and not (second.isascii() and second.isdigit())):
         return None
     low, high = int(first), int(second) if dash else int(first) + 1
     return (low, high) if 0 <= low < high <= 65535 else None

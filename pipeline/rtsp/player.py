@@ -33,15 +33,20 @@ GUESSES = 5  # wrong passwords on one connection
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """connections at a time. buffer: bytes that wait for a player over TCP before pictures are dropped for it.
+    """connections at a time; strangers: of these, who has not yet proved a password (or set up a stream, where none is
+    needed): of more than that, the oldest goes. buffer: bytes that wait for a player over TCP before pictures are
+    dropped for it.
 
-    Seconds: idle_s without a request before it plays; stall_s without taking anything of what waits for it;
-    session_s without a sign of life over UDP; describe_s for which one waits for a first picture.
+    Seconds: login_s for a stranger to prove itself; idle_s without a request before it plays; stall_s without taking
+    anything of what waits for it; session_s without a sign of life over UDP; describe_s for which one waits for a first
+    picture.
     """
 
     connections: int = 64
+    strangers: int = 16
     buffer: int = 1 << 20
     idle_s: float = 15.0
+    login_s: float = 10.0
     stall_s: float = 10.0
     session_s: float = 60.0
     describe_s: float = 3.0
@@ -74,6 +79,8 @@ class Player:
         self._sign_s = self._moved_s = time.monotonic()
         self._held = 0  # bytes that waited when it was last looked at
         self.dropped = 0
+        self.since_s = time.monotonic()
+        self.is_stranger = True
 
     async def serve(self) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
@@ -84,6 +91,9 @@ class Player:
                 self._reply(error.code, {})
             except asyncio.LimitOverrunError:
                 self._reply(413, {})
+            except ValueError as error:  # input that no check of ours foresaw: one line, and its connection ends
+                self.server.on_event(f"a request from {self._host} cannot be read ({type(error).__name__})")
+                self._reply(400, {})
 
     def refuse(self) -> None:
         """One too many."""
@@ -105,6 +115,9 @@ class Player:
     def check(self) -> None:
         """Let go of a player who takes nothing any more, or of whom nothing is heard."""
         now = time.monotonic()
+        if self.is_stranger and now - self.since_s > self.limits.login_s:
+            self.abort()
+            return
         self._note_progress(now)
         stalled = self._held > 0 and now - self._moved_s > self.limits.stall_s
         udp = any(route.udp for route in self._routes.values())
@@ -208,11 +221,21 @@ class Player:
         mount = self.server.mounts.get(path) or self.server.mounts.get(_TRACK.sub("", path))
         # Whether a path exists is told to those alone who may know: every stream's password lets one ask.
         users = mount.users if mount is not None else self._all_users()
-        if not self._gate.admits(users, method, message.headers.get("authorization", "")):
+        proof = message.headers.get("authorization", "")
+        if not self._gate.admits(users, method, proof):
+            if proof:
+                wait_s = self.server.logins.fail(self._host)
+                if wait_s > self.limits.login_s:
+                    raise ConnectionAbortedError
+                await asyncio.sleep(wait_s)
             self._reply(401, headers | {"WWW-Authenticate": self._gate.challenge()})
             if self._gate.failures >= GUESSES:
                 raise ConnectionAbortedError
-        elif mount is None:
+            return
+        if users:
+            self.is_stranger = False
+            self.server.logins.succeed(self._host)
+        if mount is None:
             self._reply(404, headers)
         elif method == "DESCRIBE":
             await self._describe(mount, url, headers)
@@ -253,6 +276,7 @@ class Player:
             if found is not None:
                 self._routes[track], words = found
                 self._mount, self._session = mount, self._session or secrets.token_hex(8)
+                self.is_stranger = False
                 session = f"{self._session};timeout={self.limits.session_s:.0f}"
                 self._reply(200, headers | {"Transport": words, "Session": session})
                 return

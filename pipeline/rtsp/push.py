@@ -13,7 +13,7 @@ from facestream.pipeline.errors import Refused, UserError
 from facestream.pipeline.rtsp.client import Connection, PushOptions, reason, target_of
 from facestream.pipeline.rtsp.message import Malformed
 from facestream.pipeline.rtsp.rtp import Packetizer, Unit
-from facestream.pipeline.video.uri import redact
+from facestream.pipeline.url import redact
 
 
 @dataclass(frozen=True, slots=True)

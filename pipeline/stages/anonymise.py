@@ -14,7 +14,7 @@ from facestream.engines.boxes import Array, Bool, grow_xyxy
 from facestream.pipeline.config import CoverConfig
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.stages.regions import in_pixels, to_cover
-from facestream.pipeline.types import XYXY, CoveredFrame, TrackedFrame
+from facestream.pipeline.types import XYXY, CoveredFrame, Frame, Polygon, TrackedFrame
 from facestream.pipeline.video.picture import convert
 from facestream.pipeline.video.planes import Plane, planes, to_stored
 
@@ -71,14 +71,15 @@ class Anonymizer:
         faces = [box.xyxy for box in to_cover(tracked.boxes, self.config.allow, size)]
         masks = [in_pixels(mask, size) for mask in self.config.masks]
         covers = self._patches_of(faces, tracked, self.config.scale, self.config.shape)
-        return covers + self._patches_of(masks, tracked, 1.0, "box")
+        covers += self._patches_of(masks, tracked, 1.0, "box")
+        return covers + [patch for mask in tracked.masks if (patch := _polygon(mask, tracked.frame)) is not None]
 
     def _patches_of(self, boxes: list[XYXY], tracked: TrackedFrame, scale: float, shape: str) -> list[Patch]:
         if not boxes:
             return []
         picture = tracked.frame.picture
         w, h = picture.width, picture.height
-        stored = to_stored(np.array(boxes, np.float32), w, h, tracked.frame.rotation)
+        stored = to_stored(np.array(boxes, np.float32), tracked.frame)
         sides = (stored[:, 2:] - stored[:, :2]).max(1)
         grown = grow_xyxy(stored, scale) if scale != 1 else stored
         starts = np.floor(np.clip(grown[:, :2], 0, None)).astype(int) // 2 * 2
@@ -139,6 +140,21 @@ class Anonymizer:
         h, w = patch.mask.shape
         rgb: Any = cv2.resize(self.stamp, (w, h), interpolation=cv2.INTER_AREA)
         return planes(convert(av.VideoFrame.from_ndarray(rgb, format="rgb24"), picture.format.name))
+
+
+def _polygon(corners: Polygon, frame: Frame) -> Patch | None:
+    """The patch of a region, its corners in displayed pixels; None outside the picture. Pixels that it only touches
+    are part of it."""
+    w, h = frame.picture.width, frame.picture.height
+    points = to_stored(np.array([[*corner, *corner] for corner in corners], np.float32), frame)[:, :2]
+    left, top = (np.floor(np.clip(points.min(0), 0, (w, h))).astype(int) // 2 * 2).tolist()
+    right, bottom = np.minimum(np.ceil(points.max(0) / 2).astype(int) * 2, (w, h)).tolist()
+    if right <= left or bottom <= top:
+        return None
+    inside = np.zeros((bottom - top, right - left), np.uint8)
+    shifted: Any = np.rint((points - (left, top) - 0.5) * 256).astype(np.int32)
+    cv2.fillPoly(inside, [shifted], 1, shift=8)
+    return Patch(left, top, inside, float((points.max(0) - points.min(0)).max()))
 
 
 def fitted(covered: CoveredFrame, width: int, height: int) -> CoveredFrame:

@@ -30,15 +30,13 @@ Region = tuple[int, int, int, int]  # left, top, right, bottom in displayed pixe
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A region of the displayed picture, and its size on the sheet in pixels."""
+    """A region of the displayed picture, and its size on the sheet in pixels. scale: pixels of the sheet for one square
+    pixel of the picture."""
 
     region: Region
     width: int
     height: int
-
-    @property
-    def scale(self) -> float:
-        return self.width / (self.region[2] - self.region[0])
+    scale: float = 1.0
 
     def shows(self, box: list[float], more: float, size: tuple[int, int]) -> bool:
         """Is a box, with so much around it as far as the picture goes, inside."""
@@ -89,22 +87,24 @@ class CropMosaic:
         return Detections(xyxy, found.scores).select(kept).nms(nms_iou)
 
 
-def mosaic_of(boxes: Array, size: tuple[int, int], scale: float, most: float) -> CropMosaic | None:
+def mosaic_of(
+    boxes: Array, size: tuple[int, int], scale: float, most: float, stretch: tuple[float, float] = (1.0, 1.0)
+) -> CropMosaic | None:
     """The sheet for boxes xyxy [N, 4] in a displayed picture of this width and height.
 
-    scale: of a look in full size: pixels that the detector sees for one of the picture's, at most 1. most: pixels that
-    the sheet may have; None where these do not suffice, or a face is huge.
+    scale: of a look in full size: pixels that the detector sees for one square pixel of the picture, at most 1. most:
+    pixels that the sheet may have; None where these do not suffice, or a face is huge. stretch: see `Frame.stretch`.
     """
     cuts: list[Crop] = []
     pixels = 0
     for box in sorted(boxes.tolist(), key=lambda box: (box[0] - box[2]) * (box[3] - box[1])):  # the largest first
-        side = max(box[2] - box[0], box[3] - box[1], 1.0)
+        side = max((box[2] - box[0]) * stretch[0], (box[3] - box[1]) * stretch[1], 1.0)
         if side * scale > HUGE:
             return None
         shown = min(scale, LARGEST / side)
         if any(c.scale >= AS_FINE * shown and c.shows(box, WITHIN * side, size) for c in cuts):
             continue
-        if (cut := _cut_out(box, max(AROUND * side, LEAST / shown), size, shown)) is None:
+        if (cut := _cut_out(box, max(AROUND * side, LEAST / shown), size, shown, stretch)) is None:
             continue
         cuts.append(cut)
         pixels += (cut.width + GAP) * (cut.height + GAP)
@@ -114,14 +114,21 @@ def mosaic_of(boxes: Array, size: tuple[int, int], scale: float, most: float) ->
     return sheet if sheet.width * sheet.height <= most else None
 
 
-def _cut_out(box: list[float], more: float, size: tuple[int, int], shown: float) -> Crop | None:
+def _cut_out(
+    box: list[float], more: float, size: tuple[int, int], shown: float, stretch: tuple[float, float]
+) -> Crop | None:
     """A box with so many pixels around it, on even pixels because of the chroma. None outside the picture."""
-    left, top = (max(0, math.floor((v - more) / 2) * 2) for v in box[:2])
-    right, bottom = (min(limit, math.ceil((v + more) / 2) * 2) for v, limit in zip(box[2:], size, strict=True))
+    left, top = (max(0, math.floor((v - more / s) / 2) * 2) for v, s in zip(box[:2], stretch, strict=True))
+    right, bottom = (
+        min(limit, math.ceil((v + more / s) / 2) * 2) for v, limit, s in zip(box[2:], size, stretch, strict=True)
+    )
     if right - left < 2 or bottom - top < 2:
         return None
-    width, height = (max(2, round(length * shown / 2) * 2) for length in (right - left, bottom - top))
-    return Crop((left, top, right, bottom), width, height)
+    width, height = (
+        max(2, round(length * s * shown / 2) * 2)
+        for length, s in zip((right - left, bottom - top), stretch, strict=True)
+    )
+    return Crop((left, top, right, bottom), width, height, width / (right - left) / stretch[0])
 
 
 def _shelved(cuts: list[Crop], pixels: int) -> CropMosaic:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from facestream.engines.types import Detections
 from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.stages.crop_mosaic import mosaic_of
 from facestream.pipeline.types import Frame
-from facestream.pipeline.video.planes import Viewer, host_frame
+from facestream.pipeline.video.planes import Viewer, host_frame, view_scale
 
 COARSE = 2 / 3  # of the detector's input to each side, for the whole picture where a sheet would have more pixels
 EAGER = 5  # frames after a cut that are all looked at: every face there is new
@@ -30,6 +31,10 @@ def coarse(size: tuple[int, int]) -> tuple[int, int]:
 def no_boxes() -> Array:
     """No places."""
     return np.zeros((0, 4))
+
+
+def _mean(stretch: tuple[float, float]) -> float:
+    return math.sqrt(stretch[0] * stretch[1])
 
 
 class DetectionStage:
@@ -103,9 +108,9 @@ class DetectionStage:
         if len(places) and not self.detector.any_size:
             return None
         size = frame.size
-        scale = fit(*size, *self.size)[0] / size[0]
-        width, height = fit(*size, *coarse(self.size))
-        sheet = mosaic_of(places, size, scale, width * height)
+        scale = view_scale(frame, self.size)
+        width, height = fit(*frame.square_size, *coarse(self.size))
+        sheet = mosaic_of(places, size, scale, width * height, frame.stretch)
         if sheet is None:
             return None
         self.fine, self.whole = bool(sheet.cuts), False
@@ -113,7 +118,7 @@ class DetectionStage:
             return Detections.empty()
         found = self.detector.detect([sheet.view(frame)])[0]
         found = sheet.back(found, size, self.detector.options.nms_iou)
-        return found.filter_by_score(self.detector.min_score, self.rise, scale)
+        return found.filter_by_score(self.detector.min_score, self.rise, scale * _mean(frame.stretch))
 
     def _slow(self, frame: Frame) -> bool:
         """Has it been long since the frame before, for a face that moves."""
@@ -126,10 +131,12 @@ class DetectionStage:
             picture = host_frame(frame, self.size)
             if picture is not None:
                 found = self.detector.detect_yuv([picture])[0]
-                return found.filter_by_score(self.detector.min_score, self.rise, picture.fitted[0] / picture.width)
+                scale = math.sqrt(math.prod(picture.fitted) / (picture.width * picture.height))
+                return found.filter_by_score(self.detector.min_score, self.rise, scale)
         view = self.viewers[fine].view(frame, self.size if fine else coarse(self.size))
         found = self.detector.detect([view])[0]
-        return found.filter_by_score(self.detector.min_score, self.rise, view.rgb.shape[1] / view.width)
+        scale = math.sqrt(view.rgb.shape[0] * view.rgb.shape[1] / (view.width * view.height))
+        return found.filter_by_score(self.detector.min_score, self.rise, scale)
 
     def pace(self, motion: float, lag: int) -> None:
         """Told of the largest motion of a face in its own sides a frame; with `auto`, choose how soon to look again.

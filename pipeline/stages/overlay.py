@@ -34,7 +34,7 @@ class Drawer:
         if boxes:
             picture.make_writable()
             xyxy = np.array([box.xyxy for box in boxes], np.float32)
-            stored = to_stored(xyxy, picture.width, picture.height, frame.rotation)
+            stored = to_stored(xyxy, frame)
             bits = picture.format.components[0].bits
             for plane, index in zip(planes(picture), range(3), strict=False):
                 for box, corners in zip(boxes, stored, strict=True):

@@ -14,12 +14,32 @@ from av.codec.context import ThreadType
 from av.format import Flags as FormatFlags
 from facestream.pipeline.cores import half_of_cores
 from facestream.pipeline.types import Frame
-from facestream.pipeline.video.picture import rotation_of, to_planar
+from facestream.pipeline.video.picture import display_matrix, orientation_of, to_planar
 from facestream.pipeline.video.wall_clock import CameraClock
 
 _BACKWARD = Fraction(1, 10)  # seconds; less than that is jitter
+_SANE_ASPECT = (0.2, 5.0)  # of pixels; anything beyond is a mistake in the file
 _WAIT = 64  # pictures without a time that are kept at a file's beginning until one has it
 Packet: TypeAlias = "av.Packet[av.stream.Stream]"  # PyAV's class takes no [] when it runs
+
+
+def pixel_aspect_of(video: av.VideoStream) -> float:
+    """Width over height of a stored pixel, as a player takes it."""
+    aspect = float(video.sample_aspect_ratio or 1)
+    return aspect if _SANE_ASPECT[0] <= aspect <= _SANE_ASPECT[1] else 1.0
+
+
+def frame_of(
+    picture: av.VideoFrame,
+    index: int,
+    pts: int | None,
+    time_base: Fraction,
+    pixel_aspect: float,
+    wall_s: float | None = None,
+) -> Frame:
+    """A decoded picture as a frame: in a planar format, with the way in which a player shows it."""
+    rotation, mirrored = orientation_of(display_matrix(picture))
+    return Frame(index, pts, time_base, to_planar(picture), rotation, wall_s, mirrored, pixel_aspect)
 
 
 class Decoder:
@@ -40,6 +60,7 @@ class Decoder:
         self._video = video
         self._clock = CameraClock()
         self._time_base = Fraction(video.time_base or Fraction(1, 1000))
+        self._pixel_aspect = pixel_aspect_of(video)
         self._avi = video.container.format.name == "avi"
         # In AVI the tail cannot be told by its times, see _decode_tail().
         video.thread_type = ThreadType.SLICE if low_delay or self._avi else ThreadType.AUTO
@@ -143,7 +164,7 @@ class Decoder:
         else:
             self._sound = True
         wall_s = self._clock.at(pts)
-        frame = Frame(self.frames, pts, self._time_base, to_planar(picture), rotation_of(picture), wall_s)
+        frame = frame_of(picture, self.frames, pts, self._time_base, self._pixel_aspect, wall_s)
         self.frames += 1
         return frame
 

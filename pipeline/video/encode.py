@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from facestream.pipeline.cores import half_of_cores
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.types import StreamInfo
 from facestream.pipeline.video import hardware
-from facestream.pipeline.video.picture import convert
+from facestream.pipeline.video.picture import convert, orientation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class EncodeOptions:
     crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
     preset: x264's names, ultrafast to veryslow, or auto, see x264_words(). threads: 0: as many as pay.
     overwrite: replace an existing output. keep_metadata: words and data streams that may say who, where and with what.
-    hardware: a setting of run.hardware.
+    hardware: a setting of run.hardware. audio: keep (as it is; encoded anew where the container does not hold it),
+    transcode, drop or distort (voices).
     """
 
     codec: str | None = None
@@ -36,6 +37,7 @@ class EncodeOptions:
     overwrite: bool = False
     keep_metadata: bool = False
     hardware: str = "off"
+    audio: str = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ CONTAINERS: dict[str, Container] = {
     ".mts": _M2TS,
     ".gif": Container("gif", ("gif",)),
 }
+HOLD_ORIENTATION = ("mp4", "mov", "3gp", "matroska", "webm")
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1", "gif": "gif"}
 _LARGE = 1920 * 1088  # pixels
 AUTO = "auto"
@@ -159,8 +162,8 @@ def add_video(
     tagged = convert(picture, ctx.pix_fmt) if ctx.pix_fmt != "pal8" else picture
     ctx.color_range, ctx.colorspace = tagged.color_range, tagged.colorspace
     ctx.color_primaries, ctx.color_trc = tagged.color_primaries, tagged.color_trc
-    if info.video is not None and info.video.codec_context.sample_aspect_ratio:
-        ctx.sample_aspect_ratio = info.video.codec_context.sample_aspect_ratio
+    if info.pixel_aspect is not None:
+        ctx.sample_aspect_ratio = info.pixel_aspect
     if info.interlaced and encoder == "libx264":
         ctx.flags |= Flags.interlaced_dct | Flags.interlaced_me
         if info.video is not None:  # the container's word; x264 hears it from each picture
@@ -174,6 +177,16 @@ def add_video(
     return stream
 
 
+def as_stored(info: StreamInfo, kind: str) -> StreamInfo:
+    """A source's description as a container holds it: pictures are turned where that knows no orientation."""
+    if kind in HOLD_ORIENTATION or orientation_of(info.matrix) == (0, False):
+        return info
+    aspect = info.pixel_aspect
+    if aspect is not None and info.rotation in (90, 270):
+        aspect = 1 / aspect
+    return replace(info, matrix=None, rotation=0, pixel_aspect=aspect)
+
+
 def container_options(container: Container, info: StreamInfo) -> dict[str, str]:
     """The muxer's options: among them the clock of the source's video, which mp4 would else choose by itself."""
     # Exact: no random numbers, so that the same work gives the same bytes, and no version of the program.
@@ -182,6 +195,13 @@ def container_options(container: Container, info: StreamInfo) -> dict[str, str]:
         options["video_track_timescale"] = str(info.time_base.denominator)
         # The unit of edit lists, which hold the start time.
         options["movie_timescale"] = str(max(info.time_base.denominator, 1000))
+    if info.live:  # what was written can be played before it is finished, and where it never is
+        options["flush_packets"] = "1"
+        if container.format in ("mp4", "mov"):
+            options["movflags"] = "+frag_keyframe+delay_moov+default_base_moof"
+            options["frag_duration"] = "1000000"  # microseconds
+        elif container.format in ("matroska", "webm"):
+            options["cluster_time_limit"] = "1000"  # milliseconds
     return options
 
 

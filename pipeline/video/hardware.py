@@ -67,7 +67,7 @@ def missing(device: str) -> str:
 
 
 def device_of(setting: str) -> str:
-    """The device that a setting of `run.hardware` leads to here; empty: everything is done on the CPU."""
+    """The device that a setting of `decode.hardware` leads to here; empty: everything is done on the CPU."""
     if setting == "auto":
         return next((device for device in DEVICES if not missing(device)), "")
     return "" if setting == "off" or missing(setting) else setting

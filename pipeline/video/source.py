@@ -6,6 +6,7 @@ a crash in FFmpeg, not an exception.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Generator, Iterator
@@ -30,11 +31,14 @@ from facestream.pipeline.video.decode import Decoder, Packet, TimestampUnwrapper
 from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.picture import display_matrix
 from facestream.pipeline.video.streams import best_video, clone, is_regenerated
+from facestream.pipeline.video.telemetry import is_telemetry, text_of
 from facestream.pipeline.video.truncation import missing_bytes, stamp
 from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, parse
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
+# Packets of a subtitle and of an audio stream that are looked at before the work begins, and in how many of all.
+_SAMPLE_TEXTS, _SAMPLE_SOUNDS, _SAMPLE_PACKETS = 24, 8, 4000
 SEGMENTS = 5  # times the usual time-out for HLS, where nothing comes until the next segment is whole
 
 
@@ -162,22 +166,54 @@ class VideoSource:
         self._left_out: list[str] = []
         self._attachments: list[Attachment] = []
         wanted = ("audio", "subtitle", "data") if self._options.data else ("audio", "subtitle")
+        self._audio_decoders: dict[int, av.AudioCodecContext] = {}
+        self._samples = self._sample() if self.uri.kind is Kind.FILE else {}
         for stream in self._container.streams:
-            if (file := attachment_of(stream)) is not None:
+            if (file := attachment_of(stream, len(self._attachments) + 1)) is not None:
                 self._attachments.append(file)
+                continue
+            if stream.type == "subtitle" and not self._options.data and self._is_telemetry(stream):
+                self._left_out.append("a subtitle track with places (a drone's or camera's log)")
+                stream.discard = av.stream.Discard.all
                 continue
             if is_regenerated(stream, self._container, self._options.data):
                 stream.discard = av.stream.Discard.all
                 continue
             if stream.index == self._video.index or stream.type in wanted:
                 try:
-                    self._templates[stream.index] = clone(template_container, stream)
+                    twin = clone(template_container, stream)
+                    self._templates[stream.index] = twin
+                    if isinstance(stream, av.AudioStream):
+                        self._audio_decoders[twin.index] = stream.codec_context
                     continue
                 except (av.FFmpegError, ValueError):  # no decoder: FFmpeg does not know its parameters either
                     pass
-            cover = stream.disposition & av.stream.Disposition.attached_pic
-            self._left_out.append("a cover picture" if cover else f"{stream.type} stream {stream.index}")
+            self._left_out.append(_name_of(stream))
             stream.discard = av.stream.Discard.all
+
+    def _sample(self) -> dict[int, tuple[Packet, ...]]:
+        """The first packets of each audio and subtitle stream, read from the file on its own: they tell what a
+        container can hold, and what is in a track, before anything is written."""
+        found: dict[int, list[Packet]] = {}
+        with contextlib.suppress(av.FFmpegError, ValueError), av.open(os.path.abspath(self.uri.text)) as again:
+            wanted = [s for s in again.streams if s.type in ("audio", "subtitle") and s.codec_context is not None]
+            for stream in again.streams:
+                if stream not in wanted:
+                    stream.discard = av.stream.Discard.all
+            found = {stream.index: [] for stream in wanted}
+            missing = {s.index: _SAMPLE_TEXTS if s.type == "subtitle" else _SAMPLE_SOUNDS for s in wanted}
+            for packet, _ in zip(again.demux(wanted) if wanted else (), range(_SAMPLE_PACKETS), strict=False):
+                if packet.size and missing.get(packet.stream_index, 0) > 0:
+                    found[packet.stream_index].append(packet)
+                    missing[packet.stream_index] -= 1
+                if not any(missing.values()):
+                    break
+        return {index: tuple(packets) for index, packets in found.items()}
+
+    def _is_telemetry(self, stream: av.stream.Stream) -> bool:
+        names = [value for key, value in stream.metadata.items() if key.lower() in ("handler_name", "title", "name")]
+        packets = self._samples.get(stream.index, ())
+        return is_telemetry(names, [text_of(bytes(p)) for p in packets if p.size > 2])
 
     def _read_first(self) -> Frame:
         """Decode up to the first frame: only that tells the picture format, the rotation, and that there is one."""
@@ -218,6 +254,9 @@ class VideoSource:
             chapters=chapters_of(container),
             attachments=tuple(self._attachments),
             hdr=hdr_metadata_of(frame.picture),
+            audio_decoders=self._audio_decoders,
+            samples={self._templates[i].index: p for i, p in self._samples.items() if i in self._templates},
+            pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 
     def _read(self) -> Generator[Frame | SidePacket]:
@@ -304,6 +343,16 @@ class VideoSource:
         else:
             return None
         return promised - end if promised - end > slack else None
+
+
+def _name_of(stream: av.stream.Stream) -> str:
+    """A stream in words, for what is not copied of it."""
+    if stream.disposition & av.stream.Disposition.attached_pic:
+        return "a cover picture"
+    if stream.type == "attachment":
+        return "an attached file that is no font"
+    article = "an" if stream.type[0] in "aeiou" else "a"
+    return f"{article} {stream.type} stream (#{stream.index})"
 
 
 def _seconds(count: int | None, unit: Fraction | None) -> Fraction | None:

@@ -240,7 +240,7 @@ def test_a_worker_that_crashes_costs_one_file(tmp_path: Path) -> None:
     os.kill(worker, signal.SIGSEGV)
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "0.mp4: the process that worked on it died (signal 11)" in errors
+    assert "0.mp4: its worker process died (signal 11)" in errors
     assert len(errors.strip().splitlines()) == 1
     assert "1 of 2 files done, 1 failed" in said
     assert set(hashes(tmp_path / "out")) == {"1.mp4"}

@@ -81,7 +81,7 @@ def as_before(folder: Path, expected: Path) -> None:
 
 def test_the_machines_can_compare_the_settings_that_they_get_with_the_key(tmp_path: Path) -> None:
     jobs = [Job(f"{n}.mp4", tmp_path / f"{n}.mp4") for n in range(9)]
-    batch = Batch(jobs, tmp_path / "out", read(None, {"run.workers": 9}), ray="auto", workers=9)
+    batch = Batch(jobs, tmp_path / "out", read(None, {"anonymize.workers": 9}), ray="auto", workers=9)
     with closing(Journal(batch.output)) as journal:
         setup = ClusterDispatcher(batch, journal).setup
     assert fingerprint(setup.config, setup.two_pass) == setup.key
@@ -98,7 +98,7 @@ def test_a_machine_lost_half_way_changes_nothing(machines: Machines, tmp_path: P
     alone = ["anonymize", str(source), "-o", str(tmp_path / "alone"), *FAST, "--records", str(tmp_path / "a.jsonl")]
     assert main([*alone, "--quiet"]) == 2
     settings = tmp_path / "settings.toml"
-    settings.write_text("[run]\nsegment_s = 30\n")
+    settings.write_text("[anonymize]\nsegment_s = 30\n")
     out, notes = tmp_path / "out", tmp_path / "r.jsonl"
     words = ["anonymize", str(source), "-o", str(out), *FAST, "--records", str(notes), "--config", str(settings)]
     words += ["--ray", machines.address, "--manifest", str(tmp_path / "m.json")]

@@ -93,6 +93,6 @@ def test_what_is_no_manifest_is_one_line(tmp_path: Path, text: str | None) -> No
 
 def test_a_fingerprint_changes_with_what_changes_the_output() -> None:
     plain = fingerprint(Config(), False)
-    assert plain == fingerprint(read(None, {"run.workers": 2}), False)
-    others = {fingerprint(Config(), True), fingerprint(read(None, {"cover.hide": "solid"}), False)}
+    assert plain == fingerprint(read(None, {"anonymize.workers": 2}), False)
+    others = {fingerprint(Config(), True), fingerprint(read(None, {"cover.hide": "pixelate"}), False)}
     assert len(others | {plain}) == 3

@@ -26,7 +26,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *parts: s
     lines = done.stderr.strip().splitlines()
     assert done.returncode == code, done.stderr
     assert len(lines) == 1, done.stderr
-    assert lines[0].startswith("facestream: ")
+    assert "facestream: error: " in lines[0] or " warning: " in lines[0]
     assert all(part in lines[0] for part in parts), lines[0]
 
 

@@ -93,7 +93,7 @@ def test_the_command_prints_each_sequence_and_all(tmp_path: Path) -> None:
     assert list(last) == ["HOTA", "MOTA", "IDF1", "IDSW"]
     assert last["MOTA"] == pytest.approx(100 * (1 - 2 / 90), abs=0.01)
     assert "MORE" in done.stderr
-    doubtful = CliRunner().invoke(tracks, [str(tmp_path), str(tmp_path), "--birth", "0.95", "--json"])
+    doubtful = CliRunner().invoke(tracks, [str(tmp_path), str(tmp_path), "--new-track-score", "0.95", "--json"])
     assert json.loads(doubtful.stdout.splitlines()[-1])["MOTA"] == 0  # no track is ever sure
 
 

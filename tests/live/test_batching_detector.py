@@ -145,4 +145,4 @@ def test_a_run_takes_batches_where_the_detector_gains_from_them() -> None:
 
     assert batch(Config(), Counting()) == (8, 0.005)
     assert batch(Config(), load_detector("plainXS16")) == (1, 0.005)
-    assert batch(read(None, {"live.batch": 3, "live.batch_wait_ms": 20}), Counting()) == (3, 0.02)
+    assert batch(read(None, {"run.batch": 3, "run.batch_wait_ms": 20}), Counting()) == (3, 0.02)

@@ -109,7 +109,7 @@ def grey_shares(bgr: np.ndarray, number: int) -> list[float]:
 
 def test_what_comes_back_to_the_browser_has_its_faces_covered(browser: Any, tmp_path: Path) -> None:
     port = free_port()
-    flags = {"cover__hide": "solid", "detector__size": (960, 544), "live__deadline_s": 60.0}
+    flags = {"cover__hide": "solid", "detector__size": (960, 544), "run__deadline_s": 60.0}
     with Run({}, [f"http://127.0.0.1:{port}"], load_detector("plainXS16"), **flags):
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         up: list[bytes] = []
@@ -153,7 +153,8 @@ def _judged(bgr: np.ndarray) -> list[float]:
 def test_cameras_and_their_settings_in_the_browser(browser: Any, tmp_path: Path) -> None:
     port = free_port()
     sources = {"door": str(TOOLS / "demo.mp4"), "yard": f"rtsp://127.0.0.1:{free_port()}/none"}
-    with Run(sources, [f"http://127.0.0.1:{port}"], load_detector("plainXS16"), live__deadline_s=60.0) as run:
+    flags = {"run__deadline_s": 60.0, "cover__hide": "pixelate"}
+    with Run(sources, [f"http://127.0.0.1:{port}"], load_detector("plainXS16"), **flags) as run:
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(f"http://127.0.0.1:{port}/")
         run.until(lambda: run.left("door") > 3)

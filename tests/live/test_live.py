@@ -124,7 +124,7 @@ def test_covered_pictures_reach_players_files_and_records(marked: Path, tmp_path
 @pytest.mark.parametrize("mood", ["raise", "hang"])
 def test_a_detector_that_breaks_in_mid_stream_shows_nothing(marked: Path, tmp_path: Path, mood: str) -> None:
     moody, out = Moody(), tmp_path / "o.mkv"
-    with Run({"door": str(marked)}, [str(out)], moody, live__deadline_s=0.2) as run:
+    with Run({"door": str(marked)}, [str(out)], moody, run__deadline_s=0.2) as run:
         run.until(lambda: run.left("door") > 20)
         moody.mood = mood
         run.until(lambda: run["door"].counts.line.fully_covered > 20)
@@ -139,7 +139,7 @@ def test_a_detector_that_breaks_in_mid_stream_shows_nothing(marked: Path, tmp_pa
 
 def test_a_detector_that_hangs_to_the_end_does_not_stop_the_end(marked: Path, tmp_path: Path) -> None:
     moody = Moody()
-    live = Run({"door": str(marked)}, [str(tmp_path / "o.mkv")], moody, live__deadline_s=0.2)
+    live = Run({"door": str(marked)}, [str(tmp_path / "o.mkv")], moody, run__deadline_s=0.2)
     live.live.start()
     live.until(lambda: live.left("door") > 5)
     moody.mood = "hang"
@@ -235,7 +235,7 @@ def test_a_pushed_stream_arrives_covered(marked: Path, tmp_path: Path) -> None:
 
 def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path: Path) -> None:
     sinks = [str(tmp_path / "{name}.mkv"), str(tmp_path / "{name}.jsonl")]
-    with Run({"door": str(marked), "yard": str(marked)}, sinks, Moody(), live__segment_s=1.0) as run:
+    with Run({"door": str(marked), "yard": str(marked)}, sinks, Moody(), run__segment_s=1.0) as run:
         run.until(lambda: len(list(tmp_path.glob("door-2*.mkv"))) >= 2)
         ready = sorted(tmp_path.glob("door-2*.mkv"))
         assert spread(ready[0]) < 60  # while the run goes on
@@ -252,7 +252,7 @@ def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path:
 
 def test_an_output_that_is_lost_ends_alone(marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from facestream.pipeline.errors import SinkLost
-    from facestream.pipeline.live.sinks import RecordingSink
+    from facestream.pipeline.live.recording import RecordingSink
 
     def full(self: object, covered: object) -> None:
         raise SinkLost("the disk is full", "o.mkv")
@@ -343,6 +343,7 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
 HANGING = """
 import sys, threading, time
 import facestream.pipeline.cli.run as command
+import facestream.pipeline.live.recording as recording
 import facestream.pipeline.live.sinks as sinks
 import facestream.pipeline.stages.anonymise as cover
 from tests.live.test_fail_closed import Moody
@@ -360,9 +361,9 @@ if stage == "look":
 if stage == "cover":
     cover.Anonymizer.cover = hang
 if stage == "file":
-    sinks.RecordingSink.write = hang
+    recording.RecordingSink.write = hang
 if stage == "close":
-    sinks.RecordingSink.close = hang
+    recording.RecordingSink.close = hang
 if stage == "encoder":
     sinks.LiveEncoder.encode = hang
 from facestream.pipeline.cli.app import main

@@ -117,7 +117,7 @@ def test_a_page_on_a_port_in_use_says_so() -> None:
 def test_settings_change_live_for_one_camera_and_only_to_cover_more(marked: Path) -> None:  # noqa: F811
     port = free_port()
     sources = {"door": str(marked), "yard": str(marked)}
-    with Run(sources, [f"http://127.0.0.1:{port}"], Moody()) as run:
+    with Run(sources, [f"http://127.0.0.1:{port}"], Moody(), cover__hide="pixelate") as run:
         run.until(lambda: run.left("door") > 5)
         code, answer = post(port, "/camera/door/settings", '{"hide": "solid", "scale": 1.6, "threshold": 0.2}')
         assert code == 200
@@ -167,7 +167,7 @@ def test_boxes_are_drawn_for_the_page_alone(marked: Path, tmp_path: Path) -> Non
 
 def test_https_with_a_certificate(marked: Path, certificate: tuple[Path, Path]) -> None:  # noqa: F811
     port = free_port()
-    flags = {"live__tls_cert": str(certificate[0]), "live__tls_key": str(certificate[1])}
+    flags = {"run__tls_cert": str(certificate[0]), "run__tls_key": str(certificate[1])}
     with Run({"door": str(marked)}, [f"https://word@127.0.0.1:{port}"], Moody(), **flags):
         context = ssl.create_default_context(cafile=str(certificate[0]))
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)

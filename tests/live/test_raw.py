@@ -170,7 +170,7 @@ def go_through_faults(wanted: int, folder: Path, broken: Counter[str]) -> Counte
     port, push, page = free_port(), free_port(), free_port()
     sinks = [f"serve:rtsp://127.0.0.1:{port}/out", str(folder / "o.mkv"), f"http://127.0.0.1:{page}"]
     sinks += [f"rtsp://127.0.0.1:{push}/live"] if shutil.which("ffmpeg") else []
-    flags = {"live__deadline_s": 0.15, "live__segment_s": 5.0, "cover__hide": "solid", "detector__every": 2}
+    flags = {"run__deadline_s": 0.15, "run__segment_s": 5.0, "cover__hide": "solid", "detector__every": 2}
     with Source() as source:
         proxy = Proxy(source.server.port)
         with talking(proxy) as near, Run({"door": f"rtsp://127.0.0.1:{near}/door"}, sinks, moody, **flags) as run:

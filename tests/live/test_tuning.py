@@ -18,6 +18,7 @@ from facestream.pipeline.stages.overlay import Drawer
 
 
 def config(**flags: Any) -> Config:
+    flags = {"cover__hide": "pixelate"} | flags
     return read(None, {key.replace("__", "."): value for key, value in flags.items()})
 
 
@@ -50,13 +51,13 @@ def test_less_may_not(wish: dict[str, Any]) -> None:
 
 
 def test_the_configuration_may_permit_less_or_nothing() -> None:
-    free = Tuner(config(live__change="any"))
+    free = Tuner(config(run__change="any"))
     free.change({"hide": "blur", "scale": 1, "threshold": 0.9})
     assert (free.now.hide, free.now.scale, free.now.threshold) == ("blur", 1.0, 0.9)
     for wish in ({"mode": "bare"}, {"hide": "image:/etc/passwd"}):
         with pytest.raises(BadConfig):
             free.change(wish)
-    fixed = Tuner(config(live__change="no"))
+    fixed = Tuner(config(run__change="no"))
     for wish in ({"mode": "boxes"}, {"hide": "solid"}, {"scale": 2}, {"threshold": 0.1}):
         with pytest.raises(BadConfig, match="the run allows"):
             fixed.change(wish)
@@ -75,7 +76,7 @@ def test_bare_faces_only_where_the_run_was_started_so() -> None:
 
 
 def test_a_detector_with_a_threshold_of_its_own_keeps_it() -> None:
-    tuner = Tuner(config(live__change="any"), adjustable=False)
+    tuner = Tuner(config(run__change="any"), adjustable=False)
     with pytest.raises(BadConfig):
         tuner.change({"threshold": 0.1})
     tuner.change({"threshold": 0.6})

@@ -95,6 +95,7 @@ def served() -> Any:
 
     def serve(detector: Moody, token: str = "", **flags: Any) -> tuple[int, Run]:
         port = free_port()
+        flags = {"cover__hide": "pixelate"} | flags
         run = Run({}, [f"http://{token}127.0.0.1:{port}"], detector, **flags)
         runs.append(run)
         run.__enter__()
@@ -125,7 +126,7 @@ def test_pictures_come_back_covered_with_their_stamps(served: Any) -> None:
 @pytest.mark.parametrize("mood", ["raise", "hang"])
 def test_what_nobody_looked_at_comes_back_covered_all_over(served: Any, mood: str) -> None:
     moody = Moody()
-    port, _ = served(moody, live__deadline_s=0.2)
+    port, _ = served(moody, run__deadline_s=0.2)
 
     async def act(guest: Guest) -> None:
         await guest.until(lambda: len(guest.pictures) >= 5)
@@ -220,7 +221,7 @@ def test_damaged_pictures_break_nothing() -> None:
 
 
 def test_sessions_are_limited_and_a_place_becomes_free(served: Any) -> None:
-    port, run = served(Moody(), live__webcam_sessions=1)
+    port, run = served(Moody(), run__webcam_sessions=1)
 
     async def second(guest: Guest) -> None:
         assert not await guest.on_audio()
@@ -262,7 +263,7 @@ def test_each_session_has_its_own_settings(served: Any) -> None:
 
 def test_a_session_who_breaks_off_in_mid_frame_leaves_nothing_behind(served: Any) -> None:
     moody = Moody()
-    port, run = served(moody, live__deadline_s=30.0)
+    port, run = served(moody, run__deadline_s=30.0)
     moody.mood = "hang"
 
     async def act(guest: Guest) -> None:
@@ -303,5 +304,5 @@ def test_strangers_do_not_come_in(served: Any) -> None:
 
     visit(port, act, "/webcam?token=word", Origin=f"http://127.0.0.1:{port}")
     assert run.live.webcam_sessions.total == 1
-    port, _ = served(Moody(), live__webcam_sessions=0)
+    port, _ = served(Moody(), run__webcam_sessions=0)
     assert refused(port) == 404

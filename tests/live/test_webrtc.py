@@ -44,7 +44,7 @@ async def look(port: int, count: int) -> list[np.ndarray]:
 
 def test_a_peer_gets_covered_pictures_and_is_forgotten_when_it_leaves(marked: Path) -> None:  # noqa: F811
     port = free_port()
-    with Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), live__webrtc=True) as run:
+    with Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), run__webrtc=True) as run:
         run.until(lambda: run.left("door") > 5)
         sink = run.pages[0]._sinks["door"]
         for shown in asyncio.run(look(port, 10)):
@@ -57,7 +57,7 @@ def test_a_peer_gets_covered_pictures_and_is_forgotten_when_it_leaves(marked: Pa
 
 def test_what_is_no_offer_or_may_not_ask_gets_nothing(marked: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     port = free_port()
-    with Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), live__webrtc=True) as run:
+    with Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), run__webrtc=True) as run:
         url = "/camera/door/call?token=word"
         assert post(port, "/camera/door/call", "v=0")[0] == 401
         assert post(port, url, "v=0", Origin="http://elsewhere")[0] == 403
@@ -88,7 +88,7 @@ def test_a_browser_shows_it_or_mjpeg(marked: Path, monkeypatch: pytest.MonkeyPat
     port = free_port()
     shows = "document.querySelector('video')?.videoWidth" if calls else "document.querySelector('img')?.naturalWidth"
     with (
-        Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), live__webrtc=True) as run,
+        Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), run__webrtc=True) as run,
         sync_playwright() as api,
     ):
         browser = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

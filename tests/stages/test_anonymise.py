@@ -70,7 +70,7 @@ def test_scale_grows_the_whole_box() -> None:
 
 @pytest.mark.parametrize("side", [16, 40, 100])
 def test_pixelate_leaves_at_most_eight_values_across_a_face(side: int) -> None:
-    y, *_ = cover(noise(), (10, 10, 10 + side, 10 + side), shape="box", cells=8)
+    y, *_ = cover(noise(), (10, 10, 10 + side, 10 + side), hide="pixelate", shape="box", cells=8)
     row = y[10 + side // 2, 10 : 10 + side]
     changes = int((np.diff(row.astype(int)) != 0).sum())
     assert changes <= 8  # a grid fixed to the picture cuts a box at most once more than its cells
@@ -78,8 +78,8 @@ def test_pixelate_leaves_at_most_eight_values_across_a_face(side: int) -> None:
 
 def test_pixelate_squares_stay_in_place_when_the_face_moves() -> None:
     """Else the frames of a video sample the face at many offsets, from which it can be computed."""
-    first, *_ = cover(noise(), (40, 30, 104, 94), shape="box")
-    second, *_ = cover(noise(), (43, 31, 107, 95), shape="box")
+    first, *_ = cover(noise(), (40, 30, 104, 94), hide="pixelate", shape="box")
+    second, *_ = cover(noise(), (43, 31, 107, 95), hide="pixelate", shape="box")
     assert (first[40:80, 56:96] == second[40:80, 56:96]).all()
 
 

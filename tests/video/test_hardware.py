@@ -52,14 +52,14 @@ ABSENT = sorted(device for device in hardware.DEVICES if hardware.missing(device
 @pytest.mark.skipif("cuda" not in ABSENT, reason="there is a GPU that decodes")
 def test_without_a_card_all_runs_on_the_cpu_and_one_line_says_so(tmp_path: Path) -> None:
     video, settings = render(tmp_path / "in.mp4", frames=6), tmp_path / "mine.toml"
-    settings.write_text('[run]\nhardware = "cuda"\n')
+    settings.write_text('[decode]\nhardware = "cuda"\n')
     outputs = []
     for more in ([], ["--config", settings]):
         outputs.append(tmp_path / f"out{len(more)}.mp4")
         done = facestream("anonymize", video, "-o", outputs[-1], "--quiet", *more)
         assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "hardware" in line]
-    assert line.startswith("facestream: hardware: decoding and encoding on the CPU (cuda: ")
+    assert "info: hardware: decoding and encoding on the CPU (cuda: " in line
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
@@ -80,8 +80,8 @@ def test_a_card_decodes_and_encodes_what_it_can() -> None:
     assert isinstance(hardware.decoder("cuda"), HWAccel)
     info: Any = SimpleNamespace(video=None)
     mp4, webm = container_for(Path("a.mp4")), container_for(Path("a.webm"))
-    asked = read(None, {"run.hardware": "cuda"})
-    options = asked.encode.options(False, asked.run.hardware)
+    asked = read(None, {"decode.hardware": "cuda"})
+    options = asked.encode.options(False, asked.decode.hardware)
     assert encoder_for(mp4, info, options) == "h264_nvenc"
     assert encoder_for(mp4, info, replace(options, codec="hevc")) == "hevc_nvenc"
     assert encoder_for(mp4, info, replace(options, codec="av1")) == "libsvtav1"  # this GPU's NVENC has none
@@ -109,5 +109,5 @@ def test_sources_are_opened_with_the_decoder(hosted: bool, tmp_path: Path, monke
 def test_what_does_not_open_is_not_chosen() -> None:
     assert hardware.opens("libx264")
     assert not hardware.opens("h264_magic")
-    with pytest.raises(BadConfig, match=r"run\.hardware is 'gpu'"):
-        read(None, {"run.hardware": "gpu"})
+    with pytest.raises(BadConfig, match=r"decode\.hardware is 'gpu'"):
+        read(None, {"decode.hardware": "gpu"})
