@@ -100,8 +100,6 @@ def table(report: dict[str, Any]) -> str:
         if name in found:
             lines.append(f"- {name}: {found[name].get(name) or _end_of(found[name])}")
     lines += [f"- {what}: {ms} ms" for what, ms in found.get("kernels", {}).get("kernels_ms", {}).items()]
-    for name, part in found.items():
-        lines += [f"- {name}: {what}: {fps} frames/s" for what, fps in part.get("covered_fps", {}).items()]
     lines += ["", "| backend | model | input | batch | net ms | GPU ms | a picture | ideal | frames/s | bytes down |",
               "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for f in (figure for part in found.values() for figure in part.get("figures", [])):

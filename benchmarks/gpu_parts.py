@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from facestream.benchmarks.gpu_nets import Skipped, plan_net, torch_net
-from facestream.benchmarks.gpu_times import covered_fps, ideal_ms, measure, nms_ms, picture_ms
+from facestream.benchmarks.gpu_times import frame_ms, ideal_ms, measure, nms_ms
 from facestream.engines.cuda.devices import current_device
 from facestream.engines.errors import UserError
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 SIZES = {"vgg16": ((640, 640), (1280, 736), (1600, 1216)), "plainS": ((640, 384), (640, 640), (1280, 736)),
          "plainM": ((640, 384), (640, 640), (1280, 736))}  # fmt: skip
 BATCHES = (1, 4, 8, 16)
-SANITIZED = "test_nms_on_the_gpu or test_preprocessing_on_the_gpu or test_covers_on_the_gpu"
+SANITIZED = "test_nms_on_the_gpu or test_preprocessing_on_the_gpu"
 Save = Callable[[dict[str, Any]], None]
 
 
@@ -87,9 +87,9 @@ def run_tests(before: list[str], *more: str) -> str:
 
 
 def kernels(settings: Settings, save: Save) -> None:
-    """NMS, preprocessing and covering alone."""
+    """NMS and preprocessing alone."""
     device, found = current_device(), {}
-    for measured in (nms_ms, picture_ms):
+    for measured in (nms_ms, frame_ms):
         found |= measured(device, settings.runs)
         save({"kernels_ms": found})
 
@@ -120,13 +120,6 @@ def engine(backend: str, model: str, settings: Settings, save: Save) -> None:
                 print(figures[-1], flush=True)
             _let_go()
             save({"figures": figures, "problems": problems})
-    try:
-        net, norm = make(640, 384, 4)
-        fps = covered_fps(device, net, norm, settings.runs)
-    except (UserError, RuntimeError, ValueError) as e:
-        problems.append(f"{backend} {model} covering: {str(e).splitlines()[0][:200]}")
-        fps = {}
-    save({"figures": figures, "problems": problems, "covered_fps": fps})
 
 
 def _let_go() -> None:
