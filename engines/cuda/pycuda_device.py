@@ -50,7 +50,7 @@ class PycudaDevice(CudaDevice):
         super().enter()
 
     def _leave(self) -> None:
-        """For the main thread, whose own things live until the interpreter is half gone. Detached by name, since PyCUDA's
+        """For the main thread, whose own things live until the interpreter is half gone. Detached here, since PyCUDA's
         destructor takes the primary context for one of its own making."""
         if hasattr(self._entered, "pushed"):
             del self._entered.pushed

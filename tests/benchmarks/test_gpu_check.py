@@ -88,11 +88,8 @@ def test_measuring_goes_through_on_a_stand_in() -> None:
     assert set(found) == {"net_ms", "gpu_ms", "fps", "down_bytes", "runs"}
     assert found["down_bytes"] == 644
     assert not device.memory, "the loop keeps memory of the GPU"
-    wide = (Profile((1, 32, 32), (2, 384, 640), (2, 384, 640)),)
-    net = CpuNet(device, Fp16Detector(data, normalisation, DetectorOptions()), wide, False)
-    assert all(fps > 0 for fps in gpu_times.covered_fps(device, net, normalisation, 1, (96, 64), 1).values())
     assert len(gpu_times.nms_ms(device, 1, 300)) == 2
-    assert len(gpu_times.picture_ms(device, 1, (64, 48), (32, 24))) == 2
+    assert len(gpu_times.frame_ms(device, 1, (64, 48), (32, 24))) == 2
 
 
 def test_an_engines_part_keeps_each_figure_and_says_what_failed(
@@ -101,7 +98,6 @@ def test_an_engines_part_keeps_each_figure_and_says_what_failed(
     device: Any = LazyDevice(2)
     monkeypatch.setattr(gpu_parts, "current_device", lambda: device)
     monkeypatch.setattr(gpu_parts, "measure", lambda *a: FIGURE_OF[a[4]]() | {})
-    monkeypatch.setattr(gpu_parts, "covered_fps", lambda *a: {"covered": 7.0})
     make = (lambda width, height, batch: (None, None)), (lambda width, height: (1.0, 1.0))
     monkeypatch.setattr(gpu_parts, "plan_net", lambda backend: lambda model, folder: make)
     saved: list[dict[str, Any]] = []
@@ -115,10 +111,8 @@ def test_an_engines_part_keeps_each_figure_and_says_what_failed(
         (2, 2),
         (3, 2),
         (3, 3),
-        (3, 3),
     ]
     assert "batch 2: out of memory" in saved[-1]["problems"][0]
-    assert saved[-1]["covered_fps"] == {"covered": 7.0}
 
 
 def _fails() -> dict[str, Any]:
