@@ -1,18 +1,18 @@
-"""One time line for a live source, whatever its own time stamps do."""
+"""A monotonic timeline for a live source, whatever its own timestamps do."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
 TICK = Fraction(1, 90000)  # RTP's clock for video, RFC 6184 section 8.2.1
-SLACK_S = 3.0  # by which a source's times may lead or trail the arrival of its frames
+SLACK_S = 3.0  # seconds by which a source's timestamps may lead or trail the arrival of its frames
 
 
 class LiveClock:
-    """Ticks of 1/90000 s since `start`, always rising.
+    """Strictly increasing ticks of 1/90000 s since `start`.
 
-    Their pace is that of the source's time stamps, which do not jitter. Where these are missing, jump, start anew
-    after a reconnect or drift away, the time of arrival takes over. start, now: seconds of one monotonic clock.
+    They follow the source's timestamps, which do not jitter. If these are missing, jump, restart after a reconnect or
+    drift, the arrival time is used instead. start, now: seconds of the same monotonic clock.
     """
 
     def __init__(self, start: float) -> None:
@@ -21,7 +21,7 @@ class LiveClock:
         self._last = -1
 
     def tick(self, time_s: float | None, now: float) -> int:
-        """The time of a frame that has come now. time_s: its own time in seconds, None when it has none."""
+        """The time of a frame that arrives now. time_s: its timestamp in seconds, None if it has none."""
         arrival = now - self.start
         if time_s is None:
             at = arrival
@@ -33,9 +33,9 @@ class LiveClock:
         return self._last
 
     def place(self, time_s: float) -> int | None:
-        """Where something beside the frames belongs, by its own time; None before the first frame with a time."""
+        """The time of something other than a frame, such as audio; None before the first frame with a timestamp."""
         return None if self._offset is None else round((time_s + self._offset) / TICK)
 
     def restart(self) -> None:
-        """The source was opened anew: its times have nothing to do with those before."""
+        """The source was reopened: its timestamps are unrelated to the earlier ones."""
         self._offset = None

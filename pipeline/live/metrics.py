@@ -1,4 +1,4 @@
-"""A live run's figures, for the page and as Prometheus wants them. Extra `web`."""
+"""Metrics of a live run, for the preview page and in Prometheus format. Extra `web`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ except ImportError:  # the extra is not installed; preview.check_web() says so
 class CameraMetrics:
     """A camera's metrics. counts: name -> total so far; gauges: name -> value now. settings: Tuner.shown.
 
-    problems: what is wrong now. latencies_s: upper bounds with how many frames were not later, and latency_sum_s.
+    problems: current problems. latencies_s: histogram buckets, (upper bound in seconds, cumulative count of frames).
+    latency_sum_s: sum of the latencies.
     """
 
     name: str
@@ -36,14 +37,14 @@ class CameraMetrics:
 
 
 def metrics(camera_metrics: list[CameraMetrics], sessions: WebcamSessions | None) -> bytes:
-    """In Prometheus' text format."""
+    """All metrics in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(Collector(camera_metrics, sessions))
     return generate_latest(registry)
 
 
 class Collector:
-    """Figures as Prometheus wants them."""
+    """A Prometheus collector over the cameras' metrics."""
 
     def __init__(self, camera_metrics: list[CameraMetrics], sessions: WebcamSessions | None) -> None:
         self._camera_metrics, self._sessions = camera_metrics, sessions

@@ -1,7 +1,6 @@
-"""The page: what leaves, as it leaves, with each camera's state and figures; /metrics and /healthz. Extra `web`.
+"""The preview page: each camera's output, state and metrics; /metrics and /healthz. Extra `web`.
 
-One thread runs the event loop with all requests. Pictures are compressed only while somebody looks, and who is slow
-gets fewer of them.
+One thread runs the event loop with all requests. JPEGs are encoded only while somebody watches; slow viewers get fewer.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ class Page:
         tls: ssl.SSLContext | None = None, webrtc: bool = False,
         problems: Callable[[], list[str]] = list,
     ) -> None:  # fmt: skip
-        """Raises BadInput for an address that others reach without a token."""
+        """Raises BadInput for a non-loopback address without a token."""
         check_web()
         self.host, self.port = host, port
         self._token, self._camera_metrics, self._tune = token, camera_metrics, tune
@@ -113,7 +112,7 @@ class Page:
         self._calls = WebRtcSessions(self._next) if webrtc else None
         self._sinks: dict[str, PreviewSink] = {}
         if not token and host not in LOOPBACK:
-            raise BadInput("others can reach it, so it needs a token", self.where, "http://TOKEN@host:port")
+            raise BadInput("other machines can reach it, so it needs a token", self.where, "http://TOKEN@host:port")
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._error: OSError | None = None
@@ -124,14 +123,14 @@ class Page:
         return f"http{'s' * bool(self._tls)}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def sink(self, name: str, tuner: Tuner) -> PreviewSink:
-        """A place on the page for a camera."""
+        """Add a camera to the page; returns its sink."""
         sink = PreviewSink(name, tuner)
         sink.woken = self._wake
         self._sinks[name] = sink
         return sink
 
     def start(self) -> None:
-        """Raises BadInput where the address cannot be had."""
+        """Start serving. Raises BadInput if the address is not available."""
         self._thread.start()
         self._ready.wait(10)
         if self._error is not None:
@@ -194,11 +193,11 @@ class Page:
             given = request.query.get("token", "") or request.headers.get("Authorization", "").removeprefix("Bearer ")
             if self._token and not hmac.compare_digest(given.encode(), self._token.encode()):
                 raise web.HTTPUnauthorized(text="the token is missing or wrong: ?token=...\n")
-            # Without a token nobody but this machine's own pages may ask: a name that a stranger's server points
-            # at 127.0.0.1 is not one of ours.
+            # Without a token only loopback names are accepted: a foreign host name that resolves to 127.0.0.1 (DNS
+            # rebinding) is refused.
             if not self._token and (request.url.host or "") not in LOOPBACK:
                 raise web.HTTPForbidden(text="not by this name\n")
-            # Browsers let any page send to any address, but they say where it came from.
+            # Browsers let any page send requests to any address, but state the page's origin.
             origin = request.headers.get("Origin", "")
             if origin and urlsplit(origin).netloc != request.host:
                 raise web.HTTPForbidden(text="not from another page\n")
@@ -236,7 +235,7 @@ class Page:
         return web.json_response(status, headers={"Cache-Control": "no-store"})
 
     async def _settings(self, request: web.Request) -> web.Response:
-        """Change some of a camera's settings: one JSON object. 400 with words for what may not be."""
+        """Change some of a camera's settings: one JSON object. 400 with a message for invalid ones."""
         if (request.content_length or 0) > 4096:
             raise web.HTTPRequestEntityTooLarge(4096, request.content_length or 0)
         try:
@@ -254,12 +253,12 @@ class Page:
         return web.json_response(now)
 
     async def _call(self, request: web.Request) -> web.Response:
-        """WebRTC: an offer's SDP in, the answer's out."""
+        """WebRTC signalling: takes an SDP offer, returns the SDP answer."""
         sink = self._sinks.get(request.match_info["name"])
         if sink is None or self._calls is None:
             raise web.HTTPNotFound(text="there is no such camera, or no WebRTC (live.webrtc)\n")
         if self._calls.full:
-            raise web.HTTPServiceUnavailable(text="too many look already\n")
+            raise web.HTTPServiceUnavailable(text="too many viewers\n")
         try:
             answer = await self._calls.answer(sink, await request.text())
         except ValueError as error:
@@ -272,7 +271,7 @@ class Page:
         return await serve(request, self._sessions)
 
     async def _health(self, request: web.Request) -> web.Response:
-        """200 when pictures of every camera come in and leave, and all is recorded, else 503 with what is wrong."""
+        """200 if frames of every camera arrive and leave and all is recorded, else 503 with the problems."""
         cameras = {f.name: f.problems for f in self._camera_metrics() if f.problems}
         run = self._problems()
         not_live = {f.name: str(f.state) for f in self._camera_metrics() if f.state not in (State.LIVE, State.ENDED)}
@@ -289,7 +288,7 @@ class Page:
         if sink is None:
             raise web.HTTPNotFound(text="there is no such camera\n")
         if sum(other.viewers for other in self._sinks.values()) >= VIEWERS:
-            raise web.HTTPServiceUnavailable(text="too many look already\n")
+            raise web.HTTPServiceUnavailable(text="too many viewers\n")
         response = web.StreamResponse(headers={"Cache-Control": "no-store"})
         response.content_type = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
         await response.prepare(request)
@@ -312,7 +311,7 @@ class Page:
         return response
 
     async def _next(self) -> None:
-        """Until one of the cameras has a new picture, or a little while."""
+        """Wait until one of the cameras has a new frame, at most a second."""
         self._news.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), 1)

@@ -1,6 +1,6 @@
-"""The page's pictures over WebRTC, where asked for: the browser paces them and drops what comes late. Extra `webrtc`.
+"""The preview page's video over WebRTC. Extra `webrtc`.
 
-No server elsewhere takes part (no STUN, no TURN): who can reach the page must reach this machine over UDP too.
+Without STUN or TURN servers: a browser that opens the page must reach this machine over UDP too.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ except ImportError:  # the extra is not installed; check_webrtc() says so
     aiortc = None  # type: ignore[assignment]
     VideoStreamTrack = object  # type: ignore[assignment,misc]
 
-CALLS = 8  # at a time: each is encoded by itself
-HEAD_S = 20.0  # for a call that does not come about
+CALLS = 8  # sessions at a time: each is encoded separately
+HEAD_S = 20.0  # seconds for a session to connect
 
 
 def check_webrtc() -> None:
-    """Raise BadConfig where the libraries are missing."""
+    """Raises BadConfig if the libraries are missing."""
     if aiortc is None:
         raise BadConfig("WebRTC needs more libraries", "run.webrtc", "pip install 'facestream[webrtc]'")
 
 
 class PictureTrack(VideoStreamTrack):  # type: ignore[misc]
-    """A camera's covered pictures as they leave, the newest one each time."""
+    """A WebRTC video track of a camera's output: always the newest frame."""
 
     def __init__(self, pictures: PictureFeed, news: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class PictureTrack(VideoStreamTrack):  # type: ignore[misc]
 
 
 class WebRtcSessions:
-    """The connections of those who look. All of it runs on the page's loop. news: waits for a new picture."""
+    """The WebRTC connections. Runs on the page's event loop. news: waits for a new frame."""
 
     def __init__(self, news: Callable[[], Awaitable[None]]) -> None:
         check_webrtc()
@@ -67,15 +67,15 @@ class WebRtcSessions:
         return len(self._open) >= CALLS
 
     async def answer(self, pictures: PictureFeed, sdp: str) -> str:
-        """Take an offer's SDP, give the answer's; pictures follow. Raises ValueError for what is no offer."""
-        # Not None: that would be a public server's address.
+        """Answer an SDP offer and start sending. Raises ValueError for an invalid offer."""
+        # Not None: aiortc would then use a public STUN server.
         peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
         self._open[peer] = pictures
         pictures.callers += 1
         try:
             await peer.setRemoteDescription(aiortc.RTCSessionDescription(sdp, "offer"))
             if not any(one.kind == "video" for one in peer.getTransceivers()):
-                raise ValueError("no video is asked for")
+                raise ValueError("the offer does not ask for video")
             peer.addTrack(PictureTrack(pictures, self._news))
             await peer.setLocalDescription(await peer.createAnswer())
         except BaseException as error:
@@ -104,6 +104,6 @@ class WebRtcSessions:
                 await peer.close()
 
     async def close(self) -> None:
-        """All of them, within two seconds."""
+        """Close all connections, within two seconds."""
         if self._open:
             await asyncio.wait([asyncio.ensure_future(self._end(peer)) for peer in tuple(self._open)], timeout=2)

@@ -290,7 +290,7 @@ def test_the_progress_table_has_a_line_for_each_file_at_work() -> None:
         board = ProgressTable(table, 3)
         board.start(Task(0, Job("videos/first.mp4", None)))
         board.start(Task(1, Job("videos/second.mp4", None)))
-        board.move(Progress(1, 10, 40))
+        board.update(Progress(1, 10, 40))
         table.refresh()
         board.end(0)
         assert [(t.description, t.completed, t.total) for t in table.tasks] == [("files", 1, 3), ("second.mp4", 10, 40)]
@@ -298,5 +298,5 @@ def test_the_progress_table_has_a_line_for_each_file_at_work() -> None:
     assert "10/40" in text.getvalue()
     silent = ProgressTable(None, 3)
     silent.start(Task(0, Job("a", None)))
-    silent.move(Progress(0, 1, None))
+    silent.update(Progress(0, 1, None))
     silent.end(0)
