@@ -17,6 +17,7 @@ Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see loader.lo
 # Extra score that is required of large faces by default: see Detections.filter_by_score.
 LARGE_FACE_MARGIN = 0.14
 BACKENDS: tuple[str, ...] = get_args(Backend)
+DEVICE = r"cuda:\d{1,3}"  # how a GPU is named in settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from functools import cache
 
+from facestream.engines.base import DEVICE
 from facestream.engines.cuda.driver import CudaDevice, context_index, find_gpu
 from facestream.engines.errors import BadConfig
-
-DEVICE = r"cuda:\d{1,3}"  # how a GPU is named in settings
 
 
 def index_of(device: str) -> int:
