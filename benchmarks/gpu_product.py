@@ -21,7 +21,7 @@ from facestream.engines.cuda.detector import GpuDetector, Pending
 from facestream.engines.cuda.driver import CudaDevice
 from facestream.engines.letterbox import fit, view
 from facestream.engines.loader import load_detector
-from facestream.engines.types import HostFrame
+from facestream.engines.types import Detections, HostFrame
 
 ROOT = Path(__file__).parent.parent
 CAMERAS = 8
@@ -179,7 +179,7 @@ def _sure(reference: Detector, gpu: Detector, batches: list[Any]) -> dict[str, f
             return self.inner.infer(images)
 
         def detect(self, images: Any, coarsest: bool = True) -> Any:
-            return [found.at_least(SCORE) for found in self.inner.detect(images)]
+            return [found.filter_by_score(SCORE) for found in self.inner.detect(images)]
 
     return agreement(Sure(reference), Sure(gpu), batches)
 
@@ -243,7 +243,6 @@ def pycuda(save: Save) -> None:
 
 def _suppress(device: CudaDevice) -> None:
     """Boxes up, NMS, faces down, and compared with numpy's."""
-    from facestream.engines.boxes import nms_xyxy
     from facestream.engines.cuda.kernels import nms, nms_workspace
 
     device.enter()
@@ -266,9 +265,9 @@ def _suppress(device: CudaDevice) -> None:
     device.download(faces, addresses[4], stream)
     device.record(event, stream)
     device.wait(event)
-    want = nms_xyxy(xyxy, scores, 0.3)
+    want = Detections(xyxy, scores).nms(0.3).xyxy
     kept = int(counts.view(np.int32)[0])
-    same = kept == len(want) and (faces.view(np.float32).reshape(-1, 5)[:kept, :4] == xyxy[want]).all()
+    same = kept == len(want) and (faces.view(np.float32).reshape(-1, 5)[:kept, :4] == want).all()
     for address in addresses:
         device.free(address)
     device.free_pinned(host)

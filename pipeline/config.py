@@ -12,6 +12,7 @@ from facestream.engines.base import DEVICE, LARGE_FACE_MARGIN, Backend, Detector
 from facestream.engines.checked import Wrong, at, checked
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.stages.regions import region
+from facestream.pipeline.stages.settings import Heuristics
 from facestream.pipeline.types import XYXY
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.hardware import HARDWARE
@@ -170,6 +171,7 @@ class EncodeConfig(Section, frozen=True):
 class DecodeConfig(Section, frozen=True):
     threads: Annotated[int, within(0, 64)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
+    max_picture_mb: Annotated[int, within(16, 1 << 20)] = 4096
 
 
 class AnonymizeConfig(Section, frozen=True):
@@ -179,12 +181,13 @@ class AnonymizeConfig(Section, frozen=True):
 
 
 class RunConfig(Section, frozen=True):
+    sinks: tuple[str, ...] = ()
     queue: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
     max_detect_interval: Annotated[int, within(1, 30)] = 4
     batch: Annotated[int, within(0, 64)] = 0
     batch_wait_ms: Annotated[float, within(0, 1000)] = 5.0
-    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    rtsp_transport: Literal["auto", "tcp", "udp"] = "auto"
     open_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
     read_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
     stall_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
@@ -224,6 +227,7 @@ class Config(Section, frozen=True):
     encode: EncodeConfig = EncodeConfig()
     anonymize: AnonymizeConfig = AnonymizeConfig()
     run: RunConfig = RunConfig()
+    advanced: Heuristics = Heuristics()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, **settings: Any) -> Config:
@@ -262,7 +266,8 @@ def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str
     table: dict[str, Any] = {}
     if path is not None:
         try:
-            table = tomllib.loads(path.read_text())
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table.pop("camera", None)  # of `facestream run`, which checks them: pipeline/live/cameras.py
         except OSError as e:
             raise BadInput(f"cannot read the configuration ({e.strerror})", str(path)) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
@@ -270,8 +275,7 @@ def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str
         _check(table, str(path))
     for key, value in (flags or {}).items():
         if value is not None:
-            section, name = key.split(".")
-            table.setdefault(section, {})[name] = value
+            _put(table, key, value)
     config = _check(table, "flag", names or {})
     if config.tracker.lookahead == 0 and "every" not in table.get("detector", {}):
         return changed(config, {"detector.every": 1}, "flag")  # nothing could be covered afterwards
@@ -282,9 +286,16 @@ def changed(config: Config, values: dict[str, Any], where: str, names: dict[str,
     """The configuration with other values, `{"cover.scale": 2}`. names, BadConfig: as of read()."""
     table = to_builtins(config)
     for key, value in values.items():
-        section, name = key.split(".")
-        table[section][name] = value
+        _put(table, key, value)
     return _check(table, where, names)
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key: `cover.scale`, `advanced.policy.eager_frames`."""
+    *sections, name = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+    table[name] = value
 
 
 def _check(table: dict[str, Any], where: str, names: dict[str, str] | None = None) -> Config:

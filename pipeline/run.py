@@ -8,7 +8,6 @@ first error, after the sink has removed what it had begun.
 
 from __future__ import annotations
 
-import resource
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from facestream.pipeline.ring import Cancelled, Ring
 from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.stages.chain import FacePipeline
 from facestream.pipeline.stages.read_ahead import ReadAhead
+from facestream.pipeline.system import peak_rss_mb
 from facestream.pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.sink import Sink, check_output, open_sink
@@ -112,14 +112,20 @@ def run_stages(
     A source that breaks after some frames is not an error: what came is covered and kept, and the
     report says what was lost.
     """
-    anonymizer = Anonymizer(config.cover)
+    anonymizer = Anonymizer(config.cover, config.advanced.anonymise)
     if job.output is not None:
         check_output(job.output, config.encode.options(job.overwrite, config.decode.hardware), [job.source])
-    options = SourceOptions(config.decode.threads, data=config.encode.keep_metadata, hardware=config.decode.hardware)
+    options = SourceOptions(
+        config.decode.threads,
+        data=config.encode.keep_metadata,
+        hardware=config.decode.hardware,
+        max_picture_mb=config.decode.max_picture_mb,
+    )
     source = open_source(job.source, options)
     decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.anonymize.queue)
     covered: Ring[CoveredFrame | SidePacket] = Ring(config.anonymize.queue)
-    started, cpu = time.perf_counter(), _cpu_s()
+    started = time.perf_counter()
+    cpu = time.process_time()
     report = Report()
     sink: Sink | None = None
     decoder = Worker("decoder", lambda: _decode(source, decoded), decoded.fail)
@@ -151,8 +157,10 @@ def run_stages(
             raise encoder.error from None
         raise
     decoder.join()
-    report.seconds, report.cpu_s, report.peak_rss_mb = time.perf_counter() - started, _cpu_s() - cpu, peak_rss_mb()
-    report.warnings = tuple(sink.warnings) if sink is not None else ()
+    report.seconds = time.perf_counter() - started
+    report.cpu_s = time.process_time() - cpu
+    report.peak_rss_mb = peak_rss_mb()
+    report.warnings = (*(sink.warnings if sink is not None else ()), *source.warnings)
     return report
 
 
@@ -223,13 +231,3 @@ def _bar(frames: int | None, progress: bool) -> Iterator[Callable[[], object]]:
 
     with tqdm(total=frames, unit="frame", dynamic_ncols=True) as bar:
         yield bar.update
-
-
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def peak_rss_mb() -> float:
-    """Largest resident memory of the process so far, in MB (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -24,7 +24,7 @@ from facestream.engines.errors import BadInput
 
 HIDDEN = "***"
 SHORTEST = 4  # characters of a secret that is looked for in any text; shorter ones would be found in common words
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _MARK = re.compile("\ue000(\\d+)\ue001")  # a placeholder while its address is taken apart
 # Query and path keys whose values may be shown: what is asked of a camera, never who asks.

@@ -1,4 +1,4 @@
-"""The walls of the house: who imports whom, and who may make what leaves."""
+"""Rules on imports between packages, and on who may create covered frames."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ machine is lost is done again elsewhere.
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import tempfile
@@ -54,6 +55,7 @@ class Executor:
 
 def ray_module() -> ModuleType:
     try:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage statistics by default
         import ray
     except ImportError:
         raise BadInput("Ray is not installed", "--ray", "pip install 'facestream[ray]'") from None
@@ -81,7 +83,7 @@ def cover_file(task: Task, setup: Setup) -> Answer:
     config = setup.config
     if manifest.fingerprint(config, setup.two_pass) != setup.key:
         do = "install the same versions, and the same model, everywhere"
-        error = BadConfig(f"the software of {os.uname().nodename} is not that of the machine that asks", "--ray", do)
+        error = BadConfig(f"the software of {platform.node()} is not that of the machine that asks", "--ray", do)
         source, output = os.path.abspath(task.job.source), str(task.job.output)
         return Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=str(error)), 2))
     detector = load_detector(config.detector.model, config.detector.options())

@@ -1,6 +1,7 @@
-"""A batch's journal, line by line on the disk, so that what a killed run had finished is known.
+"""A batch's journal, which lets `--resume` skip what an earlier, perhaps killed, run finished. Written line by line.
 
-It lies outside the output folder, in $XDG_STATE_HOME/facestream (~/.local/state/facestream), named after that folder.
+It is stored outside the output folder, in $XDG_STATE_HOME/facestream (~/.local/state/facestream on Linux), and named
+after that folder.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from facestream.engines.checked import checked
 from facestream.pipeline.batch.manifest import Entry
 from facestream.pipeline.errors import BadInput, SinkLost
-from facestream.pipeline.video.output import lock
+from facestream.pipeline.system import lock, state_folder
 from msgspec import Struct, to_builtins
 
 
@@ -35,8 +36,7 @@ class Journal:
     def __init__(self, output: Path) -> None:
         where = os.path.realpath(output)
         name = hashlib.sha256(os.fsencode(where)).hexdigest()[:32]
-        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        self.path = home / "facestream" / f"{name}.jsonl"
+        self.path = state_folder() / f"{name}.jsonl"
         self.done: dict[str, Entry] = {}
         self.begun: set[str] = set()
         self.written_records: dict[str, WrittenRecords] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,12 @@ from pathlib import Path
 
 from facestream.pipeline.errors import BadInput, UserError
 from facestream.pipeline.run import Job
-from facestream.pipeline.video.uri import MediaFile, expand
+from facestream.pipeline.video.encode import CONTAINERS
+from facestream.pipeline.video.uri import IMAGE_SUFFIXES, MediaFile, expand
+
+log = logging.getLogger(__name__)
+
+OTHERWISE = ".mp4"  # what is written for a kind of file that we only read
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,17 @@ class Listed:
 
 def place(files: Sequence[MediaFile], output: Path, overwrite: bool) -> list[Job]:
     """Jobs that keep the files' folder structure below `output`, which is created. Raises BadInput if that fails."""
-    jobs = [Job(str(file.path), output / file.relative, overwrite) for file in files]
+    taken = {file.relative for file in files}
+    jobs = []
+    for file in files:
+        relative = file.relative
+        if relative.suffix.lower() not in CONTAINERS and relative.suffix.lower() not in IMAGE_SUFFIXES:
+            relative = relative.with_suffix(OTHERWISE)
+            if relative in taken:
+                relative = file.relative.with_name(file.relative.name + OTHERWISE)
+            taken.add(relative)
+            log.warning("%s: %s is not written here, the output is %s", file.path, file.path.suffix, relative.name)
+        jobs.append(Job(str(file.path), output / relative, overwrite))
     try:
         for folder in {job.output.parent for job in jobs if job.output}:
             folder.mkdir(parents=True, exist_ok=True)

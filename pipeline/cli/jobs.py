@@ -30,7 +30,10 @@ def jobs_of(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]
         uri = parse(text)
         if uri.kind not in (Kind.FILE, Kind.IMAGE, Kind.FOLDER):
             raise BadInput("not a file or folder", uri.shown, "anonymize works on files")
-    files = expand(inputs, skip=output if output.is_dir() else None)
+    left_out: list[str] = []
+    files = expand(inputs, output if output.is_dir() else None, left_out)
+    for line in left_out:
+        log.warning("left out: %s", line)
     single = len(inputs) == 1 and files[0].path == Path(inputs[0])
     if single and not output.is_dir():
         return [Job(str(files[0].path), output, overwrite)]

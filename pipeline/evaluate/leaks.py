@@ -23,7 +23,7 @@ def read_truth(path: Path) -> dict[int, dict[int, Array]]:
     """Read a ground-truth file: frame (from 0) -> id -> xyxy. Raises BadInput, which names the invalid line."""
     truth: dict[int, dict[int, Array]] = defaultdict(dict)
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise BadInput(f"cannot read the truth ({e})", str(path)) from None
     for number, line in enumerate(lines, 1):

@@ -12,22 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from facestream.engines.base import Detector, YuvDetector
+from facestream.engines.base import Detector, DetectorOptions, YuvDetector
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections, HostFrame
+from facestream.pipeline.stages.types import InferenceFailed
 
 Picture = ImageView | HostFrame
-
-
-class InferenceFailed(Exception):
-    """A picture was not looked at: the detector raised, hangs or came too late."""
 
 
 class Request:
     """A picture that somebody waits for."""
 
     def __init__(self, picture: Picture, threshold: float) -> None:
-        self.picture, self.threshold = picture, threshold
+        self.picture = picture
+        self.threshold = threshold
         self.since_s = time.monotonic()
         self.done = threading.Event()
         self.found: Detections | None = None
@@ -66,7 +64,10 @@ class BatchingDetector:
     there are."""
 
     def __init__(self, detector: Detector, batch: int = 1, max_queue_delay_s: float = 0.0) -> None:
-        self.detector, self.batch, self.max_queue_delay_s, self.clients = detector, batch, max_queue_delay_s, 0
+        self.detector = detector
+        self.batch = batch
+        self.max_queue_delay_s = max_queue_delay_s
+        self.clients = 0
         self.threshold = detector.options.threshold
         self._waiting: deque[Request] = deque()
         self._lock = threading.Condition()
@@ -171,15 +172,17 @@ class BatchingDetector:
                 if flight.pending is not None:
                     assert isinstance(self.detector, YuvDetector)
                     planes = self.detector.collect(flight.pending)
-                of_stored, of_views = iter(planes), iter(flight.views)
+                of_stored = iter(planes)
+                of_views = iter(flight.views)
                 for i, request in enumerate(flight.requests):
                     faces = next(of_stored if isinstance(request.picture, HostFrame) else of_views)
-                    found[i] = faces if request.threshold == flight.lowest else faces.at_least(request.threshold)
+                    found[i] = faces if request.threshold == flight.lowest else faces.filter_by_score(request.threshold)
             except Exception as problem:
                 flight.error = _words(problem)
                 found = [None] * len(flight.requests)
         for request, result in zip(flight.requests, found, strict=True):
-            request.found, request.error = result, flight.error
+            request.found = result
+            request.error = flight.error
             request.done.set()
 
     def _take(self, wait: bool) -> list[Request] | None:
@@ -206,33 +209,38 @@ class BatchingDetector:
             return taken
 
 
-class DetectorClient(YuvDetector):
-    """The desk, as a detector for one camera. threshold: may be changed at any time; None: the detector's."""
+class DetectorClient:
+    """One camera's access to the shared detector: what FacePipeline needs of a detector, with a deadline.
 
-    def __init__(self, desk: BatchingDetector, deadline_s: float, threshold: float | None = None) -> None:
-        super().__init__(desk.detector.options)
-        self.desk, self.deadline_s, self.threshold = desk, deadline_s, threshold
-        desk.clients += 1
+    threshold: may be changed at any time; None: the detector's.
+    """
+
+    def __init__(self, shared: BatchingDetector, deadline_s: float, threshold: float | None = None) -> None:
+        self.shared = shared
+        self.deadline_s = deadline_s
+        self.threshold = threshold
+        shared.clients += 1
 
     @property
-    def takes_yuv(self) -> bool:  # type: ignore[override]
-        return self.desk.detector.takes_yuv
+    def options(self) -> DetectorOptions:
+        return self.shared.detector.options
 
     @property
-    def any_size(self) -> bool:  # type: ignore[override]
-        return self.desk.detector.any_size
+    def takes_yuv(self) -> bool:
+        return self.shared.detector.takes_yuv
+
+    @property
+    def any_size(self) -> bool:
+        return self.shared.detector.any_size
 
     @property
     def min_score(self) -> float:
-        return self.desk.threshold if self.threshold is None else self.threshold
+        return self.shared.threshold if self.threshold is None else self.threshold
 
-    def infer(self, images: object) -> tuple[object, object]:  # type: ignore[override]
-        raise NotImplementedError("it is asked for whole pictures")
-
-    def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
-        if not coarsest:
-            raise NotImplementedError("it is asked for faces of all sizes")
-        return [self.desk.submit(image, self.deadline_s, self.threshold) for image in images]
+    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+        """Faces of each image. Raises InferenceFailed."""
+        return [self.shared.submit(image, self.deadline_s, self.threshold) for image in images]
 
     def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
-        return [self.desk.submit(picture, self.deadline_s, self.threshold) for picture in pictures]
+        """Faces of each stored picture. Raises InferenceFailed."""
+        return [self.shared.submit(picture, self.deadline_s, self.threshold) for picture in pictures]

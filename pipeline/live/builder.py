@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -18,7 +20,7 @@ from facestream.pipeline.live.audio import AudioQueue, AudioSink
 from facestream.pipeline.live.encode import LiveOptions
 from facestream.pipeline.live.health import run_problems
 from facestream.pipeline.live.metrics import CameraMetrics
-from facestream.pipeline.live.recording import RecordingSink, RecordsSink, check_limits
+from facestream.pipeline.live.recording import RecordingSink, RecordsSink, check_limits, segment_path
 from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.live.sinks import LiveSink, SinkWorker, StreamSink
 from facestream.pipeline.live.window import Window
@@ -62,7 +64,7 @@ class SinkSpec:
         if re.match(r"rtsps?://", text, re.IGNORECASE):
             target_of(text)
             return SinkSpec("push", text)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
             raise BadInput(
                 "this output is not known", shown_text(text), "a file, rtsp://, serve:rtsp://, http://, window"
             )
@@ -79,6 +81,7 @@ class SinkBuilder:
         self._pages: dict[str, Page] = {}
         self._paths: set[Path] = set()
         self.window: Window | None = None
+        self.reload: Callable[[], tuple[bool, str]] | None = None  # reads the settings again, where there is a file
 
     def open(self, specs: list[SinkSpec]) -> None:
         """What is there once for all cameras, and without any."""
@@ -93,11 +96,15 @@ class SinkBuilder:
         stream: StreamSink | None = None
         for spec in specs:
             if spec.kind == "page":
-                self._add(pipeline, self._pages[spec.text].sink(pipeline.name, pipeline.tuner))
+                page = self._pages[spec.text]
+                self._add(pipeline, page.sink(pipeline.name, pipeline.tuner))
+                pipeline.undo.append(partial(page.remove, pipeline.name))
                 continue
             if spec.kind == "window":
                 assert self.window is not None
-                self._add(pipeline, self.window.pane(pipeline))
+                pane = self.window.pane(pipeline)
+                self._add(pipeline, pane)
+                pipeline.undo.append(partial(self.window.panes.remove, pane))
                 continue
             where = spec.text.replace("{name}", pipeline.name)
             if spec.kind in ("file", "records"):
@@ -107,7 +114,7 @@ class SinkBuilder:
                 stream = self._stream(pipeline)
                 self._add(pipeline, stream)
             if spec.kind == "serve":
-                self._serve(stream, where)
+                self._serve(pipeline, stream, where)
             else:
                 self._push(pipeline, stream, where)
 
@@ -141,6 +148,7 @@ class SinkBuilder:
             tls,
             self.config.run.webrtc,
             lambda: run_problems(self.live),
+            lambda: self.reload,
         )
         self._pages[text] = page
         self.live.servers.append(page)
@@ -155,7 +163,7 @@ class SinkBuilder:
     def _add(self, pipeline: CameraPipeline, sink: LiveSink) -> None:
         if isinstance(sink, AudioSink):
             sink.on_event = lambda message: self._on_event(pipeline.name, message)
-            if self.config.run.audio:
+            if pipeline.config.run.audio:
                 sink.audio_queue = AudioQueue()
                 sink.audio_stream = lambda: pipeline.camera.audio_stream
         pipeline.workers.append(
@@ -163,7 +171,8 @@ class SinkBuilder:
         )
 
     def _stream(self, pipeline: CameraPipeline) -> StreamSink:
-        live, camera = self.config.run, pipeline.camera
+        live = pipeline.config.run
+        camera = pipeline.camera
         encoder = live.encoder
         if encoder == "libx264":
             encoder = hardware.encoder_of(self.config.decode.hardware, "h264", encoder)
@@ -174,6 +183,9 @@ class SinkBuilder:
         if path in self._paths:
             raise BadInput("two outputs have the same name", str(path), "put {name} into it")
         self._paths.add(path)
+        pipeline.undo.append(partial(self._paths.discard, path))
+        if self.live.started and path.exists() and not self.overwrite:  # of the same camera, before it was changed
+            path = segment_path(path, time.time())
         source = pipeline.camera.uri.shown
         if kind == "records":
             sink = RecordsSink(str(path), path, self.overwrite, source)
@@ -190,12 +202,13 @@ class SinkBuilder:
             path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits
         )
 
-    def _serve(self, stream: StreamSink, text: str) -> None:
+    def _serve(self, pipeline: CameraPipeline, stream: StreamSink, text: str) -> None:
         target = target_of(text)
         path = unquote(urlsplit(target.url).path).strip("/")
         server = self._server(target)
         mount = server.mount(path, {target.user: target.password} if target.user else {}, stream.packetizer)
         stream.serve(server, mount)
+        pipeline.undo.append(partial(server.unmount, mount))
         self.banner.append(f"{target.shown}" + ("" if target.user else _open_to_all(target.host)))
 
     def _server(self, target: Target) -> RtspServer:
@@ -239,6 +252,11 @@ class SinkBuilder:
         pusher = Pusher(text, stream.packetizer, options, on_event)
         stream.push(pusher)
         self.live.pushers.append(pusher)
+        pipeline.undo += [pusher.stop, lambda: self._forget(pusher)]
+
+    def _forget(self, pusher: Pusher) -> None:
+        pusher.join(2.0)
+        self.live.pushers.remove(pusher)
 
 
 def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:

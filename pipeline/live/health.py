@@ -57,8 +57,8 @@ def camera_problems(pipeline: CameraPipeline) -> list[str]:
     waited_s = time.monotonic() - max(pipeline.last_emitted_s, status.live_since_s)
     if status.state is State.LIVE and not pipeline.camera.over and waited_s > max(SILENT_S, 3 * status.interval_s):
         found.append(f"pictures come in, and none has left for {waited_s:.0f} s")
-    if pipeline.guard.trouble:
-        found.append(pipeline.guard.trouble)
+    if pipeline.fail_closed.trouble:
+        found.append(pipeline.fail_closed.trouble)
     for worker in pipeline.workers:
         if worker.failed:
             found.append(f"output lost: {worker.failure}")

@@ -90,7 +90,8 @@ def _no_camera(name: str, settings_patch: dict[str, Any]) -> None:
 class Page:
     """Serves on host:port. token: what a request must hold, as ?token= or as a bearer; "" only on loopback.
 
-    problems: what is wrong with the run beside its cameras.
+    problems: what is wrong with the run beside its cameras. reload: gives what reads the settings again, None where
+    nothing does.
 
     tune: changes a camera's settings; raises KeyError for one that is not there, BadConfig for what may not be.
     sessions: None where no browser may show its camera. tls: serve https.
@@ -101,12 +102,14 @@ class Page:
         tune: Callable[[str, dict[str, Any]], None] = _no_camera, sessions: WebcamSessions | None = None,
         tls: ssl.SSLContext | None = None, webrtc: bool = False,
         problems: Callable[[], list[str]] = list,
+        reload: Callable[[], Callable[[], tuple[bool, str]] | None] = lambda: None,
     ) -> None:  # fmt: skip
         """Raises BadInput for a non-loopback address without a token."""
         check_web()
         self.host, self.port = host, port
         self._token, self._camera_metrics, self._tune = token, camera_metrics, tune
         self._problems = problems
+        self._reload = reload
         self._sessions = sessions if sessions is not None and sessions.limit else None
         self._tls = tls
         self._calls = WebRtcSessions(self._next) if webrtc else None
@@ -128,6 +131,10 @@ class Page:
         sink.woken = self._wake
         self._sinks[name] = sink
         return sink
+
+    def remove(self, name: str) -> None:
+        """A camera has gone."""
+        self._sinks.pop(name, None)
 
     def start(self) -> None:
         """Start serving. Raises BadInput if the address is not available."""
@@ -182,6 +189,7 @@ class Page:
         app.router.add_post("/camera/{name}/settings", self._settings)
         app.router.add_post("/camera/{name}/call", self._call)
         app.router.add_get("/webcam", self._webcam)
+        app.router.add_post("/reload", self._reload_settings)
         return app
 
     @property
@@ -269,6 +277,14 @@ class Page:
         if self._sessions is None:
             raise web.HTTPNotFound(text="browsers' own cameras are switched off (live.webcam_sessions)\n")
         return await serve(request, self._sessions)
+
+    async def _reload_settings(self, request: web.Request) -> web.Response:
+        """Read the settings again: 200 with what changed, 400 with what is wrong and then nothing changed."""
+        reload = self._reload()
+        if reload is None:
+            raise web.HTTPNotFound(text="the run was not started with cameras in a settings file\n")
+        good, text = await self._loop.run_in_executor(None, reload)
+        return web.Response(text=redact(text) + "\n", status=200 if good else 400)
 
     async def _health(self, request: web.Request) -> web.Response:
         """200 if frames of every camera arrive and leave and all is recorded, else 503 with the problems."""

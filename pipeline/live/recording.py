@@ -22,10 +22,11 @@ from facestream.pipeline.live.audio import AudioSink, codec_of
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.live.retention import Limits, SegmentCleaner
 from facestream.pipeline.stages.anonymise import fitted
+from facestream.pipeline.system import lock
 from facestream.pipeline.types import CoveredFrame, StreamInfo
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.encode import EncodeOptions, container_for, encoder_for
-from facestream.pipeline.video.output import Temporary, check, lock
+from facestream.pipeline.video.output import Temporary, check
 from facestream.pipeline.video.picture import matrix_of
 from facestream.pipeline.video.sink import FileSink, check_output
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config
 from facestream.pipeline.connection import State
 from facestream.pipeline.live.audio import AudioPacket, AudioSink
-from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed
+from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient
 from facestream.pipeline.live.camera import Camera
 from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
 from facestream.pipeline.live.fanout import FanOut
@@ -33,12 +33,21 @@ from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.push import Pusher
-from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.stages.types import InferenceFailed
+from facestream.pipeline.types import CoveredFrame, Frame, Polygon, TrackedFrame
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.uri import Uri
 
-WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, covered all over
+WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, fully covered
 EventHandler = Callable[[str, str], None]  # name, message
+
+
+class MasksOf(Protocol):
+    """What to cover of every picture of a camera, whatever is found."""
+
+    def of(self, size: tuple[int, int]) -> tuple[Polygon, ...]:
+        """Corners in pixels of a displayed picture of this width and height."""
+        ...
 
 
 class Gap:
@@ -75,11 +84,12 @@ class CameraPipeline:
         on_event: EventHandler,
     ) -> None:
         self.name, self.tuner, self._on_event = name, tuner, on_event
+        self.config = config
         self.workers: list[SinkWorker] = []
         self._ring: Ring[Frame | Gap] = Ring(config.run.queue, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._on_status)
-        self._asked = DetectorClient(desk, config.run.deadline_s)
-        self.guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
+        self._client = DetectorClient(desk, config.run.deadline_s)
+        self.fail_closed = FailClosedPipeline(self._client, config, config.run.max_detect_interval)
         self.latencies = LatencyHistogram()
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
         self._fan_out = FanOut()  # of the pipeline's thread
@@ -87,10 +97,14 @@ class CameraPipeline:
         self._emitted = 0
         self.beat = Heartbeat()
         self.last_emitted_s = 0.0  # monotonic
+        self.started = False
         self.stopped = False
+        self.masks: MasksOf | None = None  # may be changed at any time
+        self.undo: list[Callable[[], None]] = []  # takes away what its sinks have at servers and pages
         self.thread = threading.Thread(target=self._run, name=f"pipeline {name}", daemon=True)
 
     def start(self) -> None:
+        self.started = True
         listening = [worker.sink.audio_queue for worker in self.workers if isinstance(worker.sink, AudioSink)]
         audio_consumers = [audio_queue for audio_queue in listening if audio_queue is not None]
 
@@ -117,7 +131,7 @@ class CameraPipeline:
         delays = [worker.sink.delay_ms for worker in self.workers if isinstance(worker.sink, StreamSink)]
         return Counts(
             self.camera.status,
-            self.guard.counts,
+            self.fail_closed.counts,
             self._ring.counts.dropped,
             self._emitted,
             sum(worker.ring.counts.dropped for worker in self.workers),
@@ -135,7 +149,7 @@ class CameraPipeline:
         before = self.tuner.now
         self.tuner.change(settings_patch)
         if self.tuner.now != before:
-            self._asked.threshold = self.tuner.now.threshold
+            self._client.threshold = self.tuner.now.threshold
             self._on_event(self.name, "set: " + ", ".join(f"{key} {value}" for key, value in settings_patch.items()))
 
     def stop(self) -> None:
@@ -178,15 +192,15 @@ class CameraPipeline:
                 self.beat.begin()
                 try:
                     if isinstance(item, Gap):
-                        self._leave(self.guard.flush())
+                        self._leave(self.fail_closed.flush())
                     else:
-                        self._leave(self.guard.push(item, self._ring.counts.inside > 0))
+                        self._leave(self.fail_closed.push(item, self._ring.counts.inside > 0))
                     self._tell_trouble()
                 except Exception as error:  # a fault of ours must not end a camera: nothing of this frame leaves
-                    self.guard.counts.withheld += 1
+                    self.fail_closed.counts.withheld += 1
                     self._on_event(self.name, f"a frame is withheld: {type(error).__name__}: {error}".splitlines()[0])
                 self.beat.end()
-            self._leave(self.guard.flush())
+            self._leave(self.fail_closed.flush())
         except Cancelled:
             pass
 
@@ -194,13 +208,13 @@ class CameraPipeline:
         """Cover and give away. A frame that cannot be covered stays here."""
         for tracked in frames:
             try:
-                covered = self.tuner.coverer.cover(tracked)
+                covered = self._cover(tracked)
                 size = covered.picture.width, covered.picture.height
                 takers = [worker for worker in self.workers if worker.wants(size)]
                 frames_of_their_own = self._fan_out.share(covered, [worker.sink.upright for worker in takers])
             except Exception as error:
-                self.guard.counts.withheld += 1
-                self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
+                self.fail_closed.counts.withheld += 1
+                self.fail_closed.trouble = f"frames are withheld: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._emitted += 1
             self.last_emitted_s = time.monotonic()
@@ -210,11 +224,18 @@ class CameraPipeline:
             for worker, own in zip(takers, frames_of_their_own, strict=True):
                 worker.give(own)
 
+    def _cover(self, tracked: TrackedFrame) -> CoveredFrame:
+        """With the camera's masks, which records need not repeat for each frame."""
+        if self.masks is None:
+            return self.tuner.coverer.cover(tracked)
+        masked = replace(tracked, masks=(*tracked.masks, *self.masks.of(tracked.frame.size)))
+        return replace(self.tuner.coverer.cover(masked), tracked=tracked)
+
     def _tell_trouble(self) -> None:
-        trouble = self.guard.trouble
+        trouble = self.fail_closed.trouble
         if trouble != self._trouble:
             self._trouble = trouble
-            self._on_event(self.name, redact(trouble) if trouble else "faces are looked for again")
+            self._on_event(self.name, redact(trouble) if trouble else "faces are detected again")
 
 
 class Server(Protocol):
@@ -238,34 +259,67 @@ class Live:
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
         self._drawn, self._bare = drawn, bare
+        self.started = False
+        self._serving: list[Server] = []
         self._watched_s = 0.0
         self._stuck: set[tuple[str, str]] = set()
         self.webcam_sessions = WebcamSessions(self.desk, config, drawn, bare)
 
-    def add(self, name: str, uri: Uri, options: CameraOptions) -> CameraPipeline:
-        tuner = Tuner(self.config, self._drawn, self._bare, self.desk.detector.adjustable)
-        pipeline = CameraPipeline(name, uri, options, self.config, self.desk, tuner, self._on_event)
+    def add(
+        self, name: str, uri: Uri, options: CameraOptions, config: Config | None = None, masks: MasksOf | None = None
+    ) -> CameraPipeline:
+        """config: the camera's own settings, where they differ from the run's."""
+        own = config or self.config
+        tuner = Tuner(own, self._drawn, self._bare, self.desk.detector.adjustable)
+        pipeline = CameraPipeline(name, uri, options, own, self.desk, tuner, self._on_event)
+        pipeline.masks = masks
         self.pipelines.append(pipeline)
         return pipeline
 
+    def remove(self, pipeline: CameraPipeline, timeout_s: float = 3.0) -> None:
+        """End one camera, its outputs closed; the others go on."""
+        pipeline.stop()
+        if pipeline.started:
+            pipeline.finish(timeout_s)
+            pipeline.camera.join(timeout_s)
+        for undo in pipeline.undo:
+            undo()
+        self.pipelines.remove(pipeline)
+        self.desk.clients -= 1
+
+    def start_new(self) -> None:
+        """Start what was added since the run started."""
+        if not self.started:
+            return
+        for server in self.servers:
+            if server not in self._serving:
+                server.start()
+                self._serving.append(server)
+        for pusher in self.pushers:
+            pusher.start()
+        for pipeline in self.pipelines:
+            if not pipeline.started:
+                pipeline.start()
+
+    @property
+    def on_event(self) -> EventHandler:
+        return self._on_event
+
     def start(self) -> None:
         """Raises BadInput where a server's address cannot be had; then nothing has been started."""
-        started: list[Server] = []
         try:
             for server in self.servers:
                 server.start()
-                started.append(server)
+                self._serving.append(server)
         except BaseException:
-            for server in started:
+            for server in self._serving:
                 server.stop()
             raise
         # The first look takes several times as long as the others: not at the cost of a frame's deadline.
         self.desk.start()
         self._warm_up()
-        for pusher in self.pushers:
-            pusher.start()
-        for pipeline in self.pipelines:
-            pipeline.start()
+        self.started = True
+        self.start_new()
 
     def _warm_up(self) -> None:
         """On the detector's own thread: one that hangs must not keep this one, which hears that the run is to end."""

@@ -258,7 +258,7 @@ class Window:
         dropped = pipeline.counts.dropped + pipeline.counts.sink_dropped + pane.dropped
         words += [f"{dropped} dropped"] * bool(dropped)
         self._write("   ".join(words), left + 8, top + 8, TEXT)
-        trouble = pipeline.guard.trouble
+        trouble = pipeline.fail_closed.trouble
         if status.state not in (State.LIVE, State.ENDED):
             trouble = ", ".join(filter(None, (str(status.state), status.message)))
         if trouble:

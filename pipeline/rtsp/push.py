@@ -60,7 +60,9 @@ class Pusher:
         return PushCounts(self._sent, self._dropped, self._connects, self._losses)
 
     def start(self) -> None:
-        self._thread.start()
+        """Once; more often does nothing."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self) -> None:
         """Ask it to end; returns at once."""

@@ -65,7 +65,7 @@ class RtspServer:
         self.refused = 0  # connections beyond the limit
         self.on_event = on_event
         self.logins = LoginGuard(on_event)
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.SelectorEventLoop()  # Windows' own has no add_reader
         self._over = asyncio.Event()  # not the loop's stop(): between two runs of it that would be lost
         self._thread: threading.Thread | None = None
         self._waiting = 0
@@ -77,6 +77,17 @@ class RtspServer:
             raise BadInput("two streams want the same path", f"{self.where}/{path}", "put {name} into the sink's path")
         self.mounts[path] = Mount(path, users or {}, packetizer or Packetizer())
         return self.mounts[path]
+
+    def unmount(self, mount: Mount) -> None:
+        """Take a stream away; who watches it is cut off."""
+        self.mounts.pop(mount.path, None)
+
+        def end() -> None:
+            for player in tuple(mount.players):
+                player.abort()
+
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(end)
 
     @property
     def thread(self) -> threading.Thread | None:

@@ -1,4 +1,4 @@
-"""What may be changed while a run goes on: by default only what covers more."""
+"""Settings that can be changed during a run: by default only towards covering more."""
 
 from __future__ import annotations
 
