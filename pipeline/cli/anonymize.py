@@ -60,7 +60,8 @@ def anonymize(
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
     if alone:
         return run_all(jobs, records, flags, _twice if two_pass else run)
-    from facestream.pipeline.batch.run import Batch, run_batch
+    from facestream.pipeline.batch.run import Batch
+    from facestream.pipeline.batch.run_batch import run_batch
 
     config = config_of(flags)
     check_files(jobs, config, flags, [records, manifest], [list_file] if list_file is not None else [])
