@@ -188,7 +188,7 @@ def seldom(
             found = Detections(corners, np.full(len(here), 0.9, np.float32))
             truth += [(frame // every + 1, *row) for row in here[:, 1:9].tolist()]
         boxes = tracker.update(found, frame / rate, size, affines[frame])
-        rows += [(frame // every, b.id, *b.xyxy, b.score) for b in boxes if b.sight is not None]
+        rows += [(frame // every, b.id, *b.xyxy, b.score) for b in boxes if b.association is not None]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "SEQ/gt").mkdir(parents=True)
         np.savetxt(Path(folder) / "SEQ/gt/gt.txt", truth, fmt="%d,%d,%.2f,%.2f,%.2f,%.2f,%d,%d,%d")

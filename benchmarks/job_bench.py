@@ -35,9 +35,9 @@ from msgspec.json import decode, encode
 
 # stage -> the calls that make it up: the line's part and its method.
 CALLS = {
-    "detect": (("eye", "look"),),
-    "scenes": (("cuts", "update"), ("health", "is_blind")),
-    "track": (("tracker", "update"),),
+    "analyse": (("analyser", "push"),),
+    "detect": (("policy", "plan"), ("detection", "run")),
+    "track": (("tracking", "summary"), ("tracking", "update")),
     "look-ahead": (("lookahead", "push"), ("lookahead", "flush")),
 }
 
@@ -199,7 +199,9 @@ def bench(
 def _toml(config: Config) -> str:
     """The settings as a file for --config: TOML writes such values as JSON does."""
     lines = []
-    for name, table in to_builtins(config).items():
+    tables = to_builtins(config)
+    advanced = tables.pop("advanced")
+    for name, table in [*tables.items(), *((f"advanced.{stage}", values) for stage, values in advanced.items())]:
         lines.append(f"[{name}]")
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
     return "\n".join(lines)
@@ -272,8 +274,8 @@ def _instrumented(video: str, config: Config, out: Path) -> dict[str, Any]:
     line: Any = FacePipeline(load_detector(config.detector.model, config.detector.options()), config)
     for name, calls in CALLS.items():
         for part, method in calls:
-            if (owner := getattr(line, part, None)) is not None and hasattr(owner, method):
-                setattr(owner, method, _timing(getattr(owner, method), spent, name))
+            owner = getattr(line, part)
+            setattr(owner, method, _timing(getattr(owner, method), spent, name))
     anonymizer: Any = Anonymizer
     anonymizer.cover = _timing(anonymizer.cover, spent, "cover")
     report = run_stages(Job(video, out), config, line, progress=False)

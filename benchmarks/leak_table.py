@@ -34,8 +34,10 @@ from facestream.pipeline.evaluate.pixels import measure
 from facestream.pipeline.evaluate.tally import Leaks, Tally
 from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.run import Job, Recorder, run, run_stages
-from facestream.pipeline.stages.chain import FacePipeline
-from facestream.pipeline.stages.detect import coarse
+from facestream.pipeline.stages.chain import FacePipeline, detection_for
+from facestream.pipeline.stages.detect import DetectionStage
+from facestream.pipeline.stages.policy import reduced_size
+from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Observation
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.planes import Viewer
@@ -90,7 +92,7 @@ class Known(Detector):
                 if burst:
                     self.bursts.add(frame.index)
                 self._lose_of(view, found, (random.random(len(found)) >= share) & (not burst))
-                view = small.view(frame, coarse(size))
+                view = small.view(frame, reduced_size(size))
                 if _key(view) in self.lost:  # the picture is as small as that
                     continue
                 found = self._one(view)
@@ -146,17 +148,22 @@ def truth_of(clip: Path) -> dict[int, dict[int, Array]]:
     return read_truth(clip.with_name(f"{clip.stem}.truth.txt"))
 
 
+class Noting:
+    """A detection stage that tells `known` which frame it is given."""
+
+    def __init__(self, stage: DetectionStage, known: Known) -> None:
+        self.stage = stage
+        self.known = known
+
+    def run(self, frame: AnalysedFrame, plan: DetectionPlan) -> Observation:
+        self.known.frame = frame.frame.index
+        return self.stage.run(frame, plan)
+
+
 def run_noting(job: Job, config: Config, known: Known, records: Recorder, progress: bool) -> None:
-    """As `run`, and `known` is told which frame is looked at."""
-    line = FacePipeline(known, config)
-    look: Any = line.eye.look
-
-    def noting(frame: Frame, *more: Any) -> Any:
-        known.frame = frame.index
-        return look(frame, *more)
-
-    line.eye.look = noting  # type: ignore[method-assign]
-    run_stages(job, config, line, records, progress)
+    """As `run`, and `known` is told which frame is detected on."""
+    detection = Noting(detection_for(known, config), known)
+    run_stages(job, config, FacePipeline(known, config, detection=detection), records, progress)
 
 
 MODES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {

@@ -27,9 +27,8 @@ from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import open_source
 
 PARTS = {
-    "scenes": (("cuts", "update"), ("health", "is_blind")),
-    "camera motion": (("motion", "update"),),
-    "track": (("tracker", "update"),),
+    "analyse": (("analyser", "push"),),
+    "track": (("tracking", "summary"), ("tracking", "update")),
     "look-ahead": (("lookahead", "push"), ("lookahead", "flush")),
 }
 
@@ -51,8 +50,8 @@ def cost(clip: Path, config: Config, detector: Known) -> tuple[dict[str, float],
     line: Any = chain.FacePipeline(detector, config)
     for name, calls in PARTS.items():
         for part, method in calls:
-            if (owner := getattr(line, part)) is not None:
-                setattr(owner, method, timed(getattr(owner, method), spent, name))
+            owner = getattr(line, part)
+            setattr(owner, method, timed(getattr(owner, method), spent, name))
     source, frames, boxes = open_source(str(clip), SourceOptions()), 0, 0
     try:
         source.open()

@@ -11,6 +11,7 @@ from facestream.engines.base import LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.engines.checked import Wrong, at, checked
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.stages.regions import region
+from facestream.pipeline.stages.settings import Heuristics
 from facestream.pipeline.types import XYXY
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.hardware import HARDWARE
@@ -221,6 +222,7 @@ class Config(Section, frozen=True):
     encode: EncodeConfig = EncodeConfig()
     anonymize: AnonymizeConfig = AnonymizeConfig()
     run: RunConfig = RunConfig()
+    advanced: Heuristics = Heuristics()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, **settings: Any) -> Config:
@@ -268,8 +270,7 @@ def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str
         _check(table, str(path))
     for key, value in (flags or {}).items():
         if value is not None:
-            section, name = key.split(".")
-            table.setdefault(section, {})[name] = value
+            _put(table, key, value)
     config = _check(table, "flag", names or {})
     if config.tracker.lookahead == 0 and "every" not in table.get("detector", {}):
         return changed(config, {"detector.every": 1}, "flag")  # nothing could be covered afterwards
@@ -280,9 +281,16 @@ def changed(config: Config, values: dict[str, Any], where: str, names: dict[str,
     """The configuration with other values, `{"cover.scale": 2}`. names, BadConfig: as of read()."""
     table = to_builtins(config)
     for key, value in values.items():
-        section, name = key.split(".")
-        table[section][name] = value
+        _put(table, key, value)
     return _check(table, where, names)
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key: `cover.scale`, `advanced.policy.eager_frames`."""
+    *sections, name = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+    table[name] = value
 
 
 def _check(table: dict[str, Any], where: str, names: dict[str, str] | None = None) -> Config:

@@ -1,4 +1,4 @@
-"""How many cores there are to share out."""
+"""Numbers of threads and worker processes for this machine."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def half_of_cores() -> int:
 
 
 def workers() -> int:
-    """How many files to work on side by side: one a core, where there is memory for so many."""
+    """Number of files to process in parallel: one per core, if there is memory for them."""
     return max(1, min(cores(), int(memory_gb() / _WORKER_GB)))

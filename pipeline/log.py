@@ -1,7 +1,7 @@
-"""The program's log: the standard library's `logging`, one line an event on standard error.
+"""Logging with the standard library's `logging`: one line per event on stderr.
 
-Modules log to `logging.getLogger(__name__)`, below the logger "facestream". As a library nothing is shown unless the
-program that uses it sets up logging; the command line calls `configure`.
+Modules log to `logging.getLogger(__name__)`, under the logger "facestream". As a library, nothing is shown unless the
+program configures logging; the command line calls `configure`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT.addHandler(logging.NullHandler())
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-11-30 21:04:05.678 warning: door: connection lost`, in local time. Passwords are hidden."""
+    """`2026-11-30 21:04:05.678 warning: door: connection lost`, in local time. Passwords are redacted."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created).isoformat(" ", "milliseconds")
@@ -32,7 +32,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (ISO 8601, UTC), level, logger, message; camera and exception where there is one."""
+    """One JSON object per line: time (ISO 8601, UTC), level, logger, message; camera and exception if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         row = {
@@ -49,7 +49,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str = "info", as_json: bool = False) -> None:
-    """Show events from this level up (one of LEVELS) on standard error, as text or as JSON lines."""
+    """Log events of at least this level (one of LEVELS) to stderr, as text or JSON Lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     ROOT.handlers[:] = [handler]
@@ -57,7 +57,7 @@ def configure(level: str = "info", as_json: bool = False) -> None:
 
 
 def fail(message: object) -> None:
-    """A line about what a command could not do: part of its output, so it has no time. JSON where the log is."""
+    """Print an error of a command: part of its output, so without a timestamp; as JSON if the log is."""
     if any(isinstance(handler.formatter, JsonFormatter) for handler in ROOT.handlers):
         ROOT.error("%s", message)
     else:
@@ -65,7 +65,7 @@ def fail(message: object) -> None:
 
 
 def say(kind: str, message: object) -> None:
-    """An event of a camera, or of the kind "error" or "warning"."""
+    """Log an event of a camera, or of the kind "error" or "warning"."""
     if kind == "error":
         fail(message)
     elif kind == "warning":

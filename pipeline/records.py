@@ -14,30 +14,40 @@ from typing import Annotated, Any
 from facestream.engines.checked import Wrong, checked
 from facestream.engines.errors import BadConfig
 from facestream.pipeline.errors import BadInput, SinkLost
-from facestream.pipeline.types import XYXY, Box, BoxState, Polygon, TrackedFrame
+from facestream.pipeline.types import XYXY, Box, BoxKind, BoxState, Polygon, TrackedFrame
 from facestream.pipeline.video.output import Temporary, check
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
+from msgspec.structs import force_setattr
 
 ENDINGS = (".jsonl", ".csv", ".mot", ".txt")
 COLUMNS = ("source", "frame", "pts", "time_s", "width", "height", "id", "x1", "y1", "x2", "y2", "score", "state")
 
 
 class Face(Struct, frozen=True, forbid_unknown_fields=True):
-    """A box in a record. score and state may be left out of one that was added by hand."""
+    """A box in a record. score and state may be left out of one that was added by hand.
+
+    kind: written for boxes that are no face of their own, and in JSON Lines alone; see `kinds_of`.
+    """
 
     id: int
     xyxy: XYXY
     score: Annotated[float, Meta(ge=0, le=1)] = 1.0
     state: BoxState = BoxState.OBSERVED
+    kind: BoxKind = BoxKind.FACE
 
     def __post_init__(self) -> None:
         if not all(isfinite(v) for v in self.xyxy):
             raise Wrong("xyxy", "must be finite numbers")
         if self.xyxy[2] <= self.xyxy[0] or self.xyxy[3] <= self.xyxy[1]:
             raise Wrong("xyxy", "x1, y1 must lie left of and above x2, y2")
+        if self.id == 0 and self.kind is BoxKind.FACE:
+            force_setattr(self, "kind", BoxKind.WHOLE_FRAME)
+        elif self.id < 0:  # of an earlier version
+            force_setattr(self, "kind", BoxKind.ALTERNATE)
+            force_setattr(self, "id", -self.id)
 
     def box(self) -> Box:
-        return Box(self.id, self.xyxy, self.score, self.state)
+        return Box(self.id, self.xyxy, self.score, self.state, kind=self.kind)
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +91,13 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
         "width": width,
         "height": height,
         "faces": [
-            {"id": b.id, "xyxy": [round(v, 2) for v in b.xyxy], "score": round(b.score, 4), "state": str(b.state)}
+            {
+                "id": b.id,
+                "xyxy": [round(v, 2) for v in b.xyxy],
+                "score": round(b.score, 4),
+                "state": str(b.state),
+                **({} if b.kind is BoxKind.FACE else {"kind": str(b.kind)}),
+            }
             for b in tracked.boxes
         ],
         **({"masks": masks} if masks else {}),
@@ -100,10 +116,23 @@ def lines(row: dict[str, Any], ending: str) -> str:
         writer.writerows([*head, *face] for face in faces or [("",) * 7])
         return text.getvalue()
     out = ""
-    for f in row["faces"]:
+    for f in _one_box_a_track(row["faces"]):
         x0, y0, x1, y1 = f["xyxy"]
         out += f"{row['frame'] + 1},{f['id']},{x0},{y0},{x1 - x0:.2f},{y1 - y0:.2f},{f['score']},-1,-1,-1\n"
     return out
+
+
+def _one_box_a_track(faces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For MOT, where a track has one box in a frame: the box around all its places."""
+    found: dict[int, dict[str, Any]] = {}
+    for face in faces:
+        one = found.setdefault(face["id"], face)
+        if one is not face:
+            left, top, right, bottom = one["xyxy"]
+            x0, y0, x1, y1 = face["xyxy"]
+            around = [min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)]
+            found[face["id"]] = {**one, "xyxy": around, "score": max(one["score"], face["score"])}
+    return list(found.values())
 
 
 def ending_of(path: Path) -> str:
@@ -185,11 +214,26 @@ def read_records(path: Path, source: str | None = None) -> dict[int, Record]:
     for line, row in rows:
         if row.frame in out:
             raise BadInput(f"frame {row.frame} comes twice", f"{path}:{line}")
-        ids = [face.id for face in row.faces]
-        if len(set(ids)) != len(ids):
+        row = kinds_of(row)
+        keys = [(face.id, face.kind) for face in row.faces]
+        if len(set(keys)) != len(keys):
             raise BadInput(f"frame {row.frame} has an id twice", f"{path}:{line}", "each face its own")
         out[row.frame] = row
     return out
+
+
+def kinds_of(row: Record) -> Record:
+    """The record with the kind of each box. Where it is not written (CSV), a second box of a track in a frame, if it
+    was not observed, is an alternate place."""
+    faces: list[Face] = []
+    known: set[tuple[int, BoxKind]] = set()
+    for face in row.faces:
+        again = (face.id, face.kind) in known and face.kind is BoxKind.FACE
+        if again and face.state is not BoxState.OBSERVED:
+            face = structs.replace(face, kind=BoxKind.ALTERNATE)
+        known.add((face.id, face.kind))
+        faces.append(face)
+    return structs.replace(row, faces=tuple(faces))
 
 
 def _validated(line: int, path: Path, value: Any) -> tuple[int, Record]:

@@ -109,7 +109,7 @@ def run_stages(
     A source that breaks after some frames is not an error: what came is covered and kept, and the
     report says what was lost.
     """
-    anonymizer = Anonymizer(config.cover)
+    anonymizer = Anonymizer(config.cover, config.advanced.anonymise)
     if job.output is not None:
         check_output(job.output, config.encode.options(job.overwrite, config.decode.hardware), [job.source])
     options = SourceOptions(
@@ -156,7 +156,7 @@ def run_stages(
     report.seconds = time.perf_counter() - started
     report.cpu_s = time.process_time() - cpu
     report.peak_rss_mb = peak_rss_mb()
-    report.warnings = tuple(sink.warnings) if sink is not None else ()
+    report.warnings = (*(sink.warnings if sink is not None else ()), *source.warnings)
     return report
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import av
 import av.stream
+from facestream.engines.boxes import Array
 
 if TYPE_CHECKING:
     from facestream.pipeline.video.container_metadata import Attachment, Chapter, HdrMetadata
@@ -33,7 +34,8 @@ class StreamInfo:
     left_out: streams of the source that do not come along, in words. container: FFmpeg's names for its format.
     still: the source, where it is a still image. interlaced: its pictures are made of two half-pictures each.
     chapters, attachments: of the file. hdr: of HDR pictures, None where nothing is said.
-    pixel_aspect: width over height of a stored pixel, None where nothing is said.
+    pixel_aspect: width over height of a stored pixel, None where nothing is said. alpha: it may be transparent.
+    loops: of a GIF: how often it is repeated, 0 for ever, -1 never; None for other sources.
     audio_decoders: for the audio streams among side_streams, by their index. samples: the first packets of side
     streams, by their index, where the source could be read twice.
     """
@@ -58,6 +60,8 @@ class StreamInfo:
     attachments: tuple[Attachment, ...] = ()
     hdr: HdrMetadata | None = None
     pixel_aspect: Fraction | None = None
+    alpha: bool = False
+    loops: int | None = None
     audio_decoders: dict[int, av.AudioCodecContext] = field(default_factory=dict)
     samples: dict[int, tuple[av.Packet[av.stream.Stream], ...]] = field(default_factory=dict)
 
@@ -68,7 +72,8 @@ class Frame:
 
     index counts from 0. pts is in units of time_base and may be None on a live stream's first frame.
     Displayed, the picture is mirrored first (left to right) where `mirrored`, then turned by `rotation` degrees
-    counter-clockwise. pixel_aspect: width over height of a stored pixel.
+    counter-clockwise. pixel_aspect: width over height of a stored pixel. alpha: opacity, uint8 [h, w], as stored; None
+    where all is opaque. What is wholly transparent is white in `picture`.
     wall_s: when it was taken, Unix seconds by the camera's own clock; None where the camera does not say.
     """
 
@@ -80,6 +85,7 @@ class Frame:
     wall_s: float | None = None
     mirrored: bool = False
     pixel_aspect: float = 1.0
+    alpha: Array | None = None
 
     @property
     def time_s(self) -> float | None:
@@ -120,6 +126,14 @@ class BoxState(StrEnum):
     BACKFILLED = "backfilled"  # it was seen later and is inferred here
 
 
+class BoxKind(StrEnum):
+    """What a box of a frame is."""
+
+    FACE = "face"  # a track's face
+    ALTERNATE = "alternate"  # another place where the face of that track may be, covered as well
+    WHOLE_FRAME = "whole_frame"  # a cover of the whole frame: no track, its id is 0
+
+
 class AssociationStage(StrEnum):
     """What the tracker makes of a detection."""
 
@@ -140,16 +154,22 @@ def xyxy(values: Iterable[float]) -> XYXY:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A face in a frame: xyxy in pixels of the displayed picture, id stable over the track's life.
+    """A face in a frame: xyxy in pixels of the displayed picture, id stable over the track's life (from 1).
 
-    sight: the tracker's opinion of it, where it was observed.
+    association: how the tracker matched it, where it was observed. kind: what it is, where it is no face of its own.
     """
 
     id: int
     xyxy: XYXY
     score: float
     state: BoxState
-    sight: AssociationStage | None = None
+    association: AssociationStage | None = None
+    kind: BoxKind = BoxKind.FACE
+
+    @property
+    def key(self) -> tuple[int, BoxKind]:
+        """What no two boxes of a frame share."""
+        return self.id, self.kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A clip that flashes and beeps at the same moments, once a second, and how far apart both are in what comes out."""
+"""A clip that flashes and beeps at the same times, once a second, and the audio-video offset of an output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CUDA sources built for the CPU behind cuda_shim.cpp, and launched on numpy's memory."""
+"""Builds the CUDA sources for the CPU with cuda_shim.cpp, and launches them on numpy arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small training set in WIDER's layout, made from the demo clip, for tests of the training code."""
+"""A small training set in WIDER FACE's layout, made from the demo clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the picture kernels must give, in numpy alone: also for a machine with a GPU and little else installed."""
+"""Reference results of the image kernels in numpy alone, also for a GPU machine with little else installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How cores are shared out."""
+"""How cores are distributed."""
 
 from __future__ import annotations
 

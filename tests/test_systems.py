@@ -121,7 +121,7 @@ def test_the_file_commands_run(system: str, tmp_path: Path) -> None:
     if system == "win32":  # macOS counts in other units than this system
         assert 50 < float(done.stdout.split("peak memory ")[1].split()[0]) < 2000
     assert "2 of 2 files done, 2 of them before" in done.stdout
-    assert "2 outputs are as they were written" in done.stdout
+    assert "2 outputs are unchanged" in done.stdout
     assert [json.loads(line)["frame"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == list(range(8))
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]  # no temporary file is left
 

@@ -1,4 +1,4 @@
-"""The wheel holds everything: what setuptools is told about must be all that lies in the packages."""
+"""The wheel is complete: setuptools' package list contains all that lies in the packages."""
 
 from __future__ import annotations
 

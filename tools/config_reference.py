@@ -58,6 +58,11 @@ def reference() -> str:
     schema = msgspec.json.schema(Config)
     parts = [HEAD]
     for section, value in msgspec.to_builtins(Config()).items():
+        if section == "advanced":
+            parts.append(
+                "## [advanced]\n\nThe stages' constants, in tables `[advanced.STAGE]`: see [heuristics](heuristics.md)."
+            )
+            continue
         struct = type(getattr(Config(), section))
         fields, kinds = schema["$defs"][struct.__name__]["properties"], get_type_hints(struct)
         rows = [

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from facestream.engines.boxes import F32, Array, Bool, area_xyxy, iou_xyxy, nms_xyxy
+from facestream.engines.boxes import F32, Array, Bool, area_xyxy, iou_xyxy
 from facestream.engines.types import Detections
 
 
@@ -60,8 +60,7 @@ def merge(found: Sequence[Detections], nms_iou: float, soft: bool = False, least
     xyxy, scores = np.concatenate([f.xyxy for f in found]), np.concatenate([f.scores for f in found])
     if soft:
         return soft_nms(xyxy, scores, least=least)
-    keep = nms_xyxy(xyxy, scores, nms_iou)
-    return Detections(xyxy[keep], scores[keep])
+    return Detections(xyxy, scores).nms(nms_iou)
 
 
 def selected(found: Detections, level: Level) -> Detections:

@@ -1,4 +1,5 @@
-"""A half-precision ONNX graph -> a plan of TensorRT 10 or 11, or of TensorRT-RTX, which builds without a GPU."""
+"""TensorRT build: compiles a half-precision ONNX graph into a plan for TensorRT 10 or 11, or for TensorRT-RTX, which
+needs no GPU for building."""
 
 from __future__ import annotations
 

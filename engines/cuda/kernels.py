@@ -91,7 +91,7 @@ def nms(
     launch: Launch, images: int, boxes: int, threshold: float, iou: float,
     xyxy: int, scores: int, workspace: int, counts: int, faces: int,
 ) -> None:  # fmt: skip
-    """Suppress, as engines.boxes.nms_xyxy does, what is left of xyxy float32 [images, boxes, 4] and scores float32
+    """Suppress, as Detections.nms does, what is left of xyxy float32 [images, boxes, 4] and scores float32
     [images, boxes] at scores >= threshold: counts int32 [images] and faces float32 [images, boxes, 5] (left, top,
     right, bottom, score; best first, zeros behind). All are device addresses, the workspace's a multiple of 256.
 

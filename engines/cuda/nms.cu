@@ -1,6 +1,6 @@
 // Batched greedy non-maximum suppression over the boxes of all modules of a detector: sort, compare, scan.
 //
-// A box goes when its IoU with a better kept box is above the threshold, the rule of engines/boxes.py:nms_xyxy, to
+// A box goes when its IoU with a better kept box is above the threshold, as in Detections.nms of engines/types.py (tests/reference_nms.py), to
 // the last bit: products are never fused into sums (__fmul_rn), ties of scores go to the lower index. Boxes under the
 // score threshold, without a number for a score, or with a corner that is not finite are left out.
 //

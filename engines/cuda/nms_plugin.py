@@ -1,4 +1,4 @@
-"""nms.cu as a layer of TensorRT 10 and 11: an IPluginV3 in Python that launches the kernels on TensorRT's stream.
+"""The NMS plugin for TensorRT 10 and 11: an IPluginV3 in Python that launches nms.cu's kernels on TensorRT's stream.
 
 Inputs xyxy float32 [N, K, 4] and scores float32 [N, K]; outputs counts int32 [N] and faces float32 [N, K, 5], see
 kernels.nms. Python runs while a CUDA graph is captured and not when it is replayed. The creator must be registered

@@ -54,7 +54,7 @@ def encode(job: Job, tracked: Iterator[TrackedFrame], config: Config) -> Encoded
     options = config.encode.options(job.overwrite)
     container = container_for(job.output)
     encoder = encoder_for(container, info, options)
-    anonymizer = Anonymizer(config.cover)
+    anonymizer = Anonymizer(config.cover, config.advanced.anonymise)
     chunks: list[Chunk] = []
     stream = None
     template_container = av.open(
@@ -63,10 +63,11 @@ def encode(job: Job, tracked: Iterator[TrackedFrame], config: Config) -> Encoded
     try:
         for frame in tracked:
             picture = anonymizer.cover(frame).picture
+            alpha = frame.frame.alpha
             if stream is None:
                 stream = add_video(template_container, container, encoder, info, picture, options)
                 template_container.start_encoding()
-            chunks += map(_chunk, stream.encode(for_encoder(picture, stream)))
+            chunks += map(_chunk, stream.encode(for_encoder(picture, stream, alpha)))
         if stream is None:
             raise SegmentMismatch("a segment is empty")
         chunks += map(_chunk, stream.encode(None))

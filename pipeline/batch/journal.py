@@ -1,7 +1,7 @@
-"""A batch's journal, line by line on the disk, so that what a killed run had finished is known.
+"""A batch's journal, which lets `--resume` skip what an earlier, perhaps killed, run finished. Written line by line.
 
-It lies outside the output folder, in $XDG_STATE_HOME/facestream (~/.local/state/facestream on Linux), named after that
-folder.
+It is stored outside the output folder, in $XDG_STATE_HOME/facestream (~/.local/state/facestream on Linux), and named
+after that folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`facestream anonymize`: files and folders to the same with faces covered."""
+"""`facestream anonymize`: copies of files and folders with all faces covered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from facestream.pipeline.run import Job, Recorder, Report, run
 
 
 class Target(click.ParamType[Path]):
-    """An output; with a slash at its end it is a folder, and made."""
+    """An output path; with a slash at its end it is a folder, which is created."""
 
     name = "PATH"
 
@@ -27,7 +27,7 @@ class Target(click.ParamType[Path]):
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as e:
-                raise BadInput(f"cannot make the folder ({e.strerror})", str(value)) from None
+                raise BadInput(f"cannot create the folder ({e.strerror})", str(value)) from None
         return path
 
 
@@ -36,9 +36,9 @@ class Target(click.ParamType[Path]):
 @click.option("-o", "--output", required=True, type=Target(), help="file, or folder for several inputs")
 @covering
 @sound
-@click.option("--two-pass", is_flag=True, help="go through each video twice: later frames tell what earlier ones hid")
+@click.option("--two-pass", is_flag=True, help="process each video twice, with a look-ahead of 120 frames; slower")
 @click.option(
-    "--records", type=click.Path(path_type=Path), metavar="FILE", help="write what was found: .jsonl, .csv or .mot"
+    "--records", type=click.Path(path_type=Path), metavar="FILE", help="write boxes and ids: .jsonl, .csv or .mot"
 )
 @batching
 @shared
@@ -46,9 +46,9 @@ def anonymize(
     inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, list_file: Path | None,
     resume: bool, manifest: Path | None, ray: str, **flags: Any,
 ) -> int:  # fmt: skip
-    """Write videos and images again with every face covered.
+    """Copy videos and images with all faces covered.
 
-    Folders keep their structure; of several files, one bad one does not stop the rest.
+    Folders keep their structure. A bad file does not stop the others.
     """
     if not inputs and list_file is None:
         raise BadInput("no input is given", do="name files, folders or globs, or a --list")
@@ -60,7 +60,8 @@ def anonymize(
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
     if alone:
         return run_all(jobs, records, flags, _twice if two_pass else run)
-    from facestream.pipeline.batch.run import Batch, run_batch
+    from facestream.pipeline.batch.run import Batch
+    from facestream.pipeline.batch.run_batch import run_batch
 
     config = config_of(flags)
     check_files(jobs, config, flags, [records, manifest], [list_file] if list_file is not None else [])

@@ -1,4 +1,4 @@
-"""`facestream apply`: cover what records name."""
+"""`facestream apply`: cover the faces of saved records."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from facestream.pipeline.run import run_stages
 @click.option("--overwrite", is_flag=True, help="replace an existing output")
 @click.option("--quiet", is_flag=True, help="no progress bar and no summary")
 def apply(input_: str, records: Path, output: Path, **flags: Any) -> int:
-    """Cover the faces that records name: saved before, perhaps edited by hand (.jsonl, .csv or MOT)."""
+    """Cover the faces of saved records, edited by hand or not (.jsonl, .csv or .mot)."""
     config = config_of(flags)
     (job,) = jobs_of((input_,), output, flags["overwrite"])
     check_files([job], config, flags, [], [records])

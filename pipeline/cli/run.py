@@ -37,42 +37,44 @@ _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="[NAME=]SOURCE...")
-@click.option(
-    "--to", "sinks", multiple=True, metavar="SINK", help="where to; several times; also: sinks in the settings"
-)
+@click.option("--to", "sinks", multiple=True, metavar="SINK", help="an output; may be repeated; adds to run.sinks")
 @covering
-@click.option("--loop/--once", default=None, help="files begin anew at their end; by default where no output is a file")
+@click.option("--loop/--once", default=None, help="restart files at their end; the default unless an output is a file")
 @click.option("--draw", is_flag=True, help="draw boxes and ids; with --hide none on uncovered faces")
-@click.option("--audio/--no-audio", default=None, help="pass the sound on, as it is; off by default: voices tell who")
-@click.option("--segment", type=float, metavar="S", help="video files: begin a new one every S seconds")
-@click.option("--keep-days", type=float, metavar="D", help="remove segments that ended so many days ago")
-@click.option("--keep-gb", type=float, metavar="G", help="remove a camera's oldest segments beyond so many GB")
-@click.option("--webrtc/--no-webrtc", default=None, help="the page's pictures over WebRTC where that works")
-@click.option("--bitrate", type=int, metavar="KBIT", help="of streams, at most")
-@click.option("--encoder", metavar="NAME", help="of streams: libx264, h264_nvenc, h264_v4l2m2m, ...")
-@click.option("--camera-size", type=Size(), help="asked of a webcam")
-@click.option("--camera-fps", type=float, help="asked of a webcam")
-@click.option("--camera-format", help="asked of a webcam: mjpeg, yuyv422, ...")
 @click.option(
-    "--rtsp-transport", type=click.Choice(["auto", "tcp", "udp"]), help="from RTSP cameras; auto is TCP, else UDP"
+    "--audio/--no-audio", default=None, help="copy the camera's audio; off by default: voices are personal data"
 )
-@click.option("--insecure", is_flag=True, help="do not check certificates of cameras and servers")
+@click.option("--segment", type=float, metavar="S", help="start a new video file every S seconds")
+@click.option("--keep-days", type=float, metavar="D", help="delete segments that ended more than D days ago")
+@click.option("--keep-gb", type=float, metavar="G", help="delete a camera's oldest segments beyond G GB in all")
+@click.option("--webrtc/--no-webrtc", default=None, help="WebRTC on the page, with MJPEG as fallback")
+@click.option("--bitrate", type=int, metavar="KBIT", help="maximum bitrate of streams, kbit/s")
+@click.option("--encoder", metavar="NAME", help="encoder for streams: libx264, h264_nvenc, h264_v4l2m2m, ...")
+@click.option("--camera-size", type=Size(), help="frame size to request from a webcam")
+@click.option("--camera-fps", type=float, help="frames/s to request from a webcam")
+@click.option("--camera-format", help="pixel format to request from a webcam: mjpeg, yuyv422, ...")
+@click.option(
+    "--rtsp-transport",
+    type=click.Choice(["auto", "tcp", "udp"]),
+    help="transport for RTSP cameras; auto: TCP, else UDP",
+)
+@click.option("--insecure", is_flag=True, help="do not verify the certificates of cameras and servers")
 @shared
 def run(
     sources: tuple[str, ...], sinks: tuple[str, ...], loop: bool | None, insecure: bool, draw: bool, **flags: Any
 ) -> int:
-    """Cover faces live, from cameras and files to streams, files and records.
+    """Cover faces live: from cameras and files to streams, files and records.
 
     \b
     SOURCE  0, /dev/video0, a file, rtsp://, rtsps://, http(s)://, lavfi:GRAPH
     SINK    serve:rtsp://[user:password@]host:port/path   be an RTSP server
             rtsp://[user:password@]host:port/path         push to one
             FILE.mp4, FILE.mkv, ...                       a video file
-            FILE.jsonl, FILE.csv, FILE.mot                what was found
-            http://[TOKEN@]host:port                      a page to look at, /metrics, /healthz
+            FILE.jsonl, FILE.csv, FILE.mot                records: boxes and track ids
+            http://[TOKEN@]host:port                      a preview page, /metrics, /healthz
             window                                        a window on this desktop
-    With several sources each SINK but the page and the window must hold {name}. Without a SOURCE the page covers the
-    cameras of the browsers that open it.
+    With several sources, each SINK except the page and the window must contain {name}. Without a SOURCE, browsers that
+    open the page can send their own cameras.
     """
     bare = flags["hide"] == "none"
     if bare:
@@ -171,8 +173,8 @@ def summary(pipeline: CameraPipeline) -> str:
     parts = [f"{camera.frames} frames", f"{counts.emitted} left", f"{line.detector_runs} looked at"]
     for number, what in (
         (counts.dropped, "dropped for want of time"),
-        (line.fully_covered, "covered all over"),
-        (line.withheld, "held back"),
+        (line.fully_covered, "fully covered"),
+        (line.withheld, "withheld"),
         (line.detector_failures, "looks failed"),
         (camera.losses, "connections lost"),
         (camera.stalls, "stalls"),

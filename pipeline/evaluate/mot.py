@@ -104,7 +104,9 @@ def track(sequence: Sequence, config: TrackerConfig) -> Array:
         affine = None if sequence.affines is None else sequence.affines[frame]
         detections = Detections(here[:, 1:5].astype(np.float32), here[:, 5].astype(np.float32))
         boxes = tracker.update(detections, frame / sequence.rate, sequence.size, affine)
-        rows += [(frame, b.id, *b.xyxy, b.score) for b in boxes if b.sight not in (None, AssociationStage.TENTATIVE)]
+        rows += [
+            (frame, b.id, *b.xyxy, b.score) for b in boxes if b.association not in (None, AssociationStage.TENTATIVE)
+        ]
     return np.array(rows, float).reshape(-1, 7)
 
 

@@ -11,22 +11,20 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
-from facestream.engines.base import Detector, YuvDetector
+from facestream.engines.base import Detector, DetectorOptions, YuvDetector
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections, HostFrame
+from facestream.pipeline.stages.types import InferenceFailed
 
 Picture = ImageView | HostFrame
-
-
-class InferenceFailed(Exception):
-    """A picture was not looked at: the detector raised, hangs or came too late."""
 
 
 class Request:
     """A picture that somebody waits for."""
 
     def __init__(self, picture: Picture, threshold: float) -> None:
-        self.picture, self.threshold = picture, threshold
+        self.picture = picture
+        self.threshold = threshold
         self.since_s = time.monotonic()
         self.done = threading.Event()
         self.found: Detections | None = None
@@ -48,7 +46,10 @@ class BatchingDetector:
     there are."""
 
     def __init__(self, detector: Detector, batch: int = 1, max_queue_delay_s: float = 0.0) -> None:
-        self.detector, self.batch, self.max_queue_delay_s, self.clients = detector, batch, max_queue_delay_s, 0
+        self.detector = detector
+        self.batch = batch
+        self.max_queue_delay_s = max_queue_delay_s
+        self.clients = 0
         self.threshold = detector.options.threshold
         self._waiting: deque[Request] = deque()
         self._lock = threading.Condition()
@@ -107,23 +108,24 @@ class BatchingDetector:
             found: Sequence[Detections | None] = [None] * len(requests)
             error = ""
             try:
-                found = self._look(requests)
-            except Exception as problem:  # whatever it is: nobody has looked at these pictures
+                found = self._infer(requests)
+            except Exception as problem:  # whatever it is: nothing is known of these pictures
                 error = f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
             with self._lock:
                 self._busy_s = 0.0
             for request, faces in zip(requests, found, strict=True):
-                request.found, request.error = faces, error
+                request.found = faces
+                request.error = error
                 request.done.set()
 
-    def _look(self, requests: list[Request]) -> list[Detections]:
+    def _infer(self, requests: list[Request]) -> list[Detections]:
         """Each one's own threshold is applied afterwards: what has a lower score suppresses nothing with a higher."""
         lowest = min(request.threshold for request in requests)
         if lowest != self.detector.options.threshold:
             self.detector.options = replace(self.detector.options, threshold=lowest)
         found = self._found([request.picture for request in requests])
         return [
-            faces if request.threshold == lowest else faces.at_least(request.threshold)
+            faces if request.threshold == lowest else faces.filter_by_score(request.threshold)
             for request, faces in zip(requests, found, strict=True)
         ]
 
@@ -135,7 +137,8 @@ class BatchingDetector:
         if stored:
             assert isinstance(self.detector, YuvDetector)
             planes = self.detector.detect_yuv(stored)
-        of_stored, of_views = iter(planes), iter(self.detector.detect(views) if views else [])
+        of_stored = iter(planes)
+        of_views = iter(self.detector.detect(views) if views else [])
         return [next(of_stored if isinstance(p, HostFrame) else of_views) for p in pictures]
 
     def _take(self) -> list[Request] | None:
@@ -158,33 +161,38 @@ class BatchingDetector:
             return taken
 
 
-class DetectorClient(YuvDetector):
-    """The desk, as a detector for one camera. threshold: may be changed at any time; None: the detector's."""
+class DetectorClient:
+    """One camera's access to the shared detector: what FacePipeline needs of a detector, with a deadline.
 
-    def __init__(self, desk: BatchingDetector, deadline_s: float, threshold: float | None = None) -> None:
-        super().__init__(desk.detector.options)
-        self.desk, self.deadline_s, self.threshold = desk, deadline_s, threshold
-        desk.clients += 1
+    threshold: may be changed at any time; None: the detector's.
+    """
+
+    def __init__(self, shared: BatchingDetector, deadline_s: float, threshold: float | None = None) -> None:
+        self.shared = shared
+        self.deadline_s = deadline_s
+        self.threshold = threshold
+        shared.clients += 1
 
     @property
-    def takes_yuv(self) -> bool:  # type: ignore[override]
-        return self.desk.detector.takes_yuv
+    def options(self) -> DetectorOptions:
+        return self.shared.detector.options
 
     @property
-    def any_size(self) -> bool:  # type: ignore[override]
-        return self.desk.detector.any_size
+    def takes_yuv(self) -> bool:
+        return self.shared.detector.takes_yuv
+
+    @property
+    def any_size(self) -> bool:
+        return self.shared.detector.any_size
 
     @property
     def min_score(self) -> float:
-        return self.desk.threshold if self.threshold is None else self.threshold
+        return self.shared.threshold if self.threshold is None else self.threshold
 
-    def infer(self, images: object) -> tuple[object, object]:  # type: ignore[override]
-        raise NotImplementedError("it is asked for whole pictures")
-
-    def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
-        if not coarsest:
-            raise NotImplementedError("it is asked for faces of all sizes")
-        return [self.desk.submit(image, self.deadline_s, self.threshold) for image in images]
+    def detect(self, images: Sequence[ImageView]) -> list[Detections]:
+        """Faces of each image. Raises InferenceFailed."""
+        return [self.shared.submit(image, self.deadline_s, self.threshold) for image in images]
 
     def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
-        return [self.desk.submit(picture, self.deadline_s, self.threshold) for picture in pictures]
+        """Faces of each stored picture. Raises InferenceFailed."""
+        return [self.shared.submit(picture, self.deadline_s, self.threshold) for picture in pictures]

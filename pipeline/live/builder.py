@@ -1,4 +1,4 @@
-"""From what a SINK says to a camera's sinks, and the servers, pages and pushers that several of them share."""
+"""Builds a camera's sinks from SINK arguments, and the servers, pages and pushers that several sinks share."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ RECORDS = (".jsonl", ".csv", ".mot")
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
-    """What a SINK means: serve, push, file, records, page or window."""
+    """A parsed SINK argument. kind: serve, push, file, records, page or window."""
 
     kind: str
     text: str = field(repr=False)
 
     @staticmethod
     def of(text: str, several: bool) -> SinkSpec:
-        """Raises BadInput for what means nothing."""
+        """Parse a SINK argument. Raises BadInput for an invalid one."""
         if text.startswith("${"):
             text = expand(text, "the output")
         if text.lower().startswith(("http://", "https://")):
@@ -72,7 +72,7 @@ class SinkSpec:
 
 
 class SinkBuilder:
-    """Makes a camera's sinks, and the servers and pushers that several of them share."""
+    """Creates sinks, and the servers and pushers that several of them share."""
 
     def __init__(self, live: Live, config: Config, overwrite: bool, on_event: Callable[[str, str], None]) -> None:
         self.live, self.config, self.overwrite, self._on_event = live, config, overwrite, on_event
@@ -84,7 +84,7 @@ class SinkBuilder:
         self.reload: Callable[[], tuple[bool, str]] | None = None  # reads the settings again, where there is a file
 
     def open(self, specs: list[SinkSpec]) -> None:
-        """What is there once for all cameras, and without any."""
+        """Create what all cameras share, such as the page and the window."""
         for spec in specs:
             if spec.kind == "page":
                 self._page(spec.text)
@@ -260,7 +260,7 @@ class SinkBuilder:
 
 
 def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:
-    """A camera's figures, for the page."""
+    """A camera's metrics."""
     counts = pipeline.counts
     camera, line = counts.camera, counts.line
     totals = {

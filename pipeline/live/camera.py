@@ -1,8 +1,8 @@
-"""A live source that is kept alive: opened, watched, and opened again for as long as it takes.
+"""A live source with a watchdog: opens it, and reconnects with backoff whenever it fails.
 
-One thread opens, decodes and closes, since FFmpeg crashes when another one closes what is being read. Who watches it
-only looks at the clock. A thread that hangs where FFmpeg has no time-out (a device that does not answer, a name server
-that is gone) cannot be ended from outside: it is left behind, told to stop should it ever wake, and a new one starts.
+One thread opens, decodes and closes, since FFmpeg crashes when another thread closes a source that is being read. The
+watchdog only compares times. A thread that hangs where FFmpeg has no time-out (an unresponsive device, DNS lookup)
+cannot be stopped from outside: it is abandoned, asked to stop should it ever continue, and replaced by a new one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Cameras as sections of the settings: `[[camera]]` tables, read, checked, started, and changed while others go on."""
+"""Cameras from the settings file: `[[camera]]` tables, validated, started, and changed while others continue."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _bridge(polygon: Polygon, side: int, size: tuple[int, int]) -> list[tuple[fl
 
 
 def _crossings(start: tuple[float, float], end: tuple[float, float], polygons: list[Array]) -> int:
-    """In how many of these polygons a line lies in part."""
+    """The number of these polygons that a line crosses."""
     steps = [n / 64 for n in range(65)]
     points = [(start[0] + t * (end[0] - start[0]), start[1] + t * (end[1] - start[1])) for t in steps]
     return sum(any(cv2.pointPolygonTest(polygon, point, False) >= 0 for point in points) for polygon in polygons)
@@ -194,7 +194,7 @@ def read_cameras(path: Path) -> list[CameraConfig]:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A camera whose settings were checked: all that can be known before it is opened."""
+    """A camera with validated settings, ready to be opened."""
 
     camera: CameraConfig
     uri: Uri
@@ -210,7 +210,7 @@ class Ready:
 
 
 def check_source(uri: Uri) -> None:
-    """What can be known of a source that no waiting would mend. Raises BadInput."""
+    """Check a source for permanent errors. Raises BadInput."""
     if uri.kind is Kind.FOLDER:
         raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
     if uri.kind is Kind.IMAGE:
@@ -220,7 +220,7 @@ def check_source(uri: Uri) -> None:
 
 
 def camera_options(config: Config, loop: bool) -> CameraOptions:
-    """How a camera is opened and watched, as the settings say."""
+    """A camera's options from the settings."""
     run = config.run
     source = SourceOptions(
         threads=config.decode.threads,
@@ -238,7 +238,7 @@ def camera_options(config: Config, loop: bool) -> CameraOptions:
 
 
 def prepare(camera: CameraConfig, config: Config, common: list[SinkSpec], where: str) -> Ready:
-    """Check everything about a camera. Raises BadInput and BadConfig."""
+    """Validate all settings of a camera. Raises BadInput and BadConfig."""
     uri = parse(camera.source)
     check_source(uri)
     values: dict[str, Any] = {"cover.allow": [*config.cover.allow, *camera.allow]}
@@ -260,7 +260,7 @@ def prepare(camera: CameraConfig, config: Config, common: list[SinkSpec], where:
 
 
 class CameraManager:
-    """Keeps the cameras of a settings file running: those that are there, and when their schedules say.
+    """Runs the cameras of a settings file, according to their schedules; applies changes of the file.
 
     All but request_reload() is for the main thread.
     """
@@ -268,7 +268,7 @@ class CameraManager:
     def __init__(
         self, path: Path, live: Live, builder: SinkBuilder, common: list[SinkSpec], read: Callable[[], Config]
     ) -> None:
-        """common: sinks of all cameras. read: the settings as they are in the file now, with the command's flags."""
+        """common: sinks of all cameras. read: returns the current settings, with the command's options."""
         self.path = path
         self._live = live
         self._builder = builder
@@ -285,7 +285,7 @@ class CameraManager:
         self._checked_s = 0.0
 
     def load(self) -> None:
-        """Before the run starts. Raises BadInput and BadConfig."""
+        """Load the cameras before the run starts. Raises BadInput and BadConfig."""
         self._ready = self._prepared(self._base)
         for name, ready in self._ready.items():
             if ready.is_due():
@@ -317,7 +317,7 @@ class CameraManager:
         self._live.remove(self._running.pop(name))
 
     def tick(self) -> None:
-        """A few times a second: what was asked for, and schedules."""
+        """Handle reload requests and schedules; called a few times a second."""
         if self._wanted.is_set():
             self._wanted.clear()
             self._answer = self._reload()
@@ -346,7 +346,7 @@ class CameraManager:
             self._live.on_event(name, f"it cannot be started: {error}")
 
     def request_reload(self, timeout_s: float = 60.0) -> tuple[bool, str]:
-        """Ask the main thread to read the file again; whether it could be used, and what was done. From any thread."""
+        """Ask the main thread to reload the file, from any thread; returns success and a summary."""
         with self._asking:
             self._done.clear()
             self._wanted.set()

@@ -22,7 +22,7 @@ from facestream.pipeline.types import CoveredFrame
 
 
 class FrameSplitter:
-    """Makes frames that refer to the same pixels, through FFmpeg's `split` filter: nothing is copied.
+    """Creates frames that share the same pixels, by FFmpeg's `split` filter, without copying.
 
     A splitter belongs to one thread; the frames that it gives may go to one thread each.
     """

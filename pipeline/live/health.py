@@ -1,4 +1,4 @@
-"""What is wrong with a run now: each worker is watched, and nothing counts as well because nobody complained."""
+"""Health of a run: every worker thread is checked actively, so that a silent failure is noticed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from facestream.pipeline.url import redact
 if TYPE_CHECKING:
     from facestream.pipeline.live.run import CameraPipeline, Live
 
-HANG_S = 10.0  # for which a worker may be at work on one frame
-SILENT_S = 10.0  # for which no picture may leave while pictures come in
+HANG_S = 10.0  # seconds that a worker may take for one frame
+SILENT_S = 10.0  # seconds without a frame leaving while frames arrive
 
 
 class Heartbeat:
-    """Whether a thread is at work on something, and since when. begin() and end() from it, busy_s from any thread."""
+    """How long a thread has been busy with one task. It calls begin() and end(); busy_s may be read from any thread."""
 
     def __init__(self) -> None:
         self._since_s = 0.0
@@ -32,13 +32,13 @@ class Heartbeat:
 
     @property
     def busy_s(self) -> float:
-        """Seconds for which it has been at the same thing; 0 while it rests."""
+        """Seconds since begin(); 0 while idle."""
         since = self._since_s
         return time.monotonic() - since if since else 0.0
 
 
 def thread_problem(what: str, thread: threading.Thread, beat: Heartbeat | None = None) -> str:
-    """ "" while a thread that should run does, and moves on."""
+    """The problem of a thread that has ended or hangs; "" if it works."""
     if thread.ident is not None and not thread.is_alive():
         return f"{what} has died"
     if beat is not None and beat.busy_s > HANG_S:
@@ -47,7 +47,7 @@ def thread_problem(what: str, thread: threading.Thread, beat: Heartbeat | None =
 
 
 def camera_problems(pipeline: CameraPipeline) -> list[str]:
-    """All that is wrong with a camera and its outputs, worst first; empty while pictures come in and leave."""
+    """The problems of a camera and its outputs, worst first; empty while frames arrive and leave."""
     status = pipeline.camera.status
     found: list[str] = []
     if status.state not in (State.LIVE, State.ENDED):
@@ -57,8 +57,8 @@ def camera_problems(pipeline: CameraPipeline) -> list[str]:
     waited_s = time.monotonic() - max(pipeline.last_emitted_s, status.live_since_s)
     if status.state is State.LIVE and not pipeline.camera.over and waited_s > max(SILENT_S, 3 * status.interval_s):
         found.append(f"pictures come in, and none has left for {waited_s:.0f} s")
-    if pipeline.guard.trouble:
-        found.append(pipeline.guard.trouble)
+    if pipeline.fail_closed.trouble:
+        found.append(pipeline.fail_closed.trouble)
     for worker in pipeline.workers:
         if worker.failed:
             found.append(f"output lost: {worker.failure}")
@@ -70,7 +70,7 @@ def camera_problems(pipeline: CameraPipeline) -> list[str]:
 
 
 def run_problems(live: Live) -> list[str]:
-    """What is wrong beside the cameras: the detector, the servers, those that are pushed to."""
+    """Problems outside the cameras: the detector, servers, push targets."""
     found = [thread_problem("the detector", live.desk.thread)]
     if live.desk.busy_s > HANG_S:
         found.append(f"the detector hangs for {live.desk.busy_s:.0f} s")
@@ -90,7 +90,7 @@ LATENCIES_S = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, float(
 
 
 class LatencyHistogram:
-    """How late frames leave: counts for fixed bounds, as Prometheus keeps them. add() from one thread."""
+    """A latency histogram with fixed buckets, as in Prometheus. add() is called from one thread."""
 
     def __init__(self) -> None:
         self._counts = [0] * len(LATENCIES_S)
@@ -102,5 +102,5 @@ class LatencyHistogram:
 
     @property
     def buckets(self) -> tuple[tuple[tuple[float, int], ...], float]:
-        """Upper bounds, each with how many frames were not later; and the sum of all."""
+        """(upper bound, cumulative count) of each bucket, and the sum of all latencies."""
         return tuple(zip(LATENCIES_S, itertools.accumulate(self._counts), strict=True)), self._sum_s

@@ -60,15 +60,14 @@ class UnfinishedFile(Temporary):
     def commit(self) -> None:
         """Give it its name; another one where that is taken."""
         target = self.target if self._overwrite else free_name(self.target)
-        os.replace(self.path, target)
-        self._file.close()
+        self._rename(target)
 
     def discard(self) -> None:
         """It cannot be finished: what is in it stays under this name, an empty one goes."""
+        self._file.close()
         with contextlib.suppress(OSError):
             if self.path.stat().st_size == 0:
                 self.path.unlink()
-        self._file.close()
 
 
 def free_name(path: Path) -> Path:

@@ -22,7 +22,7 @@ from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config
 from facestream.pipeline.connection import State
 from facestream.pipeline.live.audio import AudioPacket, AudioSink
-from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed
+from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient
 from facestream.pipeline.live.camera import Camera
 from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
 from facestream.pipeline.live.fanout import FanOut
@@ -33,11 +33,12 @@ from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.push import Pusher
+from facestream.pipeline.stages.types import InferenceFailed
 from facestream.pipeline.types import CoveredFrame, Frame, Polygon, TrackedFrame
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.uri import Uri
 
-WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, covered all over
+WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, fully covered
 EventHandler = Callable[[str, str], None]  # name, message
 
 
@@ -87,8 +88,8 @@ class CameraPipeline:
         self.workers: list[SinkWorker] = []
         self._ring: Ring[Frame | Gap] = Ring(config.run.queue, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._on_status)
-        self._asked = DetectorClient(desk, config.run.deadline_s)
-        self.guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
+        self._client = DetectorClient(desk, config.run.deadline_s)
+        self.fail_closed = FailClosedPipeline(self._client, config, config.run.max_detect_interval)
         self.latencies = LatencyHistogram()
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
         self._fan_out = FanOut()  # of the pipeline's thread
@@ -130,7 +131,7 @@ class CameraPipeline:
         delays = [worker.sink.delay_ms for worker in self.workers if isinstance(worker.sink, StreamSink)]
         return Counts(
             self.camera.status,
-            self.guard.counts,
+            self.fail_closed.counts,
             self._ring.counts.dropped,
             self._emitted,
             sum(worker.ring.counts.dropped for worker in self.workers),
@@ -148,7 +149,7 @@ class CameraPipeline:
         before = self.tuner.now
         self.tuner.change(settings_patch)
         if self.tuner.now != before:
-            self._asked.threshold = self.tuner.now.threshold
+            self._client.threshold = self.tuner.now.threshold
             self._on_event(self.name, "set: " + ", ".join(f"{key} {value}" for key, value in settings_patch.items()))
 
     def stop(self) -> None:
@@ -191,15 +192,15 @@ class CameraPipeline:
                 self.beat.begin()
                 try:
                     if isinstance(item, Gap):
-                        self._leave(self.guard.flush())
+                        self._leave(self.fail_closed.flush())
                     else:
-                        self._leave(self.guard.push(item, self._ring.counts.inside > 0))
+                        self._leave(self.fail_closed.push(item, self._ring.counts.inside > 0))
                     self._tell_trouble()
                 except Exception as error:  # a fault of ours must not end a camera: nothing of this frame leaves
-                    self.guard.counts.withheld += 1
+                    self.fail_closed.counts.withheld += 1
                     self._on_event(self.name, f"a frame is withheld: {type(error).__name__}: {error}".splitlines()[0])
                 self.beat.end()
-            self._leave(self.guard.flush())
+            self._leave(self.fail_closed.flush())
         except Cancelled:
             pass
 
@@ -212,8 +213,8 @@ class CameraPipeline:
                 takers = [worker for worker in self.workers if worker.wants(size)]
                 frames_of_their_own = self._fan_out.share(covered, [worker.sink.upright for worker in takers])
             except Exception as error:
-                self.guard.counts.withheld += 1
-                self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
+                self.fail_closed.counts.withheld += 1
+                self.fail_closed.trouble = f"frames are withheld: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._emitted += 1
             self.last_emitted_s = time.monotonic()
@@ -231,10 +232,10 @@ class CameraPipeline:
         return replace(self.tuner.coverer.cover(masked), tracked=tracked)
 
     def _tell_trouble(self) -> None:
-        trouble = self.guard.trouble
+        trouble = self.fail_closed.trouble
         if trouble != self._trouble:
             self._trouble = trouble
-            self._on_event(self.name, redact(trouble) if trouble else "faces are looked for again")
+            self._on_event(self.name, redact(trouble) if trouble else "faces are detected again")
 
 
 class Server(Protocol):

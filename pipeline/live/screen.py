@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from facestream.engines.boxes import Array
 from facestream.pipeline.errors import SinkLost
 from facestream.pipeline.live.encode import to_stream_format
-from facestream.pipeline.types import BoxState, CoveredFrame
+from facestream.pipeline.types import BoxKind, BoxState, CoveredFrame
 
 QUALITY = 80  # of JPEG
 COLOURS = {  # BGR: green, orange, blue
@@ -55,7 +55,7 @@ def draw_boxes(bgr: Array, covered: CoveredFrame) -> Array:
     thick = max(1, round(bgr.shape[0] / 360))
     size = max(0.4, bgr.shape[0] / 900)
     for box in tracked.boxes:
-        if not box.id:  # the one that covers all over
+        if box.kind is BoxKind.WHOLE_FRAME:
             continue
         x0, y0, x1, y1 = (int(v) for v in np.round(np.array(box.xyxy) * scale))
         cv2.rectangle(bgr, (x0, y0), (x1, y1), COLOURS[box.state], thick, cv2.LINE_AA)

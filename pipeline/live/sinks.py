@@ -1,4 +1,4 @@
-"""Where a live camera's covered frames go. Each sink has a ring and a thread: none waits for another."""
+"""Sinks of a live camera. Each has its own queue and thread, so that none waits for another."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from facestream.pipeline.rtsp.server import Mount, RtspServer
 from facestream.pipeline.types import CoveredFrame
 from facestream.pipeline.url import redact
 
-DEPTH = 8  # covered frames that wait for a slow sink before the oldest goes
+DEPTH = 8  # covered frames that may wait for a slow sink before the oldest is dropped
 
 
 class LiveSink(Protocol):
-    """Takes covered frames. close() after the last one; abort() where that is not possible any more.
+    """Takes covered frames. close() after the last one, or abort() if that is not possible.
 
-    The frames are its own, see fanout.py. upright: whether it takes them as streams and screens do.
+    It owns the frames, see fanout.py. upright: whether it needs them rotated upright, as streams and screens do.
     """
 
     name: str
     upright: bool
 
     def wants(self, size: tuple[int, int]) -> bool:
-        """Whether it needs the next frame, of this width and height as stored. Asked on another thread."""
+        """Whether it needs the next frame, which has this width and height as stored. Called on another thread."""
         ...
 
     def write(self, covered: CoveredFrame) -> None: ...
@@ -47,7 +47,7 @@ class LiveSink(Protocol):
 
 
 class SinkWorker:
-    """A sink with its thread. What raises in it ends this sink alone; `on_event` hears of it."""
+    """A sink and its thread. An exception ends this sink alone and is reported to `on_event`."""
 
     def __init__(self, sink: LiveSink, on_event: Callable[[str], None]) -> None:
         self.sink = sink
@@ -67,13 +67,13 @@ class SinkWorker:
         return not self.failed and self.sink.wants(size)
 
     def give(self, covered: CoveredFrame) -> None:
-        """Never waits: the oldest frame goes where there is no room."""
+        """Queue a frame without waiting: if the queue is full, the oldest frame is dropped."""
         if not self.failed:
             with contextlib.suppress(Cancelled, ValueError):
                 self.ring.put(covered)
 
     def finish(self, timeout_s: float) -> bool:
-        """Let it write what it has, and close. False when it does not end in time; then it is cancelled."""
+        """Write what is queued, and close. Returns False if that does not end in time; then it is cancelled."""
         self.ring.close()
         self.thread.join(timeout_s)
         if self.thread.is_alive():
@@ -104,10 +104,10 @@ class SinkWorker:
 
 
 class StreamSink(AudioSink):
-    """Encoded once for all who watch, under whatever path, and for all servers it is pushed to.
+    """A video stream, encoded once for all viewers, mount paths and push targets.
 
-    epoch_s: gives the wall-clock time of tick 0. Nothing is encoded while nobody watches, but for the first picture
-    of each size, which tells what the stream is.
+    epoch_s: returns the wall-clock time of tick 0. Without viewers nothing is encoded, except the first frame of each
+    size, which describes the stream.
     """
 
     upright = True
@@ -140,7 +140,7 @@ class StreamSink(AudioSink):
 
     @property
     def delay_ms(self) -> float:
-        """The median from a frame's arrival to its packets, look-ahead included; 0 when nothing was sent."""
+        """Median latency from a frame's arrival to its packets, look-ahead included; 0 if nothing was sent."""
         return 1000 * median(self.delays_s) if self.delays_s else 0.0
 
     @property
@@ -177,11 +177,11 @@ class StreamSink(AudioSink):
             pusher.send(unit)
 
     def _open_audio(self) -> None:
-        """Before the first picture: what sound there is must be said along with it."""
+        """Set up the audio track; before the first frame, since the SDP describes both."""
         audio_stream = self.audio_stream()
         try:
             if audio_stream is None:
-                raise SinkLost("there is no sound")
+                raise SinkLost("there is no audio")
             self.packetizer.audio = AudioPacketizer(format_of(audio_stream))
         except SinkLost as error:
             self.on_event(f"pictures alone: {error.what}")
@@ -195,7 +195,7 @@ class StreamSink(AudioSink):
                 self._audio_ticks = audio.ticks
 
     def close(self) -> None:
-        """Servers and pushers are stopped by whoever made them."""
+        """Nothing to do: servers and pushers are stopped by their owner."""
 
     def abort(self) -> None:
         """Nothing is left behind."""

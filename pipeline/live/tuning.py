@@ -109,7 +109,7 @@ class Tuner:
         return tuning
 
     def _coverer(self, tuning: Tuning, cover: CoverConfig) -> Coverer:
-        anonymizer = Anonymizer(cover)
+        anonymizer = Anonymizer(cover, self.config.advanced.anonymise)
         if not self._drawn or tuning.mode is Mode.COVER:
             return anonymizer
         return Drawer(None if tuning.mode is Mode.BARE else anonymizer)

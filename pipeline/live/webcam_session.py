@@ -18,7 +18,7 @@ from facestream.pipeline.live.fail_closed import FailClosedPipeline
 from facestream.pipeline.live.screen import draw_boxes, encode, scaled_bgr
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.ring import Cancelled, Policy, Ring
-from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.types import BoxKind, Frame, TrackedFrame
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.picture import to_planar
 
@@ -48,7 +48,7 @@ class SessionStats:
     left: int
     dropped: int
     broken: int
-    veiled: int
+    fully_covered: int
     held: int
     faces: int
     trouble: str
@@ -87,8 +87,8 @@ class WebcamSession:
         self.tuner, self._send, self._on_message, self._on_end = tuner, send, on_message, on_end
         self._stall_s = config.run.stall_s
         self._ring: Ring[JpegFrame] = Ring(1, Policy.DROP_OLDEST, droppable=lambda jpeg_frame: True)
-        self._asked = DetectorClient(desk, config.run.deadline_s)
-        self._guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
+        self._client = DetectorClient(desk, config.run.deadline_s)
+        self._fail_closed = FailClosedPipeline(self._client, config, config.run.max_detect_interval)
         self._decoder = JpegDecoder()
         self._clock = LiveClock(time.monotonic())
         self._correlation_ids: dict[int, bytes] = {}  # of the frames inside
@@ -116,15 +116,15 @@ class WebcamSession:
 
     def tune(self, settings_patch: Mapping[str, Any]) -> None:
         """Raises BadConfig for what may not be."""
-        self._asked.threshold = self.tuner.change(settings_patch).threshold
+        self._client.threshold = self.tuner.change(settings_patch).threshold
 
     @property
     def stats(self) -> SessionStats:
-        counts = self._guard.counts
+        counts = self._fail_closed.counts
         dropped = self._ring.counts.dropped
         return SessionStats(
             self._done + dropped, self._left, dropped, self._broken,
-            counts.fully_covered, counts.withheld, self._faces, redact(self._guard.trouble),
+            counts.fully_covered, counts.withheld, self._faces, redact(self._fail_closed.trouble),
         )  # fmt: skip
 
     def _run(self) -> None:
@@ -133,7 +133,7 @@ class WebcamSession:
             for jpeg_frame in self._ring:
                 now = time.monotonic()
                 if now - last > self._stall_s:  # nobody wants to see what lies so far back
-                    self._guard.flush()
+                    self._fail_closed.flush()
                     self._correlation_ids.clear()
                 last = now
                 self._look(jpeg_frame)
@@ -162,7 +162,7 @@ class WebcamSession:
         picture.pts, picture.time_base = pts, TICK
         self._correlation_ids[index] = jpeg_frame.correlation_id
         # Each picture is looked at: a browser sends the next ones only as these are done with.
-        for tracked in self._guard.push(Frame(index, pts, TICK, picture)):
+        for tracked in self._fail_closed.push(Frame(index, pts, TICK, picture)):
             self._leave(tracked)
         self._correlation_ids = {
             at: correlation_id for at, correlation_id in self._correlation_ids.items() if at > index - 1000
@@ -175,11 +175,11 @@ class WebcamSession:
             bgr = scaled_bgr(covered, tracked.frame.size[0])
             jpeg = encode(draw_boxes(bgr, covered) if self.tuner.boxes else bgr)
         except Exception as error:  # what cannot be covered does not leave
-            self._guard.counts.withheld += 1
-            self._guard.trouble = f"pictures are held back: {type(error).__name__}: {error}".splitlines()[0]
+            self._fail_closed.counts.withheld += 1
+            self._fail_closed.trouble = f"pictures are withheld: {type(error).__name__}: {error}".splitlines()[0]
             return
         if correlation_id is not None:
-            self._faces = sum(box.id > 0 for box in tracked.boxes)
+            self._faces = sum(box.kind is BoxKind.FACE for box in tracked.boxes)
             self._left += 1
             self._send(JpegFrame(correlation_id, jpeg))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from facestream.engines.boxes import Array
-from facestream.pipeline.stages.analyse.scene_cuts import differs, signature_of
+from facestream.pipeline.stages.analyse.scene_cuts import is_different, signature_of
 from facestream.pipeline.stages.template_match import match_template
 from facestream.pipeline.types import XYXY, Frame, xyxy
 from facestream.pipeline.video.planes import luma_view
@@ -63,7 +63,7 @@ def _follow(
     drawn = _patch(first, place)
     for count, number in enumerate(numbers, 1):
         now = _Look(read(number))
-        if now.luma.shape != last.luma.shape or differs(last.signature, now.signature):
+        if now.luma.shape != last.luma.shape or is_different(last.signature, now.signature):
             break
         found = _match(last, place, now, place + speed)
         if found is None or not _is_itself(drawn, _patch(now, found)):

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from facestream.engines.boxes import Array, Bool
+from facestream.pipeline.stages.settings import DEFAULTS, KalmanSettings
 from numpy.typing import NDArray
 
-# Random walk of position and speed, in sides of the box a tick; measurement noise as position (ByteTrack's values).
-POSITION_NOISE, SPEED_NOISE = 1 / 20, 1 / 160
-TICK_S = 1 / 30
+TICK_S = 1 / 30  # seconds: the unit of time in which the noise is given
 
 
 class Kalman:
@@ -20,7 +19,8 @@ class Kalman:
     and speed-speed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: KalmanSettings = DEFAULTS.kalman) -> None:
+        self.settings = settings
         self.table = np.zeros((5, 0, 4))
 
     def add(self, cxcywh: Array) -> None:
@@ -28,8 +28,8 @@ class Kalman:
         sides = _sides(cxcywh)
         new = np.zeros((5, *cxcywh.shape))
         new[0] = cxcywh
-        new[2] = (2 * POSITION_NOISE * sides) ** 2
-        new[4] = (10 * SPEED_NOISE / TICK_S * sides) ** 2
+        new[2] = (2 * self.settings.position_noise * sides) ** 2
+        new[4] = (10 * self.settings.speed_noise / TICK_S * sides) ** 2
         self.table = np.concatenate([self.table, new], 1)
 
     def keep(self, which: Bool) -> None:
@@ -37,7 +37,7 @@ class Kalman:
 
     def only(self, which: Bool) -> Kalman:
         """Some of the filters, on their own."""
-        some = Kalman()
+        some = Kalman(self.settings)
         some.table = self.table[:, which]
         return some
 
@@ -45,12 +45,13 @@ class Kalman:
         """Move on. Sizes of boxes that were not seen last time stay, so that they neither explode nor vanish."""
         value, speed, pp, ps, ss = self.table
         speed[missing, 2:] = 0
-        sides, ticks = _sides(value), seconds / TICK_S
+        sides = _sides(value)
+        ticks = seconds / TICK_S
         value += speed * seconds
         np.maximum(value[:, 2:], 1.0, out=value[:, 2:])
-        pp += 2 * seconds * ps + seconds**2 * ss + ticks * (POSITION_NOISE * sides) ** 2
+        pp += 2 * seconds * ps + seconds**2 * ss + ticks * (self.settings.position_noise * sides) ** 2
         ps += seconds * ss
-        ss += ticks * (SPEED_NOISE / TICK_S * sides) ** 2
+        ss += ticks * (self.settings.speed_noise / TICK_S * sides) ** 2
 
     def warp(self, affine: Array) -> None:
         """Move with the camera: affine float64 [2, 3] takes a point of the frame before to its place in this one.
@@ -68,8 +69,9 @@ class Kalman:
     def update(self, index: NDArray[np.intp], cxcywh: Array) -> None:
         """Correct the filters `index` with what was seen."""
         value, speed, pp, ps, ss = self.table[:, index]
-        total = pp + (POSITION_NOISE * _sides(value)) ** 2
-        gain_p, gain_s = pp / total, ps / total
+        total = pp + (self.settings.position_noise * _sides(value)) ** 2
+        gain_p = pp / total
+        gain_s = ps / total
         error = cxcywh - value
         self.table[:, index] = (
             value + gain_p * error, speed + gain_s * error, pp * (1 - gain_p), ps * (1 - gain_p), ss - gain_s * ps

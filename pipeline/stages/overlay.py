@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from facestream.pipeline.stages.anonymise import Anonymizer
-from facestream.pipeline.types import Box, BoxState, CoveredFrame, TrackedFrame
+from facestream.pipeline.types import Box, BoxKind, BoxState, CoveredFrame, TrackedFrame
 from facestream.pipeline.video.planes import Plane, planes, to_stored
 
 # Y, U, V of each state's line, for 8 bits: green, orange, blue.
@@ -30,7 +30,7 @@ class Drawer:
             self._anonymizer.cover(tracked) if self._anonymizer is not None else CoveredFrame(frame.picture, tracked)
         )
         picture = covered.picture
-        boxes = [box for box in tracked.boxes if box.id]  # without the one that covers all over
+        boxes = [box for box in tracked.boxes if box.kind is not BoxKind.WHOLE_FRAME]
         if boxes:
             picture.make_writable()
             xyxy = np.array([box.xyxy for box in boxes], np.float32)

@@ -22,39 +22,43 @@ from facestream.engines.boxes import Array, Bool, area_xyxy, grow_xyxy, iou_xyxy
 from facestream.engines.types import Detections
 from facestream.pipeline.config import TrackerConfig
 from facestream.pipeline.stages.kalman import TICK_S, Kalman
+from facestream.pipeline.stages.settings import DEFAULTS, Heuristics
 from facestream.pipeline.types import AssociationStage, Box, BoxState, xyxy
 from numpy.typing import NDArray
 
-LONGEST_S = 1.0  # a longer time between two frames is taken as this one: a prediction over more is worth nothing
-SMALL, LARGE = 20.0, 80.0  # sides in pixels between which the buffer falls from full to none
-BELIEVED = 0.35  # score from which a face that lies only near a track's place is taken for that one
-TOUCH = 0.01  # IoU from which two detections touch
-EAGER_S = 0.25  # seconds after a cut in which a face is believed at first sight: all are new there
-# A track. seen_s: when it was last detected, by the tracker's clock; look: in which look of the detector that was;
-# score: of that detection; best: the highest so far; hits: how often it was detected; eager: born after a cut.
+# A track. seen_s: when it was last detected, by the tracker's clock; detection: in which of the detector's runs that
+# was; score: of that detection; best: the highest so far; hits: how often it was detected; eager: born after a cut.
 TRACK = np.dtype(
-    [("id", np.int64), ("scene", np.int64), ("seen_s", float), ("look", np.int64), ("score", float), ("best", float),
-     ("hits", np.int64), ("eager", bool)]
-)  # fmt: skip
+    [
+        ("id", np.int64),
+        ("scene", np.int64),
+        ("seen_s", float),
+        ("detection", np.int64),
+        ("score", float),
+        ("best", float),
+        ("hits", np.int64),
+        ("eager", bool),
+    ]
+)
 
 
 class Tracker:
     """Feed it frame by frame, in order. Ids count from 1 and are never used again."""
 
-    def __init__(self, config: TrackerConfig) -> None:
+    def __init__(self, config: TrackerConfig, heuristics: Heuristics = DEFAULTS) -> None:
         self.config = config
-        self.filters = Kalman()
+        self.settings = heuristics.track
+        self.filters = Kalman(heuristics.kalman)
         self.tracks = np.zeros(0, TRACK)  # one for each filter
         self.next_id = 1
         self.clock = 0.0  # seconds of video so far, which never run backwards
         self.time_s: float | None = None  # of the last frame, as given
         self.first = True  # has no frame come so far
-        self.looks = 0  # how often the detector has looked
+        self.detections = 0  # how often the detector has run
         self.scene = 0
         self.eager_s = -math.inf  # until when a face is believed at first sight
-        self.max_speed = (
-            0.0  # the largest motion of a face that was just seen, in its own sides, from the last frame to this
-        )
+        # The largest motion of a face that was just detected, in its own sides, from the last frame to this.
+        self.max_speed = 0.0
 
     def update(
         self,
@@ -63,26 +67,27 @@ class Tracker:
         size: tuple[int, int],
         affine: Array | None = None,
         scene: int = 0,
-        fine: bool = True,
+        full_resolution: bool = True,
     ) -> tuple[Box, ...]:
         """All faces of the frame at time_s: first every detection, in order, then the tracks that were not seen.
 
-        detections: in pixels of the displayed picture, finite; None when the detector did not look at
-        this frame. time_s: seconds, None if unknown (one tick after the last). size: width and height of
-        the picture. affine: the camera's motion from the frame before, [2, 3] in pixels (see Motion). fine: could this
-        look find the smallest faces? One that could not says nothing of those that it did not find.
+        detections: in pixels of the displayed picture, finite; None when the detector did not run
+        on this frame. time_s: seconds, None if unknown (one tick after the last). size: width and height of
+        the picture. affine: the camera's motion from the frame before, [2, 3] in pixels (see CameraMotionEstimator).
+        full_resolution: could this detection find the smallest faces? One that could not says nothing of those that it
+        did not find.
 
-        scene: a cut is where this number changes (see Cuts). No track goes on over it, and for EAGER_S
-        a face is believed at first sight. A cut may still turn out to be a flash, so in its first frame
+        scene: a cut is where this number changes (see SceneCutDetector). No track goes on over it, and for
+        `eager_s` a face is believed at first sight. A cut may still turn out to be a flash, so in its first frame
         the faces of the scene before are covered once more; if the next frame is of that scene, they go on.
         """
         step = self._advance(time_s)
         self._enter(scene)
         self._move(step, affine)
         boxes = [] if detections is None else self._observe(detections)
-        observed = (self.tracks["look"] == self.looks) & (detections is not None)
+        observed = (self.tracks["detection"] == self.detections) & (detections is not None)
         boxes += self._coast(step, size, observed)
-        self._forget(observed, looked=detections is not None and fine)
+        self._forget(observed, detected=detections is not None and full_resolution)
         return tuple(boxes)
 
     def predict_boxes(self, time_s: float | None, affine: Array | None = None) -> Array:
@@ -91,15 +96,16 @@ class Tracker:
         step = self._step_to(time_s)
         which = (self.tracks["scene"] == self.scene) & (self.clock - self.tracks["seen_s"] <= self.config.coast_s)
         soon = self.filters.only(which)
-        soon.predict(min(step, LONGEST_S), np.zeros(soon.table.shape[1], bool))
+        soon.predict(min(step, self.settings.max_step_s), np.zeros(soon.table.shape[1], bool))
         if affine is not None:
             soon.warp(affine)
-        return grow_xyxy(soon.xyxy(), 1 + np.clip(soon.spread(), 0, 1))
+        return grow_xyxy(soon.xyxy(), 1 + np.clip(soon.spread(), 0, self.settings.max_prediction_growth))
 
     def _advance(self, time_s: float | None) -> float:
         """Seconds since the last frame, none for the first."""
         step = 0.0 if self.first else self._step_to(time_s)
-        self.first, self.time_s = False, time_s
+        self.first = False
+        self.time_s = time_s
         self.clock += step
         return step
 
@@ -114,14 +120,15 @@ class Tracker:
         keep = self.tracks["scene"] == scene
         if scene > self.scene:
             keep |= self.tracks["scene"] == self.scene
-            self.eager_s = self.clock + EAGER_S
+            self.eager_s = self.clock + self.settings.eager_s
         self.scene = scene
         self._keep(keep)
 
     def _move(self, step: float, affine: Array | None) -> None:
         """To where the tracks should be in this frame."""
-        seen, before = self.tracks["look"] == self.looks, self.filters.table[0].copy()
-        self.filters.predict(min(step, LONGEST_S), ~seen)
+        seen = self.tracks["detection"] == self.detections
+        before = self.filters.table[0].copy()
+        self.filters.predict(min(step, self.settings.max_step_s), ~seen)
         if affine is not None:
             self.filters.warp(affine)
         moved = np.abs(self.filters.table[0, :, :2] - before[:, :2]).max(1) / before[:, 2:].max(1)
@@ -133,7 +140,7 @@ class Tracker:
         sides = np.maximum(corners[:, 2:] - corners[:, :2], 1.0)
         cxcywh = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, sides], 1)
         owner = self._associate(corners, found.scores)
-        self.looks += 1
+        self.detections += 1
         old = owner >= 0
         self.filters.update(owner[old], cxcywh[old])
         fresh = np.flatnonzero(~old)
@@ -141,24 +148,28 @@ class Tracker:
             owner[fresh] = len(self.tracks) + np.arange(len(fresh))
             self._begin(cxcywh[fresh])
         tracks = self.tracks
-        tracks["seen_s"][owner], tracks["look"][owner], tracks["score"][owner] = self.clock, self.looks, found.scores
+        tracks["seen_s"][owner] = self.clock
+        tracks["detection"][owner] = self.detections
+        tracks["score"][owner] = found.scores
         tracks["best"][owner] = np.maximum(tracks["best"][owner], found.scores)
         tracks["hits"][owner] += 1
-        known, high = self._known()[owner], found.scores >= self.config.high_score
-        sights = np.where(
+        known = self._known()[owner]
+        high = found.scores >= self.config.high_score
+        stages = np.where(
             known, np.where(high, AssociationStage.HIGH, AssociationStage.LOW), AssociationStage.TENTATIVE
         ).tolist()
-        rows = zip(tracks["id"][owner].tolist(), found.xyxy.tolist(), found.scores.tolist(), sights, strict=True)
+        rows = zip(tracks["id"][owner].tolist(), found.xyxy.tolist(), found.scores.tolist(), stages, strict=True)
         return [
-            Box(track, xyxy(box), score, BoxState.OBSERVED, AssociationStage(sight))
-            for track, box, score, sight in rows
+            Box(track, xyxy(box), score, BoxState.OBSERVED, AssociationStage(stage))
+            for track, box, score, stage in rows
         ]
 
     def _begin(self, cxcywh: Array) -> None:
         """New tracks at the end of the list."""
         new = np.zeros(len(cxcywh), TRACK)
         new["id"] = self.next_id + np.arange(len(new))
-        new["scene"], new["eager"] = self.scene, self.clock <= self.eager_s
+        new["scene"] = self.scene
+        new["eager"] = self.clock <= self.eager_s
         self.next_id += len(new)
         self.filters.add(cxcywh)
         self.tracks = np.concatenate([self.tracks, new])
@@ -168,18 +179,20 @@ class Tracker:
         owner = np.full(len(boxes), -1, np.intp)
         if not len(self.tracks) or not len(boxes):
             return owner
-        config, tracks = self.config, self.filters.xyxy()
+        config = self.config
+        tracks = self.filters.xyxy()
         here: Bool = self.tracks["scene"] == self.scene
         high = scores >= config.high_score
-        known, fresh = here & self._known(), here & (self.tracks["look"] == self.looks)
+        known = here & self._known()
+        fresh = here & (self.tracks["detection"] == self.detections)
         iou = iou_xyxy(boxes, tracks)
         _assign(owner, high, known, iou * scores[:, None], config.match_iou)
         _assign(owner, ~high, known & fresh, iou, config.low_score_iou)
         if (owner < 0).any():
             near = iou_xyxy(self._buffered(boxes), self._buffered(tracks))
             better = scores > scores[:, None]
-            alone: Bool = ((iou_xyxy(boxes, boxes) > TOUCH) & better).sum(1) == 0
-            alone &= scores >= BELIEVED
+            alone: Bool = ((iou_xyxy(boxes, boxes) > self.settings.touching_iou) & better).sum(1) == 0
+            alone &= scores >= self.settings.min_near_score
             _assign(owner, alone, known, near, config.match_iou)
             _assign(owner, np.ones(len(boxes), bool), here & ~known, near, config.match_iou)
         return owner
@@ -187,7 +200,9 @@ class Tracker:
     def _buffered(self, boxes: Array) -> Array:
         """Boxes grown for comparison, small ones more: they move by more of their size, and are seen less exactly."""
         side = np.sqrt(np.maximum(area_xyxy(boxes), 1.0))
-        share = np.clip((LARGE - side) / (LARGE - SMALL), 0, 1) * self.config.box_buffer
+        small = self.settings.small_side
+        large = self.settings.large_side
+        share = np.clip((large - side) / (large - small), 0, 1) * self.config.box_buffer
         return grow_xyxy(boxes, 1 + 2 * share)
 
     def _known(self) -> Bool:
@@ -196,7 +211,7 @@ class Tracker:
         return known
 
     def _sure(self) -> Bool:
-        """Which tracks are faces and no slips of the detector: those once seen well, or twice, or after a cut."""
+        """Which tracks are faces and no slips of the detector: those once detected well, or twice, or after a cut."""
         sure: Bool = (
             (self.tracks["best"] >= self.config.confirm_score) | (self.tracks["hits"] > 1) | self.tracks["eager"]
         )
@@ -208,25 +223,27 @@ class Tracker:
         Those that were missing for at most coast_s when the last frame came, so one frame is covered at any
         frame rate; and that have not left the picture altogether.
         """
-        unseen, corners = self.clock - self.tracks["seen_s"], self.filters.xyxy()
+        unseen = self.clock - self.tracks["seen_s"]
+        corners = self.filters.xyxy()
         inside = (corners[:, 2:] > 0).all(1) & (corners[:, :2] < size).all(1)
         index = np.flatnonzero(~observed & (unseen - step <= self.config.coast_s) & inside & self._sure())
         if not len(index):
             return []
-        grown = grow_xyxy(corners[index], 1 + np.clip(self.filters.spread()[index], 0, 0.5))
+        grown = grow_xyxy(corners[index], 1 + np.clip(self.filters.spread()[index], 0, self.settings.max_coast_growth))
         left = self.tracks[index]
         rows = zip(left["id"].tolist(), grown.tolist(), left["score"].tolist(), strict=True)
         return [Box(track, xyxy(box), score, BoxState.COASTED) for track, box, score in rows]
 
-    def _forget(self, observed: Bool, looked: bool) -> None:
+    def _forget(self, observed: Bool, detected: bool) -> None:
         """Drop tracks that were missing too long, or were never sure and are gone.
 
         Known ones are remembered for longer than they are returned, even outside the picture: when they come
         back, or the camera does, they are the same.
         """
-        config, unseen = self.config, self.clock - self.tracks["seen_s"]
+        config = self.config
+        unseen = self.clock - self.tracks["seen_s"]
         longest = np.where(self._known(), max(config.remember_s, config.coast_s), config.coast_s)
-        self._keep(observed | (unseen <= longest) & (self._sure() | (not looked)))
+        self._keep(observed | (unseen <= longest) & (self._sure() | (not detected)))
 
     def _keep(self, which: Bool) -> None:
         if not which.all():

@@ -1,4 +1,4 @@
-"""Output files that appear under their name only when they are whole."""
+"""Atomic outputs: a file is written under a temporary name and renamed on success, when it is complete."""
 
 from __future__ import annotations
 
@@ -98,10 +98,14 @@ class Temporary:
         lock(self._file)
 
     def commit(self) -> None:
-        """Give it its name; what had that name before is replaced."""
-        if sys.platform == "win32":  # where no open file can be renamed
+        """Rename the file to its final name, replacing an existing one."""
+        self._rename(self.target)
+
+    def _rename(self, target: Path) -> None:
+        """Rename; the file stays locked meanwhile, except on Windows, which renames no open file."""
+        if sys.platform == "win32":
             self._file.close()
-        os.replace(self.path, self.target)
+        os.replace(self.path, target)
         self._file.close()
 
     def discard(self) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import av
 import av.container
 import av.stream
+import numpy as np
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.types import CoveredFrame, SidePacket, StreamInfo
 from facestream.pipeline.url import redact
@@ -36,7 +37,7 @@ from facestream.pipeline.video.encode import (
 from facestream.pipeline.video.hardware import HARDWARE
 from facestream.pipeline.video.output import Temporary, check
 from facestream.pipeline.video.picture import duplicate
-from facestream.pipeline.video.planes import upright_picture
+from facestream.pipeline.video.planes import upright, upright_picture
 from facestream.pipeline.video.streams import add_side, copied, is_filler, label
 from facestream.pipeline.video.telemetry import has_place, text_of
 from facestream.pipeline.video.uri import IMAGE_SUFFIXES
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 # A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
 _LATE_START_S = 10
+_MOST_DELAY_S = 600  # by which a picture may be stored before it is shown
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EFBIG: "the file grew too large", errno.EDQUOT: "over the quota"}
 
 
@@ -139,13 +141,15 @@ class FileSink:
         Raises BadInput where the first frame cannot be encoded at all, SinkLost where the file cannot be written.
         """
         picture = covered.picture
+        alpha = covered.tracked.frame.alpha
         if self._turns:
             picture = upright_picture(picture, covered.tracked.frame)
+            alpha = None if alpha is None else np.ascontiguousarray(upright(alpha, covered.tracked.frame))
         if self._output is None:
             if picture.pts is None:  # a live source's first frame: where it belongs cannot be known
                 return
             self._start(picture)
-        picture = self._in_time(for_encoder(picture, self._video))
+        picture = self._in_time(for_encoder(picture, self._video, alpha))
         try:
             for packet in self._video.encode(picture):
                 self._mux_video(packet)
@@ -243,6 +247,7 @@ class FileSink:
             absent = "is its device there? Else " if self._encoder in HARDWARE else ""
             raise BadInput(what, str(self._path), f"{absent}choose another codec or suffix") from None
         self._output = output
+        self._most_delay = round(_MOST_DELAY_S / self._info.time_base)
         waiting, self._waiting = self._waiting, []
         for packet in waiting:
             self.copy(packet)
@@ -307,6 +312,8 @@ class FileSink:
         if self._shift:
             offset = round(self._shift / packet.time_base)
             packet.pts, packet.dts = (packet.pts or 0) - offset, (packet.dts or 0) - offset
+        if packet.pts is not None and packet.dts is not None and not 0 <= packet.pts - packet.dts < self._most_delay:
+            packet.dts = packet.pts  # x265 makes one up where there is a single picture
         if self._kind.format == "avi":
             self._snap(packet)
         self._output.mux(packet)

@@ -12,14 +12,16 @@ import re
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import av.container
 import av.stream
+from av.format import Flags as FormatFlags
 from facestream.pipeline.errors import BadInput, SourceLost
 from facestream.pipeline.types import Frame, SidePacket, StreamInfo
 from facestream.pipeline.video import hardware, webcam
+from facestream.pipeline.video.alpha import holds_alpha
 from facestream.pipeline.video.container_metadata import (
     Attachment,
     attachment_of,
@@ -32,13 +34,14 @@ from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.picture import display_matrix
 from facestream.pipeline.video.streams import best_video, clone, is_regenerated
 from facestream.pipeline.video.telemetry import is_telemetry, text_of
-from facestream.pipeline.video.truncation import missing_bytes, stamp
+from facestream.pipeline.video.truncation import gif_loops, missing_bytes, stamp
 from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, is_still, parse
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
 # Packets of a subtitle and of an audio stream that are looked at before the work begins, and in how many of all.
 _SAMPLE_TEXTS, _SAMPLE_SOUNDS, _SAMPLE_PACKETS = 24, 8, 4000
+_DISCONTINUOUS: Any = FormatFlags.ts_discont.value  # formats whose times may begin anew
 SEGMENTS = 5  # times the usual time-out for HLS, where nothing comes until the next segment is whole
 
 
@@ -46,6 +49,11 @@ class Source(Protocol):
     """Frames and side packets in the order in which they were stored."""
 
     uri: Uri
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was noticed while it was read."""
+        ...
 
     def open(self) -> StreamInfo:
         """Open it and decode the first frame. Raises BadInput where no frame can be had."""
@@ -108,7 +116,7 @@ class VideoSource:
         self._live = not self._may_end or (kind is Kind.LAVFI and "realtime" in self.uri.text)
         reopen = self._open_container if kind is Kind.FILE else None
         self._decoder = Decoder(self._video, self._options.threads, self._live, reopen)
-        self._timestamps = TimestampUnwrapper(container)
+        self._timestamps = TimestampUnwrapper(not self._live or bool(container.format.flags & _DISCONTINUOUS))
         self._clone_streams()
         self._rest = self._read()
         return self._info(self._read_first())
@@ -127,6 +135,12 @@ class VideoSource:
             if packet.stream_index != self._video.index:
                 packet.stream = self._templates[packet.stream_index]
                 yield SidePacket(packet)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What was noticed while it was read."""
+        sizes = self._decoder.resized if self._container is not None or self._rest is not None else []
+        return [f"the pictures' size changes to {', '.join(sizes)}: scaled to that of the first"] if sizes else []
 
     def close(self) -> None:
         if self._rest is not None:
@@ -229,7 +243,7 @@ class VideoSource:
         raise BadInput("there is no frame in it", self.uri.shown)
 
     def _info(self, frame: Frame) -> StreamInfo:
-        video, container = self._video, self._container
+        video, container, kind = self._video, self._container, self.uri.kind
         assert container is not None
         duration = _seconds(video.duration, video.time_base) or _seconds(container.duration, Fraction(1, av.time_base))
         rate = video.average_rate or video.guessed_rate
@@ -257,6 +271,8 @@ class VideoSource:
             hdr=hdr_metadata_of(frame.picture),
             audio_decoders=self._audio_decoders,
             samples={self._templates[i].index: p for i, p in self._samples.items() if i in self._templates},
+            alpha=frame.alpha is not None or holds_alpha(self._video.codec_context.pix_fmt or "gray"),
+            loops=gif_loops(self.uri.path) if container.format.name == "gif" and kind is Kind.FILE else None,
             pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 

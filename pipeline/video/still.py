@@ -72,6 +72,7 @@ class ImageSource:
         self.uri = uri
         self.alpha: Image.Image | None = None
         self.icc_profile: bytes | None = None
+        self.warnings: list[str] = []
         self._max_memory_mb = max_memory_mb
         self._frame: Frame | None = None
 

@@ -29,6 +29,17 @@ def missing_bytes(path: Path) -> int:
     return 0 if value is None else max(0, at + length + value - size)
 
 
+def gif_loops(path: Path) -> int:
+    """How often a GIF is repeated: 0 for ever, -1 never (it says nothing). The extension stands before the pictures."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(65536)
+    except OSError:
+        return 0
+    at = head.find(b"NETSCAPE2.0\x03\x01")
+    return -1 if at < 0 else int.from_bytes(head[at + 13 : at + 15], "little")
+
+
 def stamp(path: Path) -> tuple[int, int] | None:
     """Size in bytes and modification time in ns; if these change, somebody writes to the file. None if unknown."""
     try:

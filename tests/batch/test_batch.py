@@ -1,4 +1,4 @@
-"""Many files at once: what stops one must not stop the others, and what was killed goes on where it was."""
+"""Batches: a file that fails does not stop the others, and a killed batch resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gpu_check works out without a GPU, and that it goes through on stand-ins for one."""
+"""gpu_check without a GPU: its calculations, and complete runs on simulated GPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The leak table's cache of what the detector found."""
+"""The leak table's cache of detections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rendered clips and their truth: the boxes are where the pixels are, and no visible face is without one."""
+"""Rendered clips and their ground truth: boxes match the pixels, and no visible face lacks a box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The half-precision graph: what it is made of, and that it says what the float32 one says."""
+"""The half-precision graph: its types, and agreement with the float32 graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kernels, the loop and the engines on a real GPU; benchmarks/gpu_check.py runs these there."""
+"""Kernels, GpuPipeline and engines on a real GPU; benchmarks/gpu_check.py runs these tests there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""preprocess.cu and cover.cu themselves, run on the CPU against numpy and against what the CPU path does."""
+"""preprocess.cu and cover.cu, run on the CPU and compared with numpy and the CPU path."""
 
 from __future__ import annotations
 

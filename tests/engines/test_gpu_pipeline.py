@@ -1,4 +1,4 @@
-"""The loop's order of things, on a stand-in for the GPU (lazy_device.py): real kernels and a real net, no GPU."""
+"""GpuPipeline's order of operations on a simulated GPU (lazy_device.py), with real kernels and a real net."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from facestream.engines.base import DetectorOptions
-from facestream.engines.boxes import Array, iou_xyxy, nms_xyxy
+from facestream.engines.boxes import Array, iou_xyxy
 from facestream.engines.build.fp16 import Fp16Detector, to_fp16
 from facestream.engines.build.sidecar import Profile
 from facestream.engines.build.tensorrt import verify_plan
@@ -23,7 +23,7 @@ from facestream.engines.tensorrt_engine import canvas_of
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import CoverConfig, DetectorConfig
 from facestream.pipeline.stages.anonymise import Anonymizer
-from facestream.pipeline.stages.detect import DetectionStage
+from facestream.pipeline.stages.detect import FullFrameDetector
 from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
 from facestream.pipeline.video.planes import host_frame, planes
 
@@ -32,6 +32,7 @@ from tests.engines.test_gpu_frame import noise
 from tests.lazy_device import CpuNet, LazyDevice
 from tests.pack import demo_frames, demo_truth
 from tests.reference import FACES
+from tests.reference_nms import nms_xyxy
 
 PROFILES = (Profile((1, 64, 96), (2, 96, 160), (4, 160, 192)), Profile((1, 96, 64), (2, 160, 96), (4, 192, 160)))
 THRESHOLD = 0.03
@@ -182,9 +183,8 @@ def test_frames_go_to_the_card_as_they_are_stored(fp16: Fp16Detector, layout: st
     frame = Frame(0, 0, Fraction(1, 30), stored, rotation)
     config = DetectorConfig(size=(160, 120))
     detector = GpuDetector(loop(LazyDevice(9), fp16, False, config.threshold), 4, config.options())
-    found, want = (DetectionStage(d, config).look(frame) for d in (detector, load_detector("plainS", config.options())))
-    assert found is not None
-    assert want is not None
+    detectors = (detector, load_detector("plainS", config.options()))
+    found, want = (FullFrameDetector(d, config).detect(frame, full_resolution=True) for d in detectors)
     assert len(found) == len(want) > 0
     assert (iou_xyxy(found.xyxy, want.xyxy).max(1) > 0.85).all()
 

@@ -1,4 +1,4 @@
-"""Every kernel file compiles for every GPU that is supported, with NVRTC and nvcc; neither needs a GPU."""
+"""Every kernel file compiles for every supported GPU, with NVRTC and nvcc; neither needs a GPU."""
 
 from __future__ import annotations
 

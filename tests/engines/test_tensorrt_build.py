@@ -1,4 +1,4 @@
-"""Real plans of TensorRT-RTX, which builds without a GPU; loading and running one needs a GPU."""
+"""Real TensorRT-RTX plans, which build without a GPU; loading and running one needs a GPU."""
 
 from __future__ import annotations
 
@@ -281,12 +281,12 @@ def test_the_plugin_says_its_shapes_and_types() -> None:
 def test_the_plugin_launches_the_kernels_on_its_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """enqueue() with the kernels on the CPU in place of a GPU."""
     trt = rtx()
-    from facestream.engines.boxes import nms_xyxy
     from facestream.engines.cuda import devices
     from facestream.engines.cuda.nms_plugin import make
 
     from tests.cuda import cpu
     from tests.engines.test_nms_kernel import faces
+    from tests.reference_nms import nms_xyxy
 
     launch = cpu("nms.cu")
     streams = []

@@ -1,4 +1,4 @@
-"""The torch engine for GPUs, on the CPU: its net in half precision, its place in the loop."""
+"""The torch engine for GPUs, run on the CPU: its half-precision net, and its use in GpuPipeline."""
 
 from __future__ import annotations
 

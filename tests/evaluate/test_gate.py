@@ -1,4 +1,4 @@
-"""The leak gate: a rendered clip through the whole program, and proof that it sees each safeguard fail."""
+"""The leak gate: a rendered clip through the whole program; it fails if any safeguard is removed."""
 
 from __future__ import annotations
 

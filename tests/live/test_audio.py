@@ -1,4 +1,4 @@
-"""Sound beside the covered pictures, as it came: how far apart a beep and a flash are at the other end."""
+"""Audio copied beside the covered video: the offset of beep and flash at the receiver."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_pictures_that_are_covered_all_over_break_no_sync(tmp_path: Path) -> Non
         run.until(lambda: run["door"].counts.line.fully_covered > 30)
         moody.mood = ""
         cover = run["door"].tuner.coverer.cover
-        run.until(lambda: ("door", "faces are looked for again") in run.said)
+        run.until(lambda: ("door", "faces are detected again") in run.said)
 
         def broken(tracked: object) -> None:
             raise RuntimeError("out of order")

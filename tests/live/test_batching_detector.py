@@ -21,6 +21,7 @@ from facestream.pipeline.config import Config, DetectorConfig, read
 from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, queue_delay_s
 from facestream.pipeline.live.run import Live
 from facestream.pipeline.stages.detect import DetectionStage
+from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Reason, Scope
 from facestream.pipeline.types import Frame
 
 from tests.conftest import picture
@@ -125,7 +126,9 @@ def test_frames_reach_the_desk_as_the_detector_wants_them(planes: bool) -> None:
     desk = BatchingDetector(detector, 8)
     desk.start()
     frame = Frame(0, 0, Fraction(1, 30), picture(0))
-    assert DetectionStage(DetectorClient(desk, 30.0), DetectorConfig()).look(frame) is not None
+    stage = DetectionStage(DetectorClient(desk, 30.0), DetectorConfig())
+    analysed = AnalysedFrame(frame, np.zeros((2, 2), np.uint8))
+    assert stage.run(analysed, DetectionPlan(0, Scope.FULL, Reason.FIRST)).scope is Scope.FULL
     assert detector.asked == [("planes" if planes else "views", 1)]
     desk.stop()
 

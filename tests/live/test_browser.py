@@ -1,4 +1,4 @@
-"""The page in a real browser, with a camera that shows the demo clip: whatever comes back has its faces covered."""
+"""The page in a real browser whose camera shows the demo clip: everything that comes back has its faces covered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cameras that fail in every way: the right state and words, no hang, and back again."""
+"""Cameras that fail: the right state and message, no hang, and recovery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cameras as sections of the settings: read, checked, masked, added and removed while the others go on."""
+"""Cameras as sections of the settings: read, validated, masked, added and removed while the others continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that dies or hangs is seen: by the page, the metrics and the log."""
+"""A worker that dies or hangs is reported by the page, the metrics and the log."""
 
 from __future__ import annotations
 

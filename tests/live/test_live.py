@@ -1,4 +1,4 @@
-"""Live runs from end to end: cameras that come and go, a detector that breaks, players that look."""
+"""Live runs from end to end: cameras that connect and disconnect, a detector that fails, players."""
 
 from __future__ import annotations
 
@@ -130,10 +130,10 @@ def test_a_detector_that_breaks_in_mid_stream_shows_nothing(marked: Path, tmp_pa
         run.until(lambda: run["door"].counts.line.fully_covered > 20)
         moody.mood = ""
         moody.awake.set()
-        run.until(lambda: ("door", "faces are looked for again") in run.said)
+        run.until(lambda: ("door", "faces are detected again") in run.said)
         left = run.left("door")
         run.until(lambda: run.left("door") > left + 20)
-    assert any("covered all over" in message for _, message in run.said)
+    assert any("fully covered" in message for _, message in run.said)
     assert spread(out) < 60
 
 

@@ -1,4 +1,4 @@
-"""Nothing that was recorded is thrown away: full disks, signals, kills."""
+"""No recording is lost: full disks, signals, kills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old segments go, and nothing else does."""
+"""Retention deletes old segments and nothing else."""
 
 from __future__ import annotations
 

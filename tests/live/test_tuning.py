@@ -1,4 +1,4 @@
-"""What may be changed while a run goes on: by default only what covers more."""
+"""Settings that can be changed during a run: by default only towards covering more."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_cameras_with_different_thresholds_share_a_detector() -> None:
     view = ImageView(np.zeros((448, 448, 3), np.uint8), 448, 448)
     desk = BatchingDetector(Scores(DetectorOptions(0.3)), batch=4)
     requests = [Request(view, threshold) for threshold in (0.1, 0.6, 0.3)]
-    for request, found in zip(requests, desk._look(requests), strict=True):
+    for request, found in zip(requests, desk._infer(requests), strict=True):
         alone = Scores(DetectorOptions(request.threshold)).detect([view])[0]
         assert found.scores.tolist() == alone.scores.tolist()
         assert found.xyxy.tolist() == alone.xyxy.tolist()

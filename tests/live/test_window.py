@@ -1,4 +1,4 @@
-"""The window: drawn without a display (SDL's dummy driver) and, where Xvfb is installed, on a real X server."""
+"""The window: drawn without a display (SDL's dummy driver) and, if Xvfb is installed, on a real X server."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 from facestream.pipeline.video.icc import colours_of
 from facestream.pipeline.video.sink import open_sink
 from facestream.pipeline.video.source import open_source
+from facestream.pipeline.video.still import FORMATS
 from PIL import Image, ImageCms, PngImagePlugin
 
 CASES = Path(os.environ.get("FACESTREAM_CASES", "../shared/cases")) / "files"
@@ -94,7 +95,7 @@ def test_all_eight_orientations(tmp_path: Path, suffix: str, orientation: int) -
 
 @pytest.mark.parametrize("suffix", [".heic", ".heif", ".hif", ".avif", ".jfif", ".jpe"])
 def test_a_format_that_we_read_is_written_too(tmp_path: Path, suffix: str) -> None:
-    kind = {".avif": "AVIF", ".jfif": "JPEG", ".jpe": "JPEG"}.get(suffix, "HEIF")
+    kind = FORMATS[suffix]
     scene().save(tmp_path / f"in{suffix}", format=kind)
     out = through(tmp_path / f"in{suffix}", tmp_path / f"out{suffix}")
     assert out.size == (160, 96)
@@ -199,7 +200,7 @@ def mutants(seed: int, count: int) -> list[tuple[str, bytes]]:
     exif[0x010F] = "maker"
     for suffix in (".jpg", ".png", ".webp", ".tif", ".bmp", ".heic", ".avif", ".jfif"):
         file = io.BytesIO()
-        kind = {".jpg": "JPEG", ".jfif": "JPEG", ".tif": "TIFF", ".heic": "HEIF"}.get(suffix, suffix[1:].upper())
+        kind = FORMATS[suffix]
         scene(96, 64).save(file, format=kind, **({} if suffix == ".bmp" else {"exif": exif.tobytes()}))
         whole.append((suffix, file.getvalue()))
     out = []
