@@ -1,4 +1,4 @@
-"""What an input's name means, which files it stands for, how to show it without its password, why it does not open."""
+"""Inputs: what a name means, which files it stands for, its redacted form, and errors on opening."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter alone is a 
 
 
 class Kind(StrEnum):
-    """What a source is."""
+    """The kind of a source."""
 
     FILE = "file"
     IMAGE = "image"
@@ -83,7 +83,7 @@ class MediaFile:
 
 
 def parse(text: str | os.PathLike[str]) -> Uri:
-    """Tell what a source's name means. Looks at the disk only to tell folders from files.
+    """Parse a source's name. Accesses the disk only to distinguish folders from files.
 
     Raises BadInput for an empty name and for a scheme that cannot be read.
     """
@@ -247,7 +247,7 @@ def _leads_nowhere(path: Path) -> bool:
 
 
 def _is_closed(path: Path) -> bool:
-    """Whether it is a folder that we may not look into."""
+    """Whether it is a folder without read permission."""
     effective = os.access in os.supports_effective_ids
     return path.is_dir() and not path.is_symlink() and not os.access(path, os.R_OK | os.X_OK, effective_ids=effective)
 
@@ -271,7 +271,7 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def check_file(path: Path, shown: str) -> None:
-    """Raise BadInput for a file that cannot hold a picture, before FFmpeg says so in its own words."""
+    """Raises BadInput for a file that cannot contain video, with a clearer message than FFmpeg's."""
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
@@ -282,9 +282,9 @@ def check_file(path: Path, shown: str) -> None:
 
 
 def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
-    """What FFmpeg's exception means for this source, in one line and without its password.
+    """An FFmpeg exception as one line about this source, without its password.
 
-    opened: it had been reached before the exception came.
+    opened: whether the source had been opened before the exception.
     """
     live = uri.kind in (Kind.RTSP, Kind.HTTP)
     for kind, (what, do) in _ANSWERS.items():
