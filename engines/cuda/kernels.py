@@ -20,7 +20,6 @@ Launch = Callable[[str, Dim3, Dim3, Sequence[Any]], None]  # kernel, grid, block
 
 FOLDER = Path(__file__).parent
 KERNELS = {
-    "cover.cu": ("cover",),
     "nms.cu": ("nms_sort", "nms_mask", "nms_scan"),
     "preprocess.cu": ("preprocess",),
 }

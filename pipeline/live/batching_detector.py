@@ -9,7 +9,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from facestream.engines.base import Detector, DetectorOptions, YuvDetector
 from facestream.engines.letterbox import ImageView
@@ -30,6 +31,23 @@ class Request:
         self.found: Detections | None = None
         self.error = ""
         self.given_up = False
+
+
+@dataclass(slots=True)
+class Flight:
+    """Requests that the detector is working on. lowest: the least of their thresholds. pending: the stored frames' part
+    of it. views: what was found in the others. error: why nobody has looked at them."""
+
+    requests: list[Request]
+    lowest: float
+    pending: Any = None
+    views: list[Detections] = field(default_factory=list)
+    error: str = ""
+    since_s: float = field(default_factory=time.monotonic)
+
+
+def _words(problem: Exception) -> str:
+    return f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
 
 
 def queue_delay_s(waited_s: float, waiting: int, clients: int, batch: int, max_queue_delay_s: float) -> float:
@@ -54,6 +72,7 @@ class BatchingDetector:
         self._waiting: deque[Request] = deque()
         self._lock = threading.Condition()
         self._stopped = False
+        self._warm: set[tuple[Any, ...]] = set()  # kinds of frames for which the detector was warmed up
         self._busy_s = 0.0  # since when the detector has been at work, 0 when it rests
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
 
@@ -104,60 +123,89 @@ class BatchingDetector:
         return request.found
 
     def _run(self) -> None:
-        while (requests := self._take()) is not None:
-            found: Sequence[Detections | None] = [None] * len(requests)
-            error = ""
-            try:
-                found = self._infer(requests)
-            except Exception as problem:  # whatever it is: nothing is known of these pictures
-                error = f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
-            with self._lock:
-                self._busy_s = 0.0
-            for request, faces in zip(requests, found, strict=True):
-                request.found = faces
-                request.error = error
-                request.done.set()
+        """A detector that works on several batches at once is given the next one while it has one still."""
+        flight: deque[Flight] = deque()
+        depth = self.detector.in_flight if isinstance(self.detector, YuvDetector) else 1
+        while (requests := self._take(wait=not flight)) is not None:
+            if requests:
+                flight.append(self._begin(requests))
+            if flight and (not requests or len(flight) >= depth):
+                self._finish(flight.popleft())
+                with self._lock:
+                    self._busy_s = flight[0].since_s if flight else 0.0
+        while flight:
+            self._finish(flight.popleft())
 
-    def _infer(self, requests: list[Request]) -> list[Detections]:
-        """Each one's own threshold is applied afterwards: what has a lower score suppresses nothing with a higher."""
-        lowest = min(request.threshold for request in requests)
-        if lowest != self.detector.options.threshold:
-            self.detector.options = replace(self.detector.options, threshold=lowest)
-        found = self._found([request.picture for request in requests])
-        return [
-            faces if request.threshold == lowest else faces.filter_by_score(request.threshold)
-            for request, faces in zip(requests, found, strict=True)
-        ]
-
-    def _found(self, pictures: list[Picture]) -> list[Detections]:
-        """Pictures as they are stored go in as one batch, and so do views."""
+    def _begin(self, requests: list[Request]) -> Flight:
+        """Frames as they are stored go in as one batch, and so do views. Each one's own threshold is applied
+        at the end: what has a lower score suppresses nothing with a higher."""
+        flight = Flight(requests, min(request.threshold for request in requests))
+        if flight.lowest != self.detector.options.threshold:
+            self.detector.options = replace(self.detector.options, threshold=flight.lowest)
+        pictures = [request.picture for request in requests]
         stored = [p for p in pictures if isinstance(p, HostFrame)]
         views = [p for p in pictures if isinstance(p, ImageView)]
-        planes: list[Detections] = []
-        if stored:
-            assert isinstance(self.detector, YuvDetector)
-            planes = self.detector.detect_yuv(stored)
-        of_stored = iter(planes)
-        of_views = iter(self.detector.detect(views) if views else [])
-        return [next(of_stored if isinstance(p, HostFrame) else of_views) for p in pictures]
+        try:
+            if stored:
+                assert isinstance(self.detector, YuvDetector)
+                self._warm_up(stored)
+                flight.pending = self.detector.submit(stored)
+            if views:
+                flight.views = self.detector.detect(views)
+        except Exception as problem:  # whatever it is: nobody has looked at these pictures
+            flight.error = _words(problem)
+        return flight
 
-    def _take(self) -> list[Request] | None:
-        """Those that come next; None at the end."""
+    def _warm_up(self, stored: list[HostFrame]) -> None:
+        """The first frame of a camera of a new size: what its batches will need is made ready at once."""
+        assert isinstance(self.detector, YuvDetector)
+        for frame in stored:
+            if frame.key not in self._warm:
+                self._warm.add(frame.key)
+                self.detector.warm_up([frame] * max(1, min(self.batch, self.clients)))
+
+    def _finish(self, flight: Flight) -> None:
+        found: list[Detections | None] = [None] * len(flight.requests)
+        if not flight.error:
+            try:
+                planes: list[Detections] = []
+                if flight.pending is not None:
+                    assert isinstance(self.detector, YuvDetector)
+                    planes = self.detector.collect(flight.pending)
+                of_stored = iter(planes)
+                of_views = iter(flight.views)
+                for i, request in enumerate(flight.requests):
+                    faces = next(of_stored if isinstance(request.picture, HostFrame) else of_views)
+                    found[i] = faces if request.threshold == flight.lowest else faces.filter_by_score(request.threshold)
+            except Exception as problem:
+                flight.error = _words(problem)
+                found = [None] * len(flight.requests)
+        for request, result in zip(flight.requests, found, strict=True):
+            request.found = result
+            request.error = flight.error
+            request.done.set()
+
+    def _take(self, wait: bool) -> list[Request] | None:
+        """Those that come next; None at the end. wait: until there are some, else none where none are due."""
         with self._lock:
             while True:
                 self._waiting = deque(request for request in self._waiting if not request.given_up)
                 if self._stopped:
                     return None
                 if not self._waiting:
+                    if not wait:
+                        return []
                     self._lock.wait()
                     continue
                 waited_s = time.monotonic() - self._waiting[0].since_s
                 more_s = queue_delay_s(waited_s, len(self._waiting), self.clients, self.batch, self.max_queue_delay_s)
                 if more_s <= 0:
                     break
+                if not wait:
+                    return []
                 self._lock.wait(more_s)
             taken = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
-            self._busy_s = time.monotonic()
+            self._busy_s = self._busy_s or time.monotonic()
             return taken
 
 
