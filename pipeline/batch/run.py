@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
@@ -14,18 +14,17 @@ from pathlib import Path
 from facestream.pipeline.batch import manifest
 from facestream.pipeline.batch.journal import Journal
 from facestream.pipeline.batch.manifest import Entry
-from facestream.pipeline.batch.progress_table import ProgressTable, progress_table
+from facestream.pipeline.batch.progress_table import ProgressTable
 from facestream.pipeline.batch.record_store import RecordStore
 from facestream.pipeline.batch.worker import Outcome, Progress, Setup, Task
 from facestream.pipeline.batch.worker_handle import WorkerHandle
 from facestream.pipeline.config import Config
 from facestream.pipeline.cores import cores, workers
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.log import fail
+from facestream.pipeline.log import beside_bars, fail
 from facestream.pipeline.run import Job
 from facestream.pipeline.video.output import sweep
 from msgspec import structs
-from rich.console import Console
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +187,8 @@ class Dispatcher:
         if entry.error:
             log.warning("%s", entry.error)
         if not self.batch.quiet:
-            print(f"{job.source} -> {job.output}: {outcome.line or 'done before'}", flush=True)
+            with beside_bars():
+                print(f"{job.source} -> {job.output}: {outcome.line or 'done before'}", flush=True)
 
     def summary(self) -> int:
         kept = [entry for entry in self.entries.values() if entry.has_output]
@@ -204,6 +204,8 @@ class Dispatcher:
     @contextmanager
     def _table(self) -> Iterator[ProgressTable]:
         live = not self.batch.quiet and sys.stderr.isatty()
-        table = progress_table(Console(stderr=True)) if live else None
-        with table or nullcontext():
-            yield ProgressTable(table, len(self.batch.jobs))
+        table = ProgressTable(sys.stderr if live else None, len(self.batch.jobs))
+        try:
+            yield table
+        finally:
+            table.close()
