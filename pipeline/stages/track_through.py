@@ -20,8 +20,8 @@ def track_through(
     heuristics: Heuristics = DEFAULTS,
 ) -> list[Array] | None:
     """Track the face `box` (xyxy, displayed pixels) of a chain's first frame through the others, with boxes that grow
-    with each step: as far as it is matched, and `lost` steps further (None: `grace_frames`). Steps in which it is partly
-    outside the frame do not count. inside: maximum number of steps in which it is entirely inside.
+    with each step: as far as it is matched, and `lost` steps further (None: `grace_frames`). Steps in which it is
+    partly outside the frame do not count. inside: maximum number of steps in which it is entirely inside.
 
     None if it cannot be matched at all: no luma, or it is too small.
     """
