@@ -20,7 +20,7 @@ from facestream.pipeline.types import Box, BoxKind, Frame, TrackedFrame
 @dataclass(slots=True)
 class FailClosedCounts:
     """detector_runs: frames with a detection; detector_failures: frames whose detection failed; fully_covered: frames
-    that left fully covered; withheld: frames that did not leave; resets: restarts after a gap, a new size or a fault."""
+    that left fully covered; withheld: frames that did not leave; resets: restarts after a gap, a new size, a fault."""
 
     frames: int = 0
     detector_runs: int = 0
