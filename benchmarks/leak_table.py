@@ -1,7 +1,11 @@
 """How much leaks in which mode: a table over a folder of clips with truth.
 
 python benchmarks/render_truth.py --data ../shared/data/face-pack -o /tmp/truth
-python benchmarks/leak_table.py /tmp/truth [--beside CLIP.mp4] [--cache DIR] [--deface PATH] [--model plainS]
+python benchmarks/render_truth.py --data ../shared/data/face-pack -o /tmp/report --seed 101
+python benchmarks/leak_table.py /tmp/truth /tmp/report [--set STAGE.NAME=VALUE] [--beside CLIP.mp4] [--cache DIR]
+
+`--set` gives a constant another value (docs/heuristics.md): choose it on the clips of a tuned seed (/tmp/truth), report
+the figures of fresh ones (/tmp/report). Each table says which seeds its clips have.
 
 Each clip NAME.mp4 has NAME.truth.txt beside it (MOT, frame from 1). The detector looks at every frame once, or not
 at all where a cache knows what this model finds in this clip at this size; the modes go over what it found, and
@@ -12,6 +16,7 @@ detector would (seeded). Only for deface, which writes videos, and for our own b
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +42,7 @@ from facestream.pipeline.run import Job, Recorder, run, run_stages
 from facestream.pipeline.stages.chain import FacePipeline, detection_for
 from facestream.pipeline.stages.detect import DetectionStage
 from facestream.pipeline.stages.policy import reduced_size
+from facestream.pipeline.stages.settings import DEFAULTS
 from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Observation
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.options import SourceOptions
@@ -234,10 +240,38 @@ def row(name: str, r: Leaks, beside: Sequence[Leaks | None] = ()) -> str:
     ) + "".join(more)
 
 
+def overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """{"advanced.policy.eager_frames": 8} of `policy.eager_frames=8`; names of settings (`tracker.coast_s=1`) go as
+    they are."""
+    values: dict[str, Any] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        stage = name.split(".")[0]
+        key = f"advanced.{name}" if stage in DEFAULTS.every() and name.count(".") == 1 else name
+        try:
+            values[key] = json.loads(value)
+        except json.JSONDecodeError:
+            values[key] = value
+        if not equals or "." not in name:
+            raise BadInput("not STAGE.NAME=VALUE", f"--set {text}")
+    return values
+
+
+def seeds_of(folder: Path) -> str:
+    """With which seeds a folder's clips were rendered, and what these are for, in words."""
+    listing = folder / "clips.json"
+    entries = json.loads(listing.read_text()) if listing.is_file() else []
+    seeds = sorted({(entry.get("seed"), entry.get("set", "other")) for entry in entries if "seed" in entry})
+    return ", ".join(f"seed {seed} ({purpose})" for seed, purpose in seeds) or "seed unknown"
+
+
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folders", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FOLDER...")
 @click.option("--beside", type=click.Path(path_type=Path), multiple=True, metavar="CLIP", help="a column for this clip")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="STAGE.NAME=VALUE", help="a constant, see docs/heuristics.md"
+)
 @click.option("--model", help="shipped model's name or file")
 @click.option("--smallest", default=0.0, help="leave out faces with a shorter longer side, pixels")
 @click.option("--thin", default=0.0, help="share of detections to lose at random")
@@ -246,19 +280,30 @@ def row(name: str, r: Leaks, beside: Sequence[Leaks | None] = ()) -> str:
 @click.option("--cache", type=click.Path(path_type=Path), help="folder that keeps what the detector and deface did")
 @click.option("--deface", metavar="PATH", help="deface's executable: a row for it, and one for ours by pixels")
 @click.option("--deface-scale", metavar="WxH", help="its --scale, in place of the picture's own size")
-def table(
-    folder: Path, beside: tuple[Path, ...], config_file: Path | None, model: str | None, smallest: float, thin: float,
-    modes: tuple[str, ...], clips: bool, cache: Path | None, deface: str | None, deface_scale: str | None,
-) -> None:  # fmt: skip
-    """Leaks of every mode over all clips of a folder, as a markdown table.
+def table(folders: tuple[Path, ...], **options: Any) -> None:
+    """Leaks of every mode over all clips of each folder, as a markdown table a folder.
 
-    The clips `--beside` have a column each: face-frames that leak, longest run, over-blur.
+    Give a folder of clips that constants are tuned on and one of fresh seeds: a constant is chosen on the first, and
+    the figures of the second are reported. The clips `--beside` have a column each: face-frames that leak, longest run,
+    over-blur.
     """
+    for folder in folders:
+        print(f"{folder.name}: {seeds_of(folder)}\n")
+        _table(folder, **options)
+        print()
+
+
+def _table(
+    folder: Path, beside: tuple[Path, ...], config_file: Path | None, assignments: tuple[str, ...], model: str | None,
+    smallest: float, thin: float, modes: tuple[str, ...], clips: bool, cache: Path | None, deface: str | None,
+    deface_scale: str | None,
+) -> None:  # fmt: skip
     films = sorted(p for p in folder.glob("*.mp4") if p.with_name(f"{p.stem}.truth.txt").is_file())
     if not films:
         raise BadInput("holds no NAME.mp4 with NAME.truth.txt", str(folder))
     every = [*films, *beside]
-    base = read(config_file, {"detector.model": model})
+    own = {"detector.model": model, **overrides(assignments)}
+    base = read(config_file, own)
     detector = load_detector(base.detector.model, base.detector.options())
     known = {film: Known(detector, cache_of(film, base, cache)) for film in every}
     if thin:
@@ -278,7 +323,7 @@ def table(
                     print(row(film.stem, tally.result()), flush=True)
 
     for mode in modes or MODES:
-        config = read(config_file, {"detector.model": model, **MODES[mode][1]})
+        config = read(config_file, {**MODES[mode][1], **own})
         show(mode, [leaks_of(film, mode, config, known[film], smallest) for film in every])
     if deface:
         show(PIXELS, [pixels_of(film, base, known[film], smallest) for film in every])

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from facestream.engines.boxes import F32, Array
@@ -17,18 +17,20 @@ Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see loader.lo
 # Extra score that is required of large faces by default: see Detections.filter_by_score.
 LARGE_FACE_MARGIN = 0.14
 BACKENDS: tuple[str, ...] = get_args(Backend)
+DEVICE = r"cuda:\d{1,3}"  # how a GPU is named in settings
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
     """threshold: faces with a lower score are not returned (see LARGE_FACE_MARGIN, too). nms_iou: of two boxes that
     overlap more, the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime.
-    backend: one of BACKENDS, what runs the model."""
+    backend: one of BACKENDS, what runs the model. device: the GPU for those that use one, as nvidia-smi counts."""
 
     threshold: float = 0.2
     nms_iou: float = 0.3
     threads: int = 1
     backend: str = "file"
+    device: str = "cuda:0"
 
 
 class Detector(ABC):
@@ -86,10 +88,23 @@ class Detector(ABC):
 
 
 class YuvDetector(Detector):
-    """A detector that takes pictures as they are stored, and shrinks, turns and converts them itself."""
+    """A detector that takes frames as they are stored, and shrinks, turns and converts them itself."""
 
     takes_yuv = True
+    in_flight = 1  # batches that are worth having on their way at once
 
     @abstractmethod
-    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
-        """Faces of each picture, best first, in the pixels that it asks for."""
+    def detect_yuv(self, frames: Sequence[HostFrame]) -> list[Detections]:
+        """Faces of each frame, best first, in the pixels that it asks for."""
+
+    def submit(self, frames: Sequence[HostFrame]) -> Any:
+        """Start on frames, for which `collect` waits; where in_flight is 1, all is done here."""
+        return self.detect_yuv(frames)
+
+    def collect(self, pending: Any) -> list[Detections]:
+        """What `submit` has begun: faces of each frame, as `detect_yuv` gives them."""
+        found: list[Detections] = pending
+        return found
+
+    def warm_up(self, frames: Sequence[HostFrame]) -> None:
+        """Do now what the first batches of up to so many such frames would wait for."""

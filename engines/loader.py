@@ -7,7 +7,7 @@ from pathlib import Path
 
 from facestream.engines.base import BACKENDS, Detector, DetectorOptions
 from facestream.engines.build.sidecar import Sidecar, digest
-from facestream.engines.cuda.devices import current_device
+from facestream.engines.cuda.devices import current_device, index_of
 from facestream.engines.cuda.driver import GpuInfo
 from facestream.engines.cuda.kernels import compile_kernels
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch, UserError
@@ -91,7 +91,7 @@ def best(path: Path, options: DetectorOptions, must: bool) -> Detector:
     """The first that works here: a plan of this model for TensorRT, one for TensorRT-RTX, torch, ONNX Runtime on the
     CPU; `chosen` says which, and what was the matter with those before it. must: EngineMismatch in place of the CPU."""
     try:
-        gpu = usable()
+        gpu = usable(options.device)
     except UserError as e:
         if must:
             raise
@@ -111,10 +111,10 @@ def best(path: Path, options: DetectorOptions, must: bool) -> Detector:
     return _told(load_file(path, options), f"ONNX Runtime on the CPU, not {gpu}: {'; '.join(why)}")
 
 
-def usable() -> str:
+def usable(device: str) -> str:
     """The name of the GPU, when our kernels can be compiled for it. UserError in one line without driver or GPU, and
     for what is not installed."""
-    gpu: GpuInfo = current_device().gpu
+    gpu: GpuInfo = current_device(index_of(device)).gpu
     for file in ("preprocess.cu", "nms.cu"):
         compile_kernels(file, gpu.capability)
     return gpu.name

@@ -21,9 +21,11 @@ def coarsest_anchors(about: str) -> int:
     return 0
 
 
-def open_session(model: str | bytes, threads: int) -> ort.InferenceSession:
-    """A model, by path or content, on the CPU."""
+def open_session(model: str | bytes, threads: int, optimise: bool = True) -> ort.InferenceSession:
+    """A model, by path or content, on the CPU. optimise: nodes may be fused and left out."""
     options = ort.SessionOptions()
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # A spinning thread pool takes the CPU from decoder and encoder while it waits for work.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from facestream.engines.base import LARGE_FACE_MARGIN, Backend, DetectorOptions
+from facestream.engines.base import DEVICE, LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.engines.checked import Wrong, at, checked
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.stages.regions import region
@@ -24,6 +25,7 @@ CODECS = ("source", "h264", "hevc", "vp9", "av1")
 FLAGS = {
     "model": "detector.model",
     "backend": "detector.backend",
+    "device": "detector.device",
     "threshold": "detector.threshold",
     "size": "detector.size",
     "detect_every": "detector.every",
@@ -90,6 +92,7 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
 class DetectorConfig(Section, frozen=True):
     model: str = "plainS"
     backend: Backend = "file"
+    device: str = "cuda:0"
     size: tuple[Pixels, Pixels] = (960, 544)
     threshold: Share = 0.2
     large_face_margin: Annotated[float, Meta(ge=0, lt=1)] = LARGE_FACE_MARGIN
@@ -102,10 +105,12 @@ class DetectorConfig(Section, frozen=True):
         every = str(self.every)
         if every != "auto" and not (every.isdecimal() and 1 <= int(every) <= 100):
             raise Wrong("every", "must be 1 to 100, or auto")
+        if not re.fullmatch(DEVICE, self.device):
+            raise Wrong("device", "must be like cuda:0, a GPU as nvidia-smi counts them")
         force_setattr(self, "every", every if every == "auto" else int(every))
 
     def options(self) -> DetectorOptions:
-        return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend)
+        return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend, self.device)
 
 
 class TrackerConfig(Section, frozen=True):

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from typing import TextIO
 
 from facestream.pipeline.url import redact
 
@@ -48,9 +51,23 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(row, ensure_ascii=False)
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    def emit(self, record: logging.LogRecord) -> None:
+        with beside_bars():
+            super().emit(record)
+
+
+@contextmanager
+def beside_bars() -> Iterator[None]:
+    """Around what is printed: progress bars on the terminal make room for it."""
+    tqdm = sys.modules.get("tqdm")  # where no bar is drawn, its import is spared
+    with tqdm.tqdm.external_write_mode() if tqdm is not None else nullcontext():
+        yield
+
+
 def configure(level: str = "info", as_json: bool = False) -> None:
     """Log events of at least this level (one of LEVELS) to stderr, as text or JSON Lines."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     ROOT.handlers[:] = [handler]
     ROOT.setLevel(level.upper())
@@ -61,14 +78,5 @@ def fail(message: object) -> None:
     if any(isinstance(handler.formatter, JsonFormatter) for handler in ROOT.handlers):
         ROOT.error("%s", message)
     else:
-        print(f"facestream: error: {redact(message)}", file=sys.stderr)
-
-
-def say(kind: str, message: object) -> None:
-    """Log an event of a camera, or of the kind "error" or "warning"."""
-    if kind == "error":
-        fail(message)
-    elif kind == "warning":
-        ROOT.warning("%s", message)
-    else:
-        ROOT.info("%s", message, extra={"camera": kind})
+        with beside_bars():
+            print(f"facestream: error: {redact(message)}", file=sys.stderr)

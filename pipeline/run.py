@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from facestream.pipeline.errors import SourceLost
 from facestream.pipeline.ring import Cancelled, Ring
 from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.stages.chain import FacePipeline
+from facestream.pipeline.stages.read_ahead import ReadAhead
 from facestream.pipeline.system import peak_rss_mb
 from facestream.pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
 from facestream.pipeline.video.options import SourceOptions
@@ -98,12 +99,14 @@ class Stages(Protocol):
 
 def run(job: Job, config: Config, detector: Detector, records: Recorder | None = None, progress: bool = True) -> Report:
     """Do one job with the faces that the detector finds; see `run_stages`."""
-    return run_stages(job, config, FacePipeline(detector, config), records, progress)
+    ahead = ReadAhead.of(detector, config.detector)
+    return run_stages(job, config, FacePipeline(ahead or detector, config), records, progress, ahead)
 
 
 def run_stages(
-    job: Job, config: Config, stages: Stages, records: Recorder | None = None, progress: bool = True
-) -> Report:
+    job: Job, config: Config, stages: Stages, records: Recorder | None = None, progress: bool = True,
+    ahead: ReadAhead | None = None,
+) -> Report:  # fmt: skip
     """Do one job. Raises UserError, or KeyboardInterrupt as it comes; then nothing of the output is left.
 
     A source that breaks after some frames is not an error: what came is covered and kept, and the
@@ -135,7 +138,8 @@ def run_stages(
             sink = open_sink(job.output, info, config.encode.options(job.overwrite, config.decode.hardware))
             encoder = _start_encoder(sink, covered)
         with _bar(info.frames, progress) as step:
-            _drive(decoded, covered, stages, anonymizer, sink, records, info, report, step)
+            items = decoded if ahead is None else ahead.items(decoded)
+            _drive(items, covered, stages, anonymizer, sink, records, info, report, step)
         covered.close()
         if encoder is not None:
             encoder.join()
@@ -144,6 +148,7 @@ def run_stages(
     except BaseException as e:
         decoded.cancel()
         covered.cancel()
+        source.cancel()
         for worker in (decoder, encoder):
             if worker is not None:
                 worker.join()
@@ -187,7 +192,7 @@ def _start_encoder(sink: Sink, ring: Ring[CoveredFrame | SidePacket]) -> Worker:
 
 
 def _drive(
-    decoded: Ring[StreamInfo | Frame | SidePacket], covered: Ring[CoveredFrame | SidePacket], stages: Stages,
+    decoded: Iterable[StreamInfo | Frame | SidePacket], covered: Ring[CoveredFrame | SidePacket], stages: Stages,
     anonymizer: Anonymizer, sink: Sink | None, records: Recorder | None, info: StreamInfo, report: Report,
     step: Callable[[], object],
 ) -> None:  # fmt: skip

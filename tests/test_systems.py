@@ -132,7 +132,7 @@ def test_every_module_of_the_product_can_be_imported_elsewhere() -> None:
     files = sorted(path.relative_to(root) for path in (root / "pipeline").rglob("*.py"))
     modules = [".".join(("facestream", *path.with_suffix("").parts)).removesuffix(".__init__") for path in files]
     wanted = [name for name in modules if not name.endswith("__main__")]
-    libraries = "import aiohttp.web, prometheus_client, rich.console, rich.progress\n"
+    libraries = "import aiohttp.web, prometheus_client\n"
     libraries += "try:\n    import aiortc\nexcept ModuleNotFoundError:\n    pass\n"
     code = OTHER.replace("system = sys.argv.pop(1)", libraries + "system = sys.argv.pop(1)")
     code += f"""

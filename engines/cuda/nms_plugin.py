@@ -59,10 +59,10 @@ def make(trt: Any) -> Any:
         def enqueue(
             self, input_desc: Any, output_desc: Any, inputs: Any, outputs: Any, workspace: int, stream: int
         ) -> None:
-            from facestream.engines.cuda.devices import current_device
+            from facestream.engines.cuda.devices import device_in_use
 
             images, boxes = input_desc[0].dims[0], input_desc[0].dims[1]
-            launch = current_device().launcher(stream)
+            launch = device_in_use().launcher(stream)
             addresses = (int(a) for a in (*inputs, workspace, *outputs))
             nms(launch, images, boxes, self.threshold, self.iou, *addresses)
 

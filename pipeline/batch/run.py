@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
@@ -14,20 +14,17 @@ from pathlib import Path
 from facestream.pipeline.batch import manifest
 from facestream.pipeline.batch.journal import Journal
 from facestream.pipeline.batch.manifest import Entry
-from facestream.pipeline.batch.progress_table import ProgressTable, progress_table
+from facestream.pipeline.batch.progress_table import ProgressTable
 from facestream.pipeline.batch.record_store import RecordStore
 from facestream.pipeline.batch.worker import Outcome, Progress, Setup, Task
 from facestream.pipeline.batch.worker_handle import WorkerHandle
 from facestream.pipeline.config import Config
 from facestream.pipeline.cores import cores, workers
-from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.log import fail
-from facestream.pipeline.records import ending_of
+from facestream.pipeline.log import beside_bars, fail
 from facestream.pipeline.run import Job
-from facestream.pipeline.video.output import check, sweep
+from facestream.pipeline.video.output import sweep
 from msgspec import structs
-from rich.console import Console
 
 log = logging.getLogger(__name__)
 
@@ -54,43 +51,6 @@ class Batch:
     missing: tuple[str, ...] = ()
     ray: str = ""
     report: bool = False
-
-
-def run_batch(batch: Batch) -> int:
-    """Run the batch; returns the worst file's exit code. Raises UserError for what concerns all files."""
-    if batch.manifest is not None:
-        check(batch.manifest, batch.overwrite or (batch.resume and manifest.is_ours(batch.manifest)))
-    if batch.records is not None:
-        ending_of(batch.records)
-    detector_of(batch.config)  # fails here once, not in every worker
-    journal = Journal(batch.output)
-    try:
-        records = None
-        if batch.records is not None:
-            records = RecordStore(batch.records, journal, batch.overwrite, batch.resume)
-        dispatcher = _dispatcher(batch, journal, records)
-        try:
-            dispatcher.work()
-        finally:
-            if batch.manifest is not None:
-                sweep(batch.manifest)
-                complete = len(dispatcher.entries) == len(batch.jobs)
-                entries_in_order = [entry for _, entry in sorted(dispatcher.entries.items())]
-                manifest.write(batch.manifest, entries_in_order, batch.config, batch.two_pass, complete)
-        if records is not None:
-            entries = sorted(dispatcher.entries.items())
-            records.gather((batch.jobs[i].source, entry) for i, entry in entries if entry.has_output)
-    finally:
-        journal.close()
-    return dispatcher.summary()
-
-
-def _dispatcher(batch: Batch, journal: Journal, records: RecordStore | None) -> Dispatcher:
-    if not batch.ray:
-        return Dispatcher(batch, journal, records)
-    from facestream.pipeline.batch.cluster import ClusterDispatcher
-
-    return ClusterDispatcher(batch, journal, records)
 
 
 class Dispatcher:
@@ -232,7 +192,8 @@ class Dispatcher:
         if entry.error:
             log.warning("%s", entry.error)
         if not self.batch.quiet:
-            print(f"{job.source} -> {job.output}: {outcome.line or 'done before'}", flush=True)
+            with beside_bars():
+                print(f"{job.source} -> {job.output}: {outcome.line or 'done before'}", flush=True)
 
     def summary(self) -> int:
         kept = [entry for entry in self.entries.values() if entry.has_output]
@@ -248,6 +209,8 @@ class Dispatcher:
     @contextmanager
     def _table(self) -> Iterator[ProgressTable]:
         live = not self.batch.quiet and sys.stderr.isatty()
-        table = progress_table(Console(stderr=True)) if live else None
-        with table or nullcontext():
-            yield ProgressTable(table, len(self.batch.jobs))
+        table = ProgressTable(sys.stderr if live else None, len(self.batch.jobs))
+        try:
+            yield table
+        finally:
+            table.close()

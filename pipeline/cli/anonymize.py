@@ -9,11 +9,12 @@ from typing import Any
 import click
 from facestream.engines.base import Detector
 from facestream.pipeline.batch.listed import Listed
-from facestream.pipeline.cli.jobs import check_files, jobs_of, run_all
+from facestream.pipeline.cli.jobs import Run, check_files, jobs_of, run_all
 from facestream.pipeline.cli.options import batching, config_of, covering, shared, sound
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.run import Job, Recorder, Report, run
+from facestream.pipeline.video.uri import Kind, parse
 
 
 class Target(click.ParamType[Path]):
@@ -59,6 +60,10 @@ def anonymize(
         listed = Listed.read(list_file)
         jobs += listed.jobs(output, flags["overwrite"])
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
+    if any(parse(job.source).kind is Kind.PIPE for job in jobs) and (two_pass or report or not alone):
+        raise BadInput(
+            "a pipe can be read only once", "INPUT", "without --two-pass, --report, --manifest, --resume and --ray"
+        )
     if alone:
         runner: Run = _twice if two_pass else run
         if report:
@@ -68,7 +73,8 @@ def anonymize(
         return run_all(jobs, records, flags, runner)
     if report and ray:
         raise BadConfig("the moments at risk are not noted on a cluster", "--report", "leave --ray out")
-    from facestream.pipeline.batch.run import Batch, run_batch
+    from facestream.pipeline.batch.run import Batch
+    from facestream.pipeline.batch.run_batch import run_batch
 
     config = config_of(flags)
     check_files(jobs, config, flags, [records, manifest], [list_file] if list_file is not None else [])

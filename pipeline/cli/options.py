@@ -74,6 +74,7 @@ def shared(command: Command) -> Command:
         CONFIG,
         setting("--model", "detector.model", "a shipped model's name, or an .onnx, .xml or .plan file", "NAME"),
         setting("--backend", "detector.backend", "what runs the model, see docs/gpu.md"),
+        setting("--device", "detector.device", "which GPU, where one runs it", "cuda:N"),
         setting("--size", "detector.size", "detector input in pixels; larger finds smaller faces"),
         setting("--threshold", "detector.threshold", "minimum score of a face"),
         setting("--detect-every", "detector.every", "run the detector on every N-th frame, or as needed", "N|auto"),

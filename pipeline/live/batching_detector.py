@@ -1,6 +1,6 @@
-"""One detector for several cameras: each may have one picture waiting, and they are served in the order of asking.
+"""Batching detector: one detector shared by several cameras, first come, first served, one waiting frame per camera.
 
-Where the detector gains from batches, the first picture waits a little for those of other cameras.
+If the detector benefits from batches, the first frame waits briefly for those of other cameras.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from facestream.engines.base import Detector, DetectorOptions, YuvDetector
 from facestream.engines.letterbox import ImageView
@@ -20,7 +21,7 @@ Picture = ImageView | HostFrame
 
 
 class Request:
-    """A picture that somebody waits for."""
+    """A frame submitted for detection."""
 
     def __init__(self, picture: Picture, threshold: float) -> None:
         self.picture = picture
@@ -32,18 +33,34 @@ class Request:
         self.given_up = False
 
 
+@dataclass(slots=True)
+class Flight:
+    """Requests that the detector is processing. lowest: the lowest of their thresholds. pending: the batch of YUV
+    frames among them. views: results of the others. error: why the detection failed."""
+
+    requests: list[Request]
+    lowest: float
+    pending: Any = None
+    views: list[Detections] = field(default_factory=list)
+    error: str = ""
+    since_s: float = field(default_factory=time.monotonic)
+
+
+def _words(problem: Exception) -> str:
+    return f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
+
+
 def queue_delay_s(waited_s: float, waiting: int, clients: int, batch: int, max_queue_delay_s: float) -> float:
-    """For how long a batch of `waiting` pictures, whose first has waited for waited_s, is still held open for more:
-    until it is full, nobody is left who could join it, or the first has waited for max_queue_delay_s."""
+    """Seconds to keep collecting before running a batch of `waiting` frames, whose first has waited for waited_s: until
+    it is full, no client is left who could join it, or the first has waited for max_queue_delay_s."""
     if waiting >= min(batch, max(1, clients)):
         return 0.0
     return max(0.0, max_queue_delay_s - waited_s)
 
 
 class BatchingDetector:
-    """Runs the detector on a thread of its own. batch: frames of different cameras that go in together.
-    max_queue_delay_s: how long the first of them waits for the others, see `queue_delay_s`. clients: how many cameras
-    there are."""
+    """Runs the detector on its own thread. batch: maximum number of frames of different cameras per batch.
+    max_queue_delay_s: how long the first of them waits for others, see `queue_delay_s`. clients: number of cameras."""
 
     def __init__(self, detector: Detector, batch: int = 1, max_queue_delay_s: float = 0.0) -> None:
         self.detector = detector
@@ -54,6 +71,7 @@ class BatchingDetector:
         self._waiting: deque[Request] = deque()
         self._lock = threading.Condition()
         self._stopped = False
+        self._warm: set[tuple[Any, ...]] = set()  # kinds of frames for which the detector was warmed up
         self._busy_s = 0.0  # since when the detector has been at work, 0 when it rests
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
 
@@ -63,7 +81,7 @@ class BatchingDetector:
 
     @property
     def busy_s(self) -> float:
-        """Seconds for which the detector has been at work on the same batch; 0 while it rests."""
+        """Seconds since the detector started the current batch; 0 while idle."""
         since = self._busy_s
         return time.monotonic() - since if since else 0.0
 
@@ -81,12 +99,10 @@ class BatchingDetector:
         return not self._thread.is_alive()
 
     def submit(self, picture: Picture, deadline_s: float, threshold: float | None = None) -> Detections:
-        """The faces of a picture with at least this score (None: the detector's), within the deadline.
+        """Faces of a frame with at least this score (None: the detector's threshold), within the deadline.
 
-        Raises InferenceFailed.
-
-        While the detector hangs for longer than that on an earlier picture, the answer comes at once: waiting for
-        each would turn a detector that hangs into a camera that does.
+        Raises InferenceFailed; at once if the detector has been hanging on an earlier frame for longer than the
+        deadline, since waiting for each frame would make the camera hang as well.
         """
         request = Request(picture, self.threshold if threshold is None else threshold)
         with self._lock:
@@ -104,65 +120,95 @@ class BatchingDetector:
         return request.found
 
     def _run(self) -> None:
-        while (requests := self._take()) is not None:
-            found: Sequence[Detections | None] = [None] * len(requests)
-            error = ""
-            try:
-                found = self._infer(requests)
-            except Exception as problem:  # whatever it is: nothing is known of these pictures
-                error = f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
-            with self._lock:
-                self._busy_s = 0.0
-            for request, faces in zip(requests, found, strict=True):
-                request.found = faces
-                request.error = error
-                request.done.set()
+        """The thread's loop. A detector that can process several batches at once gets the next one before the previous
+        one has finished."""
+        flight: deque[Flight] = deque()
+        depth = self.detector.in_flight if isinstance(self.detector, YuvDetector) else 1
+        while (requests := self._take(wait=not flight)) is not None:
+            if requests:
+                flight.append(self._begin(requests))
+            if flight and (not requests or len(flight) >= depth):
+                self._finish(flight.popleft())
+                with self._lock:
+                    self._busy_s = flight[0].since_s if flight else 0.0
+        while flight:
+            self._finish(flight.popleft())
 
-    def _infer(self, requests: list[Request]) -> list[Detections]:
-        """Each one's own threshold is applied afterwards: what has a lower score suppresses nothing with a higher."""
-        lowest = min(request.threshold for request in requests)
-        if lowest != self.detector.options.threshold:
-            self.detector.options = replace(self.detector.options, threshold=lowest)
-        found = self._found([request.picture for request in requests])
-        return [
-            faces if request.threshold == lowest else faces.filter_by_score(request.threshold)
-            for request, faces in zip(requests, found, strict=True)
-        ]
-
-    def _found(self, pictures: list[Picture]) -> list[Detections]:
-        """Pictures as they are stored go in as one batch, and so do views."""
+    def _begin(self, requests: list[Request]) -> Flight:
+        """Frames as they are stored go in as one batch, and so do views. Each one's own threshold is applied
+        at the end: what has a lower score suppresses nothing with a higher."""
+        flight = Flight(requests, min(request.threshold for request in requests))
+        if flight.lowest != self.detector.options.threshold:
+            self.detector.options = replace(self.detector.options, threshold=flight.lowest)
+        pictures = [request.picture for request in requests]
         stored = [p for p in pictures if isinstance(p, HostFrame)]
         views = [p for p in pictures if isinstance(p, ImageView)]
-        planes: list[Detections] = []
-        if stored:
-            assert isinstance(self.detector, YuvDetector)
-            planes = self.detector.detect_yuv(stored)
-        of_stored = iter(planes)
-        of_views = iter(self.detector.detect(views) if views else [])
-        return [next(of_stored if isinstance(p, HostFrame) else of_views) for p in pictures]
+        try:
+            if stored:
+                assert isinstance(self.detector, YuvDetector)
+                self._warm_up(stored)
+                flight.pending = self.detector.submit(stored)
+            if views:
+                flight.views = self.detector.detect(views)
+        except Exception as problem:  # whatever it is: nobody has looked at these pictures
+            flight.error = _words(problem)
+        return flight
 
-    def _take(self) -> list[Request] | None:
-        """Those that come next; None at the end."""
+    def _warm_up(self, stored: list[HostFrame]) -> None:
+        """Warm up for the first frame of a new size, so that later batches do not wait for it."""
+        assert isinstance(self.detector, YuvDetector)
+        for frame in stored:
+            if frame.key not in self._warm:
+                self._warm.add(frame.key)
+                self.detector.warm_up([frame] * max(1, min(self.batch, self.clients)))
+
+    def _finish(self, flight: Flight) -> None:
+        found: list[Detections | None] = [None] * len(flight.requests)
+        if not flight.error:
+            try:
+                planes: list[Detections] = []
+                if flight.pending is not None:
+                    assert isinstance(self.detector, YuvDetector)
+                    planes = self.detector.collect(flight.pending)
+                of_stored = iter(planes)
+                of_views = iter(flight.views)
+                for i, request in enumerate(flight.requests):
+                    faces = next(of_stored if isinstance(request.picture, HostFrame) else of_views)
+                    found[i] = faces if request.threshold == flight.lowest else faces.filter_by_score(request.threshold)
+            except Exception as problem:
+                flight.error = _words(problem)
+                found = [None] * len(flight.requests)
+        for request, result in zip(flight.requests, found, strict=True):
+            request.found = result
+            request.error = flight.error
+            request.done.set()
+
+    def _take(self, wait: bool) -> list[Request] | None:
+        """The next batch of requests; None at the end. wait: block until there are some, else return none."""
         with self._lock:
             while True:
                 self._waiting = deque(request for request in self._waiting if not request.given_up)
                 if self._stopped:
                     return None
                 if not self._waiting:
+                    if not wait:
+                        return []
                     self._lock.wait()
                     continue
                 waited_s = time.monotonic() - self._waiting[0].since_s
                 more_s = queue_delay_s(waited_s, len(self._waiting), self.clients, self.batch, self.max_queue_delay_s)
                 if more_s <= 0:
                     break
+                if not wait:
+                    return []
                 self._lock.wait(more_s)
             taken = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
-            self._busy_s = time.monotonic()
+            self._busy_s = self._busy_s or time.monotonic()
             return taken
 
 
 class DetectorClient:
-    """One camera's access to the shared detector: what FacePipeline needs of a detector, with a deadline.
+    """One camera's client of the shared detector: what FacePipeline needs of a detector, with a deadline.
 
     threshold: may be changed at any time; None: the detector's.
     """

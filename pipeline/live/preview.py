@@ -15,19 +15,16 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from av.video.reformatter import VideoReformatter
-from facestream.engines.boxes import Array
 from facestream.pipeline.connection import State
 from facestream.pipeline.errors import BadConfig, BadInput, UserError
 from facestream.pipeline.live.metrics import CameraMetrics, metrics
-from facestream.pipeline.live.screen import draw_boxes, encode, scaled_bgr
+from facestream.pipeline.live.preview_sink import PictureViewer, PreviewSink
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.live.webcam_socket import serve
 from facestream.pipeline.live.webrtc import WebRtcSessions
-from facestream.pipeline.types import CoveredFrame
 from facestream.pipeline.url import redact
 
 try:
@@ -36,7 +33,6 @@ try:
 except ImportError:  # the extra is not installed; check_web() says so
     web = None  # type: ignore[assignment]
 
-WIDTH = 960  # pixels at most
 VIEWERS = 32  # at a time; each is an open connection
 HTML = Path(__file__).with_name("preview.html")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -47,40 +43,6 @@ def check_web() -> None:
     """Raise BadConfig where the page's libraries are missing."""
     if web is None:
         raise BadConfig("the page needs more libraries", "http://", "pip install 'facestream[web]'")
-
-
-class PreviewSink:
-    """The newest covered picture of one camera, as JPEG or for WebRTC, for whoever looks."""
-
-    upright = True
-
-    def __init__(self, name: str, tuner: Tuner) -> None:
-        self.name, self._tuner = name, tuner
-        self.viewers = self.callers = 0
-        self.jpeg = b""
-        self.bgr: Array | None = None
-        self.number = 0
-        self.woken: Callable[[], None] = lambda: None
-        self._scaler = VideoReformatter()  # of the sink's thread
-
-    def wants(self, size: tuple[int, int]) -> bool:
-        return bool(self.viewers or self.callers)
-
-    def write(self, covered: CoveredFrame) -> None:
-        viewers, callers = self.viewers, self.callers
-        if not viewers and not callers:
-            return
-        bgr = scaled_bgr(covered, WIDTH, scaler=self._scaler)
-        bgr = draw_boxes(bgr, covered) if self._tuner.boxes else bgr
-        self.jpeg, self.bgr = encode(bgr) if viewers else b"", bgr if callers else None
-        self.number += 1
-        self.woken()
-
-    def close(self) -> None:
-        """Nothing is kept."""
-
-    def abort(self) -> None:
-        """Nothing is kept."""
 
 
 def _no_camera(name: str, settings_patch: dict[str, Any]) -> None:
@@ -114,6 +76,7 @@ class Page:
         self._tls = tls
         self._calls = WebRtcSessions(self._next) if webrtc else None
         self._sinks: dict[str, PreviewSink] = {}
+        self._watchers = 0  # open sockets with the pictures of all cameras
         if not token and host not in LOOPBACK:
             raise BadInput("other machines can reach it, so it needs a token", self.where, "http://TOKEN@host:port")
         self._loop = asyncio.new_event_loop()
@@ -185,9 +148,12 @@ class Page:
         app.router.add_get("/status", self._status)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
+        app.router.add_get("/pictures", self._pictures)
         app.router.add_get("/camera/{name}.mjpg", self._stream)
         app.router.add_post("/camera/{name}/settings", self._settings)
         app.router.add_post("/camera/{name}/call", self._call)
+        app.router.add_post("/camera/{name}/whep", self._whep)
+        app.router.add_delete("/camera/{name}/whep/{id}", self._hang_up)
         app.router.add_get("/webcam", self._webcam)
         app.router.add_post("/reload", self._reload_settings)
         return app
@@ -217,6 +183,7 @@ class Page:
         host = re.sub(r"[^A-Za-z0-9.:\[\]-]", "", request.host)
         headers = {
             "Content-Security-Policy": f"default-src 'self' 'unsafe-inline'; connect-src 'self' ws://{host} wss://{host};"
+            " img-src 'self' blob: data:;"  # pictures come over a socket; the page has its icon in itself
             " frame-ancestors 'none'",
             "Referrer-Policy": "no-referrer",  # the address may hold the token
             "X-Content-Type-Options": "nosniff",
@@ -268,10 +235,31 @@ class Page:
         if self._calls.full:
             raise web.HTTPServiceUnavailable(text="too many viewers\n")
         try:
-            answer = await self._calls.answer(sink, await request.text())
+            _, answer = await self._calls.answer(sink, await request.text())
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from None
         return web.Response(text=answer, content_type="application/sdp")
+
+    async def _whep(self, request: web.Request) -> web.Response:
+        """WebRTC for ordinary players: draft-ietf-wish-whep. An offer in; 201, the answer and where to end it."""
+        sink = self._sinks.get(request.match_info["name"])
+        if sink is None or self._calls is None:
+            raise web.HTTPNotFound(text="there is no such camera, or no WebRTC (run.webrtc)\n")
+        if request.content_type != "application/sdp":
+            raise web.HTTPUnsupportedMediaType(text="an offer is application/sdp\n")
+        if self._calls.full:
+            raise web.HTTPServiceUnavailable(text="too many look already\n", headers={"Retry-After": "10"})
+        try:
+            number, answer = await self._calls.answer(sink, await request.text())
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from None
+        headers = {"Location": f"/camera/{quote(sink.name)}/whep/{number}"}
+        return web.Response(status=201, text=answer, content_type="application/sdp", headers=headers)
+
+    async def _hang_up(self, request: web.Request) -> web.Response:
+        if self._calls is None or not await self._calls.end(request.match_info["id"]):
+            raise web.HTTPNotFound(text="there is no such session\n")
+        return web.Response()
 
     async def _webcam(self, request: web.Request) -> web.StreamResponse:
         if self._sessions is None:
@@ -298,6 +286,38 @@ class Page:
     async def _metrics(self, request: web.Request) -> web.Response:
         body = metrics(list(self._camera_metrics()), self._sessions)
         return web.Response(body=body, content_type="text/plain", charset="utf-8")
+
+    async def _pictures(self, request: web.Request) -> web.StreamResponse:
+        """The pictures of all cameras over one WebSocket: browsers open six connections to a server, and no more.
+
+        A message is a byte with the length of the camera's name, the name, and a JPEG. The page may send a JSON list of
+        the cameras that it wants.
+        """
+        if self._watchers >= VIEWERS:
+            raise web.HTTPServiceUnavailable(text="too many look already\n")
+        socket = web.WebSocketResponse(heartbeat=20, timeout=1, compress=False, max_msg_size=65536)
+        await socket.prepare(request)
+        self._watchers += 1
+        viewer = PictureViewer(self._sinks)
+        listener = asyncio.ensure_future(viewer.listen(socket))
+        try:
+            while not (self._over or socket.closed or listener.done()):
+                viewer.follow()
+                fresh = viewer.fresh()
+                if not fresh:
+                    await self._next()
+                for name, jpeg in fresh:
+                    head = bytes([len(name.encode())]) + name.encode()
+                    await asyncio.wait_for(socket.send_bytes(head + jpeg), 10)
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            self._watchers -= 1
+            viewer.leave()
+            listener.cancel()
+            with contextlib.suppress(Exception):
+                await socket.close()
+        return socket
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         sink = self._sinks.get(request.match_info["name"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -61,12 +62,13 @@ class WebRtcSessions:
         check_webrtc()
         self._news = news
         self._open: dict[Any, PictureFeed] = {}
+        self._numbers: dict[str, Any] = {}
 
     @property
     def full(self) -> bool:
         return len(self._open) >= CALLS
 
-    async def answer(self, pictures: PictureFeed, sdp: str) -> str:
+    async def answer(self, pictures: PictureFeed, sdp: str) -> tuple[str, str]:
         """Answer an SDP offer and start sending. Raises ValueError for an invalid offer."""
         # Not None: aiortc would then use a public STUN server.
         peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
@@ -90,7 +92,17 @@ class WebRtcSessions:
                 await self._end(peer)
 
         self._watch = asyncio.get_running_loop().call_later(HEAD_S, self._check, peer)
-        return str(peer.localDescription.sdp)
+        number = secrets.token_urlsafe(16)
+        self._numbers[number] = peer
+        return number, str(peer.localDescription.sdp)
+
+    async def end(self, number: str) -> bool:
+        """End a session by its id; False where there is none."""
+        peer = self._numbers.pop(number, None)
+        if peer is None or peer not in self._open:
+            return False
+        await self._end(peer)
+        return True
 
     def _check(self, peer: Any) -> None:
         if peer in self._open and peer.connectionState != "connected":
@@ -98,6 +110,7 @@ class WebRtcSessions:
 
     async def _end(self, peer: Any) -> None:
         pictures = self._open.pop(peer, None)
+        self._numbers = {number: other for number, other in self._numbers.items() if other is not peer}
         if pictures is not None:
             pictures.callers -= 1
             with contextlib.suppress(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -14,7 +15,6 @@ from facestream.pipeline.config import Config
 from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadInput, UserError
 from facestream.pipeline.jobs.replay import RecordReplay
-from facestream.pipeline.log import say
 from facestream.pipeline.records import Record, RecordSink, read_records, record
 from facestream.pipeline.review.document import Document
 from facestream.pipeline.review.draft import draft_path, read_draft
@@ -28,6 +28,8 @@ from facestream.pipeline.types import Frame, StreamInfo, TrackedFrame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import open_source
 from facestream.pipeline.video.uri import Kind, parse
+
+log = logging.getLogger(__name__)
 
 RATE = 25.0  # frames/s of a video that does not say
 
@@ -108,7 +110,7 @@ def list_moments(video: Path, records: Path | None, config: Config, progress: bo
         replay = RecordReplay(read_records(records, str(video)), records)
         report = run_stages(job, config, replay, keep, progress)
     if report.lost:
-        say("warning", report.lost)
+        log.warning("%s", report.lost)
     return found_of(keep.rows, scout.notes, scout.size, rate, config)
 
 
@@ -147,7 +149,7 @@ def prepare(
         if not records.exists() or overwrite:
             scout = _find(video, records, info, rate, config, overwrite, progress)
         else:
-            say("records", f"{records} are used; --overwrite finds the faces anew")
+            log.info("%s are used; --overwrite finds the faces anew", records)
     rows = read_records(records, str(video))
     rows, clip = _complete(video, rows, records, info, rate, config, progress)
     session = Session(clip, rows, records, config)
@@ -177,7 +179,7 @@ def _find(
     sink.close()
     draft_path(records).unlink(missing_ok=True)
     if report.lost:
-        say("warning", report.lost)
+        log.warning("%s", report.lost)
     return scout
 
 
@@ -191,7 +193,7 @@ def _complete(
         replay = RecordReplay(rows, records)
         report = run_stages(Job(str(video), None), config, replay, keep, progress)
         if report.lost:
-            say("warning", report.lost)
+            log.warning("%s", report.lost)
         rows = keep.rows
     if not rows:
         raise BadInput("there is no frame in the records", str(records))

@@ -1,4 +1,4 @@
-"""Sound encoded anew: where a container does not hold the source's, and where voices are to be distorted.
+"""Re-encodes audio: if the container does not support the source's codec, or to distort voices.
 
     packet -> decoder -> filter graph (gaps filled, voice, rate and layout) -> encoder -> packets
 
@@ -47,7 +47,7 @@ _DISTORTION = (
 
 
 def encoder_of(kind: str) -> str | None:
-    """FFmpeg's name of the encoder for sound in this container; None for one that holds no sound."""
+    """FFmpeg's name of the audio encoder for this container; None if it supports no audio."""
     return next((name for name in _CODECS.get(kind, ()) if name in av.codecs_available), None)
 
 
@@ -57,7 +57,7 @@ class AudioTranscoder:
     def __init__(
         self, output: av.container.OutputContainer, kind: str, decoder: av.AudioCodecContext, distort: bool
     ) -> None:
-        """kind: the output's container. Raises ValueError or av.FFmpegError where there is no such stream."""
+        """kind: the output's container. Raises ValueError or av.FFmpegError if it does not support such a stream."""
         name = encoder_of(kind)
         if name is None:
             raise ValueError(f"{kind} holds no sound")

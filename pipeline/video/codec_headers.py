@@ -1,4 +1,4 @@
-"""Headers of codecs whose packets are copied, made anew: what a decoder needs, without comments, pictures and names.
+"""Rewrites headers of codecs whose packets are copied: what a decoder needs, without comments, images and names.
 
 Xiph's codecs carry their comments (title, place, a cover picture) in a header beside the codec's setup, and ASS
 subtitles theirs in a script's first section. Containers store both as the codec's private data, which a copy would pass

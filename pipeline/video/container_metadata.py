@@ -1,7 +1,7 @@
-"""What a video file holds beside its streams: chapters, attached fonts, words about it, and how bright HDR can get.
+"""Container metadata of a video file: chapters, attached fonts, text tags, and HDR light levels.
 
-Words (metadata) and data streams say who, where and with what device; they are taken along only when asked for.
-Pictures are never taken along: a cover picture shows faces uncovered.
+Text metadata and data streams may identify people, places and devices; they are copied only on request. Images are
+never copied: cover art shows uncovered faces.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Chapter:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file inside a Matroska file, as a rule a font that its subtitles need."""
+    """A file attached to a Matroska file, usually a font that its subtitles need."""
 
     name: str
     mimetype: str
@@ -51,10 +51,10 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class HdrMetadata:
-    """SMPTE ST 2086 and CTA-861.3: the display that the film was graded on and how bright its pictures get.
+    """SMPTE ST 2086 and CTA-861.3: the mastering display and the content's light levels.
 
-    primaries: x, y of red, green, blue and white (CIE 1931). luminance: least and greatest, cd/m2.
-    content: greatest and greatest frame-average light level, cd/m2. None where the source does not say.
+    primaries: x, y of red, green, blue and white (CIE 1931). luminance: minimum and maximum, cd/m2.
+    content: maximum and maximum frame-average light level, cd/m2. None if the source does not say.
     """
 
     primaries: tuple[float, ...] | None
@@ -62,7 +62,7 @@ class HdrMetadata:
     content: tuple[int, int] | None
 
     def params(self, encoder: str) -> dict[str, str]:
-        """The parameters that make an encoder write this, empty for an encoder that cannot."""
+        """The encoder parameters that write this metadata, empty for an encoder that cannot."""
         out: dict[str, str] = {}
         names = {"libx264": ("mastering-display", "cll"), "libx265": ("master-display", "max-cll")}
         names["libsvtav1"] = ("mastering-display", "content-light")
@@ -81,7 +81,7 @@ class HdrMetadata:
 
 
 def hdr_metadata_of(picture: av.VideoFrame) -> HdrMetadata | None:
-    """What a decoded picture says of its light, None where it says nothing."""
+    """A decoded frame's HDR metadata, None if it has none."""
     mastering: Any = picture.side_data.get(SideDataType.MASTERING_DISPLAY_METADATA)  # type: ignore[call-overload]
     level: Any = picture.side_data.get(SideDataType.CONTENT_LIGHT_LEVEL)  # type: ignore[call-overload]
     if mastering is None and level is None:
@@ -99,7 +99,7 @@ def _mastering(data: bytes) -> tuple[tuple[float, ...] | None, tuple[float, floa
 
 
 def lost_hdr_metadata(picture: av.VideoFrame) -> list[str]:
-    """What changes from frame to frame and cannot be written again, in words."""
+    """The names of per-frame metadata that cannot be written again."""
     held: Any = list(picture.side_data)
     return [f"the {_CHANGING[data.type.name]}" for data in held if data.type.name in _CHANGING]
 
@@ -114,7 +114,7 @@ def chapters_of(container: av.container.InputContainer) -> tuple[Chapter, ...]:
 
 
 def add_chapters(output: av.container.OutputContainer, chapters: Iterable[Chapter], shift: Fraction) -> None:
-    """Write chapters, all times made earlier by `shift` seconds; those that end before zero are gone."""
+    """Write chapters, with all times earlier by `shift` seconds; those that end before zero are dropped."""
     unit = Fraction(1, 1000)
     rows: list[Any] = []
     for number, chapter in enumerate(chapters, 1):
@@ -128,9 +128,9 @@ def add_chapters(output: av.container.OutputContainer, chapters: Iterable[Chapte
 
 
 def attachment_of(stream: av.stream.Stream, number: int) -> Attachment | None:
-    """An attached font, by a name of ours; None for anything else, since what is in it cannot be known.
+    """An attached font, under a neutral name; None for any other attachment, whose content is unknown.
 
-    What it says of itself is not believed: its bytes must be those of a font, and of nothing else.
+    The declared type is not trusted: the bytes must be those of a font and nothing else.
     """
     if stream.type != "attachment":
         return None
@@ -142,8 +142,7 @@ def attachment_of(stream: av.stream.Stream, number: int) -> Attachment | None:
 
 
 def font_kind(data: bytes) -> str | None:
-    """ttf, otf, ttc, woff or woff2 where these bytes are a font from the first to the last and hold no picture; else
-    None."""
+    """ttf, otf, ttc, woff or woff2 if these bytes are exactly a font and contain no image; else None."""
     if holds_picture(data):
         return None
     magic = data[:4]
@@ -173,13 +172,13 @@ def font_kind(data: bytes) -> str | None:
 
 
 def holds_picture(data: bytes) -> bool:
-    """Does a picture begin anywhere in these bytes: JPEG, PNG, GIF, WebP, HEIF, JPEG XL."""
+    """Whether an image starts anywhere in these bytes: JPEG, PNG, GIF, WebP, HEIF, JPEG XL."""
     return _PICTURE.search(data) is not None
 
 
 def text_metadata(metadata: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Metadata that can be written again: all but what each muxer writes by itself, and never pictures, which some
-    containers keep as text."""
+    """The tags to write again: without those that each muxer writes itself, and without images, which some containers
+    store as text."""
     return {
         key: text
         for key, text in metadata
@@ -188,7 +187,7 @@ def text_metadata(metadata: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def _is_picture(key: str, text: str) -> bool:
-    """Base64 and other encodings of bytes have no spaces and no stops for hundreds of letters."""
+    """Whether a text looks like encoded bytes (Base64 and others): hundreds of characters without spaces or stops."""
     if any(word in key.lower() for word in ("picture", "coverart", "thumbnail", "artwork", "apic")):
         return True
     packed = re.sub(r"\s|&#x[0-9A-Fa-f]+;", "", text)
@@ -196,15 +195,15 @@ def _is_picture(key: str, text: str) -> bool:
 
 
 def without_pictures(data: bytes) -> bytes | None:
-    """A packet of timed metadata that may be kept: ID3 (2.2 to 2.4) without its pictures and objects, anything else
-    where no picture is in it; None for the rest."""
+    """A packet of timed metadata that may be copied: ID3 (2.2 to 2.4) without images and objects, anything else that
+    contains no image; None otherwise."""
     if data[:3] == b"ID3" and len(data) >= 10:
         data = _id3_text(data)
     return None if holds_picture(data) else data
 
 
 def _id3_text(tag: bytes) -> bytes:
-    """The tag with its text and link frames alone, without unsynchronisation, extended header and padding."""
+    """The ID3 tag with its text and link frames only, without unsynchronisation, extended header and padding."""
     version, flags = tag[3], tag[5]
     size = _synchsafe(tag[6:10])
     body = tag[10 : 10 + size]

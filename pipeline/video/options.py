@@ -48,7 +48,9 @@ def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
     """FFmpeg's options for a source that is not a file."""
     chosen = dict(_LIVE_OPTIONS)
     if uri.kind is Kind.RTSP:
-        chosen["rtsp_transport"] = "tcp" if options.rtsp_transport == "auto" else options.rtsp_transport
+        chosen["rtsp_transport"] = options.rtsp_transport
+        if options.rtsp_transport == "auto":  # UDP where the camera refuses TCP
+            chosen |= {"rtsp_transport": "tcp+udp", "rtsp_flags": "prefer_tcp"}
     if options.tls_verify and uri.text.lower().startswith(("rtsps:", "https:")):
         import ssl  # 4 MB, for who asks for it
 

@@ -99,9 +99,13 @@ class Temporary:
 
     def commit(self) -> None:
         """Rename the file to its final name, replacing an existing one."""
-        if sys.platform == "win32":  # where no open file can be renamed
+        self._rename(self.target)
+
+    def _rename(self, target: Path) -> None:
+        """Rename; the file stays locked meanwhile, except on Windows, which renames no open file."""
+        if sys.platform == "win32":
             self._file.close()
-        os.replace(self.path, self.target)
+        os.replace(self.path, target)
         self._file.close()
 
     def discard(self) -> None:

@@ -1,4 +1,4 @@
-"""A container's streams: which one is worked on, and how the others come along as they are."""
+"""Selects a container's video stream, and copies its other streams."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from facestream.pipeline.video.uri import Uri
 _AVI_ENCODERS = {"mp3": "libmp3lame", "ac3": "ac3", "aac": "aac"}
 # By FFmpeg's names. Others hold new headers, tags, pictures beside the sound.
 _KEPT_SIDE_DATA = ("skip_samples", "webvtt_settings")
-_KEPT_METADATA = ("language",)  # all else may say who, where and with what
+_KEPT_METADATA = ("language",)  # everything else may identify people, places and devices
 
 
 def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStream:
-    """The stream to work on: FFmpeg's own choice, never cover art. Raises BadInput where there is none."""
-    if container.format.name == "tty":  # FFmpeg renders any text file as a film of a terminal
+    """The video stream to process: FFmpeg's own choice, never cover art. Raises BadInput if there is none."""
+    if container.format.name == "tty":  # FFmpeg renders any text file as a video of a terminal
         raise BadInput("it is text, not a video", uri.shown)
     attached = av.stream.Disposition.attached_pic
     films = [stream for stream in container.streams.video if not stream.disposition & attached]
@@ -39,7 +39,7 @@ def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStre
 
 
 def clone(template_container: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
-    """A stream of an open container that only holds what is known of another one, for after that is closed."""
+    """A stream of a separate container with another stream's parameters, for use after that one is closed."""
     twin = template_container.add_stream_from_template(stream, opaque=True)
     twin.metadata.update(stream.metadata)
     twin.disposition = stream.disposition
@@ -80,7 +80,7 @@ def add_side(
 
 
 def label(stream: av.stream.Stream, template: av.stream.Stream, words: bool) -> None:
-    """Give a stream the language and the roles of another one; words: all its tags."""
+    """Copy another stream's language and roles to a stream; words: all its tags."""
     kept = text_metadata(template.metadata.items())
     stream.metadata.update({key: text for key, text in kept.items() if words or key in _KEPT_METADATA})
     stream.disposition = template.disposition

@@ -1,7 +1,7 @@
-"""HDR as the detector sees it: PQ and HLG code values to those of SDR, by a table for 8-bit pixels.
+"""Tone mapping for the detector: PQ and HLG code values to SDR, by a table for 8-bit pixels.
 
 SMPTE ST 2084 and ARIB STD-B67 (ITU-R BT.2100). Reference white (BT.2408: 203 cd/m2, or 75 % of HLG's signal) becomes
-SDR's bright skin and paper; what is brighter is compressed. Gamut and hue stay: a detector hardly minds those.
+SDR's bright skin and paper; brighter values are compressed. Gamut and hue are unchanged: they hardly affect detection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an input's name means, which files it stands for, how to show it without its password, why it does not open."""
+"""Inputs: what a name means, which files it stands for, its redacted form, and errors on opening."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from facestream.pipeline.errors import BadInput, Refused, UserError
 from facestream.pipeline.url import Url, parse_url, redact, shown_text
 from facestream.pipeline.url import expand as expand_secrets
 from facestream.pipeline.video import webcam
+from facestream.pipeline.video.pipes import STDIN, is_pipe
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -44,7 +45,7 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter alone is a 
 
 
 class Kind(StrEnum):
-    """What a source is."""
+    """The kind of a source."""
 
     FILE = "file"
     IMAGE = "image"
@@ -53,6 +54,7 @@ class Kind(StrEnum):
     RTSP = "rtsp"
     HTTP = "http"
     LAVFI = "lavfi"
+    PIPE = "pipe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,15 @@ class MediaFile:
 
 
 def parse(text: str | os.PathLike[str]) -> Uri:
-    """Tell what a source's name means. Looks at the disk only to tell folders from files.
+    """Parse a source's name. Accesses the disk only to distinguish folders from files.
 
     Raises BadInput for an empty name and for a scheme that cannot be read.
     """
     name = os.fspath(text)
     if not name.strip():
         raise BadInput("the input has no name")
+    if name == STDIN:
+        return Uri(Kind.PIPE, name, "standard input")
     if (device := webcam.device_of(name)) is not None:
         return Uri(Kind.WEBCAM, device, device)
     if name.startswith("lavfi:"):
@@ -121,6 +125,8 @@ def _parse_path(name: str) -> Uri:
         return Uri(Kind.FILE, name, shown_text(name))
     if os.path.isdir(name):
         return Uri(Kind.FOLDER, name, name)
+    if is_pipe(name):
+        return Uri(Kind.PIPE, name, name)
     return Uri(Kind.IMAGE if Path(name).suffix.lower() in IMAGE_SUFFIXES else Kind.FILE, name, name)
 
 
@@ -247,7 +253,7 @@ def _leads_nowhere(path: Path) -> bool:
 
 
 def _is_closed(path: Path) -> bool:
-    """Whether it is a folder that we may not look into."""
+    """Whether it is a folder without read permission."""
     effective = os.access in os.supports_effective_ids
     return path.is_dir() and not path.is_symlink() and not os.access(path, os.R_OK | os.X_OK, effective_ids=effective)
 
@@ -271,7 +277,7 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def check_file(path: Path, shown: str) -> None:
-    """Raise BadInput for a file that cannot hold a picture, before FFmpeg says so in its own words."""
+    """Raises BadInput for a file that cannot contain video, with a clearer message than FFmpeg's."""
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
@@ -282,9 +288,9 @@ def check_file(path: Path, shown: str) -> None:
 
 
 def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
-    """What FFmpeg's exception means for this source, in one line and without its password.
+    """An FFmpeg exception as one line about this source, without its password.
 
-    opened: it had been reached before the exception came.
+    opened: whether the source had been opened before the exception.
     """
     live = uri.kind in (Kind.RTSP, Kind.HTTP)
     for kind, (what, do) in _ANSWERS.items():
@@ -294,6 +300,9 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
         asked = error.errno == 22
         do = "leave --camera-size, -fps, -format away" if asked else webcam.how_to_find()
         return BadInput(_WEBCAM[error.errno], uri.shown, do)
+    if uri.kind is Kind.PIPE:
+        what = "it is not a video, or one that cannot be read from a pipe: its index is at its end"
+        return BadInput(what, uri.shown, "write it to a file first, or pipe Matroska or MPEG-TS")
     if isinstance(error, av.error.InvalidDataError):
         if live:
             return BadInput("what it sent is no video", uri.shown, "check the address, the port and the path")

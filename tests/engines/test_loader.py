@@ -49,7 +49,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., D
     """choose(backend, *broken) on a machine with a GPU, in an empty folder with a model of its own."""
     copyfile(SHIPPED, tmp_path / "net.onnx")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loader, "current_device", Device)
+    monkeypatch.setattr(loader, "current_device", lambda index: Device())
     monkeypatch.setattr(loader, "compile_kernels", lambda file, capability: b"")
 
     def choose(backend: str, *broken: str) -> Detector:

@@ -4,21 +4,29 @@ card (on a stand-in for it, lazy_device.py)."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import Array
 from facestream.engines.build.fp16 import Fp16Detector
-from facestream.engines.cuda.detector import GpuDetector
+from facestream.engines.cuda.detector import GpuDetector, Pending
 from facestream.engines.letterbox import ImageView
 from facestream.engines.loader import load_detector
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import Config, DetectorConfig, read
-from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, queue_delay_s
+from facestream.pipeline.live.batching_detector import (
+    BatchingDetector,
+    DetectorClient,
+    InferenceFailed,
+    Request,
+    queue_delay_s,
+)
 from facestream.pipeline.live.run import Live
 from facestream.pipeline.stages.detect import DetectionStage
 from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Reason, Scope
@@ -54,9 +62,9 @@ def test_a_batch_waits_for_others_but_not_for_long(
 class Noted(GpuDetector):
     """Keeps what came as one batch."""
 
-    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
-        self.__dict__.setdefault("sizes", []).append(len(pictures))
-        return super().detect_yuv(pictures)
+    def submit(self, frames: Sequence[HostFrame]) -> Pending:
+        self.__dict__.setdefault("sizes", []).append(len(frames))
+        return super().submit(frames)
 
 
 @needs_compiler
@@ -101,9 +109,15 @@ class Counting(GpuDetector):
         super().__init__(None, 8, DetectorOptions())  # type: ignore[arg-type]
         self.asked: list[tuple[str, int]] = []
 
-    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
-        self.asked.append(("planes", len(pictures)))
-        return [Detections(np.zeros((p.width, 4), np.float32), np.ones(p.width, np.float32)) for p in pictures]
+    def warm_up(self, frames: Sequence[HostFrame]) -> None:
+        pass
+
+    def submit(self, frames: Sequence[HostFrame]) -> Any:
+        self.asked.append(("planes", len(frames)))
+        return frames
+
+    def collect(self, pending: Any) -> list[Detections]:
+        return [Detections(np.zeros((p.width, 4), np.float32), np.ones(p.width, np.float32)) for p in pending]
 
     def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
         self.asked.append(("views", len(images)))
@@ -114,8 +128,9 @@ def test_everybody_gets_the_answer_to_his_own_picture() -> None:
     desk = BatchingDetector(Counting(), 8)
     views = [ImageView(np.zeros((8, n, 3), np.uint8), n, 8) for n in (3, 5)]
     stored = [replace(shown(v.rgb), width=v.width) for v in (views[1], views[0])]
-    found = desk._found([views[0], stored[0], views[1], stored[1]])
-    assert [len(f) for f in found] == [3, 5, 5, 3]
+    requests = [Request(picture, 0.5) for picture in (views[0], stored[0], views[1], stored[1])]
+    desk._finish(desk._begin(requests))
+    assert [len(request.found) for request in requests if request.found is not None] == [3, 5, 5, 3]
     assert desk.detector.asked == [("planes", 2), ("views", 2)]  # type: ignore[attr-defined]
 
 
@@ -149,3 +164,58 @@ def test_a_run_takes_batches_where_the_detector_gains_from_them() -> None:
     assert batch(Config(), Counting()) == (8, 0.005)
     assert batch(Config(), load_detector("plainXS16")) == (1, 0.005)
     assert batch(read(None, {"run.batch": 3, "run.batch_wait_ms": 20}), Counting()) == (3, 0.02)
+
+
+class Ordered(GpuDetector):
+    """Writes down in which order batches are begun and waited for."""
+
+    in_flight = 2
+
+    def __init__(self) -> None:
+        super().__init__(None, 1, DetectorOptions())  # type: ignore[arg-type]
+        self.steps: list[str] = []
+        self.begun = 0
+        self.more = threading.Event()
+
+    def warm_up(self, frames: Sequence[HostFrame]) -> None:
+        self.steps.append(f"warm {len(frames)}")
+
+    def submit(self, frames: Sequence[HostFrame]) -> Any:
+        self.more.wait(30)
+        self.begun += 1
+        self.steps.append(f"begin {self.begun}")
+        return self.begun
+
+    def collect(self, pending: Any) -> list[Detections]:
+        self.steps.append(f"end {pending}")
+        if pending == 3:
+            raise RuntimeError("lost")
+        return [Detections(np.zeros((pending, 4), np.float32), np.ones(pending, np.float32))]
+
+
+def test_two_batches_are_on_their_way_at_once() -> None:
+    detector = Ordered()
+    desk = BatchingDetector(detector, 1)
+    frame = shown(np.zeros((32, 32, 3), np.uint8))
+    answers: dict[int, object] = {}
+
+    def ask(number: int) -> None:
+        try:
+            answers[number] = len(desk.submit(frame, 60.0))
+        except InferenceFailed as e:
+            answers[number] = str(e)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(desk._waiting) < 4:
+        time.sleep(0.01)
+    detector.more.set()
+    desk.start()
+    for thread in threads:
+        thread.join(60)
+    desk.stop()
+    assert desk.join(10)
+    assert detector.steps == ["warm 1", "begin 1", "begin 2", "end 1", "begin 3", "end 2", "begin 4", "end 3", "end 4"]
+    failed = "the detector failed (RuntimeError: lost)"
+    assert sorted(answers.values(), key=str) == [1, 2, 4, failed]

@@ -118,7 +118,10 @@ def test_cameras_with_different_thresholds_share_a_detector() -> None:
     view = ImageView(np.zeros((448, 448, 3), np.uint8), 448, 448)
     desk = BatchingDetector(Scores(DetectorOptions(0.3)), batch=4)
     requests = [Request(view, threshold) for threshold in (0.1, 0.6, 0.3)]
-    for request, found in zip(requests, desk._infer(requests), strict=True):
+    desk._finish(desk._begin(requests))
+    for request in requests:
+        found = request.found
+        assert found is not None
         alone = Scores(DetectorOptions(request.threshold)).detect([view])[0]
         assert found.scores.tolist() == alone.scores.tolist()
         assert found.xyxy.tolist() == alone.xyxy.tolist()
