@@ -147,6 +147,7 @@ def score(far: Array) -> Score:
     low, high = wilson(share, count)
     other = far[~np.eye(count, dtype=bool)]
     cuts = np.unique(np.concatenate([same, other]))
+    cuts = np.sort(np.concatenate([cuts, (cuts[1:] + cuts[:-1]) / 2]))
     cuts = cuts[:: max(1, len(cuts) // 400)]
     missed = (same[None] > cuts[:, None]).mean(1) + (np.abs(same[None] - cuts[:, None]) <= 1e-9).mean(1) / 2
     wrong = (other[None] < cuts[:, None]).mean(1) + (np.abs(other[None] - cuts[:, None]) <= 1e-9).mean(1) / 2
