@@ -12,7 +12,7 @@ import click
 from facestream.pipeline import log
 from facestream.pipeline.errors import UserError
 
-from facestream.checkout import benchmarks
+from facestream.checkout import benchmarks, is_checkout
 
 
 class Commands(click.Group):
@@ -23,7 +23,8 @@ class Commands(click.Group):
     CHECKOUT: ClassVar = ("bench",)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.COMMANDS)
+        here = is_checkout()
+        return [name for name in self.COMMANDS if here or name not in self.CHECKOUT]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.COMMANDS:

@@ -23,10 +23,10 @@ class TrackOnset:
 
 
 class Backfill:
-    """When a track is first detected (with `single_score`, or for the second time), the waiting frames of its scene
-    get a box for it too: the face is tracked backwards by template matching; if it is too small, its motion is
-    extrapolated (judged anew with each of its first detections), growing. So it is covered before the detector first
-    fired. A track that was never confirmed gets few such frames, but for those in which the frame's edge cuts it.
+    """Covers faces before their first detection. When a track is first detected (with `single_score`, or for the second
+    time), the waiting frames of its scene get a box for it too: the face is tracked backwards by template matching; if
+    it is too small, its motion is extrapolated, with growing boxes (re-estimated with each of its first detections).
+    An unconfirmed track is backfilled for a few frames only, except where the frame edge cuts it.
     """
 
     def __init__(self, line: DelayLine, memory: TrackMemory, heuristics: Heuristics = DEFAULTS) -> None:
@@ -37,15 +37,15 @@ class Backfill:
         self.onsets: dict[int, TrackOnset] = {}
 
     def begin(self, track: int, scene: int) -> None:
-        """A track is new, or as new since its last detection waits no more."""
+        """A track is new, or treated as new because the frame of its last detection has left."""
         self.onsets.setdefault(track, TrackOnset([], scene))
 
     def forget(self, first: int) -> None:
-        """Frames up to this number have left: no other frame before these onsets waits."""
+        """Frames up to this number have left: forget onsets without waiting frames before them."""
         self.onsets = {track: onset for track, onset in self.onsets.items() if onset.seen[0][0] > first}
 
     def cover(self, box: Box, index: int) -> None:
-        """Cover a new track's place in the frames of its scene before its first detection."""
+        """Cover a new track in the frames of its scene before its first detection."""
         onset = self.onsets.get(box.id)
         if onset is None:
             return
@@ -78,8 +78,8 @@ class Backfill:
                 self.line.put(at, made)
 
     def _extrapolate(self, onset: TrackOnset, before: list[int], inside: int) -> list[Array]:
-        """A new track's places in the waiting frames `before`, from the last one back: moved with the camera, and
-        along its own motion as far as its detections tell it. inside: as in `track_through`."""
+        """A new track's extrapolated boxes in the waiting frames `before`, from the last one backwards: moved with the
+        camera, and by its own motion as far as its detections show it. inside: as in `track_through`."""
         if not before:
             return []
         frames = self.line.frames
@@ -108,7 +108,7 @@ class Backfill:
 
 
 def _speed(seen: list[tuple[int, Array]]) -> Array:
-    """Pixels per frame by which a track's corners move, from its first detections; its size stays."""
+    """Motion of a track's corners in pixels per frame, from its first detections; its size stays constant."""
     if len(seen) < 3:
         return np.zeros(4)
     frames = np.array([index for index, _ in seen], float)

@@ -1,8 +1,8 @@
-"""FacePipeline: the stages in a row. A frame in, tracked frames out, when their look-ahead is over.
+"""FacePipeline: the stages in a row. Takes frames, returns tracked frames when their look-ahead is over.
 
     analyse -> policy -> detect -> track -> look ahead
 
-Each stage takes data and returns data. The one feedback is the summary of the tracks, which the policy is given.
+Each stage takes data and returns data. The only feedback is the summary of the tracks, an input of the policy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from facestream.pipeline.types import Box, Frame, TrackedFrame
 
 
 class FrameShape:
-    """What is kept of a picture whose frame waits without its pixels."""
+    """Replaces the picture of a frame that waits without its pixels."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width = width
@@ -29,7 +29,7 @@ class FrameShape:
 
 
 def policy_for(detector: PipelineDetector, config: Config, shedding: LoadShedding | None = None) -> DetectionPolicy:
-    """The policy for this kind of detector."""
+    """The policy that suits this detector."""
     return DetectionPolicy(
         config.detector,
         config.tracker.lookahead,
@@ -46,13 +46,13 @@ def detection_for(detector: PipelineDetector, config: Config) -> DetectionStage:
 
 
 class FacePipeline:
-    """Detects, tracks and looks ahead; any source of frames may feed it.
+    """Detection, tracking and look-ahead, for any source of frames.
 
-    max_coast_s: seconds for which a face stays covered after it was last known, where the tracker remembers it longer.
-    live: frames come from a camera: none waits for the next one before it is detected on.
-    detection: the detection stage, by default one that runs the detector. shedding: of load, for a camera.
-    intervals: bounds a frame's wait in time, for a camera. keep_pixels: False lets frames wait without their pictures,
-    so that hundreds of them cost little; what leaves then has only its size.
+    max_coast_s: seconds for which a face stays covered after its last detection, if the tracker remembers it longer.
+    live: frames come from a camera; none waits for the next one before detection.
+    detection: the detection stage, by default one that runs the detector. shedding: load shedding, for a camera.
+    intervals: bounds a frame's wait in time, for a camera. keep_pixels: if False, frames wait without their pictures,
+    so that hundreds of them cost little; returned frames then have only a size.
     """
 
     def __init__(
@@ -73,22 +73,22 @@ class FacePipeline:
         waits = self.policy.looks_back and not live
         self.analyser = Analyser(config.tracker.motion, waits, advanced)
         self.tracking = TrackingStage(config.tracker, advanced)
-        # The frame that waits for the next one waits in all for as many as asked for.
+        # A frame that waits for the next one before detection still waits `lookahead` frames in all.
         lag = config.tracker.lookahead - waits
         self.lookahead = Lookahead(lag, config.tracker.confirm_score, max_coast_s, intervals, advanced)
         self._keep_pixels = keep_pixels
 
     def push(self, frame: Frame) -> list[TrackedFrame]:
-        """Take a frame in; the frames whose wait is over, in order."""
+        """Take a frame; returns the frames whose wait is over, in order."""
         return self.process(frame)[1]
 
     def process(self, frame: Frame, backlog: bool = False) -> tuple[Observation | None, list[TrackedFrame]]:
-        """As push, and what was observed: in this frame, or in the one before where frames wait for the next one."""
+        """Like push, with the observation of this frame, or of the one before if frames wait for the next one."""
         analysed = self.analyser.push(frame, backlog)
         return (None, []) if analysed is None else self._process(analysed)
 
     def flush(self) -> list[TrackedFrame]:
-        """The frames that still wait: nothing more comes."""
+        """The remaining frames, at the end of the source."""
         last = self.analyser.flush()
         done = [] if last is None else self._process(last)[1]
         return done + [round_boxes(tracked) for tracked in self.lookahead.flush()]
@@ -111,7 +111,7 @@ def _without_pixels(frame: Frame) -> Frame:
 
 
 def round_boxes(tracked: TrackedFrame) -> TrackedFrame:
-    """Boxes to a hundredth of a pixel, as records hold them: covers made from records are then the same."""
+    """Round boxes to a hundredth of a pixel, as in records, so that covers made from records are identical."""
     return TrackedFrame(tracked.frame, tuple([_rounded(box) for box in tracked.boxes]))
 
 

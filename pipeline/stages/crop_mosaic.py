@@ -1,7 +1,7 @@
-"""Crop mosaic: crops around known faces, packed into one small picture for the detector.
+"""Crop mosaic: crops around known faces, packed into one small image for the detector.
 
-Where a face was a moment ago it most likely still is. So between two full frames the detector is given these places
-alone, at a fraction of the cost: at full resolution, but for large faces, which need fewer pixels.
+A face is most likely near its last position. So between two full frames the detector only gets these regions, at a
+fraction of the cost: at full resolution, except for large faces, which need fewer pixels.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Region = tuple[int, int, int, int]  # left, top, right, bottom in displayed pixe
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A region of the displayed picture, and its size on the mosaic in pixels. scale: pixels of the mosaic for one
-    square pixel of the picture."""
+    """A region of the displayed frame, and its size in the mosaic in pixels. scale: from the frame's square pixels to
+    the mosaic's."""
 
     region: Region
     width: int
@@ -31,7 +31,7 @@ class Crop:
     scale: float = 1.0
 
     def shows(self, box: list[float], margin: float, size: tuple[int, int]) -> bool:
-        """Is a box, with this margin around it as far as the picture goes, inside."""
+        """Whether a box with this margin, clipped to the frame, is inside the crop."""
         left, top, right, bottom = self.region
         return (
             left <= max(0, box[0] - margin)
@@ -43,8 +43,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class CropMosaic:
-    """placed: crops with the left and upper edge of their places. width, height: multiples of the net's stride; 0
-    without crops."""
+    """placed: crops with their left and top position. width, height: multiples of the net's stride; 0 without crops."""
 
     placed: tuple[tuple[Crop, int, int], ...]
     width: int
@@ -66,10 +65,10 @@ class CropMosaic:
         nms_iou: float,
         settings: CropMosaicSettings = DEFAULTS.crop_mosaic,
     ) -> Detections:
-        """What was found on the mosaic, in pixels of the displayed picture, whose width and height are `size`.
+        """Map detections in the mosaic to pixels of the displayed frame, whose width and height are `size`.
 
-        A box that reaches over the edge of its crop is a part of a face, which is seen whole in another crop or in the
-        next full frame. Crops may show a face twice: of two boxes the better one stays.
+        A box that extends over the edge of its crop is part of a face, which is complete in another crop or in the next
+        full frame; it is dropped. A face may be in two crops: NMS keeps the better box.
         """
         if not len(found):
             return found
@@ -97,13 +96,13 @@ def mosaic_of(
     stretch: tuple[float, float] = (1.0, 1.0),
     settings: CropMosaicSettings = DEFAULTS.crop_mosaic,
 ) -> CropMosaic | None:
-    """The mosaic for boxes xyxy [N, 4] in a displayed picture of this width and height.
+    """The mosaic for boxes xyxy [N, 4] in a displayed frame of this width and height.
 
-    scale: of a full frame at full resolution: pixels of the detector's input for one square pixel of the picture, at
-    most 1. stretch: see `Frame.stretch`.
+    scale: of a full frame at full resolution, from the frame's square pixels to the detector's input, at most 1.
+    stretch: see `Frame.stretch`.
 
-    None where max_pixels do not suffice, or a face is too large for a crop: a reduced full frame shows it well, and
-    half of a picture, shrunk that much, looks like a face too often.
+    None if it would exceed max_pixels, or if a face is too large for a crop: a reduced full frame is enough for it, and
+    half of a frame, reduced that much, looks like a face too often.
     """
     crops: list[Crop] = []
     pixels = 0
@@ -166,5 +165,5 @@ def shelf_pack(crops: list[Crop], pixels: int, gap: int) -> CropMosaic:
 
 
 def _to_stride(length: float) -> int:
-    """Rounded up to the net's stride."""
+    """Round up to the net's stride."""
     return math.ceil(length / STRIDE) * STRIDE

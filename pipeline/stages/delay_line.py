@@ -1,4 +1,4 @@
-"""The delay line: frames that wait, with their boxes, until it is known what is to be covered in them."""
+"""The delay line: the waiting frames with their boxes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Key = tuple[int, BoxKind]  # see Box.key
 
 @dataclass(frozen=True, slots=True)
 class BufferedFrame:
-    """A frame that waits.
+    """A waiting frame.
 
-    boxes: by Box.key, detected or inferred; they change while it waits. luma: the displayed picture's luma, uint8
-    [h, w], small, None when there is none. scale: luma pixels for a pixel of the displayed picture. scene: frames of
-    one scene have the same number. affine: the camera's motion from the frame before, [2, 3] in displayed pixels; None:
-    it stands, or nobody knows. sightings: of the faces that were detected in it.
+    boxes: by Box.key, detected or inferred; they change while it waits. luma: the displayed frame's reduced luma, uint8
+    [h, w], or None. scale: from displayed pixels to luma pixels. scene: frames of one scene have the same number.
+    affine: the camera's motion from the frame before, [2, 3] in displayed pixels; None: static or unknown.
+    sightings: of the faces that were detected in it.
     """
 
     frame: Frame
@@ -49,14 +49,14 @@ class DelayLine:
         return self.frames[at].boxes.get((track, BoxKind.FACE))
 
     def put(self, at: int, box: Box) -> None:
-        """Put a box into a waiting frame, in the place of an earlier one of the same track and kind."""
+        """Put a box into a waiting frame, replacing one of the same track and kind."""
         boxes = self.frames[at].boxes
-        boxes.pop(box.key, None)  # it comes to stand behind the others
+        boxes.pop(box.key, None)  # moves it to the end
         boxes[box.key] = box
 
     def put_both(self, at: int, one: Box, other: Box, merge_iou: float) -> None:
-        """Cover both places where a track may be in a waiting frame: with one box where their IoU is above merge_iou,
-        else the other one as an alternate place."""
+        """Cover both places where a track may be in a waiting frame: with one box if their IoU is above merge_iou,
+        otherwise the other one as an alternate place."""
         places = np.array([one.xyxy, other.xyxy])
         if iou_xyxy(places[:1], places[1:])[0, 0] > merge_iou:
             self.put(at, replace(other, xyxy=xyxy(union_xyxy(*places))))

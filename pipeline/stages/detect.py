@@ -1,4 +1,4 @@
-"""Detection: the detector run as planned. Scores are filtered here, and nowhere else."""
+"""Detection stage: runs the detector according to the plan. Scores are filtered here and nowhere else."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from facestream.pipeline.video.planes import Viewer, host_frame, view_scale
 
 
 class PipelineDetector(Protocol):
-    """What the pipeline needs of a detector: a Detector, or whoever shares one.
+    """What the pipeline needs of a detector: a Detector, or a client of a shared one.
 
-    takes_yuv: it has `detect_yuv(pictures: Sequence[HostFrame])` as well, see YuvDetector. any_size: pictures of ever
-    new sizes cost it no more than those of one. min_score: below which it returns nothing.
+    takes_yuv: it also has `detect_yuv(pictures: Sequence[HostFrame])`, see YuvDetector. any_size: input sizes that
+    change do not cost more than a fixed one. min_score: minimum score of its results.
     """
 
     @property
@@ -42,7 +42,7 @@ class PipelineDetector(Protocol):
 
 
 class FullFrames(Protocol):
-    """Finds the faces of full frames."""
+    """Detects faces in full frames."""
 
     def detect(self, frame: Frame, full_resolution: bool) -> Detections:
         """Faces in pixels of the displayed frame. May raise InferenceFailed."""
@@ -50,7 +50,7 @@ class FullFrames(Protocol):
 
 
 class ScoreFilter:
-    """Which of the detector's boxes count: the detector's threshold, and more for large boxes."""
+    """The score filter: the detection threshold, and the large-face margin."""
 
     def __init__(self, detector: PipelineDetector, config: DetectorConfig, settings: DetectionSettings) -> None:
         self.detector = detector
@@ -58,12 +58,12 @@ class ScoreFilter:
         self.ramp = settings.margin_from_side, settings.margin_to_side
 
     def __call__(self, found: Detections, scale: float) -> Detections:
-        """scale: pixels of the detector's input for one of the pixels in which the boxes are."""
+        """Filter detections. scale: from the boxes' pixels to the detector's input."""
         return found.filter_by_score(self.detector.min_score, self.large_face_margin, scale, self.ramp)
 
 
 class FullFrameDetector:
-    """Runs a detector on full frames: as stored where it takes YUV, else as a small RGB copy."""
+    """Runs a detector on full frames: as stored if it takes YUV, else as a reduced RGB copy."""
 
     def __init__(
         self,
@@ -94,13 +94,13 @@ class Detection(Protocol):
     """A detection stage."""
 
     def run(self, frame: AnalysedFrame, plan: DetectionPlan) -> Observation:
-        """Do what is planned for a frame."""
+        """Carry out a frame's plan."""
         ...
 
 
 class DetectionStage:
-    """Runs plans. full_frames: who finds the faces of full frames, by default the detector itself; crops are always
-    its own work."""
+    """Carries out plans. full_frames: detects on full frames, by default the detector itself; crops always use the
+    detector."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class DetectionStage:
         self.accept = ScoreFilter(detector, config, heuristics.detect)
 
     def run(self, frame: AnalysedFrame, plan: DetectionPlan) -> Observation:
-        """What was found, and of what. A failed inference is an Observation; other errors are raised."""
+        """The observation, with its scope. A failed inference is an Observation as well; other errors are raised."""
         if plan.scope is Scope.SKIPPED:
             return Observation(frame, Scope.SKIPPED)
         try:

@@ -1,4 +1,4 @@
-"""Detector health: when its silence cannot be trusted, since the frame shows nothing or every face went at once."""
+"""Detector health: detections cannot be trusted if the frame is dark or flat, or if all faces are lost at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from facestream.pipeline.stages.settings import DEFAULTS, DetectorHealthSettings
 
 
 class DetectorHealth:
-    """Fed with each frame; says whether the detector is blind in it."""
+    """Determines for each frame whether the detector is blind."""
 
     def __init__(self, settings: DetectorHealthSettings = DEFAULTS.detector_health) -> None:
         self.settings = settings
@@ -15,11 +15,11 @@ class DetectorHealth:
         self.lost = False
 
     def is_blind(self, shows_nothing: bool, found: Detections | None, confirm_score: float) -> bool:
-        """shows_nothing: the frame is dark or flat. found: None where the detector said nothing of this frame.
-        confirm_score: the score of a confirmed face."""
+        """Update with a frame. shows_nothing: it is dark or flat. found: its detections, None without a detection.
+        confirm_score: minimum score of a confirmed face."""
         if found is not None:
             count = int((found.scores >= confirm_score).sum())
-            # The mean hardly falls while all are lost: that lasts until somebody is seen, or for some seconds.
+            # The mean hardly falls while all are lost: this lasts until a face is detected, or for some seconds.
             self.lost = not len(found) and self.mean_faces >= self.settings.min_mean_faces
             if self.lost:
                 self.mean_faces *= self.settings.lost_decay

@@ -15,8 +15,8 @@ from facestream.pipeline.types import Box, BoxState, xyxy
 
 
 class GapFiller:
-    """When a track is detected again, the boxes that were guessed in between are united with the straight line between
-    the two detections; in a short gap (frames without a detection) that line is enough."""
+    """Fills gaps. When a track is detected again, the boxes predicted in between are united with the linear
+    interpolation between the two detections; in a short gap (frames without a detection) interpolation is enough."""
 
     def __init__(self, line: DelayLine, memory: TrackMemory, heuristics: Heuristics = DEFAULTS) -> None:
         self.line = line
@@ -25,14 +25,14 @@ class GapFiller:
         self.settings = heuristics.fill_gaps
 
     def fill(self, box: Box) -> bool:
-        """Cover the line between this detection, in the newest frame, and the one before, when that still waits;
-        whether it does. A longer line may lead from one face to another: there this one is tracked backwards, too."""
+        """Interpolate between this detection, in the newest frame, and the one before; returns False if that frame no
+        longer waits. A longer gap may connect two faces, so there this face is tracked backwards as well."""
         frames = self.line.frames
         settings = self.settings
         last = len(frames) - 1
         for start in range(last - 1, -1, -1):
             if frames[start].scene != frames[last].scene:
-                continue  # a flash between two detections; over a cut no track lives on
+                continue  # a flash between two detections; no track continues over a cut
             old = self.line.face(start, box.id)
             if old is not None and old.state is BoxState.OBSERVED:
                 break
@@ -50,7 +50,7 @@ class GapFiller:
             guess = self.line.face(at, box.id)
             if short:
                 place = grow_xyxy(place, 1 + settings.short_growth)
-            elif guess is not None:  # never smaller than what would have been covered without looking ahead
+            elif guess is not None:  # never smaller than the cover without look-ahead
                 place = union_xyxy(place, np.array(guess.xyxy))
             made = replace(box, xyxy=xyxy(place), state=BoxState.BACKFILLED)
             if at in back:
@@ -60,8 +60,8 @@ class GapFiller:
         return True
 
     def follow_on(self, leaving: BufferedFrame) -> None:
-        """Track the faces of a leaving frame that are not detected in the frames that wait: there the tracker's
-        guesses, made without pixels, give way to where the template matches."""
+        """Track the faces of a leaving frame that are not detected in the waiting frames: template matching replaces
+        the tracker's predictions there."""
         frames = self.line.frames
         ahead = islice(frames, self.settings.max_followed)
         after = [at for at, waiting in enumerate(ahead) if waiting.scene == leaving.scene]

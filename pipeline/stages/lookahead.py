@@ -1,4 +1,4 @@
-"""Look-ahead: frames wait a little, so that what is detected later can still be covered earlier."""
+"""Look-ahead: delays frames, so that later detections can still cover earlier frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from facestream.pipeline.types import Box, BoxKind, BoxState, Frame, TrackedFram
 
 
 class FrameIntervalEstimator:
-    """How long a camera's frames last, from the numbers and times of those that are not dropped."""
+    """Estimates a camera's frame interval from the numbers and times of frames that are not dropped."""
 
     def __init__(self, settings: FailClosedSettings = DEFAULTS.fail_closed) -> None:
         self.settings = settings
@@ -26,7 +26,7 @@ class FrameIntervalEstimator:
         self._steps: deque[float] = deque(maxlen=settings.interval_window)
 
     def note(self, frame: Frame) -> None:
-        """Told of each frame that comes."""
+        """Update with each frame."""
         if frame.time_s is None:
             return
         if self._last is not None and frame.index > self._last[0]:
@@ -34,8 +34,8 @@ class FrameIntervalEstimator:
         self._last = (frame.index, frame.time_s)
 
     def max_wait_s(self, lag: int) -> float | None:
-        """For which a frame may wait: until `lag` others would have come if none were dropped, and a little longer,
-        since cameras are not regular. None where it cannot be known yet."""
+        """Seconds for which a frame may wait: until `lag` others would have come if none were dropped, and a little
+        longer, since cameras are not regular. None if unknown yet."""
         if len(self._steps) < self.settings.min_intervals:
             return None
         step = median(self._steps)
@@ -43,13 +43,13 @@ class FrameIntervalEstimator:
 
 
 class Lookahead:
-    """Holds the last `lag` frames back; see Backfill, GapFiller and Smoother for what it does to their boxes.
+    """Delays frames by `lag` frames; Backfill, GapFiller and Smoother change their boxes meanwhile.
 
-    confirm_score: of a confirmed face. max_coast_s: see TrackMemory.
+    confirm_score: minimum score of a confirmed face. max_coast_s: see TrackMemory.
 
-    intervals: bounds the wait in time: frames that waited longer leave before `lag` others came. Live, a busy machine
-    drops frames, and those that remain must not wait the longer for it. But no frame leaves so before a detection on
-    the full frame in it or in a later one: what that shows, or that it failed, may be about this frame too.
+    intervals: bounds the wait in time: a frame that has waited longer leaves before `lag` others came. Live, a busy
+    machine drops frames, and the remaining ones must not wait longer for that. But no frame leaves early before a
+    full-frame detection on it or on a later frame, since its result, or its failure, may concern this frame too.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class Lookahead:
         self.backfill = Backfill(self.line, self.memory, heuristics)
         self.gaps = GapFiller(self.line, self.memory, heuristics)
         self.smoother = Smoother(heuristics.smooth)
-        self._newest = 0  # the largest id so far: ids rise, so a larger one is a birth
-        self._scene = 0  # the largest number of a scene that left
-        self._seen = -1  # the newest frame of which all was seen, or was to be
+        self._newest = 0  # the largest id so far: ids increase, so a larger one is a new track
+        self._scene = 0  # the largest scene number that left
+        self._seen = -1  # the newest frame with a full-frame detection, planned or done
 
     def push(
         self,
@@ -81,9 +81,9 @@ class Lookahead:
         affine: Array | None = None,
         scope: Scope = Scope.FULL,
     ) -> list[TrackedFrame]:
-        """Take a frame in; returns the frames whose wait is over, in order (at most one, without `intervals`).
+        """Take a frame; returns the frames whose wait is over, in order (at most one, without `intervals`).
 
-        luma, scale, scene, affine: see AnalysedFrame. scope: what of the frame its detection saw.
+        luma, scale, scene, affine: see AnalysedFrame. scope: of the frame's detection.
         """
         boxes = {box.key: box for box in tracked.boxes}
         sightings = sightings_of(tracked.boxes)
@@ -108,7 +108,7 @@ class Lookahead:
         return left
 
     def flush(self) -> list[TrackedFrame]:
-        """The frames that still wait, at the end."""
+        """The remaining frames, at the end."""
         return [self._leave() for _ in range(len(self.line))]
 
     def _too_long(self, newest: TrackedFrame, max_wait_s: float | None) -> bool:
@@ -121,7 +121,7 @@ class Lookahead:
         return newest.frame.time_s - oldest.time_s > max_wait_s
 
     def _leave(self) -> TrackedFrame:
-        """The oldest frame, with its boxes as they leave."""
+        """Remove the oldest frame; returns it with its final boxes."""
         leaving = self.line.frames.popleft()
         self.gaps.follow_on(leaving)
         boxes = self.memory.without_old_guesses(leaving.frame, self._without_last_scene(leaving))
@@ -133,8 +133,9 @@ class Lookahead:
         return TrackedFrame(leaving.frame, smooth)
 
     def _without_last_scene(self, leaving: BufferedFrame) -> list[Box]:
-        """The tracker guesses on over a cut for one frame, since it may be a flash. When the next frame says that it
-        was none, these guesses go; those that it goes on with (and a cover of the whole frame) stay."""
+        """The boxes without those coasted over a cut. The tracker coasts for one frame after a cut, which may be a
+        flash; if the next frame shows that it was a cut, these boxes are dropped, except for those that continue there
+        and covers of the whole frame."""
         boxes = list(leaving.boxes.values())
         new = leaving.scene > self._scene
         self._scene = max(self._scene, leaving.scene)

@@ -1,7 +1,7 @@
-"""Detection policy: on which frames the detector runs, and on what of them.
+"""Detection policy: on which frames the detector runs, and at which scope and resolution.
 
-Its input is the analysed frame and the summary of the tracks; its output is a plan that can be printed. What it needs
-to know of earlier frames it keeps itself.
+Its inputs are the analysed frame and the summary of the tracks; its output is a plan that can be printed. It keeps the
+state that it needs of earlier frames itself.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def reduced_size(size: tuple[int, int], settings: PolicySettings = DEFAULTS.poli
 
 
 class LoadShedding:
-    """Runs the detector less often while frames pile up (live), down to every `max_interval`-th frame.
+    """Load shedding: runs the detector less often while frames pile up (live), down to every `max_interval`-th frame.
 
-    skip: frames between two detections that are passed over because of the load, not counting dropped ones.
+    skip: frames skipped between two detections because of the load, not counting dropped ones.
     """
 
     def __init__(self, max_interval: int, settings: PolicySettings = DEFAULTS.policy, skip: int = 0) -> None:
@@ -34,7 +34,7 @@ class LoadShedding:
         self._detected_s: float | None = None
 
     def report_backlog(self, backlog: bool) -> None:
-        """Told with each frame whether others wait already."""
+        """Update with each frame. backlog: whether others are waiting already."""
         self._calm = 0 if backlog else self._calm + 1
         if backlog:
             self.skip = min(self.skip + 1, self.max_interval - 1)
@@ -44,12 +44,12 @@ class LoadShedding:
         self._since += 1
 
     def detected(self, time_s: float | None) -> None:
-        """Told that the detector ran on a frame of this time."""
+        """The detector ran on a frame with this time."""
         self._since = 0
         self._detected_s = time_s
 
     def late(self, time_s: float | None) -> bool:
-        """Is it too long ago, or unknown, when the detector ran last: then nothing is shed."""
+        """Whether the last detection is too long ago, or its time unknown; then no load is shed."""
         if self._detected_s is None or time_s is None:
             return True
         return time_s - self._detected_s > self.settings.max_shed_gap_s
@@ -60,17 +60,17 @@ class LoadShedding:
 
 
 class DetectionPolicy:
-    """Plans a detection on every N-th frame, and on all of them after a cut; with 2 also where they come slowly. With
-    `auto` on every second one while the faces are calm.
+    """Plans a detection on every N-th frame, and on all frames after a cut; with 2 also on frames that come slowly.
+    With `auto` on every second frame while faces move little.
 
-    With 2 and `auto`, a full frame at full resolution is due every `full_frame_interval` frames, after a cut, and where
+    With 2 and `auto`, a full frame at full resolution is due every `full_frame_interval` frames, after a cut, and when
     a confirmed face is lost; halfway between, a full frame at reduced resolution. Otherwise only crops around known
-    faces are planned; where these would have more pixels than a reduced full frame, it is that. A face that appears
-    between two full frames is found by the next one and covered before it, as far back as the output waits: so they are
-    at most half of the look-ahead apart.
+    faces are planned, or a reduced full frame if that has fewer pixels. A face that appears between two full frames is
+    found by the next one and backfilled, as far back as output waits; so full frames are at most half of the look-ahead
+    apart.
 
     full_only: all sizes cost this detector the same (on a GPU), so every detection is a full frame.
-    crops: it may be given crop mosaics; a detector that recompiles per input shape (OpenVINO) never gets them.
+    crops: whether the detector gets crop mosaics; one that recompiles per input shape (OpenVINO) never does.
     """
 
     def __init__(
@@ -93,21 +93,21 @@ class DetectionPolicy:
         self._interval = 1 if config.every == "auto" else int(config.every)
         full_interval = min(config.full_frame_interval, lookahead // 2 + 1)
         self.full_interval = full_interval if config.every in (2, "auto") and not full_only else 1
-        self._planned: int | None = None  # the frame that was detected on last; None: there is none, or it failed
-        self._full: int | None = None  # the last full frame at full resolution that succeeded
-        self._seen = -1  # the newest frame of which all was seen, or was to be
-        self._time_s: float | None = None  # of the frame before, but for those shed
-        self._eager_until = 0  # frames before this one are all detected on
-        self._recheck = False  # the next frame is detected on, unless every 3rd or fewer were asked for
+        self._planned: int | None = None  # the frame of the last detection; None: there is none, or it failed
+        self._full: int | None = None  # the last successful full frame at full resolution
+        self._seen = -1  # the newest frame with a full-frame detection, planned or done
+        self._time_s: float | None = None  # of the frame before, except for skipped ones
+        self._eager_until = 0  # all frames before this one are detected on
+        self._recheck = False  # detect on the next frame, unless only every 3rd or fewer are to be
         self._search = False  # a full frame at full resolution is due
 
     @property
     def looks_back(self) -> bool:
-        """Whether the last frame of a scene is planned otherwise than the others: then it must be known as such."""
+        """Whether the last frame of a scene gets a plan of its own; then frames must wait to be known as the last."""
         return self.full_interval > 1
 
     def plan(self, frame: AnalysedFrame, tracks: TrackSummary) -> DetectionPlan:
-        """What the detector is to do on this frame; frames come in order, each once."""
+        """The plan for this frame; to be called for each frame once, in order."""
         self._learn(tracks)
         index = frame.frame.index
         late = False
@@ -131,7 +131,7 @@ class DetectionPolicy:
         return self._sized(frame, tracks, slow, recheck, ends)
 
     def _learn(self, tracks: TrackSummary) -> None:
-        """What became of the plan for the frame before."""
+        """Update with the result of the plan for the frame before."""
         if tracks.scope is None or tracks.scope is Scope.SKIPPED:
             return
         if tracks.scope is Scope.FAILED:
@@ -155,7 +155,7 @@ class DetectionPolicy:
         return max(1, min(allowed, self.settings.max_auto_interval, self.lookahead + 1))
 
     def _slow(self, time_s: float | None) -> bool:
-        """Has it been long since the frame before, for a face that moves."""
+        """Whether the previous frame is long ago, considering that faces move."""
         before = self._time_s
         self._time_s = time_s
         return before is not None and time_s is not None and time_s - before > self.settings.slow_interval_s
@@ -163,10 +163,10 @@ class DetectionPolicy:
     def _sized(
         self, frame: AnalysedFrame, tracks: TrackSummary, slow: bool, recheck: bool, ends: bool
     ) -> DetectionPlan:
-        """At which size, and of what, a frame is detected on."""
+        """The scope and resolution of the detection on a frame."""
         index = frame.frame.index
         half = (self.full_interval + 1) // 2
-        # Where frames come slowly faces move further in each: more full frames, and no crops unless all known faces
+        # Faces move further between frames that come slowly: more full frames, and no crops unless all known faces
         # were re-detected and are static, or there are none.
         interval = half if slow else self.full_interval
         astray = slow and (recheck or tracks.max_speed > self.settings.steady_motion)
@@ -194,7 +194,7 @@ class DetectionPolicy:
         return DetectionPlan(index, Scope.REDUCED, reason or Reason.CROWD)
 
     def _mosaic(self, frame: AnalysedFrame, tracks: TrackSummary) -> CropMosaic | None:
-        """The crops around known faces; None where a reduced full frame is less work, or better."""
+        """The crops around known faces; None if a reduced full frame is cheaper or better."""
         if len(tracks.predicted) and not self.crops:
             return None
         picture = frame.frame

@@ -1,9 +1,9 @@
-"""Smoothing: the box that leaves, from a track's boxes in the frames around it.
+"""Smoothing: a box's final size and position, from its track's boxes in the frames around it.
 
-Each box is united with the smoothed path of its track, so that a box that jumps for a frame uncovers nothing, and
-enlarged to the track's usual size, so that neither does one that shrinks (a face half hidden, blurred, cut by the
-edge). Boxes with a doubtful score, or of a track whose scores mostly are, grow, because they are placed worse:
-measured, a cover that takes 1.25 times the box of a score over 0.65 takes 1.7 to 2.3 times one under 0.5.
+Each box is united with the smoothed path of its track, so that a box that jumps for a frame uncovers nothing, and is
+enlarged to the track's usual size, so that a box that shrinks (a face half hidden, blurred, cut by the edge) uncovers
+nothing either. Boxes with a low score, or of a track with low scores, are enlarged, because they are placed less
+exactly: a cover that needs 1.25 times the box at scores over 0.65 needs 1.7 to 2.3 times the box below 0.5 (measured).
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def smooth_box(
     confirmed: bool,
     settings: SmoothSettings = DEFAULTS.smooth,
 ) -> Box:
-    """A box, enlarged as its score or its track's usual one is doubtful, and to its track's usual width and height,
-    grown over the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners.
-    confirmed: its track once was."""
+    """The box, enlarged if its score or its track's usual score is low, and to its track's usual width and height,
+    united with the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners.
+    confirmed: whether its track is."""
     left, top, right, bottom = box.xyxy
     score = box.score if usual is None else min(box.score, usual.score)
     doubt = min(max((settings.clear_score - score) / (settings.clear_score - settings.dim_score), 0.0), 1.0)
@@ -85,14 +85,14 @@ class Emitted:
 
 
 class Smoother:
-    """Knows the frames that left last."""
+    """Smooths boxes; keeps the boxes of the frames that left last."""
 
     def __init__(self, settings: SmoothSettings = DEFAULTS.smooth) -> None:
         self.settings = settings
         self.emitted: deque[Emitted] = deque(maxlen=settings.statistics_frames)
 
     def statistics(self, boxes: list[Box], own: Sightings, coming: Sequence[Sightings]) -> dict[int, TrackStatistics]:
-        """What is usual for each track of a leaving frame, from its detections around it."""
+        """The usual size and score of each track of a leaving frame, from its detections around it."""
         around = [own, *(frame.sightings for frame in self.emitted), *coming]
         found = {}
         for box in boxes:
@@ -110,7 +110,7 @@ class Smoother:
         coming: Sequence[tuple[int, Iterable[Box]]],
         coming_sightings: Sequence[Sightings],
     ) -> tuple[Box, ...]:
-        """The boxes of the leaving frame `index` as they leave. confirmed: of each, whether its track was.
+        """The final boxes of the leaving frame `index`. confirmed: for each, whether its track is.
 
         coming: number and boxes of the next `path_frames` frames; coming_sightings: of the next `statistics_frames`.
         """

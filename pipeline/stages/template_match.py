@@ -1,4 +1,4 @@
-"""Template matching: a face found again in the next frame by its pixels, where the detector did not fire."""
+"""Template matching: finds a face in another frame by its pixels, without a detection."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def match_template(
     near: Array | None = None,
     settings: TemplateMatchSettings = DEFAULTS.template_match,
 ) -> Match | None:
-    """Where what lies in the box `xyxy` of the picture `before` lies in `after`: luma uint8 [h, w] of one size.
+    """Find the content of the box `xyxy` of `before` in `after`: luma uint8 [h, w] of the same size.
 
-    Normalised correlation, so brightness and contrast may change; the size stays. near: where the box is thought to
-    be, and sought around; without it, where it was. Only the part that would be in both pictures is compared. None
-    when that is too small, or outside. The box is found as near as half a pixel of the (shrunk) view.
+    Uses normalised correlation, so brightness and contrast may change; the box's size stays constant. near: predicted
+    box around which to search; without it, the old one. Only the part that would be in both frames is compared. Returns
+    None if that is too small, or outside. Accurate to half a pixel of the (reduced) luma.
     """
     height, width = before.shape
     x0, y0, x1, y1 = xyxy.tolist()  # plain numbers: for four of them numpy takes ten times as long

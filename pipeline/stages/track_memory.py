@@ -1,4 +1,4 @@
-"""What look-ahead remembers of tracks beyond the frames that wait."""
+"""What look-ahead remembers of tracks longer than frames wait."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class TrackMemory:
         self.known_s: dict[Key, float] = {}  # time of the last frame that left with it detected or backfilled
 
     def note_detection(self, box: Box) -> None:
-        """A face was detected."""
+        """Note a detection."""
         self.best[box.id] = max(box.score, self.best.pop(box.id, 0.0))
 
     def prune(self) -> None:
-        """Forget the tracks that were detected longest ago, where there are too many."""
+        """Forget the tracks that were detected longest ago if there are too many."""
         while len(self.best) > self.settings.max_tracks:
             oldest = next(iter(self.best))
             self.best.pop(oldest)
@@ -37,8 +37,7 @@ class TrackMemory:
                 self.known_s.pop((oldest, kind), None)
 
     def is_confirmed(self, key: Key) -> bool:
-        """Whether a track had a confirming score; one of which nothing is known counts as such, and so does what is no
-        face of its own."""
+        """Whether a track was confirmed; unknown tracks count as confirmed, and so do boxes that are not faces."""
         track, kind = key
         return kind is not BoxKind.FACE or self.best.get(track, 1.0) >= self.confirm_score
 
@@ -53,6 +52,6 @@ class TrackMemory:
         return [box for box in boxes if now - self.known_s.get(box.key, now) <= self._patience(box.key)]
 
     def _patience(self, key: Key) -> float:
-        """Seconds for which a track is coasted. One that was never confirmed may be no face at all."""
+        """Seconds for which a track coasts; short if it was never confirmed, since it may be a false alarm."""
         longest = math.inf if self.max_coast_s is None else self.max_coast_s
         return longest if self.is_confirmed(key) else min(longest, self.settings.weak_coast_s)

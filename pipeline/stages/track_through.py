@@ -19,11 +19,11 @@ def track_through(
     inside: int = 1 << 30,
     heuristics: Heuristics = DEFAULTS,
 ) -> list[Array] | None:
-    """Where the face `box` (xyxy, displayed pixels) of the first frame of a chain is in the others, one after the
-    other, growing a little with each step: as far as it is matched, and `lost` steps further (None: `grace_frames`).
-    Steps in which it is partly outside the picture do not count. inside: steps in which it may be wholly inside.
+    """Track the face `box` (xyxy, displayed pixels) of a chain's first frame through the others, with boxes that grow
+    with each step: as far as it is matched, and `lost` steps further (None: `grace_frames`). Steps in which it is
+    partly outside the frame do not count. inside: maximum number of steps in which it is entirely inside.
 
-    None when it cannot be matched at all: no luma, or it is too small.
+    None if it cannot be matched at all: no luma, or it is too small.
     """
     settings = heuristics.track_through
     if lost is None:
@@ -65,14 +65,14 @@ def track_through(
 
 
 def motion_between(last: BufferedFrame, now: BufferedFrame) -> Array | None:
-    """The camera's motion from one frame to one of its neighbours, [2, 3]; None where it stands."""
+    """The camera's motion from one frame to one of its neighbours, [2, 3]; None if static."""
     if now.frame.index >= last.frame.index:
         return now.affine
     return None if last.affine is None else cv2.invertAffineTransform(last.affine)
 
 
 def is_truncated(box: Array, size: tuple[int, int]) -> bool:
-    """Does a box xyxy reach over the edge of a picture of this width and height?"""
+    """Whether a box xyxy extends over the edge of a frame of this width and height."""
     left, top, right, bottom = box.tolist()
     return bool(left < 0 or top < 0 or right > size[0] or bottom > size[1])
 
@@ -83,8 +83,8 @@ def moved_inward(
     size: tuple[int, int],
     settings: TrackThroughSettings = DEFAULTS.track_through,
 ) -> bool:
-    """Has a box xyxy that an edge of the picture cuts moved inward from there? What shows of a face at the edge is
-    found again where it shows as much; where it shows less, something else is alike."""
+    """Whether a box xyxy that an edge of the frame cuts has moved inward. Backwards in time less of an entering face is
+    visible, so a match of its visible part further inside is a match with something else."""
     left, top, right, bottom = box.tolist()
     across, down = (place[:2] - box[:2]).tolist()
     limit_x = settings.max_inward * (right - left)
@@ -98,7 +98,7 @@ def moved_inward(
 
 
 def warp_box(box: Array, affine: Array | None) -> Array:
-    """A box xyxy moved with the camera: it stays upright, and grows by the zoom."""
+    """A box xyxy moved with the camera: it stays upright, and is scaled by the zoom."""
     if affine is None:
         return box
     left, top, right, bottom = box.tolist()  # plain numbers: for two points numpy takes ten times as long

@@ -1,4 +1,4 @@
-"""The tracking stage: observations in, frames with their faces out, and the summary that the policy is given."""
+"""Tracking stage: turns observations into tracked frames, and summarises the tracks for the policy."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ def whole_frame_box(frame: Frame) -> Box:
 
 
 class TrackingStage:
-    """Tracks faces, and holds them in place while the detector is blind (`tracker.when_blind`)."""
+    """Tracks faces, and freezes them while the detector is blind (`tracker.when_blind`)."""
 
     def __init__(self, config: TrackerConfig, heuristics: Heuristics = DEFAULTS) -> None:
         self.config = config
         self.tracker = Tracker(config, heuristics)
         self.health = DetectorHealth(heuristics.detector_health)
         self.settings = heuristics.detector_health
-        self._scene = 0  # as the tracker knows it
-        self._same: dict[int, int] = {}  # scenes that go on with an earlier one of the tracker's
-        self._was_held = False  # was the last frame one in which faces are held
+        self._scene = 0  # the tracker's scene number
+        self._same: dict[int, int] = {}  # scenes that continue an earlier one of the tracker's
+        self._was_held = False  # whether faces were frozen in the last frame
         self._blind_s = 0.0  # for how long the detector has been blind
-        self._held_s = 0.0  # for how long the tracker's clock stood still
+        self._held_s = 0.0  # for how long the tracker's clock has been stopped in all
         self._last_s: float | None = None
         self._seen: frozenset[int] = frozenset()  # tracks that the last detection found
-        self._confirmed: frozenset[int] = frozenset()  # those of the living that had a confirming score
+        self._confirmed: frozenset[int] = frozenset()  # confirmed tracks that still exist
         self._new: frozenset[int] = frozenset()
         self._lost: frozenset[int] = frozenset()
         self._last: Observation | None = None
 
     def summary(self, frame: AnalysedFrame) -> TrackSummary:
-        """What the tracks say about a coming frame. Nothing is changed by asking."""
+        """The summary of the tracks for the coming frame. Does not change anything."""
         predicted = self.tracker.predict_boxes(frame.frame.time_s, frame.affine)
         if self._last is None:
             return TrackSummary(predicted)
@@ -47,10 +47,10 @@ class TrackingStage:
         return TrackSummary(predicted, self.tracker.max_speed, self._new, self._lost, last.index, last.time_s, scope)
 
     def update(self, observation: Observation) -> TrackedFrame:
-        """The frame with all its faces, detected or not."""
+        """The frame with all its faces, observed or coasted."""
         analysed = observation.frame
         faces = observation.faces
-        # A reduced full frame that finds nobody says nothing: small faces are not seen in it.
+        # A reduced full frame without detections is no evidence: small faces are not visible in it.
         telling = faces if observation.full_resolution or faces else None
         blind = self.health.is_blind(analysed.shows_nothing, telling, self.config.confirm_score)
         boxes = self.tracker.update(
@@ -71,8 +71,8 @@ class TrackingStage:
         return TrackedFrame(analysed.frame, boxes)
 
     def _compare(self, boxes: tuple[Box, ...]) -> None:
-        """Which confirmed faces are new, and which the detection before found and this one did not. Faces that were
-        never confirmed do not count: they come and go all the time."""
+        """Update the confirmed faces that are new, and those that the previous detection found and this one did not.
+        Unconfirmed faces do not count: they appear and disappear all the time."""
         seen = frozenset(box.id for box in boxes if box.state is BoxState.OBSERVED)
         score = self.config.confirm_score
         confirmed = frozenset(box.id for box in boxes if box.state is BoxState.OBSERVED and box.score >= score)
@@ -83,8 +83,8 @@ class TrackingStage:
         self._seen = seen
 
     def _clock(self, time_s: float | None, blind: bool) -> float | None:
-        """The tracker's time. It stands still while the detector is blind and faces are to be held, so that they
-        neither move on nor are forgotten; but not at first: faces that move go on for a moment, as they would."""
+        """The tracker's time. It stops while the detector is blind and faces are to be frozen, so that they neither
+        move nor are forgotten; but not at once: moving faces continue for a moment."""
         if time_s is None:
             return None
         step = 0.0 if self._last_s is None else max(0.0, time_s - self._last_s)
@@ -96,7 +96,7 @@ class TrackingStage:
         return time_s - self._held_s
 
     def _tracked_scene(self, frame: AnalysedFrame, blind: bool) -> int:
-        """The scene's number for the tracker, to which the light going out or on again is no cut: held faces stay."""
+        """The tracker's scene number: a frame going dark or bright again is no cut for it, so frozen faces stay."""
         held = blind and self.config.when_blind == "hold"
         if frame.cut and (held or self._was_held):
             self._same[frame.scene] = self._scene

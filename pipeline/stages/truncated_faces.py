@@ -1,4 +1,4 @@
-"""Faces that the frame's edge cuts: what can be seen of them is no whole box, and no whole ellipse."""
+"""Truncated faces: boxes at the frame edge are extended beyond it to the shape of a whole face."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from facestream.pipeline.stages.settings import DEFAULTS, TruncatedFaceSettings
 def extrapolate_truncated(
     found: Detections, size: tuple[int, int], settings: TruncatedFaceSettings = DEFAULTS.truncated_faces
 ) -> Detections:
-    """The boxes with those that an edge cuts enlarged beyond it, to the shape of a face.
+    """Extend boxes that an edge of the frame cuts beyond it, to the shape of a face.
 
-    A detector says what it sees. Where only a strip of a face is in the picture, an ellipse in that strip would leave
-    its corners, which are face as well; and the middle of the strip moves at half the face's speed. size: width and
-    height of the picture in whose pixels the boxes are.
+    A detection contains only the visible part. If only a strip of a face is in the frame, an ellipse in that strip
+    would leave its corners uncovered; and the strip's centre moves at half the face's speed. size: width and height of
+    the frame in whose pixels the boxes are.
     """
     if not len(found):
         return found

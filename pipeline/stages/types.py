@@ -1,4 +1,4 @@
-"""What flows from stage to stage inside the face pipeline. All of it is data: no stage writes into another.
+"""Data types between the stages of the face pipeline. No stage writes into another.
 
 Frame -> AnalysedFrame -> DetectionPlan -> Observation -> TrackedFrame, and one feedback: TrackSummary.
 """
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class InferenceFailed(Exception):
-    """The detector did not run on a frame: it raised, hangs or came too late. The message says why, in one line."""
+    """The detector gave no result for a frame: it raised, hangs or was too late. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnalysedFrame:
-    """A frame and what it tells before any detection.
+    """A frame and its analysis before any detection.
 
-    luma: the displayed picture's brightness, uint8 [h, w]; scale: its pixels for one of the displayed picture's.
-    scene: a number that changes at a cut; cut: a scene begins here; ends: one ends here.
-    affine: the camera's motion since the frame before, float64 [2, 3] in displayed pixels; None: it stands, nobody
-    knows, or a scene begins. shows_nothing: it is dark or flat. backlog: others wait already (live).
+    luma: the displayed frame's luma, uint8 [h, w]; scale: from the displayed frame's pixels to those of luma.
+    scene: a number that changes at a cut; cut: a scene begins here; ends: a scene ends here.
+    affine: the camera's motion since the frame before, float64 [2, 3] in displayed pixels; None: static, unknown, or a
+    scene begins. shows_nothing: the frame is dark or flat. backlog: other frames are waiting already (live).
     """
 
     frame: Frame
@@ -44,32 +44,32 @@ class AnalysedFrame:
 
 
 class Scope(StrEnum):
-    """What of a frame a detection could see."""
+    """The part of a frame that a detection covered, and its resolution."""
 
-    SKIPPED = "skipped"  # it did not run
-    CROPS = "crops"  # the places of known faces, at full resolution
+    SKIPPED = "skipped"  # no detection
+    CROPS = "crops"  # crops around known faces, at full resolution
     REDUCED = "reduced"  # the full frame at reduced resolution
     FULL = "full"  # the full frame at full resolution
-    FAILED = "failed"  # it was to run and could not
+    FAILED = "failed"  # the detection failed
 
 
 class Reason(StrEnum):
-    """Why a frame is detected on as it is."""
+    """Why a frame has its plan."""
 
-    INTERVAL = "interval"  # its turn has come, or not yet
-    FIRST = "first"  # nothing is known yet, or the last detection failed
+    INTERVAL = "interval"  # the regular interval
+    FIRST = "first"  # there is no earlier detection, or it failed
     CUT = "cut"  # a scene began a moment ago
-    SCENE_END = "scene end"  # no later detection can find who came in just before
+    SCENE_END = "scene end"  # no later detection can find a face that came just before
     LOST = "lost"  # a confirmed face was not found in its crop
     RECHECK = "recheck"  # a confirmed face is new or was not found
     SLOW = "slow"  # frames come slowly, so faces move far between them
     CROWD = "crowd"  # crops would cost more than the full frame
-    LOAD = "load"  # load is shed
+    LOAD = "load"  # load shedding
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionPlan:
-    """What the detector is to do on a frame. mosaic: of the crops, for Scope.CROPS; without any where nobody is known.
+    """What the detector is to do on a frame. mosaic: of the crops, for Scope.CROPS; empty if no face is known.
 
     Printed it reads `frame 12: crops of 3 faces (interval)`.
     """
@@ -86,9 +86,9 @@ class DetectionPlan:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a detection found in a frame. faces: in displayed pixels; None where it did not run.
+    """The result of a detection. faces: in displayed pixels; None without a detection.
 
-    crops: of how many crops the faces are, for Scope.CROPS. error: why it failed, for Scope.FAILED.
+    crops: number of crops, for Scope.CROPS. error: the cause, for Scope.FAILED.
     """
 
     frame: AnalysedFrame
@@ -99,12 +99,12 @@ class Observation:
 
     @property
     def full_frame(self) -> bool:
-        """It saw all of the frame: who is not among the faces was not seen anywhere."""
+        """Whether it covered the whole frame, so that a face missing from it was not found anywhere."""
         return self.scope in (Scope.REDUCED, Scope.FULL)
 
     @property
     def full_resolution(self) -> bool:
-        """It could find all known faces, the smallest too."""
+        """Whether it could find all known faces, including the smallest."""
         return self.scope is Scope.FULL or (self.scope is Scope.CROPS and self.crops > 0)
 
 
@@ -115,12 +115,12 @@ def no_boxes() -> Array:
 
 @dataclass(frozen=True, slots=True)
 class TrackSummary:
-    """What the tracks tell the policy about the coming frame: the pipeline's only feedback.
+    """Summary of the tracks for the policy's plan of the coming frame: the pipeline's only feedback.
 
-    predicted: where faces should be in it, float64 xyxy [N, 4] in displayed pixels, grown by their uncertainty.
+    predicted: predicted boxes in it, float64 xyxy [N, 4] in displayed pixels, grown by their uncertainty.
     max_speed: the largest motion of a detected face, in its own sides per frame.
-    new, lost: confirmed faces that the last detection found for the first time, or did not find any more: their ids.
-    index, time_s, scope: of the frame before, and what its detection could see; None before the first one.
+    new, lost: ids of confirmed faces that the last detection found for the first time, or no longer found.
+    index, time_s, scope: of the frame before, with the scope of its detection; None before the first one.
     """
 
     predicted: Array = field(default_factory=no_boxes)
