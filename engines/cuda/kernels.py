@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -57,8 +58,11 @@ def compile_kernels(file: str, architecture: int) -> bytes:
             raise BadConfig(f"NVRTC cannot be loaded ({_line(e)})", file, "pip install nvidia-cuda-nvrtc") from None
         if error != nvrtc.nvrtcResult.NVRTC_SUCCESS and function is not nvrtc.nvrtcCompileProgram:
             raise EngineMismatch(f"NVRTC: {nvrtc.nvrtcGetErrorString(error)[1].decode()}", file)
-        return (error, *out) if function is nvrtc.nvrtcCompileProgram else out[0] if out else None
+        return (
+            (error, *out) if function is nvrtc.nvrtcCompileProgram else out if len(out) > 1 else out[0] if out else None
+        )
 
+    _same_major(call(nvrtc.nvrtcVersion)[0], file)
     program = call(nvrtc.nvrtcCreateProgram, source(file).encode(), file.encode(), 0, [], [])
     options = [f"--gpu-architecture=sm_{architecture}".encode(), b"--std=c++17", b"--fmad=false"]
     (error,) = call(nvrtc.nvrtcCompileProgram, program, len(options), options)
@@ -71,6 +75,14 @@ def compile_kernels(file: str, architecture: int) -> bytes:
     call(nvrtc.nvrtcGetCUBIN, program, cubin)
     call(nvrtc.nvrtcDestroyProgram, program)
     return cubin
+
+
+def _same_major(nvrtc: int, file: str) -> None:
+    """EngineMismatch where NVRTC is of another CUDA than the bindings, whose driver then may not load its code."""
+    bindings = importlib.metadata.version("cuda-bindings")
+    if int(bindings.split(".")[0]) != nvrtc:
+        do = f"pip install 'nvidia-cuda-nvrtc=={bindings.split('.')[0]}.*'"
+        raise EngineMismatch(f"NVRTC is of CUDA {nvrtc}, cuda-bindings is {bindings}", file, do)
 
 
 def _line(error: Exception) -> str:

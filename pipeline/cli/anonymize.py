@@ -14,6 +14,7 @@ from facestream.pipeline.cli.options import batching, config_of, covering, share
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.run import Job, Recorder, Report, run
+from facestream.pipeline.video.uri import Kind, parse
 
 
 class Target(click.ParamType[Path]):
@@ -58,6 +59,8 @@ def anonymize(
         listed = Listed.read(list_file)
         jobs += listed.jobs(output, flags["overwrite"])
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
+    if any(parse(job.source).kind is Kind.PIPE for job in jobs) and (two_pass or not alone):
+        raise BadInput("a pipe can be read only once", "INPUT", "without --two-pass, --manifest, --resume and --ray")
     if alone:
         return run_all(jobs, records, flags, _twice if two_pass else run)
     from facestream.pipeline.batch.run import Batch

@@ -41,6 +41,13 @@ def test_an_error_in_a_kernel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_nvrtc_and_bindings_of_two_cudas_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="compiling needs the rtx or gpu extra")
+    monkeypatch.setattr(kernels.importlib.metadata, "version", lambda name: "12.9.1")
+    with pytest.raises(EngineMismatch, match=r"NVRTC is of CUDA 13, cuda-bindings is 12\.9\.1.*nvrtc==12"):
+        compile_kernels.__wrapped__("nms.cu", 90)
+
+
 def test_kernel_files_stand_alone_and_ship() -> None:
     assert sorted(p.name for p in FOLDER.glob("*.cu")) == sorted([*KERNELS, "nms_plugin.cu"]), (
         "the last wraps nms.cu for TensorRT's SDK"
