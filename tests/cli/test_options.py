@@ -58,3 +58,15 @@ def test_quality_of_a_live_run_is_that_of_its_streams_too() -> None:
     assert config_of(flags).run == Config().run
     with pytest.raises(BadConfig, match=r"^--crf: 99: must be"):
         config_of(flags | {"crf": 99}, STREAM_FLAGS)
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("facestream re", "review"), ("facestream anonymize --sha", "--shape"), ("facestream apply --shape e", "ellipse")],
+)
+def test_the_shell_completes(typed: str, offered: str) -> None:
+    environment = {
+        "_FACESTREAM_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)
+    }  # fmt: skip
+    done = CliRunner().invoke(app, [], prog_name="facestream", env=environment)
+    assert f"plain,{offered}" in done.output.splitlines()
