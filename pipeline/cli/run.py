@@ -20,6 +20,7 @@ from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.builder import SinkBuilder, SinkSpec
 from facestream.pipeline.live.cameras import CameraManager, camera_options, check_source, read_cameras
 from facestream.pipeline.live.encode import check_encoder
+from facestream.pipeline.live.events import EventFeed
 from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.log import fail
 from facestream.pipeline.url import hide_in_process_list, hide_in_tracebacks, redact, shown_text
@@ -109,6 +110,8 @@ def run(
     live = Live(config, detector_of(config), teller, draw, bare)
     builder = SinkBuilder(live, config, flags["overwrite"], teller)
     manager: CameraManager | None = None
+    if config.run.events:
+        live.events = EventFeed(config.run.events, lambda message: teller("events", message))
     try:
         builder.open(specs)
         for name, uri in cameras.items():
