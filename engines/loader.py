@@ -6,10 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from facestream.engines.base import BACKENDS, Detector, DetectorOptions
-from facestream.engines.build.sidecar import Sidecar, digest
-from facestream.engines.cuda.devices import current_device, index_of
-from facestream.engines.cuda.driver import GpuInfo
-from facestream.engines.cuda.kernels import compile_kernels
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch, UserError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -114,7 +110,10 @@ def best(path: Path, options: DetectorOptions, must: bool) -> Detector:
 def usable(device: str) -> str:
     """The name of the GPU, when our kernels can be compiled for it. UserError in one line without driver or GPU, and
     for what is not installed."""
-    gpu: GpuInfo = current_device(index_of(device)).gpu
+    from facestream.engines.cuda.devices import current_device, index_of  # a CPU job need not import them
+    from facestream.engines.cuda.kernels import compile_kernels
+
+    gpu = current_device(index_of(device)).gpu
     for file in ("preprocess.cu", "nms.cu"):
         compile_kernels(file, gpu.capability)
     return gpu.name
@@ -123,7 +122,11 @@ def usable(device: str) -> str:
 def plans(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     """Plans of a model in the working folder and beside it, NAME.plan or NAME.*.plan, with their backends, TensorRT's
     first; and what is the matter with others of that name."""
-    model, made, why = digest(path.read_bytes()), dict[Path, tuple[Path, str]](), []
+    from facestream.engines.build.sidecar import Sidecar, digest  # a CPU job need not import it
+
+    model = digest(path.read_bytes())
+    made: dict[Path, tuple[Path, str]] = {}
+    why = []
     here = [
         plan
         for folder in dict.fromkeys((Path(), path.parent))

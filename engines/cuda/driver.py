@@ -7,7 +7,6 @@ disorderly as a GPU may. `CudaDevice` is the real one; PycudaDevice does the sam
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -163,7 +162,9 @@ class CudaDevice:
 
     def _check_driver(self) -> None:
         """Code of a newer CUDA does not load, and its calls are not known."""
-        wanted = int(importlib.metadata.version("cuda-bindings").split(".")[0])
+        from importlib.metadata import version
+
+        wanted = int(version("cuda-bindings").split(".")[0])
         if self.gpu.driver // 1000 < wanted:
             knows = f"{self.gpu.driver // 1000}.{self.gpu.driver % 1000 // 10}"
             raise EngineMismatch(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -79,7 +78,9 @@ def compile_kernels(file: str, architecture: int) -> bytes:
 
 def _same_major(nvrtc: int, file: str) -> None:
     """EngineMismatch where NVRTC is of another CUDA than the bindings, whose driver then may not load its code."""
-    bindings = importlib.metadata.version("cuda-bindings")
+    from importlib.metadata import version
+
+    bindings = version("cuda-bindings")
     if int(bindings.split(".")[0]) != nvrtc:
         do = f"pip install 'nvidia-cuda-nvrtc=={bindings.split('.')[0]}.*'"
         raise EngineMismatch(f"NVRTC is of CUDA {nvrtc}, cuda-bindings is {bindings}", file, do)
