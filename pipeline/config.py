@@ -182,6 +182,7 @@ class AnonymizeConfig(Section, frozen=True):
 
 class RunConfig(Section, frozen=True):
     sinks: tuple[str, ...] = ()
+    events: str = ""
     queue: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
     max_detect_interval: Annotated[int, within(1, 30)] = 4

@@ -24,6 +24,8 @@ from facestream.pipeline.connection import State
 from facestream.pipeline.live.audio import AudioPacket, AudioSink
 from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient
 from facestream.pipeline.live.camera import Camera
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.events import EventFeed
 from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
 from facestream.pipeline.live.fanout import FanOut
 from facestream.pipeline.live.health import Heartbeat, LatencyHistogram, camera_problems, run_problems
@@ -33,11 +35,14 @@ from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.push import Pusher
+from facestream.pipeline.stages.overlay import placeholder
 from facestream.pipeline.stages.types import InferenceFailed
 from facestream.pipeline.types import CoveredFrame, Frame, Polygon, TrackedFrame
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.uri import Uri
 
+DOWN_S = 2.0  # for which a camera may be away before its streams show that
+PLACEHOLDER_S = 0.5  # between two such pictures
 WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, fully covered
 EventHandler = Callable[[str, str], None]  # name, message
 
@@ -99,6 +104,9 @@ class CameraPipeline:
         self.last_emitted_s = 0.0  # monotonic
         self.started = False
         self.stopped = False
+        self.placeholder = False  # streams show that there is no picture
+        self.placeholders = 0
+        self._stood_in_s = 0.0
         self.masks: MasksOf | None = None  # may be changed at any time
         self.undo: list[Callable[[], None]] = []  # takes away what its sinks have at servers and pages
         self.thread = threading.Thread(target=self._run, name=f"pipeline {name}", daemon=True)
@@ -224,6 +232,23 @@ class CameraPipeline:
             for worker, own in zip(takers, frames_of_their_own, strict=True):
                 worker.give(own)
 
+    def stand_in(self) -> None:
+        """Keep served streams going while the camera is down: players and recorders would give up. To be called a few
+        times a second."""
+        status = self.camera.status
+        now = time.monotonic()
+        is_down = status.state not in (State.LIVE, State.ENDED) and now - status.since_s > DOWN_S and not self.stopped
+        self.placeholder = is_down
+        if not is_down or now - self._stood_in_s < PLACEHOLDER_S:
+            return
+        self._stood_in_s = now
+        pts = round((time.time() - self.camera.epoch_s) / TICK)
+        lines = (self.name, "no picture", time.strftime("%Y-%m-%d %H:%M:%S"))
+        for worker in self.workers:
+            if isinstance(worker.sink, StreamSink) and worker.wants(worker.sink.size):
+                worker.give(placeholder(worker.sink.size, lines, status.frames, pts, TICK))
+                self.placeholders += 1
+
     def _cover(self, tracked: TrackedFrame) -> CoveredFrame:
         """With the camera's masks, which records need not repeat for each frame."""
         if self.masks is None:
@@ -261,6 +286,7 @@ class Live:
         self._drawn, self._bare = drawn, bare
         self.started = False
         self._serving: list[Server] = []
+        self.events: EventFeed | None = None
         self._watched_s = 0.0
         self._stuck: set[tuple[str, str]] = set()
         self.webcam_sessions = WebcamSessions(self.desk, config, drawn, bare)
@@ -335,6 +361,7 @@ class Live:
         while True:
             for pipeline in self.pipelines:
                 pipeline.camera.check()
+                pipeline.stand_in()
             self._watch()
             if self.pipelines and all(pipeline.over for pipeline in self.pipelines):
                 return True
@@ -351,6 +378,8 @@ class Live:
         self._watched_s = now
         hanging = {("run", problem) for problem in run_problems(self)}
         hanging |= {(pipeline.name, problem) for pipeline in self.pipelines for problem in pipeline.problems}
+        if self.events is not None:
+            self.events.update(hanging)
         stuck = {(name, re.sub(r" for \d+ s$", "", problem)) for name, problem in hanging}
         stuck = {(name, what) for name, what in stuck if re.search("hangs|has died|none has left", what)}
         for name, what in sorted(stuck - self._stuck):
