@@ -29,11 +29,11 @@ from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
 
 COVERS: dict[str, dict[str, Any]] = {
-    "none": {"cover.hide": "none"},
     "solid (default)": {"cover.hide": "solid"},
     "pixelate, 4 cells": {"cover.hide": "pixelate", "cover.cells": 4},
     "pixelate, 8 cells (default before)": {"cover.hide": "pixelate", "cover.cells": 8},
     "blur": {"cover.hide": "blur"},
+    "none": {"cover.hide": "none"},
 }
 JITTER = 0.03  # of a face's side by which a detector's box moves from frame to frame
 LEARNED = 500  # faces that `trained` learns on

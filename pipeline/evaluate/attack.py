@@ -30,6 +30,7 @@ APART_S = 0.5  # seconds between the last of the gallery and the first of the pr
 COLOURS = 16  # pixels to each side in which colours are compared
 COVER = 1.4  # of the box, what counts as under the cover
 GREY = 128
+FRINGE = 3.0  # pixels at the cover's edge that are left out: chroma and rounding show what is around there
 Z = 1.96  # of the 95 % interval
 ATTACKERS = ("stock", "stock, several frames", "parrot", "parrot, several frames", "colours", "colours, several frames")
 
@@ -166,7 +167,7 @@ def neutral(rgb: Array, box: Array) -> Array:
     """The picture with everything grey but the ellipse under the cover: else the scene tells who it is."""
     out = np.full_like(rgb, GREY)
     mask = np.zeros(rgb.shape[:2], np.uint8)
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * COVER
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * COVER - FRINGE
     points = tuple(round(float(v)) for v in centre), tuple(max(1, round(float(v))) for v in half)
     cv2.ellipse(mask, points[0], points[1], 0, 0, 360, 1, -1)
     cv2.copyTo(rgb, mask, out)
