@@ -21,6 +21,7 @@ import click
 
 from facestream.engines.build.tensorrt import PROFILES, PlanOptions, profiles_of
 from facestream.engines.command import finish
+from facestream.engines.cuda.devices import index_of
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch
 
 BOX_TOLERANCE = 0.05  # pixels of the input
@@ -206,13 +207,13 @@ def export_plan(
     from facestream.engines.build.parity import FACES, PATCHES
     from facestream.engines.build.sidecar import path_of
     from facestream.engines.build.tensorrt import compile_plan, verify_plan
-    from facestream.engines.cuda.devices import current_device
+    from facestream.engines.cuda.devices import current_device, index_of
     from facestream.engines.loader import load_detector
     from facestream.engines.tensorrt_library import library
 
     library(backend)
     if verify:
-        current_device()  # says so now, not after minutes, when there is none
+        current_device(index_of(options.device))  # says so now, not after minutes, when there is none
     if options.precision == "int8" and calibrate is None:
         raise BadConfig("int8 needs photographs of the kind it will see", "--calibrate", "give a folder")
     pictures = calibration(calibrate) if calibrate is not None else None
@@ -224,7 +225,8 @@ def export_plan(
         command = shlex.join(["python", "build_engine.py", *sys.argv[1:]])
         built = compile_plan(backend, source, out, options, pictures, command)
         if verify:
-            wanted = DetectorOptions(threshold=FACES if pictures else PATCHES, nms_iou=options.nms_iou)
+            threshold = FACES if pictures else PATCHES
+            wanted = DetectorOptions(threshold=threshold, nms_iou=options.nms_iou, device=options.device)
             _, height, width = options.profiles[0].opt
             try:
                 pair = load_detector(str(source), wanted), load_detector(str(out), wanted)
@@ -250,10 +252,12 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".plan", "rtx": ".pla
 @click.option("--portable", is_flag=True, help="tensorrt: for newer versions and all GPUs from Ampere on")
 @click.option("--nms-iou", type=float, default=0.3, show_default=True, help="tensorrt: of the NMS inside the plan")
 @click.option("--timing-cache", type=click.Path(path_type=Path), help="tensorrt: what was measured, for the next build")
+@click.option("--device", default="cuda:0", show_default=True, help="which GPU to build and verify on")
 @click.option("--verify", is_flag=True, help="run the plan on this machine's GPU and compare what it finds")
 def build(
     weights: Path, out: Path | None, backend: str, precision: str | None, calibrate: Path | None,
-    shapes: tuple[str, ...], portable: bool, nms_iou: float, timing_cache: Path | None, verify: bool,
+    shapes: tuple[str, ...], portable: bool, nms_iou: float, timing_cache: Path | None, device: str,
+    verify: bool,
 ) -> None:  # fmt: skip
     """Compile weights (.safetensors; for openvino and GPUs also .onnx), with a parity check."""
     suffix = SUFFIX[backend]
@@ -275,7 +279,8 @@ def build(
     if precision == "fp32":
         raise BadConfig("fp32 is not built for GPUs", f"--backend {backend}", "leave it at fp16, or int8")
     profiles = profiles_of(shapes) or PROFILES
-    options = PlanOptions(profiles, precision or "fp16", portable, nms_iou, timing_cache=timing_cache)
+    index_of(device)  # or it says what a GPU is called
+    options = PlanOptions(profiles, precision or "fp16", portable, nms_iou, timing_cache=timing_cache, device=device)
     print(json.dumps(export_plan(weights, out, backend, options, calibrate, verify)))
 
 
