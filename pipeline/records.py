@@ -1,4 +1,4 @@
-"""What was found, written beside the video and read again: JSON Lines, CSV or MOT by the file's ending."""
+"""Records of faces: written and read as JSON Lines, CSV or MOT, by the file's suffix."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ COLUMNS = ("source", "frame", "pts", "time_s", "width", "height", "id", "x1", "y
 
 
 class Face(Struct, frozen=True, forbid_unknown_fields=True):
-    """A box in a record. score and state may be left out of one that was added by hand.
+    """A box in a record. score and state may be omitted in boxes added by hand.
 
-    kind: written for boxes that are no face of their own, and in JSON Lines alone; see `kinds_of`.
+    kind: written only for boxes that are not faces, and only in JSON Lines; see `kinds_of`.
     """
 
     id: int
@@ -53,8 +53,8 @@ class Face(Struct, frozen=True, forbid_unknown_fields=True):
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """A frame's faces; xyxy in pixels of the displayed frame, time in seconds, pts in the source's time base.
 
-    wall_s: Unix seconds by the camera's own clock, in JSON Lines alone, and only where the camera said it.
-    masks: regions that are covered whole, the corners of each; in JSON Lines alone, where there are any.
+    wall_s: capture time by the camera's clock, Unix seconds; only in JSON Lines, if the camera sends it.
+    masks: polygons that are covered in this frame; only in JSON Lines, if there are any.
     """
 
     frame: Annotated[int, Meta(ge=0)]
@@ -105,7 +105,7 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
 
 
 def lines(row: dict[str, Any], ending: str) -> str:
-    """The text of a record in a format of ENDINGS. A CSV frame without faces is a row without a face."""
+    """The text of a record in a format of ENDINGS. In CSV, a frame without faces is a row with empty face fields."""
     if ending == ".jsonl":
         return json.dumps(row, ensure_ascii=False) + "\n"
     if ending == ".csv":
@@ -123,7 +123,7 @@ def lines(row: dict[str, Any], ending: str) -> str:
 
 
 def _one_box_a_track(faces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For MOT, where a track has one box in a frame: the box around all its places."""
+    """For MOT, which allows one box per track and frame: the box around all positions of each track."""
     found: dict[int, dict[str, Any]] = {}
     for face in faces:
         one = found.setdefault(face["id"], face)
@@ -136,19 +136,19 @@ def _one_box_a_track(faces: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def ending_of(path: Path) -> str:
-    """The format that a records file's name asks for. Raises BadConfig."""
+    """The format of a records file, by its suffix. Raises BadConfig."""
     if (ending := path.suffix.lower()) not in ENDINGS:
         raise BadConfig("records end in .jsonl, .csv or .mot", str(path))
     return ending
 
 
 def head(ending: str) -> str:
-    """What a file of this format begins with."""
+    """The header of a file in this format."""
     return ",".join(COLUMNS) + "\n" if ending == ".csv" else ""
 
 
 class RecordSink:
-    """Records of one or more sources in one file; its ending says the format."""
+    """Writes records of one or more sources to a file; its suffix selects the format."""
 
     def __init__(self, path: Path, overwrite: bool) -> None:
         self.ending = ending_of(path)
@@ -165,11 +165,11 @@ class RecordSink:
             raise self._lost(e) from None
 
     def commit(self) -> None:
-        """What was written so far stays: a source is done."""
+        """Keep what was written so far: a source is finished."""
         self.mark = self.file.tell()
 
     def rollback(self) -> None:
-        """Take back what was written since the last commit: a source failed."""
+        """Remove what was written since the last commit: a source failed."""
         try:
             self.file.seek(self.mark)
             self.file.truncate()
@@ -194,9 +194,9 @@ class RecordSink:
 
 
 def read_records(path: Path, source: str | None = None) -> dict[int, Record]:
-    """frame -> record. BadInput names file and line of what is malformed, double or out of place.
+    """Read records: frame -> record. Raises BadInput with file and line for malformed, duplicate or misplaced ones.
 
-    source: the video they are wanted for; a file with records of several sources must hold its name.
+    source: the video that they are for; a file with records of several sources must contain its name.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -223,8 +223,8 @@ def read_records(path: Path, source: str | None = None) -> dict[int, Record]:
 
 
 def kinds_of(row: Record) -> Record:
-    """The record with the kind of each box. Where it is not written (CSV), a second box of a track in a frame, if it
-    was not observed, is an alternate place."""
+    """The record with the kind of each box. If it is not written (CSV), a second box of a track in a frame that was
+    not observed is an alternate position."""
     faces: list[Face] = []
     known: set[tuple[int, BoxKind]] = set()
     for face in row.faces:

@@ -148,6 +148,7 @@ def run_stages(
     except BaseException as e:
         decoded.cancel()
         covered.cancel()
+        source.cancel()
         for worker in (decoder, encoder):
             if worker is not None:
                 worker.join()

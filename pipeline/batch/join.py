@@ -1,4 +1,4 @@
-"""Encoded segments of a video, and one file made of them with the source's sound and subtitles beside."""
+"""Joins encoded segments of a video into one file, with the source's audio and subtitles."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def join(job: Job, config: Config, segments: Iterable[Encoded]) -> list[str]:
 
 
 class Joined(FileSink):
-    """A file whose pictures are encoded already."""
+    """A sink for video that is encoded already."""
 
     def begin(self, first: Frame, segments: Iterator[Encoded]) -> Iterator[Chunk]:
         """Write the header; gives the segments' pictures, for mux(). first: tells the format, and no more."""
@@ -151,11 +151,11 @@ class Joined(FileSink):
             raise self._lost(error) from None
 
     def _drain(self) -> None:
-        """The encoder was only there for its header."""
+        """Nothing to flush: the encoder is only used for the header."""
 
 
 def _look(job: Job, config: Config) -> tuple[StreamInfo, Frame]:
-    """What the source is, and its first frame."""
+    """The source's properties, and its first frame."""
     source = VideoSource(parse(job.source), _options(config))
     try:
         info = source.open()

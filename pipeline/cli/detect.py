@@ -9,7 +9,7 @@ import click
 from facestream.pipeline.cli.jobs import run_all
 from facestream.pipeline.cli.options import shared
 from facestream.pipeline.run import Job
-from facestream.pipeline.video.uri import expand
+from facestream.pipeline.video.uri import Kind, expand, parse
 
 
 @click.command()
@@ -20,5 +20,6 @@ from facestream.pipeline.video.uri import expand
 @shared
 def detect(input_: str, output: Path, **flags: Any) -> int:
     """Write the faces of each frame as records, without a video."""
-    jobs = [Job(str(file.path), None) for file in expand([input_])]
+    pipe = parse(input_).kind is Kind.PIPE
+    jobs = [Job(input_, None)] if pipe else [Job(str(file.path), None) for file in expand([input_])]
     return run_all(jobs, output, flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from facestream.pipeline.log import fail
 from facestream.pipeline.records import RecordSink
 from facestream.pipeline.run import Job, Recorder, Report, run
 from facestream.pipeline.video.output import check_distinct, sweep
+from facestream.pipeline.video.pipes import STDOUT
 from facestream.pipeline.video.uri import Kind, expand, parse
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,13 @@ Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
 def jobs_of(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
     """One job per file. A single file is written to `output` itself, several into the folder `output`."""
+    pipes = [text for text in inputs if parse(text).kind is Kind.PIPE]
+    if pipes and (len(inputs) > 1 or output.is_dir()):
+        raise BadInput(
+            "a pipe is one input, and goes to one file", parse(pipes[0]).shown, "name it alone: - -o out.mp4"
+        )
+    if pipes:
+        return [Job(pipes[0], output, overwrite)]
     for text in inputs:
         uri = parse(text)
         if uri.kind not in (Kind.FILE, Kind.IMAGE, Kind.FOLDER):
@@ -109,4 +118,4 @@ def report_job(job: Job, report: Report, quiet: bool) -> None:
         log.warning("%s", report.lost)
     if not quiet:
         arrow = f" -> {job.output}" if job.output else ""
-        print(f"{job.source}{arrow}: {report.line()}")
+        print(f"{job.source}{arrow}: {report.line()}", file=sys.stderr if job.output == STDOUT else None)

@@ -1,4 +1,4 @@
-"""`facestream run`: parts to cameras and sinks, and a run that ends when it is told to."""
+"""`facestream run`: connects cameras to sinks, and runs until it is stopped."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-from facestream.pipeline.cli.options import Size, config_of, covering, shared
+from facestream.pipeline.cli.options import config_of, covering, setting, shared
 from facestream.pipeline.connection import State
 from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.builder import SinkBuilder, SinkSpec
 from facestream.pipeline.live.cameras import CameraManager, camera_options, check_source, read_cameras
 from facestream.pipeline.live.encode import check_encoder
+from facestream.pipeline.live.events import EventFeed
 from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.log import fail
 from facestream.pipeline.url import hide_in_process_list, hide_in_tracebacks, redact, shown_text
@@ -29,7 +30,7 @@ from msgspec import structs
 
 log = logging.getLogger(__name__)
 
-LIMIT_S = 4.5  # from the signal to the end at the latest
+LIMIT_S = 4.5  # maximum seconds from the signal to the end
 # Settings of streams that take the flag of the same setting of files. Streams have no preset auto.
 STREAM_FLAGS = {"run.crf": "crf", "run.preset": "preset"}
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
@@ -41,23 +42,17 @@ _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 @covering
 @click.option("--loop/--once", default=None, help="restart files at their end; the default unless an output is a file")
 @click.option("--draw", is_flag=True, help="draw boxes and ids; with --hide none on uncovered faces")
-@click.option(
-    "--audio/--no-audio", default=None, help="copy the camera's audio; off by default: voices are personal data"
-)
-@click.option("--segment", type=float, metavar="S", help="start a new video file every S seconds")
-@click.option("--keep-days", type=float, metavar="D", help="delete segments that ended more than D days ago")
-@click.option("--keep-gb", type=float, metavar="G", help="delete a camera's oldest segments beyond G GB in all")
-@click.option("--webrtc/--no-webrtc", default=None, help="WebRTC on the page, with MJPEG as fallback")
-@click.option("--bitrate", type=int, metavar="KBIT", help="maximum bitrate of streams, kbit/s")
-@click.option("--encoder", metavar="NAME", help="encoder for streams: libx264, h264_nvenc, h264_v4l2m2m, ...")
-@click.option("--camera-size", type=Size(), help="frame size to request from a webcam")
-@click.option("--camera-fps", type=float, help="frames/s to request from a webcam")
-@click.option("--camera-format", help="pixel format to request from a webcam: mjpeg, yuyv422, ...")
-@click.option(
-    "--rtsp-transport",
-    type=click.Choice(["auto", "tcp", "udp"]),
-    help="transport for RTSP cameras; auto: TCP, else UDP",
-)
+@setting("--audio", "run.audio", "copy the camera's audio, which is personal data")
+@setting("--segment", "run.segment_s", "start a new video file every S seconds; 0: one file", "S")
+@setting("--keep-days", "run.keep_days", "delete segments that ended more than D days ago; 0: never", "D")
+@setting("--keep-gb", "run.keep_gb", "delete a camera's oldest segments beyond G GB in all; 0: never", "G")
+@setting("--webrtc", "run.webrtc", "WebRTC on the page, with MJPEG as fallback")
+@setting("--bitrate", "run.bitrate", "maximum bitrate of streams, kbit/s; 0: by their size", "KBIT")
+@setting("--encoder", "run.encoder", "encoder of streams: libx264, h264_nvenc, h264_v4l2m2m, ...", "NAME")
+@setting("--camera-size", "run.camera_size", "frame size to request from a webcam; 0x0: it chooses")
+@setting("--camera-fps", "run.camera_fps", "frames/s to request from a webcam; 0: it chooses")
+@setting("--camera-format", "run.camera_format", "pixel format to request from a webcam: mjpeg, yuyv422, ...")
+@setting("--rtsp-transport", "run.rtsp_transport", "transport for RTSP cameras; auto: TCP, else UDP")
 @click.option("--insecure", is_flag=True, help="do not verify the certificates of cameras and servers")
 @shared
 def run(
@@ -66,7 +61,7 @@ def run(
     """Cover faces live: from cameras and files to streams, files and records.
 
     \b
-    SOURCE  0, /dev/video0, a file, rtsp://, rtsps://, http(s)://, lavfi:GRAPH
+    SOURCE  0, webcam:NAME, a file, rtsp://, rtsps://, http(s)://, lavfi:GRAPH
     SINK    serve:rtsp://[user:password@]host:port/path   be an RTSP server
             rtsp://[user:password@]host:port/path         push to one
             FILE.mp4, FILE.mkv, ...                       a video file
@@ -74,7 +69,8 @@ def run(
             http://[TOKEN@]host:port                      a preview page, /metrics, /healthz
             window                                        a window on this desktop
     With several sources, each SINK except the page and the window must contain {name}. Without a SOURCE, browsers that
-    open the page can send their own cameras.
+    open the page can send their own cameras. --crf and --preset also set the quality of streams, which is 23 and
+    ultrafast by default.
     """
     bare = flags["hide"] == "none"
     if bare:
@@ -114,6 +110,8 @@ def run(
     live = Live(config, detector_of(config), teller, draw, bare)
     builder = SinkBuilder(live, config, flags["overwrite"], teller)
     manager: CameraManager | None = None
+    if config.run.events:
+        live.events = EventFeed(config.run.events, lambda message: teller("events", message))
     try:
         builder.open(specs)
         for name, uri in cameras.items():
@@ -167,15 +165,15 @@ def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool, manager: Camer
 
 
 def summary(pipeline: CameraPipeline) -> str:
-    """One line about what a camera's run was."""
+    """One line that summarises a camera's run."""
     counts = pipeline.counts
     camera, line = counts.camera, counts.line
-    parts = [f"{camera.frames} frames", f"{counts.emitted} left", f"{line.detector_runs} looked at"]
+    parts = [f"{camera.frames} frames", f"{counts.emitted} output", f"{line.detector_runs} detections"]
     for number, what in (
-        (counts.dropped, "dropped for want of time"),
+        (counts.dropped, "dropped under load"),
         (line.fully_covered, "fully covered"),
         (line.withheld, "withheld"),
-        (line.detector_failures, "looks failed"),
+        (line.detector_failures, "detections failed"),
         (camera.losses, "connections lost"),
         (camera.stalls, "stalls"),
         (camera.damaged, "damaged"),
@@ -188,7 +186,7 @@ def summary(pipeline: CameraPipeline) -> str:
 
 
 class EventPrinter:
-    """Prints states and troubles, one line each; the same line of one camera not twice within ten seconds."""
+    """Prints states and problems, one line each; repeats a camera's line only after ten seconds."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -209,7 +207,7 @@ class EventPrinter:
 
 
 def named(sources: tuple[str, ...]) -> dict[str, Uri]:
-    """Names for the sources: those given as NAME=SOURCE, else what the source suggests; each its own."""
+    """Unique names of the sources: as given by NAME=SOURCE, else derived from the source."""
     found: dict[str, Uri] = {}
     for text in sources:
         given = _NAMED.fullmatch(text)

@@ -1,4 +1,4 @@
-"""A file gone through twice: first to know where every face is, then to cover it."""
+"""Two passes over a file: the first tracks all faces with a long look-ahead, the second covers them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from msgspec import structs
 
 
 class RecordBuffer:
-    """Records of one video, kept."""
+    """Keeps the records of one video."""
 
     def __init__(self) -> None:
         self.rows: dict[int, Record] = {}
@@ -36,10 +36,10 @@ def first_pass(config: Config) -> Config:
 def run_twice(
     job: Job, config: Config, detector: Detector, records: Recorder | None = None, progress: bool = True
 ) -> Report:
-    """Do one job with a look-ahead of four seconds, whose wait nobody notices; see `run_stages` for the rest.
+    """Run one job in two passes, with a look-ahead of four seconds; otherwise like `run_stages`.
 
-    Gaps of up to two seconds are bridged, and faces are tracked both ways as far as they match. The
-    source is decoded twice. The report's figures are those of both passes.
+    Gaps of up to two seconds are filled, and faces are tracked in both directions as far as they match. The
+    source is decoded twice. The report covers both passes.
     """
     records_of_pass = RecordBuffer()
     pipeline = FacePipeline(detector, first_pass(config), config.tracker.coast_s, keep_pixels=False)

@@ -1,6 +1,6 @@
-"""One detector for several cameras: each may have one picture waiting, and they are served in the order of asking.
+"""Batching detector: one detector shared by several cameras, first come, first served, one waiting frame per camera.
 
-Where the detector gains from batches, the first picture waits a little for those of other cameras.
+If the detector benefits from batches, the first frame waits briefly for those of other cameras.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Picture = ImageView | HostFrame
 
 
 class Request:
-    """A picture that somebody waits for."""
+    """A frame submitted for detection."""
 
     def __init__(self, picture: Picture, threshold: float) -> None:
         self.picture = picture
@@ -35,8 +35,8 @@ class Request:
 
 @dataclass(slots=True)
 class Flight:
-    """Requests that the detector is working on. lowest: the least of their thresholds. pending: the stored frames' part
-    of it. views: what was found in the others. error: why nobody has looked at them."""
+    """Requests that the detector is processing. lowest: the lowest of their thresholds. pending: the batch of YUV
+    frames among them. views: results of the others. error: why the detection failed."""
 
     requests: list[Request]
     lowest: float
@@ -51,17 +51,16 @@ def _words(problem: Exception) -> str:
 
 
 def queue_delay_s(waited_s: float, waiting: int, clients: int, batch: int, max_queue_delay_s: float) -> float:
-    """For how long a batch of `waiting` pictures, whose first has waited for waited_s, is still held open for more:
-    until it is full, nobody is left who could join it, or the first has waited for max_queue_delay_s."""
+    """Seconds to keep collecting before running a batch of `waiting` frames, whose first has waited for waited_s: until
+    it is full, no client is left who could join it, or the first has waited for max_queue_delay_s."""
     if waiting >= min(batch, max(1, clients)):
         return 0.0
     return max(0.0, max_queue_delay_s - waited_s)
 
 
 class BatchingDetector:
-    """Runs the detector on a thread of its own. batch: frames of different cameras that go in together.
-    max_queue_delay_s: how long the first of them waits for the others, see `queue_delay_s`. clients: how many cameras
-    there are."""
+    """Runs the detector on its own thread. batch: maximum number of frames of different cameras per batch.
+    max_queue_delay_s: how long the first of them waits for others, see `queue_delay_s`. clients: number of cameras."""
 
     def __init__(self, detector: Detector, batch: int = 1, max_queue_delay_s: float = 0.0) -> None:
         self.detector = detector
@@ -82,7 +81,7 @@ class BatchingDetector:
 
     @property
     def busy_s(self) -> float:
-        """Seconds for which the detector has been at work on the same batch; 0 while it rests."""
+        """Seconds since the detector started the current batch; 0 while idle."""
         since = self._busy_s
         return time.monotonic() - since if since else 0.0
 
@@ -100,12 +99,10 @@ class BatchingDetector:
         return not self._thread.is_alive()
 
     def submit(self, picture: Picture, deadline_s: float, threshold: float | None = None) -> Detections:
-        """The faces of a picture with at least this score (None: the detector's), within the deadline.
+        """Faces of a frame with at least this score (None: the detector's threshold), within the deadline.
 
-        Raises InferenceFailed.
-
-        While the detector hangs for longer than that on an earlier picture, the answer comes at once: waiting for
-        each would turn a detector that hangs into a camera that does.
+        Raises InferenceFailed; at once if the detector has been hanging on an earlier frame for longer than the
+        deadline, since waiting for each frame would make the camera hang as well.
         """
         request = Request(picture, self.threshold if threshold is None else threshold)
         with self._lock:
@@ -123,7 +120,8 @@ class BatchingDetector:
         return request.found
 
     def _run(self) -> None:
-        """A detector that works on several batches at once is given the next one while it has one still."""
+        """The thread's loop. A detector that can process several batches at once gets the next one before the previous
+        one has finished."""
         flight: deque[Flight] = deque()
         depth = self.detector.in_flight if isinstance(self.detector, YuvDetector) else 1
         while (requests := self._take(wait=not flight)) is not None:
@@ -157,7 +155,7 @@ class BatchingDetector:
         return flight
 
     def _warm_up(self, stored: list[HostFrame]) -> None:
-        """The first frame of a camera of a new size: what its batches will need is made ready at once."""
+        """Warm up for the first frame of a new size, so that later batches do not wait for it."""
         assert isinstance(self.detector, YuvDetector)
         for frame in stored:
             if frame.key not in self._warm:
@@ -186,7 +184,7 @@ class BatchingDetector:
             request.done.set()
 
     def _take(self, wait: bool) -> list[Request] | None:
-        """Those that come next; None at the end. wait: until there are some, else none where none are due."""
+        """The next batch of requests; None at the end. wait: block until there are some, else return none."""
         with self._lock:
             while True:
                 self._waiting = deque(request for request in self._waiting if not request.given_up)
@@ -210,7 +208,7 @@ class BatchingDetector:
 
 
 class DetectorClient:
-    """One camera's access to the shared detector: what FacePipeline needs of a detector, with a deadline.
+    """One camera's client of the shared detector: what FacePipeline needs of a detector, with a deadline.
 
     threshold: may be changed at any time; None: the detector's.
     """

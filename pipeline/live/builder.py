@@ -277,9 +277,14 @@ def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:
         "connections_lost": camera.losses,
         "stalls": camera.stalls,
         "hangs": camera.hangs,
+        "placeholder_frames": pipeline.placeholders,
         "recordings_lost": sum(int(getattr(worker.sink, "losses", 0)) for worker in pipeline.workers),
     }
-    gauges = {"stream_delay_ms": counts.delay_ms, "latency_ms": counts.latency_ms}
+    gauges = {
+        "stream_delay_ms": counts.delay_ms,
+        "latency_ms": counts.latency_ms,
+        "placeholder": float(pipeline.placeholder),
+    }
     problems = pipeline.problems
     message = camera.message if camera.state is not State.LIVE or not problems else problems[0]
     buckets, total_s = pipeline.latencies.buckets

@@ -291,8 +291,7 @@ class Camera:
             ticks = self._clock.tick(frame.time_s, now)
             if info is None:
                 step = now - self._frame_s
-                usual = status.interval_s
-                status = replace(status, interval_s=step if not usual else usual + 0.1 * (step - usual))
+                status = replace(status, interval_s=max(step, 0.9 * status.interval_s))
                 self._status = status
             self._sign_s = self._frame_s = now
             self._limit_s = max(self.options.dead_s, QUIET_INTERVALS * status.interval_s)

@@ -1,5 +1,4 @@
-"""The fail-closed stage of one live camera: frames in which nobody knows where faces are leave fully covered, or not at
-all.
+"""Fail-closed stage of a live camera: frames without a detection result leave fully covered, or not at all.
 
 It reads the scope of each observation, and nothing else of the detection.
 """
@@ -20,9 +19,8 @@ from facestream.pipeline.types import Box, BoxKind, Frame, TrackedFrame
 
 @dataclass(slots=True)
 class FailClosedCounts:
-    """detector_runs: frames that the detector ran on; detector_failures: frames on which it should have; fully_covered:
-    frames that left fully covered; withheld: frames that did not leave; resets: restarts after a gap, a new size or a
-    fault."""
+    """detector_runs: frames with a detection; detector_failures: frames whose detection failed; fully_covered: frames
+    that left fully covered; withheld: frames that did not leave; resets: restarts after a gap, a new size, a fault."""
 
     frames: int = 0
     detector_runs: int = 0
@@ -33,11 +31,11 @@ class FailClosedCounts:
 
 
 class FailClosedPipeline:
-    """Detects, tracks and looks ahead for a live camera.
+    """The face pipeline of a live camera, made fail-closed.
 
-    When a detection fails, that frame, those since the last full frame that succeeded, and those up to the next one
-    that does are fully covered: a face may have come into any of them. When a stage breaks, what is inside is withheld.
-    Ids go on over resets. trouble: what went wrong last, "" while all is well.
+    If a detection fails, that frame, those since the last successful full-frame detection, and those until the next one
+    are fully covered: a face may have appeared in any of them. If a stage raises, the frames inside are withheld.
+    Ids continue over resets. trouble: the last error, "" if all is well.
     """
 
     def __init__(self, detector: PipelineDetector, config: Config, max_detect_interval: int) -> None:
@@ -53,7 +51,8 @@ class FailClosedPipeline:
         self._restart()
 
     def push(self, frame: Frame, backlog: bool = False) -> list[TrackedFrame]:
-        """The frames that may be covered now, in order. Never raises for a fault inside. backlog: others wait."""
+        """Take a frame; returns those that may be covered now, in order. Never raises for a fault inside. backlog:
+        whether others are waiting."""
         self.counts.frames += 1
         done = self.flush() if self._size not in (None, frame.size) else []
         self._size = frame.size
@@ -61,7 +60,7 @@ class FailClosedPipeline:
         self._inside += 1
         try:
             observation, left = self._pipeline.process(frame, backlog)
-        except Exception as error:  # a fault in any stage must not let a frame through, nor end the camera
+        except Exception as error:  # a fault in any stage must neither let a frame through nor end the camera
             self._break(error)
             return done
         if observation is not None:
@@ -69,13 +68,13 @@ class FailClosedPipeline:
         return done + [self._finish(tracked) for tracked in left]
 
     def flush(self) -> list[TrackedFrame]:
-        """What still waits, and a restart: nothing more comes, or after a gap."""
+        """The remaining frames; restarts the pipeline. At the end, and after a gap."""
         try:
             left = self._pipeline.flush()
         except Exception as error:
             self._break(error)
             return []
-        self._unknown.update(self._unseen)  # no detection will come that knows what came into them
+        self._unknown.update(self._unseen)  # no later detection can find faces that appeared in them
         done = [self._finish(tracked) for tracked in left]
         self._restart()
         return done
@@ -87,9 +86,9 @@ class FailClosedPipeline:
         )
         self._id_offset = self._newest_id
         self._inside = 0
-        self._unseen: list[int] = []  # frames since the last full frame that succeeded
+        self._unseen: list[int] = []  # frames since the last successful full-frame detection
         self._unknown: set[int] = set()  # frames that must leave fully covered
-        self._blind = True  # no full frame of this scene succeeded yet
+        self._blind = True  # no successful full-frame detection in this scene yet
         self.counts.resets += self.counts.frames > 0
 
     def _break(self, error: Exception) -> None:
@@ -98,7 +97,7 @@ class FailClosedPipeline:
         self._restart()
 
     def _note(self, observation: Observation) -> None:
-        """What an observation's scope means for its frame and for those around it."""
+        """Decide from an observation's scope which frames must leave fully covered."""
         index = observation.frame.frame.index
         ran = observation.scope not in (Scope.SKIPPED, Scope.FAILED)
         self.counts.detector_runs += ran
@@ -129,5 +128,5 @@ class FailClosedPipeline:
         return replace(tracked, boxes=boxes)
 
     def _numbered(self, box: Box) -> Box:
-        """With its id among those of all restarts so far."""
+        """The box with an id that is unique over all restarts."""
         return box if box.kind is BoxKind.WHOLE_FRAME else replace(box, id=box.id + self._id_offset)

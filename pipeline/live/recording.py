@@ -1,8 +1,8 @@
-"""Video files and records of a live camera: nothing that was recorded is thrown away, whatever happens.
+"""Recording sinks of a live camera: video files and records. Recorded data is never deleted, whatever happens.
 
-A file is written under a name that says it is unfinished, so that it can be played at any time, also after a power cut
-or a kill. Where the disk is full, it is closed while there is still room for its end; recording goes on in a new file
-once there is room again.
+A file is written under a name that marks it as unfinished, and can be played at any time, also after a power failure or
+a kill. If the disk is nearly full, it is closed while there is still room for its end; recording continues in a new
+file once there is room again.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from facestream.pipeline.video.output import Temporary, check
 from facestream.pipeline.video.picture import matrix_of
 from facestream.pipeline.video.sink import FileSink, check_output
 
-RESERVE = 256 << 10  # bytes that must stay free for a file's end, besides
-RESERVE_S = 3.0  # so many seconds of it: what the encoder and the container still hold back
+RESERVE = 256 << 10  # bytes that must stay free for a file's end, in addition to
+RESERVE_S = 3.0  # as many seconds of video, which encoder and container may still buffer
 RESUME = 1 << 20  # bytes that must be free before a new file begins
-RETRY_S = 2.0  # between two looks whether there is room again
-FLUSH_S = 1.0  # of records that may be lost by a kill
+RETRY_S = 2.0  # seconds between checks whether there is room again
+FLUSH_S = 1.0  # seconds of records that a kill may lose
 
 
 class UnfinishedFile(Temporary):
-    """A file beside its target under a name that shows it: door.unfinished.mkv. What was written is never removed."""
+    """An unfinished file beside its target: door.unfinished.mkv. Written data is never removed."""
 
     def __init__(self, target: Path, overwrite: bool = False) -> None:
         self.target = target
@@ -58,12 +58,12 @@ class UnfinishedFile(Temporary):
         lock(self._file)
 
     def commit(self) -> None:
-        """Give it its name; another one where that is taken."""
+        """Rename the file to its final name, or to a numbered one if that exists."""
         target = self.target if self._overwrite else free_name(self.target)
         self._rename(target)
 
     def discard(self) -> None:
-        """It cannot be finished: what is in it stays under this name, an empty one goes."""
+        """The file cannot be finished: keep it under this name, remove it if empty."""
         self._file.close()
         with contextlib.suppress(OSError):
             if self.path.stat().st_size == 0:
@@ -71,19 +71,19 @@ class UnfinishedFile(Temporary):
 
 
 def free_name(path: Path) -> Path:
-    """The path, or with a number where there is such a file."""
+    """The path, with a number if it exists."""
     names = (path if n == 1 else path.with_name(f"{path.stem}-{n}{path.suffix}") for n in range(1, 10_000))
     return next(name for name in names if not name.exists())
 
 
 def segment_path(path: Path, wall_s: float) -> Path:
-    """A segment's name, in local time; with a number where there is one of that second already."""
+    """A segment's path by local time, with a number if there is one of that second already."""
     when = time.strftime("%Y%m%d-%H%M%S", time.localtime(wall_s))
     return free_name(path.with_name(f"{path.stem}-{when}{path.suffix}"))
 
 
 def has_room(path: Path, octets: int) -> bool:
-    """Whether so many bytes are free where the file lies."""
+    """Whether this many bytes are free on the file's disk."""
     try:
         return shutil.disk_usage(path.absolute().parent).free >= octets
     except OSError:
@@ -91,9 +91,9 @@ def has_room(path: Path, octets: int) -> bool:
 
 
 class Resuming:
-    """What a file that is written on and on does when it cannot be written: it stops, says so, and tries again.
+    """Handles write errors of a continuous recording: stop, report, retry.
 
-    trouble: why nothing is recorded now, "" while all is well. losses: how often recording stopped.
+    trouble: why nothing is recorded at the moment, "" if all is well. losses: how often recording stopped.
     """
 
     def __init__(self, path: Path, on_event: Callable[[str], None]) -> None:
@@ -127,10 +127,10 @@ class Resuming:
 
 
 class RecordingSink(AudioSink):
-    """A video file. It begins with the first frame; pictures of another size are scaled to that one's.
+    """Records a video file, from the first frame on; frames of another size are scaled to the first one's.
 
-    segment_s: above 0, a new file begins after so many seconds, and with each new size, named by the time of its first
-    frame: door.mkv becomes door-20260131-235959.mkv. limits: how many of them are kept.
+    segment_s: if above 0, a new file is started after this many seconds, and for each new size, named by the time of
+    its first frame: door.mkv becomes door-20260131-235959.mkv. limits: retention of segments.
     """
 
     upright = False
@@ -158,19 +158,19 @@ class RecordingSink(AudioSink):
 
     @property
     def trouble(self) -> str:
-        """Why nothing is recorded now, "" while all is well."""
+        """Why nothing is recorded at the moment, "" if all is well."""
         return self._resuming.trouble
 
     @property
     def losses(self) -> int:
-        """How often recording stopped because it could not go on."""
+        """How often recording stopped because of an error."""
         return self._resuming.losses
 
     def wants(self, size: tuple[int, int]) -> bool:
         return True
 
     def write(self, covered: CoveredFrame) -> None:
-        """Raises UserError where not even the first frame can be written, for a reason that will not pass."""
+        """Write a frame. Raises UserError if the first one cannot be written because of a permanent error."""
         try:
             self._write(covered)
         except (UserError, OSError) as error:
@@ -206,7 +206,7 @@ class RecordingSink(AudioSink):
         self._resuming.resumed(self._sink.unfinished)
 
     def _reserve(self, ticks: int) -> int:
-        """Bytes for the end of the file that is being written: as much as went into so many seconds of it so far."""
+        """Bytes to reserve for the end of the current file, from its bitrate so far."""
         assert self._sink is not None
         seconds = max(1.0, float((ticks - self._began) * TICK))
         try:
@@ -216,7 +216,7 @@ class RecordingSink(AudioSink):
         return RESERVE + self._size[0] * self._size[1] + round(RESERVE_S * written / seconds)
 
     def _lose(self, reason: str) -> None:
-        """Close what is there; it stays."""
+        """Close the current file and keep it."""
         with contextlib.suppress(UserError, OSError):
             self.close()
         self._resuming.lost(reason)
@@ -254,20 +254,20 @@ class RecordingSink(AudioSink):
             self.on_event(f"pictures alone: {what}")
 
     def close(self) -> None:
-        """Raises SinkLost where its end cannot be written; what was recorded stays."""
+        """Finish the file. Raises SinkLost if its end cannot be written; recorded data is kept."""
         if self._sink is not None:
             sink = self._sink
             self._sink = None
             sink.close()
 
     def abort(self) -> None:
-        """No more frames come: what was recorded stays."""
+        """End without finishing; recorded data is kept."""
         with contextlib.suppress(UserError, OSError):
             self.close()
 
 
 class RecordsSink:
-    """Records of every frame that left: JSON Lines, CSV or MOT."""
+    """Writes records of every frame that left: JSON Lines, CSV or MOT."""
 
     upright = False
 
@@ -290,12 +290,12 @@ class RecordsSink:
 
     @property
     def trouble(self) -> str:
-        """Why nothing is recorded now, "" while all is well."""
+        """Why nothing is recorded at the moment, "" if all is well."""
         return self._resuming.trouble
 
     @property
     def losses(self) -> int:
-        """How often recording stopped because it could not go on."""
+        """How often recording stopped because of an error."""
         return self._resuming.losses
 
     def wants(self, size: tuple[int, int]) -> bool:
@@ -334,7 +334,7 @@ class RecordsSink:
         self._whole = self._file.tell()
 
     def close(self) -> None:
-        """Raises SinkLost where the last lines cannot be written; the others stay."""
+        """Finish the file. Raises SinkLost if the last lines cannot be written; the others are kept."""
         if self._file is None or self._unfinished is None:
             return
         file = self._file
@@ -350,12 +350,12 @@ class RecordsSink:
             raise SinkLost(f"cannot write the records ({error.strerror})", str(self._path)) from None
 
     def abort(self) -> None:
-        """No more frames come: what was recorded stays."""
+        """End without finishing; recorded data is kept."""
         with contextlib.suppress(UserError, OSError):
             self.close()
 
 
 def check_limits(limits: Limits, segment_s: float) -> None:
-    """Raises BadConfig where files would be kept for a time that never end."""
+    """Raises BadConfig for retention limits without segments."""
     if limits and not segment_s:
         raise BadConfig("only segments can be kept for a time", "run.keep_days, run.keep_gb", "--segment S too")

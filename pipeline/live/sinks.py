@@ -122,6 +122,8 @@ class StreamSink(AudioSink):
         self._pushers: list[Pusher] = []
         self._encoder: LiveEncoder | None = None
         self._size: tuple[int, int] = (0, 0)
+        self.size: tuple[int, int] = (640, 360)  # of the newest picture
+        self._last_pts = -1
         self._stored_size: tuple[int, int] = (0, 0)  # of the frame that was asked about last
         self._audio_ticks = -1
         self.delays_s: deque[float] = deque(maxlen=300)  # from a frame's arrival to its packets
@@ -153,6 +155,11 @@ class StreamSink(AudioSink):
         return new or self.audio_queue is not None or self._is_watched
 
     def write(self, covered: CoveredFrame) -> None:
+        pts = covered.tracked.frame.pts or 0
+        if pts <= self._last_pts:  # from before the placeholder that stood in for it
+            return
+        self._last_pts = pts
+        self.size = covered.picture.width, covered.picture.height
         if self._encoder is None:
             self._encoder = LiveEncoder(self._options, self._rate())
         size = covered.picture.width, covered.picture.height

@@ -71,7 +71,7 @@ class Reason(StrEnum):
 class DetectionPlan:
     """What the detector is to do on a frame. mosaic: of the crops, for Scope.CROPS; empty if no face is known.
 
-    Printed it reads `frame 12: crops of 3 faces (interval)`.
+    Its text form reads `frame 12: crops (3), interval`.
     """
 
     frame: int

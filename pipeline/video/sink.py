@@ -25,6 +25,7 @@ from facestream.pipeline.video.audio import NAMES, AudioTranscoder, encoder_of
 from facestream.pipeline.video.container_metadata import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, text_metadata
 from facestream.pipeline.video.decode import Packet
 from facestream.pipeline.video.encode import (
+    CONTAINERS,
     Container,
     EncodeOptions,
     add_video,
@@ -37,6 +38,7 @@ from facestream.pipeline.video.encode import (
 from facestream.pipeline.video.hardware import HARDWARE
 from facestream.pipeline.video.output import Temporary, check
 from facestream.pipeline.video.picture import duplicate
+from facestream.pipeline.video.pipes import STDOUT, StandardOutput
 from facestream.pipeline.video.planes import upright, upright_picture
 from facestream.pipeline.video.streams import add_side, copied, is_filler, label
 from facestream.pipeline.video.telemetry import has_place, text_of
@@ -74,6 +76,11 @@ def open_sink(
     """
     options = options or EncodeOptions()
     target = check_output(path, options, [info.source])
+    if target == STDOUT:
+        container = CONTAINERS[
+            ".ts" if info.container == "mpegts" and options.codec in (None, "h264", "hevc") else ".mkv"
+        ]
+        return FileSink(StandardOutput(), container, encoder_for(container, info, options), info, options)
     if target.suffix.lower() in IMAGE_SUFFIXES:
         if info.still is None:
             raise BadInput("a video cannot be written as a picture", str(target), "name a video file, as out.mp4")
@@ -90,6 +97,8 @@ def check_output(
 ) -> Path:
     """The output's path, after all that can be known before any work starts. Raises BadInput."""
     target = Path(path)
+    if target == STDOUT:
+        return target
     if not os.path.isdir(target) and target.suffix.lower() not in IMAGE_SUFFIXES:
         container_for(target)
     check(target, options.overwrite, inputs)
@@ -105,7 +114,7 @@ class FileSink:
 
     def __init__(
         self,
-        temporary: Temporary,
+        temporary: Temporary | StandardOutput,
         container: Container,
         encoder: str,
         info: StreamInfo,
@@ -199,7 +208,7 @@ class FileSink:
             for transcoder in self._encoded.values():
                 self._transcode(transcoder, None)
             self._output.close()
-            if not self._options.overwrite and self._path.exists():
+            if self._path != STDOUT and not self._options.overwrite and self._path.exists():
                 raise FileExistsError(errno.EEXIST, "another program wrote the output meanwhile")
             self._temporary.commit()
         except (av.FFmpegError, OSError, ValueError) as error:

@@ -32,6 +32,7 @@ from facestream.pipeline.video.container_metadata import (
 from facestream.pipeline.video.decode import Decoder, Packet, TimestampUnwrapper
 from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.picture import display_matrix
+from facestream.pipeline.video.pipes import PipeReader
 from facestream.pipeline.video.streams import best_video, clone, is_regenerated
 from facestream.pipeline.video.telemetry import is_telemetry, text_of
 from facestream.pipeline.video.truncation import gif_loops, missing_bytes, stamp
@@ -63,6 +64,10 @@ class Source(Protocol):
         """Everything in it, once. Raises SourceLost after the last item where a part was missing or damaged."""
         ...
 
+    def cancel(self) -> None:
+        """Wait for nothing more: whoever reads it is woken. May be called from any thread."""
+        ...
+
     def close(self) -> None:
         """Let go of it. May be called twice, or without open()."""
         ...
@@ -91,6 +96,7 @@ class VideoSource:
         self._first: list[Frame | SidePacket] = []
         self._rest: Generator[Frame | SidePacket] | None = None
         self._live = self._may_end = False
+        self._pipe: PipeReader | None = None
         self._fault = ""  # why reading ended before the end
         self._end: dict[int, Fraction] = {}  # seconds up to which each stream has been read
         self._step = Fraction(0)  # seconds that the last video packet lasts
@@ -112,7 +118,9 @@ class VideoSource:
     def _start(self, container: av.container.InputContainer) -> StreamInfo:
         self._video = best_video(container, self.uri)
         kind = self.uri.kind
-        self._may_end = kind in (Kind.FILE, Kind.LAVFI) or (kind is Kind.HTTP and container.duration is not None)
+        self._may_end = kind in (Kind.FILE, Kind.LAVFI, Kind.PIPE) or (
+            kind is Kind.HTTP and container.duration is not None
+        )
         self._live = not self._may_end or (kind is Kind.LAVFI and "realtime" in self.uri.text)
         reopen = self._open_container if kind is Kind.FILE else None
         self._decoder = Decoder(self._video, self._options.threads, self._live, reopen)
@@ -148,6 +156,13 @@ class VideoSource:
         if self._container is not None:
             self._container.close()
             self._container = None
+        if self._pipe is not None:
+            self._pipe.close()
+
+    def cancel(self) -> None:
+        """From any thread: wait for nothing more."""
+        if self._pipe is not None:
+            self._pipe.cancel()
 
     def _open_container(self) -> av.container.InputContainer:
         text, kind = self.uri.text, self.uri.kind
@@ -155,6 +170,12 @@ class VideoSource:
             return av.open(os.path.abspath(text), hwaccel=hardware.decoder(self._options.hardware))
         if kind is Kind.LAVFI:
             return av.open(text, format="lavfi")
+        if kind is Kind.PIPE:
+            try:
+                self._pipe = PipeReader(text)
+            except (OSError, ValueError) as error:
+                raise BadInput(f"it cannot be read ({getattr(error, 'strerror', None) or error})", text) from None
+            return av.open(self._pipe, "r")
         options = live_options(self.uri, self._options)
         hls = text.partition("?")[0].endswith(".m3u8")
         container = self._open_live(text, options, SEGMENTS if hls else 1)

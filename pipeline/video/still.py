@@ -88,6 +88,9 @@ class ImageSource:
             frame, self._frame = self._frame, None
             yield frame
 
+    def cancel(self) -> None:
+        """Nothing waits here."""
+
     def close(self) -> None:
         self._frame = None
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import av
 from facestream.pipeline.errors import BadInput, Refused, UserError
 from facestream.pipeline.url import Url, parse_url, redact, shown_text
 from facestream.pipeline.url import expand as expand_secrets
 from facestream.pipeline.video import webcam
+from facestream.pipeline.video.pipes import STDIN, is_pipe
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -53,6 +53,7 @@ class Kind(StrEnum):
     RTSP = "rtsp"
     HTTP = "http"
     LAVFI = "lavfi"
+    PIPE = "pipe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ def parse(text: str | os.PathLike[str]) -> Uri:
     name = os.fspath(text)
     if not name.strip():
         raise BadInput("the input has no name")
+    if name == STDIN:
+        return Uri(Kind.PIPE, name, "standard input")
     if (device := webcam.device_of(name)) is not None:
         return Uri(Kind.WEBCAM, device, device)
     if name.startswith("lavfi:"):
@@ -116,11 +119,15 @@ def _parse_url(name: str) -> Uri:
 
 def _parse_path(name: str) -> Uri:
     if name.startswith("file://"):
+        from urllib.request import url2pathname  # brings HTTP and TLS along: 40 ms for an address that is rare
+
         name = url2pathname(urlsplit(name).path)
     if ("@" in name or "://" in name) and not os.path.lexists(name):  # an address whose scheme was forgotten
         return Uri(Kind.FILE, name, shown_text(name))
     if os.path.isdir(name):
         return Uri(Kind.FOLDER, name, name)
+    if is_pipe(name):
+        return Uri(Kind.PIPE, name, name)
     return Uri(Kind.IMAGE if Path(name).suffix.lower() in IMAGE_SUFFIXES else Kind.FILE, name, name)
 
 
@@ -294,6 +301,9 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
         asked = error.errno == 22
         do = "leave --camera-size, -fps, -format away" if asked else webcam.how_to_find()
         return BadInput(_WEBCAM[error.errno], uri.shown, do)
+    if uri.kind is Kind.PIPE:
+        what = "it is not a video, or one that cannot be read from a pipe: its index is at its end"
+        return BadInput(what, uri.shown, "write it to a file first, or pipe Matroska or MPEG-TS")
     if isinstance(error, av.error.InvalidDataError):
         if live:
             return BadInput("what it sent is no video", uri.shown, "check the address, the port and the path")

@@ -49,8 +49,8 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., D
     """choose(backend, *broken) on a machine with a GPU, in an empty folder with a model of its own."""
     copyfile(SHIPPED, tmp_path / "net.onnx")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loader, "current_device", lambda index: Device())
-    monkeypatch.setattr(loader, "compile_kernels", lambda file, capability: b"")
+    monkeypatch.setattr("facestream.engines.cuda.devices.current_device", lambda index: Device())
+    monkeypatch.setattr("facestream.engines.cuda.kernels.compile_kernels", lambda file, capability: b"")
 
     def choose(backend: str, *broken: str) -> Detector:
         def make(path: Path, options: DetectorOptions, **more: Any) -> Detector:
@@ -117,7 +117,7 @@ def test_a_card_without_nvrtc_is_none(with_gpu: Callable[..., Any], monkeypatch:
     def missing(file: str, capability: int) -> bytes:
         raise BadConfig("NVRTC cannot be loaded", file, "pip install nvidia-cuda-nvrtc")
 
-    monkeypatch.setattr(loader, "compile_kernels", missing)
+    monkeypatch.setattr("facestream.engines.cuda.kernels.compile_kernels", missing)
     assert with_gpu("auto").chosen == "ONNX Runtime on the CPU (NVRTC cannot be loaded)"
     with pytest.raises(BadConfig, match="pip install nvidia-cuda-nvrtc"):
         with_gpu("cuda")

@@ -77,10 +77,10 @@ def moody() -> Moody:
 
 
 def guard(moody: Moody, deadline_s: float = 5.0, **settings: object) -> FailClosedPipeline:
-    desk = BatchingDetector(moody)
-    desk.start()
+    shared_detector = BatchingDetector(moody)
+    shared_detector.start()
     flags = {"tracker.lookahead": 3, **{key.replace("__", "."): value for key, value in settings.items()}}
-    return FailClosedPipeline(DetectorClient(desk, deadline_s), read(None, {"detector.every": 1} | flags), 4)
+    return FailClosedPipeline(DetectorClient(shared_detector, deadline_s), read(None, {"detector.every": 1} | flags), 4)
 
 
 def test_all_is_well(moody: Moody) -> None:
@@ -265,29 +265,29 @@ def test_the_desk_serves_in_turn_and_in_batches(monkeypatch: pytest.MonkeyPatch)
         return detect(images)
 
     monkeypatch.setattr(moody, "detect", slowly)
-    desk = BatchingDetector(moody, batch=4)
+    shared_detector = BatchingDetector(moody, batch=4)
     views = [ImageView(np.asarray(picture(0).to_ndarray(format="rgb24")), 160, 120)] * 4
     order: list[int] = []
 
     def ask(who: int) -> None:
         for _ in range(20):
-            desk.submit(views[who], 30)
+            shared_detector.submit(views[who], 30)
             order.append(who)
 
     threads = [threading.Thread(target=ask, args=(who,)) for who in range(4)]
     for thread in threads:
         thread.start()
-    until(lambda: len(desk._waiting) == 4)
-    desk.start()
+    until(lambda: len(shared_detector._waiting) == 4)
+    shared_detector.start()
     for thread in threads:
         thread.join(60)
     assert moody.sizes[0] == 4
     for who in range(4):  # after half of all answers each has about its share
         assert 5 <= order[:40].count(who) <= 15
-    desk.stop()
+    shared_detector.stop()
     with pytest.raises(InferenceFailed, match="stopped"):
-        desk.submit(views[0], 1)
-    assert desk.join(2)
+        shared_detector.submit(views[0], 1)
+    assert shared_detector.join(2)
 
 
 FRAMES = int(os.environ.get("FACESTREAM_FRAMES", "2000"))  # 20000 were run once, and take a minute

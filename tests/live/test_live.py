@@ -354,9 +354,9 @@ def hang(*given):
     print("hanging", file=sys.stderr, flush=True)
     threading.Event().wait(100)
 
-if stage == "first look":
+if stage == "first inference":
     moody.detect = hang
-if stage == "look":
+if stage == "inference":
     threading.Timer(3, lambda: setattr(moody, "detect", hang)).start()
 if stage == "cover":
     cover.Anonymizer.cover = hang
@@ -371,7 +371,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("stage", ["first look", "look", "cover", "file", "close", "encoder"])
+@pytest.mark.parametrize("stage", ["first inference", "inference", "cover", "file", "close", "encoder"])
 def test_the_end_comes_whatever_stage_hangs(marked: Path, tmp_path: Path, stage: str) -> None:
     port = free_port()
     words = [f"door={marked}", "--loop", "--to", f"serve:rtsp://127.0.0.1:{port}/live", "--to", str(tmp_path / "o.mkv")]
