@@ -23,20 +23,21 @@ import cv2
 import numpy as np
 from facestream.engines.boxes import Array
 from facestream.pipeline.config import read
-from facestream.pipeline.evaluate.attack import COLOURS, COVER, FRAMES, Person, Score, neutral, score, scores, take
+from facestream.pipeline.evaluate.attack import COLOURS, COVER, Person, Score, neutral, score, scores, take
 from facestream.pipeline.evaluate.embedder import Embedder, by_box
 from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
 
 COVERS: dict[str, dict[str, Any]] = {
     "solid (default)": {"cover.hide": "solid"},
-    "pixelate, 4 cells": {"cover.hide": "pixelate", "cover.cells": 4},
     "pixelate, 8 cells (default before)": {"cover.hide": "pixelate", "cover.cells": 8},
+    "pixelate, 4 cells": {"cover.hide": "pixelate", "cover.cells": 4},
     "blur": {"cover.hide": "blur"},
     "none": {"cover.hide": "none"},
 }
 JITTER = 0.03  # of a face's side by which a detector's box moves from frame to frame
-LEARNED = 500  # faces that `trained` learns on
+FRAMES = 5  # pictures of a person for the gallery, and as many for the probe
+LEARNED = 400  # faces that `trained` learns on
 LEAST = 55  # pixels of their shorter side
 MARGIN = 2.4  # of the longer side, what is cut out of a picture
 LAMBDA = 0.05
