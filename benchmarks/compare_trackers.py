@@ -1,7 +1,7 @@
 """Our tracker beside others on the same detections: HOTA, MOTA, IDF1, id switches, and time.
 
     python -m venv /tmp/baselines && /tmp/baselines/bin/pip install pyxtrackers==2026.3.3 trackers==2.6.1
-    python benchmarks/compare_trackers.py ../shared/data/mot --baselines /tmp/baselines/bin/python
+    python benchmarks/compare_trackers.py MOT17 --baselines /tmp/baselines/bin/python
 
 DATA is a folder like that of `facestream evaluate tracks`: SEQ/det/det.txt, SEQ/gt/gt.txt, SEQ/seqinfo.ini, and for
 the rows with camera motion SEQ/gmc.txt. The baselines run in an environment of their own (see baseline_trackers.py),

@@ -1,7 +1,7 @@
 """How much leaks in which mode: a table over a folder of clips with truth.
 
-python benchmarks/render_truth.py --data ../shared/data/face-pack -o /tmp/truth
-python benchmarks/render_truth.py --data ../shared/data/face-pack -o /tmp/report --seed 101
+python benchmarks/render_truth.py --data FACES -o /tmp/truth
+python benchmarks/render_truth.py --data FACES -o /tmp/report --seed 101
 python benchmarks/leak_table.py /tmp/truth /tmp/report [--set STAGE.NAME=VALUE] [--beside CLIP.mp4] [--cache DIR]
 
 `--set` gives a constant another value (docs/heuristics.md): choose it on the clips of a tuned seed (/tmp/truth), report

@@ -236,8 +236,8 @@ def test_a_pushed_stream_arrives_covered(marked: Path, tmp_path: Path) -> None:
 def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path: Path) -> None:
     sinks = [str(tmp_path / "{name}.mkv"), str(tmp_path / "{name}.jsonl")]
     with Run({"door": str(marked), "yard": str(marked)}, sinks, Moody(), run__segment_s=1.0) as run:
-        run.until(lambda: len(list(tmp_path.glob("door-2*.mkv"))) >= 2)
-        ready = sorted(tmp_path.glob("door-2*.mkv"))
+        run.until(lambda: len([p for p in tmp_path.glob("door-2*.mkv") if "unfinished" not in p.name]) >= 2)
+        ready = sorted(p for p in tmp_path.glob("door-2*.mkv") if "unfinished" not in p.name)
         assert spread(ready[0]) < 60  # while the run goes on
     frames = []
     for path in sorted(tmp_path.glob("door-2*.mkv")):
