@@ -307,8 +307,8 @@ def _table(
     detector = load_detector(base.detector.model, base.detector.options())
     known = {film: Known(detector, cache_of(film, base, cache)) for film in every}
     if thin:
-        for film, eye in known.items():
-            eye.lose(film, base.detector.size, thin)
+        for film, detections in known.items():
+            detections.lose(film, base.detector.size, thin)
     more = "".join(f" {film.stem}: leaked, run, over-blur |" for film in beside)
     print("| mode | leaked | rate | tau 0.5 | area | longest run | tracks exposed >= 1 / >= 5 | over-blur |" + more)
     print("|---|---|---|---|---|---|---|---|" + "---|" * len(beside), flush=True)
