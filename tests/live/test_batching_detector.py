@@ -68,7 +68,7 @@ class Noted(GpuDetector):
 
 
 @needs_compiler
-def test_pictures_of_several_cameras_are_one_batch_on_the_card(
+def test_pictures_of_several_cameras_are_one_batch_on_the_gpu(
     fp16: Fp16Detector,
     pictures: list[Array],
 ) -> None:
@@ -219,3 +219,13 @@ def test_two_batches_are_on_their_way_at_once() -> None:
     assert detector.steps == ["warm 1", "begin 1", "begin 2", "end 1", "begin 3", "end 2", "begin 4", "end 3", "end 4"]
     failed = "the detector failed (RuntimeError: lost)"
     assert sorted(answers.values(), key=str) == [1, 2, 4, failed]
+
+
+def test_more_cameras_are_warmed_up_for_and_the_same_are_not() -> None:
+    detector = Ordered()
+    desk = BatchingDetector(detector, 8)
+    small, large = (shown(np.zeros((size, size, 3), np.uint8)) for size in (32, 64))
+    for clients, frame in ((1, small), (2, small), (2, small), (3, small), (4, small), (4, large), (12, small)):
+        desk.clients = clients
+        desk._warm_up([frame])
+    assert detector.steps == ["warm 1", "warm 2", "warm 3", "warm 4", "warm 8"]
