@@ -16,8 +16,8 @@ from facestream.engines.types import Detections
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A resolution, shorter side `shortest` unless the longer would pass `longest`, in pixels, and the faces it is
-    for: those of a side (root of the area) in low..high, in pixels of the picture as it is stored."""
+    """A resolution: shorter side `shortest` unless the longer would exceed `longest`, in pixels; and its range of
+    faces: side (root of the area) in low..high, in pixels of the stored image."""
 
     shortest: int
     longest: int
@@ -64,6 +64,6 @@ def merge(found: Sequence[Detections], nms_iou: float, soft: bool = False, least
 
 
 def selected(found: Detections, level: Level) -> Detections:
-    """What a level may say: the detections in its range."""
+    """The detections in a level's range."""
     keep = level.has(found.xyxy)
     return Detections(found.xyxy[keep], found.scores[keep])

@@ -1,13 +1,12 @@
-"""The few calls of CUDA's driver that the engines need, through cuda-bindings, and a clear word when there is none.
+"""The CUDA driver calls that the engines need, through cuda-bindings, with a clear error if there is no driver.
 
-A `Device` is what an engine talks to; the tests have one that runs on the CPU and does what is asked as late and as
-disorderly as a GPU may. `CudaDevice` is the real one; PycudaDevice does the same through PyCUDA.
+Engines use a `Device`; the tests have one that runs on the CPU, as late and in as random an order as a GPU may.
+`CudaDevice` is the real one; PycudaDevice does the same through PyCUDA.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -163,7 +162,9 @@ class CudaDevice:
 
     def _check_driver(self) -> None:
         """Code of a newer CUDA does not load, and its calls are not known."""
-        wanted = int(importlib.metadata.version("cuda-bindings").split(".")[0])
+        from importlib.metadata import version
+
+        wanted = int(version("cuda-bindings").split(".")[0])
         if self.gpu.driver // 1000 < wanted:
             knows = f"{self.gpu.driver // 1000}.{self.gpu.driver % 1000 // 10}"
             raise EngineMismatch(

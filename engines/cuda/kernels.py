@@ -1,14 +1,13 @@
-"""The CUDA kernels (*.cu beside this file): compiled at run time by NVRTC, and how each is launched.
+"""The CUDA kernels (*.cu beside this file): compiled at run time by NVRTC, and their launchers.
 
-A `Launch` starts one kernel: on a GPU through the driver, in the tests on the CPU. Pointers are numbers, addresses in
-the launcher's memory; they are never looked into here.
+A `Launch` starts one kernel: on a GPU through the driver, in the tests on the CPU. Pointers are integers, addresses in
+the launcher's memory; they are never dereferenced here.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -79,7 +78,9 @@ def compile_kernels(file: str, architecture: int) -> bytes:
 
 def _same_major(nvrtc: int, file: str) -> None:
     """EngineMismatch where NVRTC is of another CUDA than the bindings, whose driver then may not load its code."""
-    bindings = importlib.metadata.version("cuda-bindings")
+    from importlib.metadata import version
+
+    bindings = version("cuda-bindings")
     if int(bindings.split(".")[0]) != nvrtc:
         do = f"pip install 'nvidia-cuda-nvrtc=={bindings.split('.')[0]}.*'"
         raise EngineMismatch(f"NVRTC is of CUDA {nvrtc}, cuda-bindings is {bindings}", file, do)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from statistics import median
 
 from facestream.engines.boxes import Array
 from facestream.pipeline.stages.backfill import Backfill
@@ -38,6 +37,8 @@ class FrameIntervalEstimator:
         longer, since cameras are not regular. None if unknown yet."""
         if len(self._steps) < self.settings.min_intervals:
             return None
+        from statistics import median  # live alone needs it
+
         step = median(self._steps)
         return lag * step + max(self.settings.slack_frames * step, self.settings.min_slack_s)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import av
 from facestream.pipeline.errors import BadInput, Refused, UserError
@@ -120,6 +119,8 @@ def _parse_url(name: str) -> Uri:
 
 def _parse_path(name: str) -> Uri:
     if name.startswith("file://"):
+        from urllib.request import url2pathname  # brings HTTP and TLS along: 40 ms for an address that is rare
+
         name = url2pathname(urlsplit(name).path)
     if ("@" in name or "://" in name) and not os.path.lexists(name):  # an address whose scheme was forgotten
         return Uri(Kind.FILE, name, shown_text(name))

@@ -43,7 +43,7 @@ def test_an_error_in_a_kernel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_nvrtc_and_bindings_of_two_cudas_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("cuda.bindings.nvrtc", reason="compiling needs the rtx or gpu extra")
-    monkeypatch.setattr(kernels.importlib.metadata, "version", lambda name: "12.9.1")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "12.9.1")
     with pytest.raises(EngineMismatch, match=r"NVRTC is of CUDA 13, cuda-bindings is 12\.9\.1.*nvrtc==12"):
         compile_kernels.__wrapped__("nms.cu", 90)
 

@@ -122,7 +122,7 @@ def test_masks_cover_polygons_and_everything_but_polygons(tmp_path: Path) -> Non
     }.items():  # fmt: skip
         out = tmp_path / f"{name}.mkv"
         live = Live(read(None, {"tracker.lookahead": 0, "cover.hide": "solid"}), Moody(), lambda *event: None)
-        moody = live.desk.detector
+        moody = live.shared_detector.detector
         moody.detect = lambda images, **more: [type(found).empty() for found in Moody().detect(images)]  # type: ignore
         from facestream.pipeline.live.builder import SinkBuilder
         from facestream.pipeline.live.cameras import camera_options
@@ -207,3 +207,14 @@ def test_a_reload_touches_only_what_changed(tmp_path: Path) -> None:
     assert "Traceback" not in said, said
     assert len(list(tmp_path.glob("b*.jsonl"))) == 2  # of both times
     assert not list(tmp_path.glob("*.unfinished*"))
+
+
+def test_the_shipped_example_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PAGE_TOKEN", "VIEWER_PASSWORD", "CAMERA_PASSWORD"):
+        monkeypatch.setenv(name, "w0rd/of@mine")
+    file = Path(__file__).parent.parent.parent / "deploy" / "cameras.toml"
+    config = read(file)
+    common = [SinkSpec.of(text, True) for text in config.run.sinks]
+    cameras = [prepare(camera, config, common, camera.name) for camera in read_cameras(file)]
+    assert len(cameras) == 8
+    assert all("w0rd" not in f"{camera.uri} {camera.specs}" for camera in cameras)
