@@ -195,9 +195,10 @@ class DetectionPolicy:
 
     def _mosaic(self, frame: AnalysedFrame, tracks: TrackSummary) -> CropMosaic | None:
         """The crops around known faces; None if a reduced full frame is cheaper or better."""
-        if len(tracks.predicted) and not self.crops:
+        predicted = tracks.predict()
+        if len(predicted) and not self.crops:
             return None
         picture = frame.frame
         scale = view_scale(picture, self.size)
         width, height = fit(*picture.square_size, *reduced_size(self.size, self.settings))
-        return mosaic_of(tracks.predicted, picture.size, scale, width * height, picture.stretch, self.mosaics)
+        return mosaic_of(predicted, picture.size, scale, width * height, picture.stretch, self.mosaics)
