@@ -1,7 +1,7 @@
 """Our tracker beside others on the same detections: HOTA, MOTA, IDF1, id switches, and time.
 
     python -m venv /tmp/baselines && /tmp/baselines/bin/pip install pyxtrackers==2026.3.3 trackers==2.6.1
-    python benchmarks/compare_trackers.py ../shared/data/mot --baselines /tmp/baselines/bin/python
+    python benchmarks/compare_trackers.py MOT17 --baselines /tmp/baselines/bin/python
 
 DATA is a folder like that of `facestream evaluate tracks`: SEQ/det/det.txt, SEQ/gt/gt.txt, SEQ/seqinfo.ini, and for
 the rows with camera motion SEQ/gmc.txt. The baselines run in an environment of their own (see baseline_trackers.py),
@@ -10,8 +10,8 @@ since they want another OpenCV; without --baselines only ours run. Every tracker
 a second are interpolated, the baselines' too.
 
 Sequences with truth but no detections are tracked by us alone, with the truth's boxes as detections: on every frame and
-on every fifth, and with a camera that shakes (a seeded random walk); its motion is told to the tracker with the error
-that our measurement of it has (ERROR).
+on every fifth, and with a camera that shakes (a seeded random walk); the tracker is given its motion with the error of
+our estimate (ERROR).
 
 Times are those of one update with `--boxes` boxes, which move, come and go; the trackers take turns, round by round, so
 a busy machine is equally unfair to each; of every frame the fastest round counts, and of the frames the median.
@@ -147,16 +147,16 @@ def typical(rounds: list[Array]) -> float:
 
 
 def heads(data: Path, name: str, config: TrackerConfig) -> None:
-    """Track the truth's own boxes, with few looks and a camera that shakes."""
+    """Track the ground-truth boxes, with sparse detections and a camera that shakes."""
     frames, rate, size = mot.read_info(data / name / "seqinfo.ini")
     truth = np.loadtxt(data / name / "gt/gt.txt", delimiter=",")
     print(f"\n| {name} | HOTA | IDF1 | IDSW |\n|---|---|---|---|")
     for every in (1, 5):
-        for how in ("still", "shaken", "shaken, told"):
+        for how in ("still", "shaken", "shaken, motion known"):
             seen, affines = shaken(truth, frames, 0.0 if how == "still" else SHAKE)
             if how == "shaken":
                 affines[:] = np.eye(2, 3)
-            score = seldom(seen, affines, every, (frames, rate, size), config)
+            score = score_sparse(seen, affines, every, (frames, rate, size), config)
             print(f"| every {every}, {how} | {score.HOTA:.1f} | {score.IDF1:.1f} | {score.IDSW} |", flush=True)
 
 
@@ -174,10 +174,10 @@ def shaken(truth: Array, frames: int, jump: float) -> tuple[Array, Array]:
     return moved, affines
 
 
-def seldom(
+def score_sparse(
     seen: Array, affines: Array, every: int, info: tuple[int, float, tuple[int, int]], config: TrackerConfig
 ) -> mot.Score:
-    """Score only the frames that are looked at; the tracker gets all."""
+    """Score only the frames with detections; the tracker gets all frames."""
     frames, rate, size = info
     tracker, rows, truth = Tracker(config), [], []
     for frame in range(frames):

@@ -124,13 +124,13 @@ def run_tests(before: list[str], *more: str) -> str:
         words.append("--collect-only")
     done = subprocess.run([*before, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
-    told = [
+    ends = [
         line
         for line in lines
         if " in " in line and any(word in line for word in ("passed", "failed", "skipped", "collected"))
     ]
     wrong = [line[:200] for line in lines if line.startswith(("FAILED", "ERROR", "========= Invalid", "E  "))][:12]
-    last = told[-1].strip("= ") if told else f"did not run: {(done.stderr.strip() or 'no word').splitlines()[-1][:200]}"
+    last = ends[-1].strip("= ") if ends else f"did not run: {(done.stderr.strip() or 'no word').splitlines()[-1][:200]}"
     return "; ".join([f"{last} (exit {done.returncode})", *wrong])
 
 

@@ -51,8 +51,8 @@ def cameras(detector: YuvDetector, save: Save, frames: int, size: tuple[int, int
     """Eight cameras that ask as fast as they are answered, through live's batching detector."""
     from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient
 
-    desk = BatchingDetector(detector, detector.batch, 0.005)
-    clients = [DetectorClient(desk, 600.0) for _ in range(CAMERAS)]
+    shared_detector = BatchingDetector(detector, detector.batch, 0.005)
+    clients = [DetectorClient(shared_detector, 600.0) for _ in range(CAMERAS)]
     shown = [film_frame(size, fitted, i) for i in range(CAMERAS)]
     detector.warm_up(shown)
     waits: list[float] = []
@@ -68,15 +68,15 @@ def cameras(detector: YuvDetector, save: Save, frames: int, size: tuple[int, int
             errors.append(f"{type(e).__name__}: {e}".splitlines()[0])
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(CAMERAS)]
-    desk.start()
+    shared_detector.start()
     began = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     spent = time.perf_counter() - began
-    desk.stop()
-    desk.join(60)
+    shared_detector.stop()
+    shared_detector.join(60)
     if errors:
         raise RuntimeError(errors[0])
     low, high = np.percentile(waits, (50, 99)) * 1000

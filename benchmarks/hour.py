@@ -133,19 +133,19 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     given = sys.argv[1:]
     cut = given.index("--") if "--" in given else len(given)
-    told = parser.parse_args(given[:cut])
-    told.out.mkdir(parents=True, exist_ok=True)
-    clip = told.out / "hour.mkv"
+    options = parser.parse_args(given[:cut])
+    options.out.mkdir(parents=True, exist_ok=True)
+    clip = options.out / "hour.mkv"
     if not clip.exists():
-        width, height = (int(n) for n in told.size.split("x"))
-        make(clip, told.seconds, told.fps, (width, height))
-    words = [sys.executable, "-m", "facestream", "anonymize", str(clip), "-o", str(told.out / "covered.mkv")]
-    samples, said = watch([*words, "--overwrite", *given[cut + 1 :]], told.pause)
+        width, height = (int(n) for n in options.size.split("x"))
+        make(clip, options.seconds, options.fps, (width, height))
+    words = [sys.executable, "-m", "facestream", "anonymize", str(clip), "-o", str(options.out / "covered.mkv")]
+    samples, said = watch([*words, "--overwrite", *given[cut + 1 :]], options.pause)
     table = np.array(samples)
     late = table[table[:, 0] > SETTLED * table[-1, 0]]
-    fit = np.polyfit(late[:, 0] / table[-1, 0] * told.seconds / 60, late[:, 1], 1)
-    if told.plot:
-        draw(told.plot, table, fit, told.seconds)
+    fit = np.polyfit(late[:, 0] / table[-1, 0] * options.seconds / 60, late[:, 1], 1)
+    if options.plot:
+        draw(options.plot, table, fit, options.seconds)
     print(said.strip())
     figures = {
         "samples": len(table),

@@ -1,7 +1,7 @@
 """How much leaks in which mode: a table over a folder of clips with truth.
 
-python benchmarks/render_truth.py --data ../shared/data/face-pack -o /tmp/truth
-python benchmarks/render_truth.py --data ../shared/data/face-pack -o /tmp/report --seed 101
+python benchmarks/render_truth.py --data FACES -o /tmp/truth
+python benchmarks/render_truth.py --data FACES -o /tmp/report --seed 101
 python benchmarks/leak_table.py /tmp/truth /tmp/report [--set STAGE.NAME=VALUE] [--beside CLIP.mp4] [--cache DIR]
 
 `--set` gives a constant another value (docs/heuristics.md): choose it on the clips of a tuned seed (/tmp/truth), report
@@ -307,8 +307,8 @@ def _table(
     detector = load_detector(base.detector.model, base.detector.options())
     known = {film: Known(detector, cache_of(film, base, cache)) for film in every}
     if thin:
-        for film, eye in known.items():
-            eye.lose(film, base.detector.size, thin)
+        for film, detections in known.items():
+            detections.lose(film, base.detector.size, thin)
     more = "".join(f" {film.stem}: leaked, run, over-blur |" for film in beside)
     print("| mode | leaked | rate | tau 0.5 | area | longest run | tracks exposed >= 1 / >= 5 | over-blur |" + more)
     print("|---|---|---|---|---|---|---|---|" + "---|" * len(beside), flush=True)

@@ -305,7 +305,7 @@ def small() -> Clip:
     )
     return Clip(
         "small",
-        "a late birth, an occlusion, a cut, a small unsharp face",
+        "a face that appears late, an occlusion, a cut, a small blurred face",
         SMALL,
         30,
         (Shot(60, first), Shot(30, second)),

@@ -80,13 +80,13 @@ def track_cost(clip: Path, model: str | None, lag: int | None, rounds: int) -> N
     rows: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     boxes = 0.0
     for _ in range(rounds):
-        for motion, told in rows.items():
+        for motion, runs in rows.items():
             spent, boxes = cost(clip, read(None, {**flags, "tracker.motion": motion}), known)
-            told.append(spent)
+            runs.append(spent)
     print(f"{clip.name}, {boxes:.1f} boxes per frame; CPU ms per frame, median of {rounds}")
     print(f"{'camera motion':<16}" + "".join(f"{name:>15}" for name in (*PARTS, "track + ahead", "all")))
-    for motion, told in rows.items():
-        parts = [median(spent.get(name, 0.0) for spent in told) for name in PARTS]
+    for motion, runs in rows.items():
+        parts = [median(spent.get(name, 0.0) for spent in runs) for name in PARTS]
         parts += [parts[2] + parts[3], sum(parts)]
         print(f"{'with' if motion else 'without':<16}" + "".join(f"{ms:>15.2f}" for ms in parts))
 

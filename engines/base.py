@@ -1,4 +1,4 @@
-"""The one interface to every detector; `loader` makes one from a name or a file."""
+"""The interface of all detectors; `loader` creates one from a name or a file."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class DetectorOptions:
 
 
 class Detector(ABC):
-    """Finds faces in RGB images."""
+    """A face detector for RGB images."""
 
     def __init__(self, options: DetectorOptions) -> None:
         self.options = options
 
     @property
     def min_score(self) -> float:
-        """The score under which nothing is returned now."""
+        """The current minimum score of results."""
         return self.options.threshold
 
     @abstractmethod
     def infer(self, images: Array) -> tuple[F32, F32]:
-        """uint8 [N, H, W, 3], H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores
-        [N, K], unsuppressed, in any order."""
+        """uint8 [N, H, W, 3] RGB, H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores [N, K],
+        before NMS, in any order."""
 
     takes_yuv = False  # see YuvDetector
     batch = 1  # pictures that it gains from being given together
@@ -79,7 +79,7 @@ class Detector(ABC):
         return found
 
     def _finish(self, xyxy: F32, scores: F32, image: ImageView) -> Detections:
-        """Threshold, suppress, and scale to the picture's own pixels."""
+        """Apply threshold and NMS, and scale to the source image's pixels."""
         sure = scores >= self.options.threshold  # also drops NaN
         found = Detections(xyxy[sure], scores[sure]).nms(self.options.nms_iou)
         h, w = image.rgb.shape[:2]
@@ -88,7 +88,7 @@ class Detector(ABC):
 
 
 class YuvDetector(Detector):
-    """A detector that takes frames as they are stored, and shrinks, turns and converts them itself."""
+    """A detector that takes frames as stored (YUV), and resizes, rotates and converts them itself."""
 
     takes_yuv = True
     in_flight = 1  # batches that are worth having on their way at once
@@ -98,13 +98,13 @@ class YuvDetector(Detector):
         """Faces of each frame, best first, in the pixels that it asks for."""
 
     def submit(self, frames: Sequence[HostFrame]) -> Any:
-        """Start on frames, for which `collect` waits; where in_flight is 1, all is done here."""
+        """Start detection on frames; `collect` waits for the results. If in_flight is 1, all work is done here."""
         return self.detect_yuv(frames)
 
     def collect(self, pending: Any) -> list[Detections]:
-        """What `submit` has begun: faces of each frame, as `detect_yuv` gives them."""
+        """Wait for the results of `submit`: faces of each frame, as from `detect_yuv`."""
         found: list[Detections] = pending
         return found
 
     def warm_up(self, frames: Sequence[HostFrame]) -> None:
-        """Do now what the first batches of up to so many such frames would wait for."""
+        """Warm up for batches of up to this many such frames."""

@@ -1,5 +1,4 @@
-"""`load_detector` makes a detector from a name or a file: which backend runs it, and, where the settings leave that
-open, the best that the machine's GPU can do, and why."""
+"""`load_detector` creates a detector from a name or a file, and chooses the backend if the settings leave it open."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ PLANS = ("tensorrt", "rtx")  # the best first
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the shipped models."""
     return sorted(path.stem for path in WEIGHTS.glob("*.onnx"))
 
 
@@ -44,7 +43,7 @@ def load_detector(name: str, options: DetectorOptions | None = None) -> Detector
 
 
 def load_file(path: Path, options: DetectorOptions) -> Detector:
-    """By the file's kind alone."""
+    """Load by the file's type alone."""
     if path.suffix == ".xml":
         from facestream.engines.openvino_engine import OpenVinoDetector
 

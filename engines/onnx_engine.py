@@ -22,7 +22,7 @@ def coarsest_anchors(about: str) -> int:
 
 
 def open_session(model: str | bytes, threads: int, optimise: bool = True) -> ort.InferenceSession:
-    """A model, by path or content, on the CPU. optimise: nodes may be fused and left out."""
+    """An ONNX Runtime session on the CPU, from a path or content. optimise: allow graph optimisations."""
     options = ort.SessionOptions()
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL

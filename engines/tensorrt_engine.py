@@ -76,7 +76,7 @@ class PlanNet:
 
 
 def _must(done: bool, what: str) -> None:
-    """TensorRT says in its return values what does not work, and why in its log."""
+    """Raise TensorRT's errors: it reports failure by return values, and the reason in its log."""
     if not done:
         raise EngineMismatch(f"the plan refuses {what}", "plan", "rebuild it with build_engine.py")
 
@@ -113,7 +113,7 @@ class RuntimeSettings:
         return self.engine.create_execution_context(how)
 
     def keep(self) -> None:
-        """Write down what was compiled since."""
+        """Save kernels compiled since."""
         if self.cache is None or self.path is None:
             return
         data = bytes(memoryview(self.cache.serialize()))

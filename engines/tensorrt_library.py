@@ -1,4 +1,4 @@
-"""The Python modules of TensorRT and TensorRT-RTX, and what they have to say."""
+"""Imports the Python modules of TensorRT and TensorRT-RTX, and routes their logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What flows into and out of a detector."""
+"""Input and output types of detectors."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Detections:
         scale: float = 1.0,
         ramp: tuple[float, float] = (SMALL_SIDE, LARGE_SIDE),
     ) -> Detections:
-        """Those whose score is high enough for their size: `threshold` for boxes with a side up to ramp[0] px in the
-        detector's input, `large_face_margin` more from ramp[1] px on, evenly in the side's logarithm between.
+        """Filter by a size-dependent score: `threshold` for boxes with a side up to ramp[0] px in the detector's input,
+        `large_face_margin` more from ramp[1] px on, interpolated linearly in the side's logarithm.
 
-        What a small net takes for a face in vain is large, and small faces have low scores: docs/training-log.md, 14.
-        scale: pixels of the detector's input for one of the boxes' pixels.
+        A small net's false alarms are large, and small faces have low scores (training log, run 14).
+        scale: from the boxes' pixels to the detector's input.
         """
         if not large_face_margin or not len(self):
             return self.select(self.scores >= threshold)
@@ -59,7 +59,7 @@ class Detections:
         return self.select(np.asarray(cv2.dnn.NMSBoxes(xywh, ranks, 0.0, iou), np.intp).reshape(-1))
 
     def select(self, which: Bool | NDArray[np.intp]) -> Detections:
-        """Some of them, by a mask or by their numbers."""
+        """Some of the detections, by mask or indices."""
         return Detections(self.xyxy[which], self.scores[which])
 
     @staticmethod

@@ -100,6 +100,7 @@ class DetectorConfig(Section, frozen=True):
     threads: Annotated[int, within(1, 256)] = 1
     every: int | str = 2
     full_frame_interval: Annotated[int, within(1, 100)] = 8
+    tiles: int | str = "auto"
 
     def __post_init__(self) -> None:
         every = str(self.every)
@@ -108,6 +109,10 @@ class DetectorConfig(Section, frozen=True):
         if not re.fullmatch(DEVICE, self.device):
             raise Wrong("device", "must be like cuda:0, a GPU as nvidia-smi counts them")
         force_setattr(self, "every", every if every == "auto" else int(every))
+        tiles = str(self.tiles)
+        if tiles != "auto" and not (tiles.isdecimal() and 1 <= int(tiles) <= 32):
+            raise Wrong("tiles", "must be 1 to 32, or auto")
+        force_setattr(self, "tiles", tiles if tiles == "auto" else int(tiles))
 
     def options(self) -> DetectorOptions:
         return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend, self.device)

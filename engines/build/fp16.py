@@ -1,7 +1,7 @@
-"""The shipped float32 graph -> the same in half precision with every type spelled out, as TensorRT 10 and 11 want it.
+"""Converts the float32 graph to half precision (fp16) with explicit types, as TensorRT 10 and 11 require.
 
-The net runs in half precision; from the outputs of its last convolutions on (top-k, sigmoid, boxes) all is float32,
-since half coordinates above 1024 are a pixel coarse. Normalisation is left to the preprocessing kernel.
+The net runs in half precision; everything after its last convolutions (top-k, sigmoid, boxes) is float32, since half
+coordinates above 1024 have a resolution of one pixel. Normalisation is done by the preprocessing kernel.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def to_fp16(path: Path, pictures: list[Array] | None = None) -> tuple[bytes, Nor
 
 
 def probes() -> list[Array]:
-    """Pictures that drive a net far: flat ones, noise, stripes and patches of extreme colours."""
+    """Images that cause extreme activations: flat ones, noise, stripes and patches of extreme colours."""
     rng = np.random.default_rng(0)
     flat = [np.full((1, 128, 160, 3), value, np.uint8) for value in (0, 255)]
     made = [*flat, rng.integers(0, 256, (1, 128, 160, 3), dtype=np.uint8)]

@@ -1,4 +1,4 @@
-"""How far two detectors are apart, box by box."""
+"""Compares two detectors box by box."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a compiled plan was made for, in a JSON file beside it (NAME.plan.json), and whether it fits where it is loaded.
+"""The sidecar of a compiled plan (NAME.plan.json): what it was built for, checked before it is loaded.
 
-TensorRT's plans fit one version and, unless built portable, one kind of GPU; loading another crashes or, worse, runs.
+TensorRT's plans fit one version and, unless built portable, one GPU model; loading another one crashes or, worse, runs.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import Array
 from facestream.engines.build.parity import FACES, agreement, detection_errors, differences, patches, too_few
 from facestream.engines.build.sidecar import Profile, Sidecar, digest
+from facestream.engines.cuda.devices import current_device, index_of
 from facestream.engines.cuda.driver import find_gpu
 from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.cuda.kernels import source_hash
@@ -43,7 +44,7 @@ class PlanOptions:
 
     nms_iou, nms_threshold: of the NMS plugin (tensorrt only). Boxes that the threshold lets through and the caller
     does not want can be dropped afterwards: greedy suppression never lets a worse box touch a better one.
-    timing_cache: file in which measured kernels are kept for the next build.
+    timing_cache: file in which measured kernels are kept for the next build. device: the GPU that tensorrt builds on.
     """
 
     profiles: tuple[Profile, ...] = PROFILES
@@ -52,6 +53,7 @@ class PlanOptions:
     nms_iou: float = 0.3
     nms_threshold: float = 0.02
     timing_cache: Path | None = None
+    device: str = "cuda:0"
     progress: bool = True
 
 
@@ -81,7 +83,9 @@ def compile_plan(
     sidecar = Sidecar(
         backend=backend,
         library=trt.__version__,
-        gpu=find_gpu() if backend == "tensorrt" else None,  # RTX settles for the GPU when it loads the plan
+        gpu=find_gpu(index_of(options.device))
+        if backend == "tensorrt"
+        else None,  # RTX settles for the GPU when it loads the plan
         precision=options.precision,
         profiles=options.profiles,
         normalisation=normalisation,
@@ -166,6 +170,9 @@ def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
     """
     trt = library(backend)
     log = logger(trt)
+    index = index_of(options.device)
+    if backend == "tensorrt" and find_gpu(index) is not None:
+        current_device(index).enter()  # the builder takes the calling thread's
     try:
         builder = trt.Builder(log)
     except (TypeError, RuntimeError):

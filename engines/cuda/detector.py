@@ -1,4 +1,4 @@
-"""A detector whose frames are prepared, looked at and suppressed on the GPU."""
+"""A detector with preprocessing, inference and NMS on the GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WASTE = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Frames that the GPU is working on. order: for each batch, which of the frames it holds."""
+    """Frames that the GPU is processing. order: for each batch, the indices of its frames."""
 
     frames: tuple[HostFrame, ...]
     tickets: tuple[Ticket, ...]

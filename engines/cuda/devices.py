@@ -1,4 +1,4 @@
-"""The GPUs that this process works on."""
+"""The GPUs used by this process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The few calls of CUDA's driver that the engines need, through cuda-bindings, and a clear word when there is none.
+"""The CUDA driver calls that the engines need, through cuda-bindings, with a clear error if there is no driver.
 
-A `Device` is what an engine talks to; the tests have one that runs on the CPU and does what is asked as late and as
-disorderly as a GPU may. `CudaDevice` is the real one; PycudaDevice does the same through PyCUDA.
+Engines use a `Device`; the tests have one that runs on the CPU, as late and in as random an order as a GPU may.
+`CudaDevice` is the real one; PycudaDevice does the same through PyCUDA.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Frames in device memory: how the preprocessing kernel is told where their planes lie."""
+"""Frames in device memory: descriptors of their planes for the preprocessing kernel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The CUDA kernels (*.cu beside this file): compiled at run time by NVRTC, and how each is launched.
+"""The CUDA kernels (*.cu beside this file): compiled at run time by NVRTC, and their launchers.
 
-A `Launch` starts one kernel: on a GPU through the driver, in the tests on the CPU. Pointers are numbers, addresses in
-the launcher's memory; they are never looked into here.
+A `Launch` starts one kernel: on a GPU through the driver, in the tests on the CPU. Pointers are integers, addresses in
+the launcher's memory; they are never dereferenced here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""The loop on a GPU: upload, preprocess, net, NMS, a small download, in two or three slots.
+"""GpuPipeline: upload, preprocessing, net, NMS and a small download, in two or three slots.
 
-Each slot has a stream and memory of its own; while the GPU works on one, the next is filled. What follows the upload
-does not depend on how many frames of which sizes there are, but only on the net's input: that is padded to a batch of
-1, 2, 4, 8 or 16, so that few shapes come, and each of them is captured into a CUDA graph the second time it does,
-since TensorRT wants to run a shape once before. The graphs that a slot used last are kept, the others destroyed.
+Each slot has its own stream and memory; while the GPU processes one, the next is filled. Everything after the upload
+depends only on the shape of the net's input, which is padded to a batch of 1, 2, 4, 8 or 16, so that there are few
+shapes. Each shape is captured into a CUDA graph when it comes for the second time, since TensorRT needs to run a shape
+once before. The graphs that a slot used last are kept, the others destroyed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Shape(NamedTuple):
-    """Of a net's input."""
+    """Shape of a net's input."""
 
     images: int
     width: int
@@ -132,7 +132,7 @@ class Ticket:
 
 @dataclass(slots=True)
 class Counters:
-    """Batches that were submitted, and how many of them were replayed as a graph."""
+    """Counts of submitted batches, and of those replayed as a graph."""
 
     batches: int = 0
     replays: int = 0

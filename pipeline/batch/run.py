@@ -50,6 +50,7 @@ class Batch:
     workers: int = 0
     missing: tuple[str, ...] = ()
     ray: str = ""
+    report: bool = False
 
 
 class Dispatcher:
@@ -63,7 +64,11 @@ class Dispatcher:
         key = manifest.fingerprint(batch.config, batch.two_pass)
         self.size = min(len(batch.jobs), batch.workers or workers())
         self.setup = Setup(
-            self._shared_out(batch.config), batch.two_pass, key, records.ending if records is not None else ""
+            self._shared_out(batch.config),
+            batch.two_pass,
+            key,
+            records.ending if records is not None else "",
+            batch.report,
         )
         self.waiting = list(enumerate(batch.jobs))
         self.workers: list[WorkerHandle] = []

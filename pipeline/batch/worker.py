@@ -31,12 +31,14 @@ _EVERY_S = 0.3  # seconds between two progress messages
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all files of a batch share. key: fingerprint of the settings. ending: of the records file, or empty."""
+    """What all files of a batch share. key: fingerprint of the settings. ending: of the records file, or empty.
+    report: the moments at risk of each are written beside its output."""
 
     config: Config
     two_pass: bool
     key: str
     ending: str = ""
+    report: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,11 @@ def work(pipe: Connection, setup: Setup) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and stops us with SIGTERM
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    runner = run_twice if setup.two_pass else run
+    runner: Any = run_twice if setup.two_pass else run
+    if setup.report:
+        from facestream.pipeline.review.job_report import Reported
+
+        runner = Reported(runner)
     try:
         detector = load_detector(setup.config.detector.model, setup.config.detector.options())
 

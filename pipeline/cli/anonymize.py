@@ -9,10 +9,10 @@ from typing import Any
 import click
 from facestream.engines.base import Detector
 from facestream.pipeline.batch.listed import Listed
-from facestream.pipeline.cli.jobs import check_files, jobs_of, run_all
+from facestream.pipeline.cli.jobs import Run, check_files, jobs_of, run_all
 from facestream.pipeline.cli.options import batching, config_of, covering, shared, sound
 from facestream.pipeline.config import Config
-from facestream.pipeline.errors import BadInput
+from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.run import Job, Recorder, Report, run
 from facestream.pipeline.video.uri import Kind, parse
 
@@ -41,10 +41,11 @@ class Target(click.ParamType[Path]):
 @click.option(
     "--records", type=click.Path(path_type=Path), metavar="FILE", help="write boxes and ids: .jsonl, .csv or .mot"
 )
+@click.option("--report", is_flag=True, help="write the moments at risk beside each output, see docs/review.md")
 @batching
 @shared
 def anonymize(
-    inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, list_file: Path | None,
+    inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, report: bool, list_file: Path | None,
     resume: bool, manifest: Path | None, ray: str, **flags: Any,
 ) -> int:  # fmt: skip
     """Copy videos and images with all faces covered.
@@ -59,10 +60,19 @@ def anonymize(
         listed = Listed.read(list_file)
         jobs += listed.jobs(output, flags["overwrite"])
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
-    if any(parse(job.source).kind is Kind.PIPE for job in jobs) and (two_pass or not alone):
-        raise BadInput("a pipe can be read only once", "INPUT", "without --two-pass, --manifest, --resume and --ray")
+    if any(parse(job.source).kind is Kind.PIPE for job in jobs) and (two_pass or report or not alone):
+        raise BadInput(
+            "a pipe can be read only once", "INPUT", "without --two-pass, --report, --manifest, --resume and --ray"
+        )
     if alone:
-        return run_all(jobs, records, flags, _twice if two_pass else run)
+        runner: Run = _twice if two_pass else run
+        if report:
+            from facestream.pipeline.review.job_report import Reported
+
+            runner = Reported(runner)
+        return run_all(jobs, records, flags, runner)
+    if report and ray:
+        raise BadConfig("the moments at risk are not noted on a cluster", "--report", "leave --ray out")
     from facestream.pipeline.batch.run import Batch
     from facestream.pipeline.batch.run_batch import run_batch
 
@@ -71,7 +81,7 @@ def anonymize(
     return run_batch(
         Batch(
             jobs, output, config, two_pass, records, manifest, resume, flags["overwrite"], flags["quiet"],
-            config.anonymize.workers, listed.missing, ray,
+            config.anonymize.workers, listed.missing, ray, report,
         )
     )  # fmt: skip
 

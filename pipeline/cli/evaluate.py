@@ -168,3 +168,30 @@ def tracks(
     if as_json:
         print(json.dumps(asdict(scores["all"])))
     return 0
+
+
+@evaluate.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("covered", type=click.Path(path_type=Path))
+@click.option("--around", is_flag=True, help="the attackers may use what is around the covers, too")
+@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@shared
+def attack(source: Path, covered: Path, around: bool, as_json: bool, **flags: Any) -> int:
+    """Do the covers of a video defeat a face matcher? SOURCE is the video, COVERED what became of it, by any tool.
+
+    Of each person that is seen well for a second, pictures of one time are the gallery and pictures of another the
+    probe. Three attackers: a stock matcher (dlib's) that knows bare faces; the same with a gallery that is covered the
+    same way; and one that compares the covers' colours. Rank-1 is the share of probes that it gives the right name.
+    Needs the extra `attack`.
+    """
+    from facestream.pipeline.evaluate.attack import attack as measure_attack
+
+    people, scores = measure_attack(source, covered, config_of(flags), around, not flags["quiet"])
+    print(f"{people} people; chance {1 / people:.1%} rank-1, 50 % equal error rate")
+    for name, one in scores.items():
+        words = "" if one.low > 1 / people else ", as by chance"
+        print(f"{name:24s} rank-1 {one.rank1:6.1%} ({one.low:.1%} to {one.high:.1%}), equal error {one.eer:.1%}{words}")
+    if as_json:
+        rows = {name: {k: round(v, 4) for k, v in asdict(one).items()} for name, one in scores.items()}
+        print(json.dumps({"people": people, "chance": round(1 / people, 4), "attackers": rows}))
+    return 0

@@ -1,4 +1,4 @@
-"""`facestream run`: parts to cameras and sinks, and a run that ends when it is told to."""
+"""`facestream run`: connects cameras to sinks, and runs until it is stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from msgspec import structs
 
 log = logging.getLogger(__name__)
 
-LIMIT_S = 4.5  # from the signal to the end at the latest
+LIMIT_S = 4.5  # maximum seconds from the signal to the end
 # Settings of streams that take the flag of the same setting of files. Streams have no preset auto.
 STREAM_FLAGS = {"run.crf": "crf", "run.preset": "preset"}
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
@@ -165,15 +165,15 @@ def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool, manager: Camer
 
 
 def summary(pipeline: CameraPipeline) -> str:
-    """One line about what a camera's run was."""
+    """One line that summarises a camera's run."""
     counts = pipeline.counts
     camera, line = counts.camera, counts.line
-    parts = [f"{camera.frames} frames", f"{counts.emitted} left", f"{line.detector_runs} looked at"]
+    parts = [f"{camera.frames} frames", f"{counts.emitted} output", f"{line.detector_runs} detections"]
     for number, what in (
-        (counts.dropped, "dropped for want of time"),
+        (counts.dropped, "dropped under load"),
         (line.fully_covered, "fully covered"),
         (line.withheld, "withheld"),
-        (line.detector_failures, "looks failed"),
+        (line.detector_failures, "detections failed"),
         (camera.losses, "connections lost"),
         (camera.stalls, "stalls"),
         (camera.damaged, "damaged"),
@@ -186,7 +186,7 @@ def summary(pipeline: CameraPipeline) -> str:
 
 
 class EventPrinter:
-    """Prints states and troubles, one line each; the same line of one camera not twice within ten seconds."""
+    """Prints states and problems, one line each; repeats a camera's line only after ten seconds."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -207,7 +207,7 @@ class EventPrinter:
 
 
 def named(sources: tuple[str, ...]) -> dict[str, Uri]:
-    """Names for the sources: those given as NAME=SOURCE, else what the source suggests; each its own."""
+    """Unique names of the sources: as given by NAME=SOURCE, else derived from the source."""
     found: dict[str, Uri] = {}
     for text in sources:
         given = _NAMED.fullmatch(text)

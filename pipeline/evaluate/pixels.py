@@ -64,7 +64,7 @@ def measure(
     again: a detector to run on the output; a ground-truth face that it still finds counts as redetected.
     """
     tally = Tally()
-    for frame, other in _pairs(source, output):
+    for frame, other in pairs(source, output):
         if frame.size != other.size:
             raise BadInput("is {}x{}, the source {}x{}".format(*other.size, *frame.size), str(output))
         a, b = (luma_view(f, 1 << 30)[0] for f in (frame, other))
@@ -99,7 +99,8 @@ def _changed(a: Array, b: Array) -> Array:
     return cv2.blur(cv2.absdiff(a, b), (8, 8)) > CHANGED
 
 
-def _pairs(source: Path, output: Path) -> Iterator[tuple[Frame, Frame]]:
+def pairs(source: Path, output: Path) -> Iterator[tuple[Frame, Frame]]:
+    """Frames of two videos side by side. BadInput where they differ in number."""
     readers = [open_source(str(path), SourceOptions()) for path in (source, output)]
     try:
         for reader in readers:

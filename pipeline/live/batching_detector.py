@@ -71,7 +71,7 @@ class BatchingDetector:
         self._waiting: deque[Request] = deque()
         self._lock = threading.Condition()
         self._stopped = False
-        self._warm: set[tuple[Any, ...]] = set()  # kinds of frames for which the detector was warmed up
+        self._warm: set[tuple[Any, ...]] = set()  # sizes of frames and batches that were warmed up
         self._busy_s = 0.0  # since when the detector has been at work, 0 when it rests
         self._thread = threading.Thread(target=self._run, name="detector", daemon=True)
 
@@ -155,12 +155,15 @@ class BatchingDetector:
         return flight
 
     def _warm_up(self, stored: list[HostFrame]) -> None:
-        """Warm up for the first frame of a new size, so that later batches do not wait for it."""
+        """Warm up for the first frame of a new size, and when more cameras make batches larger, so that later batches
+        do not wait for it."""
         assert isinstance(self.detector, YuvDetector)
+        largest = max(1, min(self.batch, self.clients))
         for frame in stored:
-            if frame.key not in self._warm:
-                self._warm.add(frame.key)
-                self.detector.warm_up([frame] * max(1, min(self.batch, self.clients)))
+            kind = frame.key, (largest - 1).bit_length()  # batches are padded to powers of two
+            if kind not in self._warm:
+                self._warm.add(kind)
+                self.detector.warm_up([frame] * largest)
 
     def _finish(self, flight: Flight) -> None:
         found: list[Detections | None] = [None] * len(flight.requests)

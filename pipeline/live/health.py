@@ -71,9 +71,9 @@ def camera_problems(pipeline: CameraPipeline) -> list[str]:
 
 def run_problems(live: Live) -> list[str]:
     """Problems outside the cameras: the detector, servers, push targets."""
-    found = [thread_problem("the detector", live.desk.thread)]
-    if live.desk.busy_s > HANG_S:
-        found.append(f"the detector hangs for {live.desk.busy_s:.0f} s")
+    found = [thread_problem("the detector", live.shared_detector.thread)]
+    if live.shared_detector.busy_s > HANG_S:
+        found.append(f"the detector hangs for {live.shared_detector.busy_s:.0f} s")
     for server in live.servers:
         thread = getattr(server, "thread", None)
         if thread is not None:

@@ -1,8 +1,8 @@
-"""Live cameras through the line to their sinks: the only place where the threads of a live run start and stop.
+"""Live runs: cameras, their pipelines and sinks. The only place where threads of a live run are started and stopped.
 
-    camera thread -> ring (newest frames) -> line thread: look, track, look ahead, cover -> ring -> sink threads
+    camera thread -> queue (newest frames) -> pipeline thread: detect, track, look ahead, cover -> queue -> sink threads
 
-All lines ask one detector, which has a thread too. Nothing of one camera waits for anything of another.
+All pipelines share one detector, which has its own thread. No camera waits for another.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ from facestream.pipeline.video.uri import Uri
 
 DOWN_S = 2.0  # for which a camera may be away before its streams show that
 PLACEHOLDER_S = 0.5  # between two such pictures
-WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, fully covered
+WARM_UP_S = 30.0  # seconds for the first inference; after that the cameras start without it, fully covered
 EventHandler = Callable[[str, str], None]  # name, message
 
 
 class MasksOf(Protocol):
-    """What to cover of every picture of a camera, whatever is found."""
+    """The regions to cover in every frame of a camera."""
 
     def of(self, size: tuple[int, int]) -> tuple[Polygon, ...]:
-        """Corners in pixels of a displayed picture of this width and height."""
+        """Polygons in pixels of a displayed frame of this width and height."""
         ...
 
 
 class Gap:
-    """In a ring between two frames: the second comes after an interruption."""
+    """A marker in a queue: the next frame comes after an interruption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Counts:
 
 
 class CameraPipeline:
-    """One camera with its line and its sinks."""
+    """One camera with its face pipeline and its sinks."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class CameraPipeline:
         uri: Uri,
         options: CameraOptions,
         config: Config,
-        desk: BatchingDetector,
+        shared_detector: BatchingDetector,
         tuner: Tuner,
         on_event: EventHandler,
     ) -> None:
@@ -93,7 +93,7 @@ class CameraPipeline:
         self.workers: list[SinkWorker] = []
         self._ring: Ring[Frame | Gap] = Ring(config.run.queue, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._on_status)
-        self._client = DetectorClient(desk, config.run.deadline_s)
+        self._client = DetectorClient(shared_detector, config.run.deadline_s)
         self.fail_closed = FailClosedPipeline(self._client, config, config.run.max_detect_interval)
         self.latencies = LatencyHistogram()
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
@@ -149,11 +149,11 @@ class CameraPipeline:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with it now, see health.py."""
+        """Its current problems, see health.py."""
         return camera_problems(self)
 
     def tune(self, settings_patch: Mapping[str, Any]) -> None:
-        """Change settings, for all outputs, from the next frame that leaves. Raises BadConfig for what may not be."""
+        """Change settings of all outputs, from the next frame on. Raises BadConfig for values that are not allowed."""
         before = self.tuner.now
         self.tuner.change(settings_patch)
         if self.tuner.now != before:
@@ -161,13 +161,13 @@ class CameraPipeline:
             self._on_event(self.name, "set: " + ", ".join(f"{key} {value}" for key, value in settings_patch.items()))
 
     def stop(self) -> None:
-        """No more frames; those inside still leave."""
+        """Stop the camera; frames inside still leave."""
         self.stopped = True
         self.camera.stop()
         self._ring.close()
 
     def finish(self, timeout_s: float) -> bool:
-        """After stop(): wait for the line, then for the sinks. False when a thread of them hangs."""
+        """After stop(): wait for the pipeline, then for the sinks. Returns False if one of their threads hangs."""
         end = time.monotonic() + timeout_s
         self.thread.join(timeout_s)
         if not self.over:
@@ -183,7 +183,7 @@ class CameraPipeline:
             raise Cancelled from None
 
     def _on_status(self, status: Status) -> None:
-        """The camera's state, on whichever thread it changed."""
+        """The camera's state has changed; called on any thread."""
         words = ", ".join(filter(None, (str(status.state), status.message)))
         self._on_event(self.name, words)
         try:
@@ -204,7 +204,7 @@ class CameraPipeline:
                     else:
                         self._leave(self.fail_closed.push(item, self._ring.counts.inside > 0))
                     self._tell_trouble()
-                except Exception as error:  # a fault of ours must not end a camera: nothing of this frame leaves
+                except Exception as error:  # a bug must not end a camera: nothing of this frame leaves
                     self.fail_closed.counts.withheld += 1
                     self._on_event(self.name, f"a frame is withheld: {type(error).__name__}: {error}".splitlines()[0])
                 self.beat.end()
@@ -213,7 +213,7 @@ class CameraPipeline:
             pass
 
     def _leave(self, frames: list[TrackedFrame]) -> None:
-        """Cover and give away. A frame that cannot be covered stays here."""
+        """Cover a frame and pass it to the sinks. A frame that cannot be covered does not leave."""
         for tracked in frames:
             try:
                 covered = self._cover(tracked)
@@ -250,7 +250,7 @@ class CameraPipeline:
                 self.placeholders += 1
 
     def _cover(self, tracked: TrackedFrame) -> CoveredFrame:
-        """With the camera's masks, which records need not repeat for each frame."""
+        """The frame with the camera's masks, which records do not repeat for each frame."""
         if self.masks is None:
             return self.tuner.coverer.cover(tracked)
         masked = replace(tracked, masks=(*tracked.masks, *self.masks.of(tracked.frame.size)))
@@ -264,7 +264,7 @@ class CameraPipeline:
 
 
 class Server(Protocol):
-    """What others connect to: an RTSP server, a page. start() raises BadInput where its address cannot be had."""
+    """A server: RTSP or the page. start() raises BadInput if its address is not available."""
 
     def start(self) -> None: ...
 
@@ -277,9 +277,11 @@ class Live:
     def __init__(
         self, config: Config, detector: Detector, on_event: EventHandler, drawn: bool = False, bare: bool = False
     ) -> None:
-        """drawn: boxes are drawn on what all outputs get; bare: on faces that are not covered."""
+        """drawn: draw boxes on all outputs; bare: on uncovered faces."""
         self.config, self._on_event = config, on_event
-        self.desk = BatchingDetector(detector, config.run.batch or detector.batch, config.run.batch_wait_ms / 1000)
+        self.shared_detector = BatchingDetector(
+            detector, config.run.batch or detector.batch, config.run.batch_wait_ms / 1000
+        )
         self.pipelines: list[CameraPipeline] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
@@ -289,21 +291,21 @@ class Live:
         self.events: EventFeed | None = None
         self._watched_s = 0.0
         self._stuck: set[tuple[str, str]] = set()
-        self.webcam_sessions = WebcamSessions(self.desk, config, drawn, bare)
+        self.webcam_sessions = WebcamSessions(self.shared_detector, config, drawn, bare)
 
     def add(
         self, name: str, uri: Uri, options: CameraOptions, config: Config | None = None, masks: MasksOf | None = None
     ) -> CameraPipeline:
-        """config: the camera's own settings, where they differ from the run's."""
+        """Add a camera. config: its own settings, if they differ from the run's."""
         own = config or self.config
-        tuner = Tuner(own, self._drawn, self._bare, self.desk.detector.adjustable)
-        pipeline = CameraPipeline(name, uri, options, own, self.desk, tuner, self._on_event)
+        tuner = Tuner(own, self._drawn, self._bare, self.shared_detector.detector.adjustable)
+        pipeline = CameraPipeline(name, uri, options, own, self.shared_detector, tuner, self._on_event)
         pipeline.masks = masks
         self.pipelines.append(pipeline)
         return pipeline
 
     def remove(self, pipeline: CameraPipeline, timeout_s: float = 3.0) -> None:
-        """End one camera, its outputs closed; the others go on."""
+        """End one camera and close its outputs; the others continue."""
         pipeline.stop()
         if pipeline.started:
             pipeline.finish(timeout_s)
@@ -311,10 +313,10 @@ class Live:
         for undo in pipeline.undo:
             undo()
         self.pipelines.remove(pipeline)
-        self.desk.clients -= 1
+        self.shared_detector.clients -= 1
 
     def start_new(self) -> None:
-        """Start what was added since the run started."""
+        """Start cameras added since the run started."""
         if not self.started:
             return
         for server in self.servers:
@@ -332,7 +334,7 @@ class Live:
         return self._on_event
 
     def start(self) -> None:
-        """Raises BadInput where a server's address cannot be had; then nothing has been started."""
+        """Start the run. Raises BadInput if a server's address is not available; then nothing has been started."""
         try:
             for server in self.servers:
                 server.start()
@@ -341,22 +343,22 @@ class Live:
             for server in self._serving:
                 server.stop()
             raise
-        # The first look takes several times as long as the others: not at the cost of a frame's deadline.
-        self.desk.start()
+        # The first inference takes several times as long as others; it must not exceed a frame's deadline.
+        self.shared_detector.start()
         self._warm_up()
         self.started = True
         self.start_new()
 
     def _warm_up(self) -> None:
-        """On the detector's own thread: one that hangs must not keep this one, which hears that the run is to end."""
+        """Warm up on the detector's own thread: a hanging detector must not block this one, which handles the end."""
         width, height = self.config.detector.size
         try:
-            self.desk.submit(ImageView(np.zeros((height, width, 3), np.uint8), width, height), WARM_UP_S)
+            self.shared_detector.submit(ImageView(np.zeros((height, width, 3), np.uint8), width, height), WARM_UP_S)
         except InferenceFailed as error:
-            self._on_event("detector", f"the first look failed: {redact(error)}")
+            self._on_event("detector", f"the first inference failed: {redact(error)}")
 
     def wait(self, seconds: float) -> bool:
-        """Watch over the cameras for about so long; True when all of them are over. Without one, browsers may come."""
+        """Supervise the cameras for about this long; returns True if all have ended. Without any, wait for browsers."""
         end = time.monotonic() + seconds
         while True:
             for pipeline in self.pipelines:
@@ -371,7 +373,7 @@ class Live:
             time.sleep(min(0.1, rest))
 
     def _watch(self) -> None:
-        """Say once a second what has gone wrong with a worker, which cannot say so itself."""
+        """Report once a second problems of workers that cannot report them themselves."""
         now = time.monotonic()
         if now - self._watched_s < 1.0:
             return
@@ -389,7 +391,7 @@ class Live:
         self._stuck = stuck
 
     def stop(self, timeout_s: float = 3.0) -> bool:
-        """End everything within about timeout_s, outputs closed. False when a thread hangs and must be left."""
+        """Stop everything within about timeout_s and close outputs. Returns False if a thread hangs."""
         end = time.monotonic() + timeout_s
         for pipeline in self.pipelines:
             pipeline.stop()
@@ -399,16 +401,16 @@ class Live:
         finished = _together([pipeline.finish for pipeline in self.pipelines], max(0.5, end - time.monotonic()))
         for server in self.servers:
             server.stop()
-        self.desk.stop()
+        self.shared_detector.stop()
         rest = max(0.1, end - time.monotonic())
-        joined = [self.desk.join(rest), *(pusher.join(rest) for pusher in self.pushers)]
+        joined = [self.shared_detector.join(rest), *(pusher.join(rest) for pusher in self.pushers)]
         joined += [session.join(rest) for session in webcam_sessions]
         cameras = _together([pipeline.camera.join for pipeline in self.pipelines], rest)
         return finished and cameras and all(joined)
 
 
 def _together(tasks: list[Callable[[float], bool]], timeout_s: float) -> bool:
-    """Run tasks that wait side by side, so that their waits do not add up."""
+    """Run blocking tasks in parallel."""
     results: list[bool] = []
     threads = [
         threading.Thread(target=lambda task=task: results.append(task(timeout_s)), daemon=True) for task in tasks

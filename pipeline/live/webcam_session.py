@@ -81,13 +81,13 @@ class WebcamSession:
     one; on_message: with messages for the browser; on_end: when the session was ended. They must not block."""
 
     def __init__(
-        self, desk: BatchingDetector, config: Config, tuner: Tuner,
+        self, shared_detector: BatchingDetector, config: Config, tuner: Tuner,
         send: Callable[[JpegFrame | None], None], on_message: Callable[[str], None], on_end: Callable[[], None],
     ) -> None:  # fmt: skip
         self.tuner, self._send, self._on_message, self._on_end = tuner, send, on_message, on_end
         self._stall_s = config.run.stall_s
         self._ring: Ring[JpegFrame] = Ring(1, Policy.DROP_OLDEST, droppable=lambda jpeg_frame: True)
-        self._client = DetectorClient(desk, config.run.deadline_s)
+        self._client = DetectorClient(shared_detector, config.run.deadline_s)
         self._fail_closed = FailClosedPipeline(self._client, config, config.run.max_detect_interval)
         self._decoder = JpegDecoder()
         self._clock = LiveClock(time.monotonic())
@@ -187,11 +187,13 @@ class WebcamSession:
 class WebcamSessions:
     """All webcam sessions of a run, at most config.run.webcam_sessions at a time."""
 
-    def __init__(self, desk: BatchingDetector, config: Config, drawn: bool = False, bare: bool = False) -> None:
+    def __init__(
+        self, shared_detector: BatchingDetector, config: Config, drawn: bool = False, bare: bool = False
+    ) -> None:
         lag = min(config.run.webcam_lookahead, config.tracker.lookahead)
         # A browser sends few frames per second, between which faces move far: detection runs on each.
         self.config = changed(config, {"tracker.lookahead": lag, "detector.every": 1}, "run.webcam_lookahead")
-        self._desk, self._drawn, self._bare = desk, drawn, bare
+        self._shared_detector, self._drawn, self._bare = shared_detector, drawn, bare
         self._active: set[WebcamSession] = set()
         self._lock = threading.Lock()
         self._over = False
@@ -213,8 +215,8 @@ class WebcamSessions:
             if self._over or len(self._active) >= self.limit:
                 self.refused += 1
                 raise TooManySessions
-            tuner = Tuner(self.config, self._drawn, self._bare, self._desk.detector.adjustable)
-            session = WebcamSession(self._desk, self.config, tuner, send, on_message, on_end)
+            tuner = Tuner(self.config, self._drawn, self._bare, self._shared_detector.detector.adjustable)
+            session = WebcamSession(self._shared_detector, self.config, tuner, send, on_message, on_end)
             session.start()
             self._active.add(session)
             self.total += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import webbrowser
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from facestream.pipeline.review.scout import Notes, Scout
 from facestream.pipeline.review.server import ReviewServer, check_web
 from facestream.pipeline.review.session import Clip, Session
 from facestream.pipeline.run import Job, Recorder, run, run_stages
-from facestream.pipeline.types import StreamInfo, TrackedFrame
+from facestream.pipeline.types import Frame, StreamInfo, TrackedFrame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import open_source
 from facestream.pipeline.video.uri import Kind, parse
@@ -57,11 +58,14 @@ class Found:
     def text(self) -> str:
         """A line a moment, the likeliest first, then the estimate."""
         out = []
-        for number, m in enumerate(self.moments, 1):
+        for number, (span, m) in enumerate(self.spans(), 1):
             of = f", track {', '.join(map(str, m.tracks))}" if m.tracks else ""
-            span = f"{clock(m.start / self.rate)} to {clock(m.end / self.rate)}"
             out.append(f"{number:4d}. {span}  {100 * m.risk:3.0f} %  frame {m.frame}: {m.words()}{of}")
         return "\n".join([*(out or ["no moment is at risk"]), self.estimate.words()])
+
+    def spans(self) -> list[tuple[str, Moment]]:
+        """The moments, each with its time in words."""
+        return [(f"{clock(m.start / self.rate)} to {clock(m.end / self.rate)}", m) for m in self.moments]
 
     def as_dict(self) -> dict[str, Any]:
         e = self.estimate
@@ -95,7 +99,7 @@ def found_of(rows: dict[int, Record], notes: Notes, size: tuple[int, int], rate:
 
 def list_moments(video: Path, records: Path | None, config: Config, progress: bool) -> Found:
     """Go through the video once, with a second look at a sample of frames; nothing is written."""
-    info = _info(video)
+    info = stream_info(video)
     rate = float(info.rate or RATE)
     scout = Scout(config, info.frames, rate)
     keep = Recorders(scout)
@@ -120,7 +124,7 @@ def serve(
     server.start()
     print(f"{video.name} is open for review, on this machine alone, at\n{server.address}\nCtrl-C ends it.", flush=True)
     if scout is None:
-        threading.Thread(target=_scout, args=(server, session, config), name="second look", daemon=True).start()
+        threading.Thread(target=_scout, args=(server, session), name="second look", daemon=True).start()
     if browser:
         webbrowser.open(server.address)
     try:
@@ -137,7 +141,7 @@ def prepare(
     video: Path, records: Path | None, config: Config, overwrite: bool, progress: bool
 ) -> tuple[Session, Scout | None]:
     """A session on the video. The scout is None where its pass over the video is still to come."""
-    info = _info(video)
+    info = stream_info(video)
     rate = float(info.rate or RATE)
     scout: Scout | None = None
     if records is None:
@@ -206,21 +210,31 @@ def _check_first(session: Session) -> None:
     RecordReplay({0: session.document.rows[0]}, session.records).push(frame)
 
 
-def _scout(server: ReviewServer, session: Session, config: Config) -> None:
-    """The pass over the video that the records did not come with: cuts, and the second look."""
+def scout_of(session: Session, note: Callable[[str], None] = lambda _: None) -> Scout:
+    """The pass over the video that the records did not come with: cuts, appearances, and the second look. note: is told
+    how far it is."""
     frames = session.document.frames
-    scout = Scout(config, frames, session.clip.rate)
-    rows = dict(session.document.rows)
+    scout = Scout(session.config, frames, session.clip.rate)
 
     class Watched(RecordReplay):
-        def push(self, frame: Any) -> list[TrackedFrame]:
+        def push(self, frame: Frame) -> list[TrackedFrame]:
             if frame.index % 25 == 0:
-                server.progress = f"second look: {100 * frame.index // max(1, frames)} %"
+                note(f"second look: {100 * frame.index // max(1, frames)} %")
             return super().push(frame)
 
+    job = Job(str(session.clip.video), None)
+    run_stages(job, session.config, Watched(dict(session.document.rows), session.records), scout, progress=False)
+    return scout
+
+
+def _scout(server: ReviewServer, session: Session) -> None:
+    """On a thread of its own: the pass over the video, and its result to the page."""
+
+    def note(words: str) -> None:
+        server.progress = words
+
     try:
-        job = Job(str(session.clip.video), None)
-        run_stages(job, config, Watched(rows, session.records), scout, progress=False)
+        scout = scout_of(session, note)
     except UserError as e:
         server.progress = f"the second look failed: {e}"
         return
@@ -233,7 +247,7 @@ def _scout(server: ReviewServer, session: Session, config: Config) -> None:
     server.call(done)
 
 
-def _info(video: Path) -> StreamInfo:
+def stream_info(video: Path) -> StreamInfo:
     """What the video says of itself. BadInput for what is none."""
     uri = parse(str(video))
     if uri.kind not in (Kind.FILE, Kind.IMAGE):

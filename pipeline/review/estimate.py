@@ -15,6 +15,7 @@ SURE = 0.5  # best score of a track from which it counts as a face
 # on rendered and real clips, see docs/review.md.
 FROM_SCORE, REAL = 0.3, 0.7
 HETEROGENEITY = 2.0  # hard faces are missed by both looks: up to so many times what the independence of both would say
+CERTAIN = 0.8  # score from which what the second look sees is a face: only such make up the interval's lower end
 FLOOR = 0.5  # faces that even a sample without one open face may have missed, in runs
 PARTLY = 0.5  # of a face that sticks out of its cover, how much it counts
 CONFIDENCE = 0.95
@@ -50,6 +51,7 @@ def estimate(document: Document, notes: Notes, found_open: dict[int, list[tuple[
         for track, span in document.spans.items() if track > 0
     }  # fmt: skip
     first = again = 0
+    certain = 0.0
     weights: list[float] = []
     runs: list[tuple[int, Seen]] = []  # the last sighting of each face that seems open
     frames = sorted(notes.looks)
@@ -62,6 +64,8 @@ def estimate(document: Document, notes: Notes, found_open: dict[int, list[tuple[
         for one, share in found_open.get(frame, ()):
             real = REAL * float(np.clip((one.score - FROM_SCORE) / (1 - FROM_SCORE), 0.02, 1))
             weights.append(real * (1.0 if share < 0.5 else PARTLY))
+            if one.score >= CERTAIN:
+                certain += 1.0 if share < 0.5 else PARTLY
             for number, (last, other) in enumerate(runs):
                 if frame - last <= 2 * step and iou(grown(one.xyxy, 2), grown(other.xyxy, 2)) > 0.1:
                     runs[number] = (frame, one)
@@ -76,7 +80,7 @@ def estimate(document: Document, notes: Notes, found_open: dict[int, list[tuple[
     length = max(1.0, len(weights) / max(1, len(runs)))  # of a run, in samples: its frames say the same thing
     count = float(sum(weights)) / length
     tail = (1 - CONFIDENCE) / 2
-    low = float(gammaincinv(count, tail)) * length if count > 0.5 else 0.0
+    low = float(gammaincinv(certain / length, tail)) * length if certain else 0.0
     high = float(gammaincinv(count + FLOOR, 1 - tail)) * length * HETEROGENEITY / max(recall, 0.2)
     share, high = expected / total, min(1.0, high / total)
     return Estimate(min(share, high), min(low / total, share), high, len(frames), round(total, 1), round(expected, 2))

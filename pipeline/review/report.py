@@ -145,38 +145,49 @@ def html(facts: Facts) -> str:
         ("records", f"{facts.output}.jsonl", facts.records_sha256),
     ]
     opened = "Nobody was left open." if not facts.left_open else ""
+    sample = f", by {facts.sample}" if facts.sample else ""
+    by = f"{facts.size}. Reviewed by {facts.by or 'nobody named'}, written {facts.written}."
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
-        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-        f"<title>Review of {escape(facts.video)}</title><style>{STYLE}</style>",
-        f"<h1>Review of {escape(facts.video)}</h1>",
-        f"<p>{escape(facts.size)}. Reviewed by {escape(facts.by) or 'nobody named'}, written {escape(facts.written)} "
-        f"by facestream {escape(version('facestream'))}.</p>",
-        f"<p class=sum><b>{escape(facts.estimate)}</b>{', by ' + escape(facts.sample) if facts.sample else ''}.</p>",
         f"<p>{facts.covered} boxes of {facts.tracks} tracks are covered; {facts.drawn} tracks were drawn by hand, "
         f"{facts.deleted} times boxes were deleted. Of {facts.moments} moments at risk {facts.looked_at} were looked "
         "at and accepted.</p>",
         *(f"<p class=warn>{escape(warning)}</p>" for warning in facts.warnings),
         "<h2>Left open</h2>",
-        opened or _table(("track", "when", "frames open", "", "reason", "by", "decided"), facts.left_open),
+        opened or table(("track", "when", "frames open", "", "reason", "by", "decided"), facts.left_open),
         "<h2>Masks</h2>",
-        _table(("mask", "when", "by", "decided"), facts.masks) if facts.masks else "None.",
+        table(("mask", "when", "by", "decided"), facts.masks) if facts.masks else "None.",
         "<h2>Moments that nobody accepted, the likeliest first</h2>",
-        _table(("when", "risk", "why"), facts.unseen) if facts.unseen else "None.",
+        table(("when", "risk", "why"), facts.unseen) if facts.unseen else "None.",
         "<h2>Who decided what, and when</h2>",
-        _table(("when (UTC)", "who", "what"), facts.decisions) if facts.decisions else "Nothing was changed.",
+        table(("when (UTC)", "who", "what"), facts.decisions) if facts.decisions else "Nothing was changed.",
         "<h2>Files</h2>",
-        _table(("", "name", "SHA-256"), files),
+        table(("", "name", "SHA-256"), files),
         f"<p>Manifest {escape(facts.manifest)}: {escape('; '.join(facts.manifest_check))}.</p>",
         "<h2>Covers</h2>",
-        _table(("setting", "value"), [(key, str(value)) for key, value in settings.items()]),
-        "<p>The estimate speaks of faces, not of people: clothes, gait, places, companions and voices are not covered. "
-        "No program finds every face.</p></html>\n",
+        table(("setting", "value"), [(key, str(value)) for key, value in settings.items()]),
     ]
-    return "\n".join(parts)
+    return page(f"Review of {facts.video}", f"{facts.estimate}{sample}.", by, parts)
 
 
-def _table(head: tuple[str, ...], rows: Any) -> str:
+def page(title: str, summary: str, words: str, parts: list[str]) -> str:
+    """A whole HTML file. parts: its body, as HTML; the others are text."""
+    head = [
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">",
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
+        f"<h1>{escape(title)}</h1>",
+        f"<p>{escape(words)} facestream {escape(version('facestream'))}.</p>",
+        f"<p class=sum><b>{escape(summary)}</b></p>",
+    ]
+    foot = (
+        "<p>The estimate speaks of faces, not of people: clothes, gait, places, companions and voices are not covered. "
+        "No program finds every face.</p></html>\n"
+    )
+    return "\n".join([*head, *parts, foot])
+
+
+def table(head: tuple[str, ...], rows: Any) -> str:
+    """Rows of cells under a head."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{top}</tr>{body}</table>"

@@ -448,6 +448,8 @@ class App {
     on("covers-button", () => this.toggle("covers"));
     on("mask-button", () => this.mode());
     $("export-go").onclick = () => this.export();
+    $("export").firstElementChild.onsubmit = e => { e.preventDefault(); this.export(); };
+    for (const button of document.querySelectorAll(".close")) button.onclick = () => button.closest("dialog").close();
     $("export-audio").onchange = e => this.edit({kind: "audio", audio: e.target.value});
     $("sort").onchange = () => this.sorted();
     $("speed").onchange = () => { if (this.playing) { this.pause(); this.play(); } $("speed").blur(); };

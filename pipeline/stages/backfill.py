@@ -53,13 +53,13 @@ class Backfill:
         onset.seen.append((index, np.array(box.xyxy)))
         if len(onset.seen) >= settings.onset_detections:
             del self.onsets[box.id]
-        birth, first = onset.seen[0]
+        start, first = onset.seen[0]
         if onset.matched or (box.score < settings.single_score and len(onset.seen) < 2):
             return
         frames = self.line.frames
         weak = not self.memory.is_confirmed(box.key)
         inside = settings.weak_frames if weak and not is_truncated(first, frames[-1].frame.size) else len(frames)
-        before = [at for at, w in enumerate(frames) if w.frame.index < birth and w.scene == onset.scene]
+        before = [at for at, w in enumerate(frames) if w.frame.index < start and w.scene == onset.scene]
         places = None
         if before and (len(onset.seen) <= 2 or not weak):
             before = before[-(settings.weak_edge_frames if weak else settings.max_frames) :]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from facestream.engines.base import DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
@@ -16,7 +18,11 @@ from facestream.pipeline.stages.settings import DEFAULTS, DetectionSettings, Heu
 from facestream.pipeline.stages.truncated_faces import extrapolate_truncated
 from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, InferenceFailed, Observation, Scope
 from facestream.pipeline.types import Frame
-from facestream.pipeline.video.planes import Viewer, host_frame, view_scale
+from facestream.pipeline.video.planes import Viewer, host_frame, part_rgb, planes, view_scale
+from facestream.pipeline.video.tiles import FOUND_PX, Tiling, detection_scale, tiling_of
+
+SMALL_FACE_PX = 28  # of the picture: a warning says where faces of this size are not found
+log = logging.getLogger(__name__)
 
 
 class PipelineDetector(Protocol):
@@ -75,10 +81,42 @@ class FullFrameDetector:
         self.size = config.size
         self.reduced = reduced_size(config.size, heuristics.policy)
         self.accept = ScoreFilter(detector, config, heuristics.detect)
+        self.tiles = config.tiles
+        self._reported: tuple[int, int] | None = None
         self._viewers = {True: Viewer(), False: Viewer()}
 
     def detect(self, frame: Frame, full_resolution: bool) -> Detections:
         """Faces in pixels of the displayed frame. May raise InferenceFailed."""
+        tiling = tiling_of(frame, self.size, self.tiles)
+        self._report_tiles(frame, tiling)
+        if tiling is None:
+            return self._detect_view(frame, full_resolution)
+        whole = self._detect_view(frame, True)
+        layers = planes(frame.picture)
+        scale = tiling.scale * math.sqrt(math.prod(frame.stretch))
+        found = []
+        for region in tiling.regions:
+            rgb = np.ascontiguousarray(part_rgb(frame, layers, region, tiling.size))
+            view = ImageView(rgb, region[2] - region[0], region[3] - region[1])
+            found.append(self.accept(self.detector.detect([view])[0], scale))
+        return tiling.merge(whole, found, frame.size, self.detector.options.nms_iou)
+
+    def _report_tiles(self, frame: Frame, tiling: Tiling | None) -> None:
+        """Say once what tiles cost, or which faces are out of reach without."""
+        if self._reported == frame.size:
+            return
+        self._reported = frame.size
+        width, height = frame.size
+        if tiling is not None:
+            count = len(tiling.regions)
+            log.info("%dx%d is detected on in %d tiles, at %d times the cost", width, height, count, count + 1)
+            return
+        smallest = FOUND_PX / view_scale(frame, self.size)
+        if smallest > SMALL_FACE_PX:
+            do = "detector.tiles = 2, or a larger detector.size, reaches smaller ones"
+            log.warning("faces under %d pixels are out of reach at %dx%d: %s", smallest, width, height, do)
+
+    def _detect_view(self, frame: Frame, full_resolution: bool) -> Detections:
         if self.detector.takes_yuv:
             picture = host_frame(frame, self.size)
             if picture is not None:
@@ -111,6 +149,7 @@ class DetectionStage:
     ) -> None:
         self.detector = detector
         self.size = config.size
+        self.tiles = config.tiles
         self.heuristics = heuristics
         self.full_frames = full_frames or FullFrameDetector(detector, config, heuristics)
         self.accept = ScoreFilter(detector, config, heuristics.detect)
@@ -134,4 +173,4 @@ class DetectionStage:
             return Detections.empty()
         found = self.detector.detect([mosaic.view(frame)])[0]
         found = mosaic.to_frame(found, frame.size, self.detector.options.nms_iou, self.heuristics.crop_mosaic)
-        return self.accept(found, view_scale(frame, self.size) * math.sqrt(math.prod(frame.stretch)))
+        return self.accept(found, detection_scale(frame, self.size, self.tiles) * math.sqrt(math.prod(frame.stretch)))

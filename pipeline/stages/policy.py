@@ -11,7 +11,7 @@ from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.stages.crop_mosaic import CropMosaic, mosaic_of
 from facestream.pipeline.stages.settings import DEFAULTS, Heuristics, PolicySettings
 from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Reason, Scope, TrackSummary
-from facestream.pipeline.video.planes import view_scale
+from facestream.pipeline.video.tiles import detection_scale, tiling_of
 
 
 def reduced_size(size: tuple[int, int], settings: PolicySettings = DEFAULTS.policy) -> tuple[int, int]:
@@ -84,6 +84,7 @@ class DetectionPolicy:
         heuristics: Heuristics = DEFAULTS,
     ) -> None:
         self.size = config.size
+        self.tiles = config.tiles
         self.settings = heuristics.policy
         self.mosaics = heuristics.crop_mosaic
         self.crops = crops
@@ -199,6 +200,8 @@ class DetectionPolicy:
         if len(predicted) and not self.crops:
             return None
         picture = frame.frame
-        scale = view_scale(picture, self.size)
+        scale = detection_scale(picture, self.size, self.tiles)
         width, height = fit(*picture.square_size, *reduced_size(self.size, self.settings))
-        return mosaic_of(predicted, picture.size, scale, width * height, picture.stretch, self.mosaics)
+        tiling = tiling_of(picture, self.size, self.tiles)
+        pixels = width * height if tiling is None else self.size[0] * self.size[1] * len(tiling.regions)
+        return mosaic_of(predicted, picture.size, scale, pixels, picture.stretch, self.mosaics)

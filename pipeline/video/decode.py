@@ -127,7 +127,7 @@ class Decoder:
             yield self._frame(picture)
 
     def flush(self) -> Iterator[Frame]:
-        """The frames that are still held back at the end."""
+        """The remaining frames, at the end."""
         pictures: list[av.VideoFrame] = []
         failed = False
         try:

@@ -11,7 +11,7 @@ from av.video.reformatter import ColorTrc
 from facestream.engines.boxes import Array
 
 _WHITE_NITS = 203.0
-_WHITE = 0.75  # of SDR's linear light that reference white becomes; the rest is for what is brighter
+_KNEE = 0.8  # of SDR's linear light, up to which light stays as it is; the rest is for what is brighter
 
 
 def _pq_nits(signal: Array) -> Array:
@@ -30,10 +30,9 @@ def _hlg_nits(signal: Array) -> Array:
 
 
 def _table(nits: Array) -> Array:
-    light = nits / _WHITE_NITS * _WHITE
-    knee = 0.6  # up to here light stays as it is
-    over = np.maximum(light - knee, 0)
-    mapped = np.minimum(light, knee) + (1 - knee) * over / (over + 1 - knee)
+    light = nits / _WHITE_NITS
+    over = np.maximum(light - _KNEE, 0)
+    mapped = np.minimum(light, _KNEE) + (1 - _KNEE) * over / (over + 1 - _KNEE)
     return np.clip(255 * mapped ** (1 / 2.2), 0, 255).round().astype(np.uint8)
 
 

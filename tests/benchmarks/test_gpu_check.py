@@ -238,7 +238,7 @@ def test_the_parts_of_the_product_go_through_in_a_dry_run(tmp_path: Path, monkey
     assert saved["accuracy"]["ap_float32"] >= 0
 
 
-def test_without_a_card_it_says_so_in_one_line(tmp_path: Path) -> None:
+def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
     if find_gpu() is not None:
         pytest.skip("there is a GPU")
     words = [sys.executable, str(ROOT / "benchmarks/gpu_check.py"), str(tmp_path / "out")]

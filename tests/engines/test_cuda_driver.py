@@ -20,7 +20,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @needs_compiler
-def test_the_tests_for_a_card_pass_on_the_stand_in(environment: dict[str, str]) -> None:
+def test_the_tests_for_a_gpu_pass_on_the_stand_in(environment: dict[str, str]) -> None:
     chosen = ["tests/engines/test_gpu.py", "-k", "65 or odd or chain or preprocessing or covers"]
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -68,7 +68,7 @@ def test_a_driver_that_captures_nothing_is_said_once_and_worked_around(environme
     ({"FACESTREAM_CUINIT": "999"}, "cuInit failed: CUDA_ERROR_UNKNOWN"),
     ({"LD_LIBRARY_PATH": ""}, "no NVIDIA driver here"),
 ])  # fmt: skip
-def test_what_is_wrong_with_card_or_driver_is_one_line(
+def test_what_is_wrong_with_gpu_or_driver_is_one_line(
     environment: dict[str, str], tmp_path: Path, more: dict[str, str], words: str
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs the rtx extra")

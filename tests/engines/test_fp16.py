@@ -26,7 +26,7 @@ from facestream.engines.build.parity import differences, patches
 from facestream.engines.build.tensorrt import check_fp16
 from facestream.engines.errors import EngineMismatch
 from facestream.engines.letterbox import view
-from facestream.engines.loader import WEIGHTS, load_detector
+from facestream.engines.loader import WEIGHTS, load_detector, shipped
 from onnx import TensorProto, numpy_helper
 
 from tests.alike import found_alike
@@ -76,6 +76,13 @@ def test_it_finds_what_the_shipped_net_finds() -> None:
     assert found_alike(pair, [view(rgb, (640, 384)) for rgb in demo_frames([30, 90])], 0.35, 0.97) > 3
     parity = check_fp16(SHIPPED, data, normalisation, None)
     assert parity["boxes_compared"] > 300
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_net_passes_the_gate(name: str) -> None:
+    source = WEIGHTS / f"{name}.onnx"
+    data, normalisation, _ = to_fp16(source)
+    assert check_fp16(source, data, normalisation, None)["boxes_compared"] > 0
 
 
 def test_values_too_large_for_half_precision_are_scaled_without_a_trace(tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def test_the_detector_is_one_like_any_other(fp16: Fp16Detector) -> None:
 
 
 @pytest.mark.parametrize(("layout", "rotation"), [("nv12", 0), ("yuv420p", 90)])
-def test_frames_go_to_the_card_as_they_are_stored(fp16: Fp16Detector, layout: str, rotation: int) -> None:
+def test_frames_go_to_the_gpu_as_they_are_stored(fp16: Fp16Detector, layout: str, rotation: int) -> None:
     (rgb,) = demo_frames([60])
     x0, y0 = (int(v) for v in demo_truth()[60][0, :2])
     cut = np.ascontiguousarray(rgb[max(0, y0 - 40) : max(0, y0 - 40) + 240, max(0, x0 - 60) : max(0, x0 - 60) + 320])

@@ -113,7 +113,7 @@ def test_only_plans_of_this_model_are_taken(with_gpu: Callable[..., Any]) -> Non
     assert with_gpu("auto").made_of == "torch"
 
 
-def test_a_card_without_nvrtc_is_none(with_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_nvrtc_is_none(with_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(file: str, capability: int) -> bytes:
         raise BadConfig("NVRTC cannot be loaded", file, "pip install nvidia-cuda-nvrtc")
 
@@ -124,7 +124,7 @@ def test_a_card_without_nvrtc_is_none(with_gpu: Callable[..., Any], monkeypatch:
 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU")
-def test_without_a_card_auto_takes_the_cpu_and_the_others_say_why() -> None:
+def test_without_a_gpu_auto_takes_the_cpu_and_the_others_say_why() -> None:
     detector = load_detector("plainXS16", DetectorOptions(backend="auto"))
     assert isinstance(detector, OnnxDetector)
     assert detector.chosen.startswith("ONNX Runtime on the CPU (")

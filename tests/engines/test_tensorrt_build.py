@@ -204,7 +204,7 @@ def test_a_library_that_is_too_old_is_one_line(
         library(backend)
 
 
-def test_a_library_without_a_card_says_where_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_without_a_gpu_says_where_to_build(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT's own builder says so by refusing to be made; here with RTX's in its place."""
     trt = rtx()
 

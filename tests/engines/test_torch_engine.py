@@ -68,7 +68,7 @@ def test_a_shipped_graph_finds_in_the_loop_what_the_cpu_finds(stand_in: LazyDevi
 
 @needs_compiler
 @pytest.mark.usefixtures("stand_in")
-def test_what_torch_cannot_do_on_a_card_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_torch_cannot_do_on_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: TorchNet) -> None:
         raise RuntimeError("CUDA error: no kernel image is available\nmore words")
 

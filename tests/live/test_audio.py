@@ -45,7 +45,7 @@ def test_players_hear_what_they_see(tmp_path: Path, codec: str, transport: str, 
 
 
 def test_pictures_that_are_covered_all_over_break_no_sync(tmp_path: Path) -> None:
-    """And those that are held back: what comes after them is where it belongs."""
+    """Withheld frames do not shift the audio that follows."""
     source, out, moody = make(tmp_path / "clip.mkv", "aac"), tmp_path / "out.mkv", Moody()
     with Run({"door": str(source)}, [str(out)], moody, run__audio=True, cover__hide="pixelate") as run:
         run.until(lambda: run.left("door") > 40)

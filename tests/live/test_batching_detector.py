@@ -68,7 +68,7 @@ class Noted(GpuDetector):
 
 
 @needs_compiler
-def test_pictures_of_several_cameras_are_one_batch_on_the_card(
+def test_pictures_of_several_cameras_are_one_batch_on_the_gpu(
     fp16: Fp16Detector,
     pictures: list[Array],
 ) -> None:
@@ -77,9 +77,9 @@ def test_pictures_of_several_cameras_are_one_batch_on_the_card(
     device = LazyDevice(1)
     detector = Noted(loop(device, fp16), 4, options)
     # An age: a batch that is not full goes only when all have asked.
-    desk = BatchingDetector(detector, detector.batch, 30.0)
+    shared_detector = BatchingDetector(detector, detector.batch, 30.0)
     alone = [GpuDetector(loop(LazyDevice(2), fp16), 4, options).detect_yuv([shown(p)])[0] for p in pictures]
-    cameras = [DetectorClient(desk, 60.0) for _ in range(3)]
+    cameras = [DetectorClient(shared_detector, 60.0) for _ in range(3)]
     found: dict[int, Detections] = {}
 
     def work(camera: int) -> None:
@@ -87,13 +87,13 @@ def test_pictures_of_several_cameras_are_one_batch_on_the_card(
             found[i] = cameras[camera].detect_yuv([shown(pictures[i])])[0]
 
     threads = [threading.Thread(target=work, args=(camera,)) for camera in range(3)]
-    desk.start()
+    shared_detector.start()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    desk.stop()
-    assert desk.join(5)
+    shared_detector.stop()
+    assert shared_detector.join(5)
     assert detector.__dict__["sizes"] == [3, 3, 3, 3]
     assert len(device.threads) == 2, "made on one thread, used on another"
     for i, want in enumerate(alone):
@@ -125,27 +125,27 @@ class Counting(GpuDetector):
 
 
 def test_everybody_gets_the_answer_to_his_own_picture() -> None:
-    desk = BatchingDetector(Counting(), 8)
+    shared_detector = BatchingDetector(Counting(), 8)
     views = [ImageView(np.zeros((8, n, 3), np.uint8), n, 8) for n in (3, 5)]
     stored = [replace(shown(v.rgb), width=v.width) for v in (views[1], views[0])]
     requests = [Request(picture, 0.5) for picture in (views[0], stored[0], views[1], stored[1])]
-    desk._finish(desk._begin(requests))
+    shared_detector._finish(shared_detector._begin(requests))
     assert [len(request.found) for request in requests if request.found is not None] == [3, 5, 5, 3]
-    assert desk.detector.asked == [("planes", 2), ("views", 2)]  # type: ignore[attr-defined]
+    assert shared_detector.detector.asked == [("planes", 2), ("views", 2)]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("planes", [True, False])
 def test_frames_reach_the_desk_as_the_detector_wants_them(planes: bool) -> None:
     detector = Counting()
     detector.takes_yuv = planes
-    desk = BatchingDetector(detector, 8)
-    desk.start()
+    shared_detector = BatchingDetector(detector, 8)
+    shared_detector.start()
     frame = Frame(0, 0, Fraction(1, 30), picture(0))
-    stage = DetectionStage(DetectorClient(desk, 30.0), DetectorConfig())
+    stage = DetectionStage(DetectorClient(shared_detector, 30.0), DetectorConfig())
     analysed = AnalysedFrame(frame, np.zeros((2, 2), np.uint8))
     assert stage.run(analysed, DetectionPlan(0, Scope.FULL, Reason.FIRST)).scope is Scope.FULL
     assert detector.asked == [("planes" if planes else "views", 1)]
-    desk.stop()
+    shared_detector.stop()
 
 
 def test_a_camera_sees_what_the_desks_detector_takes() -> None:
@@ -158,8 +158,8 @@ def test_a_camera_sees_what_the_desks_detector_takes() -> None:
 
 def test_a_run_takes_batches_where_the_detector_gains_from_them() -> None:
     def batch(config: Config, detector: object) -> tuple[int, float]:
-        desk = Live(config, detector, lambda name, message: None).desk  # type: ignore[arg-type]
-        return desk.batch, desk.max_queue_delay_s
+        shared_detector = Live(config, detector, lambda name, message: None).shared_detector  # type: ignore[arg-type]
+        return shared_detector.batch, shared_detector.max_queue_delay_s
 
     assert batch(Config(), Counting()) == (8, 0.005)
     assert batch(Config(), load_detector("plainXS16")) == (1, 0.005)
@@ -195,27 +195,37 @@ class Ordered(GpuDetector):
 
 def test_two_batches_are_on_their_way_at_once() -> None:
     detector = Ordered()
-    desk = BatchingDetector(detector, 1)
+    shared_detector = BatchingDetector(detector, 1)
     frame = shown(np.zeros((32, 32, 3), np.uint8))
     answers: dict[int, object] = {}
 
     def ask(number: int) -> None:
         try:
-            answers[number] = len(desk.submit(frame, 60.0))
+            answers[number] = len(shared_detector.submit(frame, 60.0))
         except InferenceFailed as e:
             answers[number] = str(e)
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
-    while len(desk._waiting) < 4:
+    while len(shared_detector._waiting) < 4:
         time.sleep(0.01)
     detector.more.set()
-    desk.start()
+    shared_detector.start()
     for thread in threads:
         thread.join(60)
-    desk.stop()
-    assert desk.join(10)
+    shared_detector.stop()
+    assert shared_detector.join(10)
     assert detector.steps == ["warm 1", "begin 1", "begin 2", "end 1", "begin 3", "end 2", "begin 4", "end 3", "end 4"]
     failed = "the detector failed (RuntimeError: lost)"
     assert sorted(answers.values(), key=str) == [1, 2, 4, failed]
+
+
+def test_more_cameras_are_warmed_up_for_and_the_same_are_not() -> None:
+    detector = Ordered()
+    desk = BatchingDetector(detector, 8)
+    small, large = (shown(np.zeros((size, size, 3), np.uint8)) for size in (32, 64))
+    for clients, frame in ((1, small), (2, small), (2, small), (3, small), (4, small), (4, large), (12, small)):
+        desk.clients = clients
+        desk._warm_up([frame])
+    assert detector.steps == ["warm 1", "warm 2", "warm 3", "warm 4", "warm 8"]

@@ -122,7 +122,7 @@ def test_masks_cover_polygons_and_everything_but_polygons(tmp_path: Path) -> Non
     }.items():  # fmt: skip
         out = tmp_path / f"{name}.mkv"
         live = Live(read(None, {"tracker.lookahead": 0, "cover.hide": "solid"}), Moody(), lambda *event: None)
-        moody = live.desk.detector
+        moody = live.shared_detector.detector
         moody.detect = lambda images, **more: [type(found).empty() for found in Moody().detect(images)]  # type: ignore
         from facestream.pipeline.live.builder import SinkBuilder
         from facestream.pipeline.live.cameras import camera_options

@@ -1,4 +1,4 @@
-"""While a camera is down its stream goes on, and other programs hear of it."""
+"""While a camera is down its stream goes on, and other programs are notified."""
 
 from __future__ import annotations
 
@@ -87,6 +87,6 @@ def test_events_are_posted_without_secrets() -> None:
 
 
 def test_kinds() -> None:
-    assert kind_of("covered all over: the detector hangs") == "detector_blind"
+    assert kind_of("fully covered: the detector hangs") == "detector_blind"
     assert kind_of("its pipeline hangs for 12 s") == "worker_stuck"
     assert kind_of("reconnecting, it refused the connection") == "camera_down"

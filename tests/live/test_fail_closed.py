@@ -76,15 +76,15 @@ def moody() -> Moody:
     return Moody()
 
 
-def guard(moody: Moody, deadline_s: float = 5.0, **settings: object) -> FailClosedPipeline:
-    desk = BatchingDetector(moody)
-    desk.start()
+def fail_closed(moody: Moody, deadline_s: float = 5.0, **settings: object) -> FailClosedPipeline:
+    shared_detector = BatchingDetector(moody)
+    shared_detector.start()
     flags = {"tracker.lookahead": 3, **{key.replace("__", "."): value for key, value in settings.items()}}
-    return FailClosedPipeline(DetectorClient(desk, deadline_s), read(None, {"detector.every": 1} | flags), 4)
+    return FailClosedPipeline(DetectorClient(shared_detector, deadline_s), read(None, {"detector.every": 1} | flags), 4)
 
 
 def test_all_is_well(moody: Moody) -> None:
-    line = guard(moody)
+    line = fail_closed(moody)
     out = [t for n in range(20) for t in line.push(frame(n))] + line.flush()
     assert [t.frame.index for t in out] == list(range(20))
     assert not any(raw(t) or fully_covered(t) for t in out)
@@ -99,7 +99,7 @@ def test_a_threshold_that_was_lowered_holds_from_the_next_frame_on(moody: Moody,
         return [found.filter_by_score(moody.options.threshold) for _ in images]
 
     moody.detect = unsure  # type: ignore[method-assign]
-    line = guard(moody, tracker__lookahead=lookahead)
+    line = fail_closed(moody, tracker__lookahead=lookahead)
     before = [t for n in range(10) for t in line.push(frame(n))] + line.flush()
     line._detector.threshold = 0.1
     after = [t for n in range(10, 14) for t in line.push(frame(n))] + line.flush()
@@ -111,7 +111,7 @@ def test_a_threshold_that_was_lowered_holds_from_the_next_frame_on(moody: Moody,
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("lookahead", [0, 3, 15])
 def test_a_detector_that_raises_veils_all_it_did_not_see(moody: Moody, every: int, lookahead: int) -> None:
-    line = guard(moody, detector__every=every, tracker__lookahead=lookahead)
+    line = fail_closed(moody, detector__every=every, tracker__lookahead=lookahead)
     out = []
     for n in range(60):
         moody.mood = "raise" if 20 <= n < 40 else ""
@@ -130,14 +130,14 @@ def test_a_detector_that_raises_veils_all_it_did_not_see(moody: Moody, every: in
 
 def test_what_is_nowhere_found_before_the_first_look_is_fully_covered(moody: Moody) -> None:
     moody.mood = "raise"
-    line = guard(moody)
+    line = fail_closed(moody)
     out = [t for n in range(10) for t in line.push(frame(n))] + line.flush()
     assert len(out) == 10
     assert all(fully_covered(t) and not raw(t) for t in out)
 
 
 def test_a_detector_that_hangs_holds_up_one_frame_only(moody: Moody) -> None:
-    line = guard(moody, deadline_s=1.0)
+    line = fail_closed(moody, deadline_s=1.0)
     out = [t for n in range(10) for t in line.push(frame(n))]
     moody.mood = "hang"
     for n in range(10, 60):
@@ -159,7 +159,7 @@ def test_a_detector_that_hangs_holds_up_one_frame_only(moody: Moody) -> None:
 def test_a_stage_that_breaks_holds_its_frames_and_begins_anew(moody: Moody, monkeypatch: pytest.MonkeyPatch) -> None:
     from facestream.pipeline.stages.track import Tracker
 
-    line = guard(moody)
+    line = fail_closed(moody)
     update, broken = Tracker.update, []
 
     def fail(self: Tracker, *given: object, **more: object) -> object:
@@ -183,7 +183,7 @@ def test_a_stage_that_breaks_holds_its_frames_and_begins_anew(moody: Moody, monk
 
 
 def test_ids_go_on_over_restarts_and_a_cover_of_the_whole_frame_has_none(moody: Moody) -> None:
-    line = guard(moody)
+    line = fail_closed(moody)
     first = [t for n in range(8) for t in line.push(frame(n))] + line.flush()
     second = [t for n in range(8, 16) for t in line.push(frame(n))]
     moody.mood = "raise"
@@ -198,7 +198,7 @@ def test_ids_go_on_over_restarts_and_a_cover_of_the_whole_frame_has_none(moody: 
 
 
 def test_a_new_size_is_a_new_beginning(moody: Moody) -> None:
-    line = guard(moody)
+    line = fail_closed(moody)
     out = [t for n in range(10) for t in line.push(frame(n, (160, 120) if n < 5 else (320, 240)))] + line.flush()
     assert [t.frame.index for t in out] == list(range(10))
     assert not any(raw(t) for t in out)
@@ -210,7 +210,7 @@ def test_where_frames_are_dropped_the_rest_does_not_wait_the_longer(
     moody: Moody, lookahead: int, most_s: float
 ) -> None:
     """Every 5th frame of a camera with 30 a second: 15 of these would be 2.5 s."""
-    line, out, delays = guard(moody, tracker__lookahead=lookahead), [], []
+    line, out, delays = fail_closed(moody, tracker__lookahead=lookahead), [], []
     for n in range(0, 300, 5):
         left = line.push(frame(n))
         delays += [(n - t.frame.index) / 30 for t in left]
@@ -225,7 +225,7 @@ def test_where_frames_are_dropped_the_rest_does_not_wait_the_longer(
 @pytest.mark.parametrize("lookahead", [3, 15])
 def test_nothing_leaves_for_its_time_before_the_look_that_counts_for_it(moody: Moody, lookahead: int) -> None:
     """Looks are two thirds of a second and more apart here: longer than any look-ahead."""
-    line, out, looked, failed = guard(moody, tracker__lookahead=lookahead), [], [], []
+    line, out, looked, failed = fail_closed(moody, tracker__lookahead=lookahead), [], [], []
     for n in range(0, 900, 10):
         moody.mood = "raise" if 400 <= n < 560 else ""
         before = line.counts.detector_runs, line.counts.detector_failures
@@ -246,7 +246,7 @@ def test_nothing_leaves_for_its_time_before_the_look_that_counts_for_it(moody: M
 
 
 def test_under_load_one_looks_more_seldom_and_covers_still(moody: Moody) -> None:
-    line = guard(moody)
+    line = fail_closed(moody)
     out = [t for n in range(0, 120, 3) for t in line.push(frame(n), backlog=True)]  # frames are dropped as well
     looks = line.counts.detector_runs
     assert 10 <= looks <= 16
@@ -265,29 +265,29 @@ def test_the_desk_serves_in_turn_and_in_batches(monkeypatch: pytest.MonkeyPatch)
         return detect(images)
 
     monkeypatch.setattr(moody, "detect", slowly)
-    desk = BatchingDetector(moody, batch=4)
+    shared_detector = BatchingDetector(moody, batch=4)
     views = [ImageView(np.asarray(picture(0).to_ndarray(format="rgb24")), 160, 120)] * 4
     order: list[int] = []
 
     def ask(who: int) -> None:
         for _ in range(20):
-            desk.submit(views[who], 30)
+            shared_detector.submit(views[who], 30)
             order.append(who)
 
     threads = [threading.Thread(target=ask, args=(who,)) for who in range(4)]
     for thread in threads:
         thread.start()
-    until(lambda: len(desk._waiting) == 4)
-    desk.start()
+    until(lambda: len(shared_detector._waiting) == 4)
+    shared_detector.start()
     for thread in threads:
         thread.join(60)
     assert moody.sizes[0] == 4
     for who in range(4):  # after half of all answers each has about its share
         assert 5 <= order[:40].count(who) <= 15
-    desk.stop()
+    shared_detector.stop()
     with pytest.raises(InferenceFailed, match="stopped"):
-        desk.submit(views[0], 1)
-    assert desk.join(2)
+        shared_detector.submit(views[0], 1)
+    assert shared_detector.join(2)
 
 
 FRAMES = int(os.environ.get("FACESTREAM_FRAMES", "2000"))  # 20000 were run once, and take a minute
@@ -314,7 +314,7 @@ def test_thousands_of_frames_of_faults_never_show_the_mark(moody: Moody, monkeyp
         return detect(images)
 
     monkeypatch.setattr(moody, "detect", late)
-    line = guard(moody, deadline_s=0.05, detector__every=2, tracker__lookahead=5)
+    line = fail_closed(moody, deadline_s=0.05, detector__every=2, tracker__lookahead=5)
     out, kinds = 0, {(160, 120): [frame(0)], (320, 240): [frame(0, (320, 240))]}
     size = (160, 120)
     for n in range(FRAMES):
@@ -341,7 +341,7 @@ def test_thousands_of_frames_of_faults_never_show_the_mark(moody: Moody, monkeyp
 @pytest.mark.parametrize("count", [37, 38, 39, 40])
 def test_after_a_pause_a_camera_is_looked_at_whatever_the_load(moody: Moody, count: int) -> None:
     """Covers have ended by themselves in the meantime; and then the picture's size changes."""
-    line = guard(moody, detector__every=2)
+    line = fail_closed(moody, detector__every=2)
     out = [t for n in range(count) for t in line.push(frame(n), backlog=True)]
     looks = line.counts.detector_runs
     out += line.push(frame(100), backlog=True)
@@ -354,14 +354,14 @@ def test_after_a_pause_a_camera_is_looked_at_whatever_the_load(moody: Moody, cou
 
 def test_what_comes_after_the_last_look_is_fully_covered_at_the_end(moody: Moody) -> None:
     """A face may have come in that no look could find."""
-    line = guard(moody, detector__every=4)
+    line = fail_closed(moody, detector__every=4)
     out = [t for n in range(11) for t in line.push(frame(n))] + line.flush()
     assert [t.frame.index for t in out if fully_covered(t)] == [9, 10]
 
 
 def test_what_only_a_whole_picture_can_show_is_fully_covered_when_the_look_at_it_fails(moody: Moody) -> None:
     """Frames 0, 5 and 9 are looked at as a whole, known faces in between; somebody may have come in since 5."""
-    line = guard(moody, detector__every=2, tracker__lookahead=15)
+    line = fail_closed(moody, detector__every=2, tracker__lookahead=15)
     out = []
     for n in range(40):
         moody.mood = "raise" if n == 9 else ""  # new faces of frame 0 are looked at in 1, so 9 is the turn

@@ -236,8 +236,8 @@ def test_a_pushed_stream_arrives_covered(marked: Path, tmp_path: Path) -> None:
 def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path: Path) -> None:
     sinks = [str(tmp_path / "{name}.mkv"), str(tmp_path / "{name}.jsonl")]
     with Run({"door": str(marked), "yard": str(marked)}, sinks, Moody(), run__segment_s=1.0) as run:
-        run.until(lambda: len(list(tmp_path.glob("door-2*.mkv"))) >= 2)
-        ready = sorted(tmp_path.glob("door-2*.mkv"))
+        run.until(lambda: len([p for p in tmp_path.glob("door-2*.mkv") if "unfinished" not in p.name]) >= 2)
+        ready = sorted(p for p in tmp_path.glob("door-2*.mkv") if "unfinished" not in p.name)
         assert spread(ready[0]) < 60  # while the run goes on
     frames = []
     for path in sorted(tmp_path.glob("door-2*.mkv")):
@@ -354,9 +354,9 @@ def hang(*given):
     print("hanging", file=sys.stderr, flush=True)
     threading.Event().wait(100)
 
-if stage == "first look":
+if stage == "first inference":
     moody.detect = hang
-if stage == "look":
+if stage == "inference":
     threading.Timer(3, lambda: setattr(moody, "detect", hang)).start()
 if stage == "cover":
     cover.Anonymizer.cover = hang
@@ -371,7 +371,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("stage", ["first look", "look", "cover", "file", "close", "encoder"])
+@pytest.mark.parametrize("stage", ["first inference", "inference", "cover", "file", "close", "encoder"])
 def test_the_end_comes_whatever_stage_hangs(marked: Path, tmp_path: Path, stage: str) -> None:
     port = free_port()
     words = [f"door={marked}", "--loop", "--to", f"serve:rtsp://127.0.0.1:{port}/live", "--to", str(tmp_path / "o.mkv")]

@@ -116,20 +116,22 @@ class Scores(Detector):
 
 def test_cameras_with_different_thresholds_share_a_detector() -> None:
     view = ImageView(np.zeros((448, 448, 3), np.uint8), 448, 448)
-    desk = BatchingDetector(Scores(DetectorOptions(0.3)), batch=4)
+    shared_detector = BatchingDetector(Scores(DetectorOptions(0.3)), batch=4)
     requests = [Request(view, threshold) for threshold in (0.1, 0.6, 0.3)]
-    desk._finish(desk._begin(requests))
+    shared_detector._finish(shared_detector._begin(requests))
     for request in requests:
         found = request.found
         assert found is not None
         alone = Scores(DetectorOptions(request.threshold)).detect([view])[0]
         assert found.scores.tolist() == alone.scores.tolist()
         assert found.xyxy.tolist() == alone.xyxy.tolist()
-    desk.start()
-    asked = DetectorClient(desk, 5.0)
+    shared_detector.start()
+    asked = DetectorClient(shared_detector, 5.0)
     assert min(asked.detect([view])[0].scores) >= 0.3
     asked.threshold = 0.06
     assert min(asked.detect([view])[0].scores) < 0.1
-    assert min(DetectorClient(desk, 5.0).detect([view])[0].scores) >= 0.3  # the run's own, whatever others ask
-    desk.stop()
-    assert desk.join(5)
+    assert (
+        min(DetectorClient(shared_detector, 5.0).detect([view])[0].scores) >= 0.3
+    )  # the run's own, whatever others ask
+    shared_detector.stop()
+    assert shared_detector.join(5)

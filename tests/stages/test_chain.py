@@ -186,7 +186,7 @@ def still(seed: int, shift: int = 0) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(format="yuv420p")
 
 
-class Told(Sees):
+class ScriptedDetector(Sees):
     """What is put into `now`."""
 
     now: np.ndarray
@@ -198,7 +198,7 @@ class Told(Sees):
 
 
 def test_a_cut_ends_the_tracks() -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     detector.now = np.array([[100, 60, 140, 110]])
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 2, "detector.full_frame_interval": 1}))
     out = [t for i in range(20) for t in line.push(Frame(i, i, Fraction(1, 30), still(int(i >= 10))))] + line.flush()
@@ -206,7 +206,7 @@ def test_a_cut_ends_the_tracks() -> None:
 
 
 def test_a_face_at_the_edge_is_covered_beyond_it_and_until_it_is_gone() -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 0, "tracker.motion": False}))
     out = []
     for i in range(12):
@@ -222,7 +222,7 @@ def test_a_face_at_the_edge_is_covered_beyond_it_and_until_it_is_gone() -> None:
 @pytest.mark.parametrize("follows", [True, False])
 def test_the_camera_is_followed_when_that_is_asked_for(follows: bool) -> None:
     """Faces of 12 px in a picture that jumps by up to 24."""
-    detector, rng = Told(), np.random.default_rng(0)
+    detector, rng = ScriptedDetector(), np.random.default_rng(0)
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 0, "tracker.motion": follows}))
     ids: set[int] = set()
     for i in range(20):
@@ -234,7 +234,7 @@ def test_the_camera_is_followed_when_that_is_asked_for(follows: bool) -> None:
 
 
 def test_what_leaves_is_rounded_as_records_hold_it() -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     detector.now = np.array([[100.123, 60.456, 140.789, 110.001]])
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 1}))
     line.push(Frame(0, 0, Fraction(1, 30), still(1)))
@@ -270,7 +270,7 @@ def test_calm_faces_are_looked_at_seldom_and_a_new_scene_at_once() -> None:
 def test_the_next_frame_too_is_looked_at_when_a_face_is_new_or_missing(
     missed: tuple[int, ...], score: float, looks: list[int]
 ) -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     detector.score = score
     line = FacePipeline(detector, read(None, {"detector.full_frame_interval": 1}))
     seen = []
@@ -284,7 +284,7 @@ def test_the_next_frame_too_is_looked_at_when_a_face_is_new_or_missing(
 
 def test_guesses_are_no_longer_than_asked_for() -> None:
     """The tracker remembers faces for seconds on a first pass, which are not all covered."""
-    detector = Told()
+    detector = ScriptedDetector()
     line = FacePipeline(
         detector, read(None, {"tracker.lookahead": 0, "tracker.coast_s": 2.0, "tracker.motion": False}), 0.31
     )
@@ -299,7 +299,7 @@ def test_guesses_are_no_longer_than_asked_for() -> None:
 
 
 def test_frames_without_a_time_are_taken_as_they_come() -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     detector.now = TWO
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 0}))
     out = [t for i in range(5) for t in line.push(Frame(i, i if i < 2 else None, Fraction(1, 30), picture(False)))]

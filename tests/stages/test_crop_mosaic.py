@@ -68,7 +68,7 @@ def test_a_face_that_another_cut_out_shows_needs_none() -> None:
     near, far = [[100, 100, 140, 140], [110, 110, 130, 130]], [[100, 100, 140, 140], [200, 110, 220, 130]]
     assert len(sheet(near).placed) == 1
     assert len(sheet(far).placed) == 2
-    tiny = [[20, 20, 220, 220], [150, 150, 156, 156]]  # of which nothing would be left in a cut-out for so large a face
+    tiny = [[20, 20, 220, 220], [150, 150, 156, 156]]  # of which nothing would be left in a crop for so large a face
     assert len(sheet(tiny).placed) == 2
 
 
@@ -108,14 +108,14 @@ def test_boxes_go_back_to_where_they_were_cut_out() -> None:
         origin = np.array(cut.region[:2] * 2)
         found.append((np.array(face) - origin) * cut.scale + (x, y, x, y))
     back = made.to_frame(Detections(np.array(found, np.float32), np.float32([0.9, 0.8, 0.7])), SIZE, 0.3)
-    assert np.abs(back.xyxy - faces).max() < 4  # a cut-out's sides are whole, even pixels
+    assert np.abs(back.xyxy - faces).max() < 4  # a crop's sides are whole, even pixels
     assert back.scores.tolist() == pytest.approx([0.9, 0.8, 0.7])
 
 
 def test_pieces_of_faces_are_left_out_but_at_the_pictures_edge() -> None:
     made = sheet([[150, 110, 170, 130], [0, 100, 20, 130]])
     (middle, mx, my), (_, ex, ey) = sorted(made.placed, key=lambda cut: -cut[0].region[0])
-    cut_off = [mx - 4, my + 5, mx + 10, my + 20]  # over the left edge of its cut-out
+    cut_off = [mx - 4, my + 5, mx + 10, my + 20]  # over the left edge of its crop
     at_edge = [ex - 4, ey + 10, ex + 10, ey + 30]
     between = [mx + middle.width + 1, my + 2, mx + middle.width + 5, my + 6]
     boxes = np.array([cut_off, at_edge, between], np.float32)

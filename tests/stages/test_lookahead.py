@@ -166,7 +166,7 @@ def looked(line: Lookahead, frames: list[tuple[TrackedFrame, np.ndarray, int]]) 
 
 
 def test_a_face_is_followed_back_by_its_looks_at_its_very_first_sighting() -> None:
-    """It turns round, so no motion before its birth can be told from what follows."""
+    """It turns round, so its motion before the first detection cannot be extrapolated."""
     path = [40 + 3 * abs(i - 6) for i in range(11)]
     frames = [(tracked(i), scenery(path[i]), 0) for i in range(10)]
     frames.append((tracked(10, seen(path[10])), scenery(path[10]), 0))
