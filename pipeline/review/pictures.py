@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ def jpeg(frame: Frame, width: int) -> bytes:
 
 def covered(frame: Frame, faces: list[Face], masks: list[Polygon], anonymizer: Anonymizer) -> Frame:
     """A copy of the frame with its covers as they will be."""
-    copy = Frame(frame.index, frame.pts, frame.time_base or Fraction(1, 1000), duplicate(frame.picture), frame.rotation)
+    copy = replace(frame, picture=duplicate(frame.picture))
     tracked = TrackedFrame(copy, tuple(face.box() for face in faces), tuple(masks))
     anonymizer.cover(tracked)
     return copy
