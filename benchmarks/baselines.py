@@ -108,7 +108,8 @@ class _OnnxBaseline(Detector):
         xyxy = np.zeros((len(rows), longest, 4), np.float32)
         scores = np.zeros((len(rows), longest), np.float32)
         for i, (boxes, values) in enumerate(rows):
-            xyxy[i, : len(values)], scores[i, : len(values)] = boxes, values
+            xyxy[i, : len(values)] = boxes
+            scores[i, : len(values)] = values
         return xyxy, scores
 
     @abstractmethod
@@ -126,7 +127,8 @@ class CenterFace(_OnnxBaseline):
     def _one(self, image: Array) -> tuple[F32, F32]:
         heat, scale, offset, _ = self._run(image).values()
         y, x = np.nonzero(heat[0, 0] > self.options.threshold)
-        h, w = np.exp(scale[0, 0, y, x]) * 4, np.exp(scale[0, 1, y, x]) * 4
+        h = np.exp(scale[0, 0, y, x]) * 4
+        w = np.exp(scale[0, 1, y, x]) * 4
         left = (x + offset[0, 1, y, x] + 0.5) * 4 - w / 2
         top = (y + offset[0, 0, y, x] + 0.5) * 4 - h / 2
         return np.stack([left, top, left + w, top + h], 1).astype(np.float32), heat[0, 0, y, x].astype(np.float32)
@@ -137,7 +139,8 @@ class YuNet(_OnnxBaseline):
 
     def _one(self, image: Array) -> tuple[F32, F32]:
         out = self._run(image[:, :, ::-1])
-        boxes, scores = [], []
+        boxes = []
+        scores = []
         for stride in (8, 16, 32):
             width = image.shape[1] // stride
             score = np.sqrt(np.clip(out[f"cls_{stride}"], 0, 1) * np.clip(out[f"obj_{stride}"], 0, 1)).reshape(-1)

@@ -35,7 +35,9 @@ from facestream.pipeline.stages.track import Tracker
 from msgspec import structs
 
 FILLED_S = 1.0
-SHAKE, RETURN = 10.0, 0.9  # pixels by which the camera jumps each frame (standard deviation), and what is left of them
+# pixels by which the camera jumps each frame (standard deviation), and what is left of them
+SHAKE = 10.0
+RETURN = 0.9
 ERROR = 0.14  # pixels by which its measured motion is wrong
 
 
@@ -96,7 +98,8 @@ def given(sequence: mot.Sequence) -> tuple[Array, Array]:
 
 def baseline(name: str, python: Path, folder: Path, sequences: dict[str, tuple[Array, Array]]) -> dict[str, Array]:
     """Run a baseline in its own Python; see baseline_trackers.py for what comes back."""
-    source, target = folder / "in.npz", folder / "out.npz"
+    source = folder / "in.npz"
+    target = folder / "out.npz"
     np.savez(source, **{f"{k}/{part}": v[i] for k, v in sequences.items() for i, part in enumerate(("found", "info"))})
     script = Path(__file__).with_name("baseline_trackers.py")
     subprocess.run([python, script, name, source, target], check=True)
@@ -119,7 +122,8 @@ def take_turns(
 def crowd(boxes: int, frames: int) -> Array:
     """Boxes of 30 to 90 pixels that walk about a 1080p picture, one in twenty missed: found rows [N, 6]."""
     rng = np.random.default_rng(0)
-    start, speed = rng.uniform(100, 900, (boxes, 2)), rng.normal(0, 2, (boxes, 2))
+    start = rng.uniform(100, 900, (boxes, 2))
+    speed = rng.normal(0, 2, (boxes, 2))
     side = rng.uniform(30, 90, (boxes, 1))
     rows = []
     for frame in range(frames):
@@ -132,7 +136,8 @@ def crowd(boxes: int, frames: int) -> Array:
 
 def timed(scene: Array, config: TrackerConfig) -> Array:
     """Milliseconds of each of our updates."""
-    tracker, ms = Tracker(config), []
+    tracker = Tracker(config)
+    ms = []
     starts = np.searchsorted(scene[:, 0], np.arange(scene[-1, 0] + 2))
     for frame, (start, end) in enumerate(pairwise(starts)):
         rows = scene[start:end].astype(np.float32)
@@ -179,7 +184,9 @@ def score_sparse(
 ) -> mot.Score:
     """Score only the frames with detections; the tracker gets all frames."""
     frames, rate, size = info
-    tracker, rows, truth = Tracker(config), [], []
+    tracker = Tracker(config)
+    rows = []
+    truth = []
     for frame in range(frames):
         found = None
         if frame % every == 0:

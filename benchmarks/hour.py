@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 DEMO = Path(__file__).parent.parent / "tools" / "demo.mp4"
-EVERY_S, SOUND = 30, 8_000
+EVERY_S = 30
+SOUND = 8_000
 SETTLED = 0.1  # share of the run that counts as warm-up
 
 
@@ -57,7 +58,8 @@ def make_turn(path: Path, fps: int, size: tuple[int, int]) -> None:
             out.mux(film.encode(frame))
             for track in tracks:
                 sound = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
-                sound.sample_rate, sound.pts = SOUND, n * len(tone)
+                sound.sample_rate = SOUND
+                sound.pts = n * len(tone)
                 out.mux(track.encode(sound))
         for stream in (film, *tracks):
             out.mux(stream.encode(None))
@@ -65,7 +67,8 @@ def make_turn(path: Path, fps: int, size: tuple[int, int]) -> None:
 
 def make(path: Path, seconds: int, fps: int, size: tuple[int, int]) -> None:
     """Write the same thirty seconds repeatedly by copying their packets."""
-    turn, part = path.with_suffix(".turn.mkv"), path.with_suffix(".part.mkv")
+    turn = path.with_suffix(".turn.mkv")
+    part = path.with_suffix(".part.mkv")
     make_turn(turn, fps, size)
     with av.open(str(part), "w") as out:
         streams: list[av.stream.Stream] = []
@@ -75,7 +78,8 @@ def make(path: Path, seconds: int, fps: int, size: tuple[int, int]) -> None:
                 for packet in source.demux():
                     if packet.size and packet.pts is not None and packet.dts is not None and packet.time_base:
                         late = round(again * EVERY_S / packet.time_base)
-                        packet.pts, packet.dts = packet.pts + late, packet.dts + late
+                        packet.pts = packet.pts + late
+                        packet.dts = packet.dts + late
                         packet.stream = streams[packet.stream_index]
                         out.mux(packet)
     turn.unlink()

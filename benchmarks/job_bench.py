@@ -155,7 +155,8 @@ def bench(
     passes: dict[str, list[Any]] = defaultdict(list)
     frames: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
-        settings, ours = Path(folder, "config.json"), Path(folder, "config.toml")
+        settings = Path(folder, "config.json")
+        ours = Path(folder, "config.toml")
         settings.write_text(encode(config).decode())
         ours.write_text(_toml(config), encoding="utf-8")
         out = Path(folder, f"out{video.suffix}")

@@ -60,7 +60,9 @@ class Known(Detector):
 
     def __init__(self, detector: Detector, cache: Path | None = None) -> None:
         super().__init__(detector.options)
-        self.detector, self.cache, self.any_size = detector, cache, detector.any_size
+        self.detector = detector
+        self.cache = cache
+        self.any_size = detector.any_size
         self.raw: dict[int, Detections] = {}
         self.lost: dict[int, Detections] = {}  # what is left where some are lost
         self.share = 0.0  # of what is lost
@@ -69,7 +71,8 @@ class Known(Detector):
         self.saved = 0
         if cache is not None and cache.is_file():
             with np.load(cache) as table:
-                rows, ends = table["rows"], np.cumsum(table["counts"])
+                rows = table["rows"]
+                ends = np.cumsum(table["counts"])
                 for key, end, count in zip(table["keys"].tolist(), ends, table["counts"], strict=True):
                     part = rows[end - count : end]
                     self.raw[key] = Detections(part[:, :4], part[:, 4])
@@ -84,8 +87,12 @@ class Known(Detector):
     def lose(self, clip: Path, size: tuple[int, int], share: float) -> None:
         """Lose a share of all that is in the clip's frames, and all that is in bursts of eight frames, at random but
         always the same, whichever of the frames will be looked at, and how."""
-        random, other = np.random.default_rng(0), np.random.default_rng(1)
-        self.share, burst, fine, small = share, 0, Viewer(), Viewer()
+        random = np.random.default_rng(0)
+        other = np.random.default_rng(1)
+        self.share = share
+        burst = 0
+        fine = Viewer()
+        small = Viewer()
         reader = open_source(str(clip), SourceOptions())
         reader.open()
         try:
@@ -139,7 +146,8 @@ def cache_of(clip: Path, config: Config, folder: Path | None) -> Path | None:
     """The file for what this model finds in this clip at this size, these scores and this suppression."""
     if folder is None:
         return None
-    name, options = config.detector.model, config.detector.options()
+    name = config.detector.model
+    options = config.detector.options()
     model = Path(name) if Path(name).suffix else WEIGHTS / f"{name}.onnx"
     digest = hashlib.sha256()
     for file in (model, model.with_suffix(".bin"), clip):

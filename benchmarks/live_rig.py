@@ -88,7 +88,8 @@ def camera(moments: str) -> None:
             pictures.append(shown.reformat(width=SIZE[0], height=SIZE[1], format="yuv420p"))
             if len(pictures) == PERIOD:
                 break
-    encoder, coded = LiveEncoder(LiveOptions(preset="veryfast"), RATE), []
+    encoder = LiveEncoder(LiveOptions(preset="veryfast"), RATE)
+    coded = []
     for number in range(PERIOD):
         shown = pictures[number % len(pictures)].reformat(format="yuv420p")
         shown.make_writable()
@@ -104,9 +105,11 @@ def camera(moments: str) -> None:
 
     def run() -> None:
         nonlocal total
-        began, wall = time.monotonic(), time.time()
+        began = time.monotonic()
+        wall = time.time()
         while not over.wait(max(0.0, began + total / RATE - time.monotonic())):
-            one, ticks = coded[total % PERIOD], total * 90000 // RATE
+            one = coded[total % PERIOD]
+            ticks = total * 90000 // RATE
             sent[total % PERIOD] = time.monotonic()
             server.send(mount, mount.packetizer.pack(one.data, ticks, one.key, wall + total / RATE))
             total += 1

@@ -19,13 +19,15 @@ def loop(source: Path, frames: int, out: Path) -> int:
         spans = [(p.dts, p.dts + (p.duration or 1)) for p in clip.demux(video=0) if p.dts is not None]
         if not spans:
             raise SystemExit(f"{source}: there is no frame in it")
-        step, rounds = max(end for _, end in spans) - min(begin for begin, _ in spans), -(-frames // len(spans))
+        step = max(end for _, end in spans) - min(begin for begin, _ in spans)
+        rounds = -(-frames // len(spans))
         for turn in range(rounds):
             clip.seek(0)
             for packet in clip.demux(video=0):
                 if packet.dts is None or packet.pts is None:
                     continue
-                packet.dts, packet.pts = packet.dts + turn * step, packet.pts + turn * step
+                packet.dts = packet.dts + turn * step
+                packet.pts = packet.pts + turn * step
                 packet.stream = stream
                 target.mux(packet)
     return rounds * len(spans)

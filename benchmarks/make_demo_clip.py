@@ -25,14 +25,23 @@ import numpy as np
 from facestream.benchmarks.scene import add_video, extent, of_centres, video_frame
 from skimage.data import astronaut
 
-WIDTH, HEIGHT, FPS, FRAMES, AUDIO_RATE = 1280, 720, 30, 148, 48_000
-FOCAL, HORIZON = 1300.0, 290.0  # pixels: the camera's focal length and the row of its eye level
+WIDTH = 1280
+HEIGHT = 720
+FPS = 30
+FRAMES = 148
+AUDIO_RATE = 48_000
+# pixels: the camera's focal length and the row of its eye level
+FOCAL = 1300.0
+HORIZON = 290.0
 MARGIN = 32  # pixels of background beyond the frame on each side, for the camera to drift over
 
 # Measured on the portrait: cheek to cheek, and from the middle of the fringe, which hides the forehead, to the chin.
 FACE = np.array([[181.0, 71.0], [267.0, 179.0]])
-FACE_METRES, EYE_ROW = 0.19, 103.0  # the box's height on the walker; the eyes' row in the portrait
-SPRITE_W, SPRITE_H = 400, 1020
+# the box's height on the walker; the eyes' row in the portrait
+FACE_METRES = 0.19
+EYE_ROW = 103.0
+SPRITE_W = 400
+SPRITE_H = 1020
 BLEND = (265, 330)  # rows over which the photographed suit gives way to the drawn one
 # Polygons in the portrait, x, y, x, y, ...: head and shoulders to within eight pixels; jacket; trousers.
 OUTLINE = [157, 65, 175, 40, 195, 25, 230, 15, 268, 27, 291, 52, 300, 88, 292, 112, 275, 133, 262, 140, 256, 168]
@@ -87,7 +96,8 @@ def filled(points: list[int], height: int) -> np.ndarray:
 def cut_out() -> np.ndarray:
     """Head and shoulders of the portrait, down to BLEND's end: premultiplied RGBA, float32 in 0..1."""
     rgb = np.ascontiguousarray(astronaut()[: BLEND[1], :SPRITE_W])
-    outline, brush = filled(OUTLINE, BLEND[1]), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (17, 17))
+    outline = filled(OUTLINE, BLEND[1])
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (17, 17))
     mask = np.where(cv2.dilate(outline, brush) > 0, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
     mask[cv2.erode(outline, brush) > 0] = cv2.GC_FGD
     cv2.setRNGSeed(1)  # grabCut's clustering draws at random
@@ -197,7 +207,8 @@ def render(index: int) -> tuple[np.ndarray, list[str]]:
     shift = np.column_stack([np.eye(2), np.subtract(camera_drift(t), MARGIN)])
     picture = cv2.warpAffine(background(), shift, (WIDTH, HEIGHT))
     uncovered = np.ones((HEIGHT, WIDTH), np.float32)  # by the walkers nearer than the one at hand
-    layers, truth = [], []
+    layers = []
+    truth = []
     for walker in sorted(WALKERS, key=lambda each: each.start[1] + each.pace[1] * t):
         matrix = pose(walker, t)
         if matrix is not None:
@@ -237,7 +248,8 @@ def write_clip(path: Path) -> list[str]:
             frame.pts = index
             container.mux(video.encode(frame))
         sound = av.AudioFrame.from_ndarray(music()[None], format="fltp", layout="mono")
-        sound.sample_rate, sound.pts = AUDIO_RATE, 0
+        sound.sample_rate = AUDIO_RATE
+        sound.pts = 0
         container.mux([*video.encode(None), *audio.encode(sound), *audio.encode(None)])
     return truth
 

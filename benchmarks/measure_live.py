@@ -31,7 +31,9 @@ import numpy as np
 from facestream.benchmarks.live_rig import PERIOD, RATE, read_number
 
 PLAYER = {"rtsp_transport": "tcp", "flags": "low_delay", "probesize": "500000", "analyzeduration": "500000"}
-MINUTE, QUARTER = 60.0, 15.0  # seconds
+# seconds
+MINUTE = 60.0
+QUARTER = 15.0
 WARM_S = 10.0
 STAGES = (
     ("camera", "decode (camera thread)"), ("av:", "decode (FFmpeg's threads)"), ("line", "motion, track, cover"),
@@ -69,7 +71,8 @@ class Process:
         spent: Counter[str] = Counter()
         for task in Path(f"/proc/{self.popen.pid}/task").iterdir():
             try:
-                comm, stat = (task / "comm").read_text().strip(), (task / "stat").read_text()
+                comm = (task / "comm").read_text().strip()
+                stat = (task / "stat").read_text()
             except OSError:
                 continue
             stage = next((what for start, what in STAGES if comm.startswith(start)), "others")
@@ -90,9 +93,11 @@ class Player:
     """Decodes a stream and records each frame's arrival time, number and latency in ms (nan: unreadable)."""
 
     def __init__(self, url: str, moments: np.ndarray) -> None:
-        self.url, self.moments = url, moments
+        self.url = url
+        self.moments = moments
         self.rows: list[tuple[float, int, float]] = []
-        self.over, self.error = threading.Event(), ""
+        self.over = threading.Event()
+        self.error = ""
         self.cpu_s = 0.0
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -122,14 +127,17 @@ class Player:
 def missing(rows: list[tuple[float, int, float]]) -> int:
     """The number of frames that did not arrive, from gaps in the frame numbers. Unreadable frames (fully covered ones)
     count as arrived."""
-    lost, last, between = 0, None, 0
+    lost = 0
+    last = None
+    between = 0
     for _, number, _ in rows:
         if number < 0:
             between += 1
             continue
         if last is not None:
             lost += (number - last) % PERIOD - 1 - between
-        last, between = number, 0
+        last = number
+        between = 0
     return lost
 
 
@@ -164,8 +172,11 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     watched = Player(addresses[0], moments)
     time.sleep(WARM_S)
     watched.rows.clear()
-    before, cpu_before, player_before = line.figures, line.cpu(), watched.cpu_s
-    sent_before, began = camera.figures, time.monotonic()
+    before = line.figures
+    cpu_before = line.cpu()
+    player_before = watched.cpu_s
+    sent_before = camera.figures
+    began = time.monotonic()
     memory: list[tuple[float, float]] = []
     windows: list[tuple[float, float]] = []
     aside: list[tuple[float, int, float]] = []
@@ -176,7 +187,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         memory.append((passed, line.memory_mb()))
         wanted = passed % period >= period - quarter
         if wanted and beside is None:
-            beside, opened = Player(addresses[1], moments), time.monotonic()
+            beside = Player(addresses[1], moments)
+            opened = time.monotonic()
         if beside is not None and not (wanted and passed + 1 < given.seconds):
             beside.stop()
             if beside.rows:
@@ -202,7 +214,10 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def report(result: dict[str, Any], lookahead: int) -> bool:
     """Print the report; returns whether all goals are met."""
-    rows, seconds, before, after = result["rows"], result["seconds"], result["before"], result["after"]
+    rows = result["rows"]
+    seconds = result["seconds"]
+    before = result["before"]
+    after = result["after"]
     lost = missing(rows)
     causes = {what: after["lost"][what] - before["lost"][what] for what in after["lost"]}
     causes["camera's own server"] = result["source"][1]["dropped"] - result["source"][0]["dropped"]

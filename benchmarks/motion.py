@@ -19,7 +19,8 @@ class Sized(Protocol):
 
 def similarity(a: object, b: object, scale: float, degrees: float = 0.0) -> np.ndarray:
     """The similarity transform [2, 3] that scales, rotates (clockwise) and maps point a to point b."""
-    cos, sin = scale * np.cos(np.radians(degrees)), scale * np.sin(np.radians(degrees))
+    cos = scale * np.cos(np.radians(degrees))
+    sin = scale * np.sin(np.radians(degrees))
     turn = np.array([[cos, -sin], [sin, cos]])
     return np.column_stack([turn, np.asarray(b) - turn @ np.asarray(a)])
 
@@ -36,7 +37,8 @@ def path(*keys: tuple[float, ...]) -> Callable[[float], np.ndarray]:
 def view(sprite: Sized, size: tuple[int, int], *keys: tuple[float, ...], margin: float = 0.0) -> Pose:
     """A camera whose view stays inside the sprite. keys: (seconds, x, y, zoom); x and y from 0 (leftmost, topmost) to
     1; zoom 1 shows as much as possible. margin: frame pixels kept free on all sides, for a shake."""
-    way, half = path(*((t, x, y, np.log(zoom)) for t, x, y, zoom in keys)), np.divide(size, 2)
+    way = path(*((t, x, y, np.log(zoom)) for t, x, y, zoom in keys))
+    half = np.divide(size, 2)
     least = float((np.add(size, 2 * margin) / sprite.size).max())
 
     def pose(t: float) -> np.ndarray:
@@ -61,8 +63,10 @@ def seen_by(view: Pose, pose: Pose) -> Pose:
 
 def shaken(view: Pose, size: tuple[int, int], pixels: float, degrees: float, rng: np.random.Generator) -> Pose:
     """A hand-held view that trembles at 0.7 to 5 Hz, by at most so many pixels and degrees to either side."""
-    phase, hertz = rng.uniform(0, 2 * np.pi, (3, 3)), rng.uniform((0.7, 1.5, 3.5), (1.3, 2.5, 5.0), (3, 3))
-    middle, most = np.divide(size, 2), np.array([pixels, pixels, degrees])
+    phase = rng.uniform(0, 2 * np.pi, (3, 3))
+    hertz = rng.uniform((0.7, 1.5, 3.5), (1.3, 2.5, 5.0), (3, 3))
+    middle = np.divide(size, 2)
+    most = np.array([pixels, pixels, degrees])
 
     def pose(t: float) -> np.ndarray:
         x, y, angle = most * (np.sin(2 * np.pi * hertz * t + phase) @ (0.55, 0.3, 0.15))

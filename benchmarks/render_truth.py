@@ -29,7 +29,8 @@ from facestream.benchmarks.scene import Clip, Layer, Look, Shot, Sprite, write
 from facestream.benchmarks.stills import Stills, passer_by, pillar, wall
 
 Rng = np.random.Generator
-SMALL, LARGE = (640, 360), (1280, 720)
+SMALL = (640, 360)
+LARGE = (1280, 720)
 
 
 TUNE_SEEDS = (0,)
@@ -49,7 +50,8 @@ def varied(clip: Clip, seed: int) -> Clip:
     rng = np.random.default_rng((seed, zlib.crc32(clip.name.encode()), 1))
     shots = []
     for shot in clip.shots:
-        speed, start = rng.uniform(0.8, 1.25), rng.uniform(0.0, 0.4)
+        speed = rng.uniform(0.8, 1.25)
+        start = rng.uniform(0.0, 0.4)
 
         def moved(at: Callable[[float], np.ndarray], speed: float = speed, start: float = start) -> Pose:
             return lambda t: at(start + speed * t)
@@ -70,7 +72,8 @@ def street(number: int) -> str:
 def walk(person: Sprite, face: int, *keys: tuple[float, ...]) -> Pose:
     """Pose of a walking person. keys: (seconds, x, y, scale), the position of that face's centre in the world. The
     steps rock the body slightly."""
-    way, box = path(*keys), person.faces[face]
+    way = path(*keys)
+    box = person.faces[face]
 
     def pose(t: float) -> np.ndarray:
         x, y, scale = way(t)
@@ -118,7 +121,9 @@ def shake(stills: Stills, rng: Rng) -> Clip:
 
 def occlusion(stills: Stills, rng: Rng) -> Clip:
     people = stills.still(street(40))
-    thin, thick, back = pillar(150, 760, (0.45, 0.42, 0.4)), pillar(260, 760, (0.2, 0.24, 0.3)), passer_by(1000)
+    thin = pillar(150, 760, (0.45, 0.42, 0.4))
+    thick = pillar(260, 760, (0.2, 0.24, 0.3))
+    back = passer_by(1000)
     layers = (
         Layer(people, view(people, LARGE, (0, 0.5, 0.2, 1.02), (5, 0.5, 0.3, 1.06))),
         Layer(thin, placed((75, 20), (0, -150, 0, 1), (2.6, 1450, 0, 1))),
@@ -129,8 +134,10 @@ def occlusion(stills: Stills, rng: Rng) -> Clip:
 
 
 def crossing(stills: Stills, rng: Rng) -> Clip:
-    place, waits = hall(), stills.cutout(group(14728), (220, 40, 420, 320))
-    left, right = stills.cutout(street(602)), stills.cutout(street(303))
+    place = hall()
+    waits = stills.cutout(group(14728), (220, 40, 420, 320))
+    left = stills.cutout(street(602))
+    right = stills.cutout(street(303))
     look = view(place, LARGE, (0, 0.2, 0.5, 1), (5.6, 0.8, 0.5, 1))
     layers = (
         Layer(place, look),
@@ -142,7 +149,8 @@ def crossing(stills: Stills, rng: Rng) -> Clip:
 
 
 def groups(stills: Stills, rng: Rng) -> Clip:
-    place, family = stills.still(group(12231)), stills.cutout(group(12254), (0, 0, 480, 420))
+    place = stills.still(group(12231))
+    family = stills.cutout(group(12254), (0, 0, 480, 420))
     office = stills.cutout(group(10294), (0, 0, 480, 260))
     look = view(place, SMALL, (0, 0, 0.3, 1.1), (2.8, 1, 0.3, 1.1))
     layers = (
@@ -154,8 +162,10 @@ def groups(stills: Stills, rng: Rng) -> Clip:
 
 
 def runners(stills: Stills, rng: Rng) -> Clip:
-    place, pair = stills.still(street(219)), stills.cutout(group(16644))
-    bathers, man = stills.cutout(group(13900)), stills.cutout(street(602))
+    place = stills.still(street(219))
+    pair = stills.cutout(group(16644))
+    bathers = stills.cutout(group(13900))
+    man = stills.cutout(street(602))
     look = view(place, LARGE, (0, 0.2, 0.1, 1.05), (2.5, 0.8, 0.3, 1.05))
     layers = (
         Layer(place, look),
@@ -171,7 +181,8 @@ def runners(stills: Stills, rng: Rng) -> Clip:
 
 
 def reenter(stills: Stills, rng: Rng) -> Clip:
-    people, pair = stills.still(group(13510)), stills.cutout(group(11553))
+    people = stills.still(group(13510))
+    pair = stills.cutout(group(11553))
     look = view(
         people,
         SMALL,
@@ -219,7 +230,8 @@ def dark(stills: Stills, rng: Rng) -> Clip:
 
 
 def queue(stills: Stills, rng: Rng) -> Clip:
-    people, back = stills.still(street(663)), passer_by(900)
+    people = stills.still(street(663))
+    back = passer_by(900)
     look = view(people, LARGE, (0, 0.1, 0.1, 1.1), (10, 0.9, 0.1, 1.15))
     layers = Layer(people, look), Layer(back, placed((400, 180), (2, -420, 300, 1), (8, 1700, 280, 1)))
     return Clip(
@@ -228,7 +240,8 @@ def queue(stills: Stills, rng: Rng) -> Clip:
 
 
 def phone(stills: Stills, rng: Rng) -> Clip:
-    people, size = stills.still(street(442), (0, 0, 503, 755)), (720, 1280)
+    people = stills.still(street(442), (0, 0, 503, 755))
+    size = (720, 1280)
     pose = view(people, size, (0, 0.5, 0, 1.0), (4, 0.6, 0.3, 1.1), margin=20)
     steps = rng.choice((1 / 30, 1 / 30, 1 / 24, 1 / 15), 109) * rng.uniform(0.95, 1.05, 109)
     times = tuple(float(v) for v in np.cumsum([0, *steps]).round(3))
@@ -237,7 +250,8 @@ def phone(stills: Stills, rng: Rng) -> Clip:
 
 
 def upright(stills: Stills, rng: Rng) -> Clip:
-    shots, size = [], (360, 640)
+    shots = []
+    size = (360, 640)
     for number in (10084, 13826, 12165):
         people = stills.still(group(number))
         keys = (0, *rng.uniform((0, 0, 1), (1, 1, 1.3))), (1.6, *rng.uniform((0, 0, 1), (1, 1, 1.3)))
@@ -261,9 +275,11 @@ def close(stills: Stills, rng: Rng) -> Clip:
 
 
 def focus(stills: Stills, rng: Rng) -> Clip:
-    people, pair = stills.still(group(11818)), stills.cutout(group(17939))
+    people = stills.still(group(11818))
+    pair = stills.cutout(group(17939))
     look = view(people, SMALL, (0, 0.3, 0.4, 1.05), (4, 0.6, 0.5, 1.1))
-    far, near = path((0.8, 0), (1.4, 4.5), (2.4, 4.5), (3.0, 0)), path((0.8, 5), (1.4, 0), (2.4, 0), (3.0, 5))
+    far = path((0.8, 0), (1.4, 4.5), (2.4, 4.5), (3.0, 0))
+    near = path((0.8, 5), (1.4, 0), (2.4, 0), (3.0, 5))
     layers = (
         Layer(people, look, far),
         Layer(pair, placed(pair.faces[0, :2], (0, 60, 150, 1.1), (4, 20, 140, 1.15)), near),
@@ -287,7 +303,8 @@ def small() -> Clip:
     place = hall()
     people = [Sprite(sprite(walker), [face(walker)]) for walker in WALKERS[:3]]
     look = view(place, SMALL, (0, 0.3, 0.3, 1.1), (2, 0.5, 0.3, 1.1))
-    behind, before = pillar(80, 400, (0.5, 0.5, 0.48)), pillar(100, 400, (0.3, 0.28, 0.3))
+    behind = pillar(80, 400, (0.5, 0.5, 0.48))
+    before = pillar(100, 400, (0.3, 0.28, 0.3))
     sharpens = path((0.9, 5.0), (1.7, 0.0))
     first = (
         Layer(place, look),
@@ -332,7 +349,8 @@ def main() -> None:
     for make in CLIPS:
         name = make.__name__
         if options.only in (None, name):
-            started, seed = time.perf_counter(), (options.seed, zlib.crc32(name.encode()))
+            started = time.perf_counter()
+            seed = (options.seed, zlib.crc32(name.encode()))
             clip = varied(make(stills, np.random.default_rng(seed)), options.seed)
             entry = write(clip, options.output, seed)
             index[name] = {**entry, "seed": options.seed, "set": set_of(options.seed)}

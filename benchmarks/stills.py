@@ -46,7 +46,8 @@ class Stills:
         if bgr is None:
             raise SystemExit(f"cannot read {self.images / name}.jpg")
         rows = self.labels[name]
-        xyxy, ignore = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4]]), rows[:, 7] == 1
+        xyxy = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4]])
+        ignore = rows[:, 7] == 1
         rgb = painted_over(bgr[..., ::-1], xyxy[ignore], xyxy[~ignore])
         x0, y0, x1, y1 = crop or (0, 0, rgb.shape[1], rgb.shape[0])
         faces = xyxy[~ignore] - (x0, y0, x0, y0)
@@ -69,7 +70,8 @@ class Stills:
 def painted_over(rgb: np.ndarray, regions: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """The image with regions [N, 4] inpainted and blurred; raises ValueError if one overlaps a face [M, 4]."""
     for region in regions:
-        low, high = np.maximum(region[:2], faces[:, :2]), np.minimum(region[2:], faces[:, 2:])
+        low = np.maximum(region[:2], faces[:, :2])
+        high = np.minimum(region[2:], faces[:, 2:])
         if (np.clip(high - low, 0, None).prod(1) > 0.02 * (faces[:, 2:] - faces[:, :2]).prod(1)).any():
             raise ValueError("a region to ignore lies on a face")
         grow = 0.1 * (region[2:] - region[:2])
@@ -88,7 +90,9 @@ def people(rgb: np.ndarray, faces: np.ndarray) -> np.ndarray:
     height, width = rgb.shape[:2]
     mask = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
     for x0, y0, x1, y1 in faces:
-        middle, w, h = (x0 + x1) / 2, x1 - x0, y1 - y0
+        middle = (x0 + x1) / 2
+        w = x1 - x0
+        h = y1 - y0
         for wide, top, kind in ((1.3, 1.8, cv2.GC_PR_FGD), (0.6, 1.4, cv2.GC_FGD)):
             body = [(-0.4 * w, 0.9 * h), (0.4 * w, 0.9 * h), (wide * w, top * h), (wide * w, 9 * h)]
             body += [(-wide * w, 9 * h), (-wide * w, top * h)]
@@ -97,7 +101,8 @@ def people(rgb: np.ndarray, faces: np.ndarray) -> np.ndarray:
             mask, (int(middle), int(y0 + 0.42 * h)), (int(0.72 * w), int(0.78 * h)), 0, 0, 360, cv2.GC_PR_FGD, -1
         )
     for x0, y0, x1, y1 in faces:
-        centre, axes = (int((x0 + x1) / 2), int((y0 + y1) / 2)), (int(0.47 * (x1 - x0)), int(0.5 * (y1 - y0)))
+        centre = (int((x0 + x1) / 2), int((y0 + y1) / 2))
+        axes = (int(0.47 * (x1 - x0)), int(0.5 * (y1 - y0)))
         cv2.ellipse(mask, centre, axes, 0, 0, 360, cv2.GC_FGD, -1)
     backdrop = np.zeros((height + 2, width + 2), np.uint8)
     for corner in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):  # a studio's white, from the edge
@@ -125,7 +130,8 @@ def wall(stills: list[Sprite], columns: int, gap: int, rng: np.random.Generator)
     grain = cv2.GaussianBlur(rng.normal(0, 1, shape).astype(np.float32), (0, 0), 2) * 0.12
     shade = cv2.resize(np.float32([[0.72, 0.66], [0.62, 0.55]]), shape[::-1], interpolation=cv2.INTER_LINEAR)
     canvas = np.dstack([(shade + grain)[..., None] * np.float32([1.0, 0.97, 0.9]), np.ones(shape, np.float32)])
-    faces, y = [], 3 * gap
+    faces = []
+    y = 3 * gap
     for row in rows:
         x = 3 * gap
         for each in row:

@@ -52,7 +52,9 @@ def cost(clip: Path, config: Config, detector: Known) -> tuple[dict[str, float],
         for part, method in calls:
             owner = getattr(line, part)
             setattr(owner, method, timed(getattr(owner, method), spent, name))
-    source, frames, boxes = open_source(str(clip), SourceOptions()), 0, 0
+    source = open_source(str(clip), SourceOptions())
+    frames = 0
+    boxes = 0
     try:
         source.open()
         for item in source.items():

@@ -24,7 +24,9 @@ class Backoff:
     that failed together do not reconnect together. `refused_s` after a rejection, which only a person can resolve."""
 
     def __init__(self, min_s: float = 0.25, max_s: float = 10.0, refused_s: float = 30.0) -> None:
-        self.min_s, self.max_s, self.refused_s = min_s, max_s, refused_s
+        self.min_s = min_s
+        self.max_s = max_s
+        self.refused_s = refused_s
         self.tries = 0
 
     def next(self, refused: bool = False) -> float:

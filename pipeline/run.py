@@ -73,7 +73,8 @@ class Worker(threading.Thread):
 
     def __init__(self, name: str, work: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
         super().__init__(name=name, daemon=True)
-        self._work, self._failed = work, failed
+        self._work = work
+        self._failed = failed
         self.error: BaseException | None = None
 
     def run(self) -> None:

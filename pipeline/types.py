@@ -94,7 +94,8 @@ class Frame:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height as displayed, in pixels."""
-        w, h = self.picture.width, self.picture.height
+        w = self.picture.width
+        h = self.picture.height
         return (h, w) if self.rotation in (90, 270) else (w, h)
 
     @property

@@ -34,7 +34,8 @@ needs only the keys that it changes. An unknown key, or a value out of range, is
 
 def meanings() -> dict[str, str]:
     """section.key -> the comment behind it in config.toml."""
-    found, section = {}, ""
+    found = {}
+    section = ""
     for line in (ROOT / "config.toml").read_text().splitlines():
         if match := re.match(r"\[(\w+)\]", line):
             section = match[1]
@@ -64,7 +65,8 @@ def reference() -> str:
             )
             continue
         struct = type(getattr(Config(), section))
-        fields, kinds = schema["$defs"][struct.__name__]["properties"], get_type_hints(struct)
+        fields = schema["$defs"][struct.__name__]["properties"]
+        kinds = get_type_hints(struct)
         rows = [
             f"| `{key}` | `{json.dumps(default)}` | {bounds(kinds[key], fields[key])} | {words[f'{section}.{key}']} |"
             for key, default in value.items()

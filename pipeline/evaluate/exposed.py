@@ -14,9 +14,15 @@ from facestream.pipeline.video.planes import rgb_view
 
 TILE = 120  # pixels of a filmstrip's tile
 KEPT = 2_000  # tiles kept while a video goes through: 86 MB
-ROWS, COLUMNS = 8, 10
-_BACK, _SEEN, _OPEN, _HALF, _TEXT = (30, 30, 30), (110, 110, 110), (230, 60, 50), (240, 170, 60), (220, 220, 220)
-_FACE, _COVER = (80, 230, 90), (80, 140, 255)
+ROWS = 8
+COLUMNS = 10
+_BACK = (30, 30, 30)
+_SEEN = (110, 110, 110)
+_OPEN = (230, 60, 50)
+_HALF = (240, 170, 60)
+_TEXT = (220, 220, 220)
+_FACE = (80, 230, 90)
+_COVER = (80, 140, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ class Filmstrip:
         """xyxy [4]: the face, drawn in green. covers xyxy [N, 4]: what is covered, in blue; displayed pixels."""
         if share >= TAU or len(self.tiles) >= KEPT:
             return
-        centre, reach = (xyxy[:2] + xyxy[2:]) / 2, max(8.0, float((xyxy[2:] - xyxy[:2]).max()))
+        centre = (xyxy[:2] + xyxy[2:]) / 2
+        reach = max(8.0, float((xyxy[2:] - xyxy[:2]).max()))
         scale = TILE / (2 * reach)
         view = rgb_view(frame, (1920, 1920))
         small = [view.rgb.shape[1] / frame.size[0], view.rgb.shape[0] / frame.size[1]]
@@ -77,7 +84,9 @@ def timeline(tally: Tally, path: Path, most: int = 40) -> None:
     tracks = sorted(tally.face_frames.items(), key=lambda t: (-sum(s.share < TAU for s in t[1]), t[0]))
     shown = tracks[:most]
     last = max((s.frame for _, rows in tracks for s in rows), default=0)
-    left, width, high = 150, 1000, 16
+    left = 150
+    width = 1000
+    high = 16
     sheet = np.full((36 + high * max(1, len(shown)) + 22, left + width + 20, 3), _BACK, np.uint8)
     clean = sum(all(s.share >= TAU for s in rows) for _, rows in tracks)
     _say(sheet, f"{len(tracks)} tracks, {clean} covered throughout; frames 0 to {last}", 6, 20)

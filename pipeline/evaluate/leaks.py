@@ -50,7 +50,10 @@ class LeakMeter:
         smallest: float = 0.0,
         strip: Filmstrip | None = None,
     ) -> None:
-        self.truth, self.config, self.smallest, self.strip = truth, cover, smallest, strip
+        self.truth = truth
+        self.config = cover
+        self.smallest = smallest
+        self.strip = strip
         self.tally = Tally()
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
@@ -91,8 +94,10 @@ def drawn(xyxy: Array, width: int, height: int, shape: str) -> Array:
     centre is."""
     canvas = np.zeros((max(0, height), max(0, width)), bool)
     for x0, y0, x1, y1 in xyxy:
-        left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
-        right, bottom = min(width, int(np.ceil(x1))), min(height, int(np.ceil(y1)))
+        left = max(0, int(np.floor(x0)))
+        top = max(0, int(np.floor(y0)))
+        right = min(width, int(np.ceil(x1)))
+        bottom = min(height, int(np.ceil(y1)))
         if right <= left or bottom <= top:
             continue
         x = (np.arange(left, right) + 0.5 - (x0 + x1) / 2) / max((x1 - x0) / 2, 0.5)

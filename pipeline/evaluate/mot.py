@@ -36,10 +36,9 @@ from facestream.pipeline.stages.track import Tracker
 from facestream.pipeline.types import AssociationStage
 
 FLOOR = 0.1
-HIGH, BIRTH = (
-    0.6,
-    0.7,
-)  # ByteTrack's on MOT17: they belong to the detector, and the tracker's defaults to the shipped one
+# ByteTrack's on MOT17: they belong to the detector, and the tracker's defaults to the shipped one
+HIGH = 0.6
+BIRTH = 0.7
 CLASSES = range(1, 14)  # MOT17's, 1 is a pedestrian
 
 
@@ -191,7 +190,8 @@ def read_info(path: Path) -> tuple[int, float, tuple[int, int]]:
     try:
         parser.read_string(path.read_text(encoding="utf-8"), str(path))
         info = parser["Sequence"]
-        frames, rate = int(info["seqLength"]), float(info["frameRate"])
+        frames = int(info["seqLength"])
+        rate = float(info["frameRate"])
         size = int(info["imWidth"]), int(info["imHeight"])
         if not (frames > 0 and rate > 0 and min(size) > 0):
             raise ValueError("seqLength, frameRate, imWidth and imHeight must be positive")

@@ -39,7 +39,8 @@ def covered_share(source: Array, output: Array, xyxy: Array) -> tuple[float, int
     if not face.any():
         return None
     side = float(max(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]))
-    sigma, window = max(1.0, DETAIL * side), max(3, round(NEAR * side) | 1)
+    sigma = max(1.0, DETAIL * side)
+    window = max(3, round(NEAR * side) | 1)
     a, b = (_detail(p[part].astype(np.float32), sigma) for p in (source, output))
     common, own = (cv2.blur(x, (window, window), borderType=cv2.BORDER_REPLICATE) for x in (a * b, a * a))
     left = np.clip((common / (own + NOISE**2) - LOST) / (KEPT - LOST), 0, 1)

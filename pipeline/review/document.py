@@ -1,4 +1,4 @@
-"""The faces of a video as a reviewer changes them: tracks by frame, what stays open, masks; with undo."""
+"""The review document: tracks by frame, uncovered ranges and masks, edited by the reviewer, with undo."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OpenRange:
 
 @dataclass(slots=True)
 class Step:
-    """What an edit changed: how to take it back, which tracks it touched, and the frames from first to last."""
+    """An applied edit: how to undo it, the changed tracks, and the first and last changed frame."""
 
     edit: AnyEdit
     inverse: list[Callable[[], None]] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Document:
         return self.by_frame.get(frame, {})
 
     def next_track(self) -> int:
-        """A number that no track has, nor had."""
+        """An id that no track has or had."""
         made = [s.edit.new for s in self.done if isinstance(s.edit, Split)]
         return max([0, *map(abs, self.spans), *made, *self.drawn]) + 1
 
@@ -156,7 +156,7 @@ class Document:
     # What is changed
 
     def apply(self, edit: AnyEdit) -> Step:
-        """Do an edit; returns what it changed. Raises BadInput, and changes nothing, for what cannot be."""
+        """Apply an edit; returns what it changed. Raises BadInput and changes nothing if it is not possible."""
         step = Step(edit)
         do = {
             Cover: self._cover, LeaveOpen: self._leave_open, Delete: self._delete, Split: self._split,
@@ -169,7 +169,7 @@ class Document:
         return self._touched(step)
 
     def undo(self) -> Step | None:
-        """Take the last edit back; returns what that changed, None where there is none."""
+        """Undo the last edit; returns what that changed, None if there is none."""
         if not self.done:
             return None
         step = self.done.pop()
@@ -179,7 +179,7 @@ class Document:
         return self._touched(step)
 
     def redo(self) -> Step | None:
-        """Do again what was undone last."""
+        """Redo the last undone edit."""
         if not self.undone:
             return None
         rest = self.undone[:-1]
@@ -193,7 +193,7 @@ class Document:
         return step
 
     def set_cuts(self, cuts: list[int]) -> None:
-        """Tell where scenes begin."""
+        """Set the frames with which scenes begin."""
         self.cuts = sorted(cuts)
         self._certain.clear()
 

@@ -1,4 +1,4 @@
-"""What comes out of a review: the covered video, its records, and a report."""
+"""Exports a review: the covered video, its records, and a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The review page's server: on loopback, for who holds the token. Extra `web`."""
+"""The review page's server: on loopback, protected by a token. Extra `web`."""
 
 from __future__ import annotations
 

@@ -337,7 +337,7 @@ def test_the_command_writes_clips_truth_and_index(
     script.main()
     entry = json.loads((out / "clips.json").read_text())
     known = {"name": "two", "shows": "a test", "frames": 12, "fps": 30, "size": [160, 120], "tracks": 3, "cuts": [9]}
-    assert entry == [{"name": "kept"}, known]
+    assert entry == [{"name": "kept"}, known | {"seed": 0, "set": "tune"}]
     assert {path.name for path in out.iterdir()} == {"clips.json", "two.mp4", "two.truth.txt"}
     monkeypatch.setattr("sys.argv", ["render_truth", "-o", str(out)])
     with pytest.raises(SystemExit, match="2"):
