@@ -124,7 +124,8 @@ def work(pipe: Connection, setup: Setup) -> None:
         detector = load_detector(setup.config.detector.model, setup.config.detector.options())
 
         def cover(job: Job, writer: RecordWriter) -> Report:
-            return runner(job, setup.config, detector, writer, False)
+            report: Report = runner(job, setup.config, detector, writer, False)
+            return report
 
         while (task := pipe.recv()) is not None:
             pipe.send(do_task(task, setup, cover, pipe.send))
