@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from facestream.pipeline.stages.crop_mosaic import CropMosaic
 
 
-class InferenceFailed(Exception):
-    """The detector gave no result for a frame: it raised, hangs or was too late. The message is one line."""
-
-
 @dataclass(frozen=True, slots=True)
 class AnalysedFrame:
     """A frame and its analysis before any detection.
