@@ -24,7 +24,8 @@ from facestream.pipeline.review.edits import (
     Unmask,
 )  # fmt: skip
 from facestream.pipeline.review.geometry import grown, rounded, touches
-from facestream.pipeline.types import BoxKind, BoxState
+from facestream.pipeline.review.identity import key_of, named
+from facestream.pipeline.types import BoxState
 from msgspec import structs
 
 WHOLE = 1 << 40  # a frame behind all others
@@ -57,17 +58,6 @@ class Step:
         self.last = max(self.last, last)
         if track is not None:
             self.touched.add(track)
-
-
-def key_of(face: Face) -> int:
-    """The track that a box belongs to here: an alternate position is a track of its own, with a minus."""
-    return -face.id if face.kind is BoxKind.ALTERNATE else face.id
-
-
-def named(face: Face, track: int) -> Face:
-    """The box as one of this track."""
-    kind = BoxKind.ALTERNATE if track < 0 else BoxKind.FACE if track else face.kind
-    return structs.replace(face, id=abs(track), kind=kind)
 
 
 class Document:
