@@ -24,7 +24,7 @@ from facestream.pipeline.review.edits import (
     Unmask,
 )  # fmt: skip
 from facestream.pipeline.review.geometry import grown, rounded, touches
-from facestream.pipeline.types import BoxState
+from facestream.pipeline.types import BoxKind, BoxState
 from msgspec import structs
 
 WHOLE = 1 << 40  # a frame behind all others
@@ -59,6 +59,17 @@ class Step:
             self.touched.add(track)
 
 
+def key_of(face: Face) -> int:
+    """The track that a box belongs to here: an alternate position is a track of its own, with a minus."""
+    return -face.id if face.kind is BoxKind.ALTERNATE else face.id
+
+
+def named(face: Face, track: int) -> Face:
+    """The box as one of this track."""
+    kind = BoxKind.ALTERNATE if track < 0 else BoxKind.FACE if track else face.kind
+    return structs.replace(face, id=abs(track), kind=kind)
+
+
 class Document:
     """Faces by frame and track. Every change goes through `apply`, so that `undo` can take it back.
 
@@ -77,9 +88,9 @@ class Document:
         for index in sorted(rows):
             faces = rows[index].faces
             if faces:
-                self.by_frame[index] = {face.id: face for face in faces}
+                self.by_frame[index] = {key_of(face): face for face in faces}
             for face in faces:
-                self.spans[face.id].append(index)
+                self.spans[key_of(face)].append(index)
         self.spans = dict(self.spans)
         self.open: dict[int, tuple[OpenRange, ...]] = {}
         self.masks: dict[int, Mask] = {}
@@ -293,7 +304,7 @@ class Document:
     def _rename(self, step: Step, track: int, new: int, frames: list[int]) -> None:
         faces = {frame: self.boxes(frame)[track] for frame in frames}
         self._change(step, track, dict.fromkeys(frames))
-        self._change(step, new, {frame: structs.replace(face, id=new) for frame, face in faces.items()})
+        self._change(step, new, {frame: named(face, new) for frame, face in faces.items()})
 
     def _boxes(self, edit: Boxes, step: Step) -> None:
         if edit.drawn and edit.track in self.spans:

@@ -18,7 +18,7 @@ from facestream.pipeline.review.draft import hash_of
 from facestream.pipeline.review.report import Facts, html
 from facestream.pipeline.review.session import Session, now
 from facestream.pipeline.run import Job, Report, run_stages
-from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.types import BoxKind, Frame, TrackedFrame
 from facestream.pipeline.video.output import Temporary, check
 from msgspec import Struct, structs, to_builtins
 
@@ -148,6 +148,9 @@ def _row(row: Record) -> dict[str, Any]:
     for name in ("wall_s", "masks"):
         if not value[name]:
             del value[name]
+    for face in value["faces"]:
+        if face["kind"] == str(BoxKind.FACE):
+            del face["kind"]
     return value
 
 
