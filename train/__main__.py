@@ -17,7 +17,7 @@ from train.faults import Faults
 from train.loop import Run
 from train.plots import training_curve
 from train.spread import join, leave
-from train.start import Input, start_backbone, start_from
+from train.start import Input, start_backbone, start_from, start_retinaface
 
 
 def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -41,6 +41,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--model", default="plainS", show_default=True, help="vgg16, narrow, plainXS16, plainS or plainM")
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [default: runs/MODEL]")
 @click.option("--init", type=click.Path(path_type=Path), help="start from the weights of an earlier run")
+@click.option("--retinaface", type=click.Path(path_type=Path), help="start from RetinaFace's small net, all of it")
 @click.option("--backbone", type=click.Path(path_type=Path), help="start its backbone from a classifier or another net")
 @click.option(
     "--backbone-input",
@@ -59,7 +60,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
     data: Path, model: str, out: Path | None,
-    init: Path | None, backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
+    init: Path | None, retinaface: Path | None, backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
     seed: int, workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
@@ -82,9 +83,11 @@ def train(
         if not resume:
             if init is not None:
                 start_from(init, run.models())
+            if retinaface is not None:
+                start_retinaface(retinaface, run.models())
             if backbone is not None:
                 say(f"backbone from {backbone}: {start_backbone(backbone, run.models(), backbone_input)}")
-            elif init is None and model == "vgg16":
+            elif init is None and retinaface is None and model == "vgg16":
                 say("starts from nothing: the paper starts from ImageNet (--backbone FILE)")
         run.train(save_every=save_every)
     finally:

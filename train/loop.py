@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from engines.checked import Wrong, checked
 from engines.errors import BadConfig, BadInput, UserError
-from train.backbones import VGG16
+from train.backbones import VGG16, MobileNet, fix_norms
 from train.checkpoint import load_state, save_state, save_weights
 from train.config import TrainConfig
 from train.data import Batches, Crops, Labelled, Part, Plans, collate, load
@@ -85,8 +85,10 @@ class Run:
         self.model = SSH(config.spec())
         if config.loss == "quality":
             self.model.expect_background()
-        if isinstance(self.model.backbone, VGG16):
+        if isinstance(self.model.backbone, (VGG16, MobileNet)):
             self.model.backbone.freeze_early(config.frozen)
+        if config.norms == "fixed":
+            fix_norms(self.model)
         # Twice as fast; on the CPU, with side branches, torch 2.13 crashes in its backward pass.
         crashes = config.branches and self.device.type == "cpu"
         self.layout = torch.contiguous_format if crashes else torch.channels_last

@@ -33,6 +33,8 @@ class ModelSpec:
     the stride-8 map itself (section 4.9). context: whether the modules have a context module (section 3.3).
     shrink: divides the widths of VGG-16.
     separable: the 3x3 convolutions of the detection modules and of the fusion go channel by channel.
+    pyramid: all modules sit on a feature pyramid of `fusion` channels (Lin et al., CVPR 2017), as in RetinaFace's small
+    net; else only M1 has a fusion. leaky: slope below zero of the ReLUs inside the pyramid and the context modules.
     mean, std: input normalisation, RGB in 0..255.
     """
 
@@ -44,6 +46,8 @@ class ModelSpec:
     widths: tuple[int, ...] = ()
     depths: tuple[int, ...] = ()
     separable: bool = False
+    pyramid: bool = False
+    leaky: float = 0.0
     branches: bool = True
     strides: tuple[int, ...] = STRIDES
     context: bool = True
@@ -90,19 +94,24 @@ SPECS = {
         ModelSpec("narrow", "vgg16", PAPER_SIZES, (16, 32, 32), 16, shrink=8, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
         _mobilenet("plainXS16", (32, 32, 32), 32, (1, 1, 2, 2, 0), separable=True),
         _mobilenet("plainS", (64, 64, 64), 64, MobileNet.DEPTHS, separable=True),
-        # A straight stack, to be trained from nothing; the others start from ImageNet.
-        ModelSpec("plainM", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
+        # A straight stack, to be trained from nothing.
+        ModelSpec("stack", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
+        # RetinaFace's small net (Deng et al., CVPR 2020), which is SSH's modules on a pyramid: takes all of its weights.
+        ModelSpec(
+            "plainM", "mobilenet", _DENSE, (32, 32, 32), 64, depths=MobileNet.DEPTHS, pyramid=True, leaky=0.1,
+            mean=(123.0, 117.0, 104.0), std=_IMAGENET_STD,
+        ),
     )
 }
 
 
-def conv(spec: ModelSpec, cin: int, cout: int, size: int = 3, relu: bool = True) -> nn.Module:
+def conv(spec: ModelSpec, cin: int, cout: int, size: int = 3, relu: bool = True, leaky: float = 0.0) -> nn.Module:
     """The spec's convolution: bare with bias beside VGG (as in the paper), with batch norm in the light nets."""
     if spec.backbone == "vgg16":
         return ConvRelu(cin, cout, size, 1, relu)
     if spec.separable and size == 3:
-        return separable(cin, cout, spec.branches)
-    return RepConv(cin, cout, size, 1, relu, spec.branches)
+        return separable(cin, cout, spec.branches, leaky)
+    return RepConv(cin, cout, size, 1, relu, spec.branches, leaky=leaky)
 
 
 class Context(nn.Module):
@@ -110,9 +119,9 @@ class Context(nn.Module):
 
     def __init__(self, spec: ModelSpec, cin: int, x: int) -> None:
         super().__init__()
-        self.shared = conv(spec, cin, x // 2)
+        self.shared = conv(spec, cin, x // 2, leaky=spec.leaky)
         self.five = conv(spec, x // 2, x // 2)
-        self.seven = nn.Sequential(conv(spec, x // 2, x // 2), conv(spec, x // 2, x // 2))
+        self.seven = nn.Sequential(conv(spec, x // 2, x // 2, leaky=spec.leaky), conv(spec, x // 2, x // 2))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.shared(x)
@@ -161,10 +170,15 @@ class SSH(nn.Module):
         c8, c16, c32 = self.backbone.channels
         self.fuses = bool(spec.fusion) and 8 in spec.strides
         if self.fuses:
-            self.lateral8 = conv(spec, c8, spec.fusion, 1)
-            self.lateral16 = conv(spec, c16, spec.fusion, 1)
-            self.smooth = conv(spec, spec.fusion, spec.fusion)
+            self.lateral8 = conv(spec, c8, spec.fusion, 1, leaky=spec.leaky)
+            self.lateral16 = conv(spec, c16, spec.fusion, 1, leaky=spec.leaky)
+            self.smooth = conv(spec, spec.fusion, spec.fusion, leaky=spec.leaky)
         inputs = {8: spec.fusion or c8, 16: c16, 32: c32 or c16}
+        if spec.pyramid:
+            assert c32 is not None
+            self.lateral32 = conv(spec, c32, spec.fusion, 1, leaky=spec.leaky)
+            self.smooth16 = conv(spec, spec.fusion, spec.fusion, leaky=spec.leaky)
+            inputs = dict.fromkeys(STRIDES, spec.fusion)
         self.modules_ = nn.ModuleList(
             Module(spec, inputs[stride], x, len(sizes))
             for stride, x, sizes in zip(spec.strides, spec.heads, spec.sizes, strict=True)
@@ -185,6 +199,9 @@ class SSH(nn.Module):
     def features(self, x: Tensor) -> list[Tensor]:
         """Inputs of the modules, from normalised images."""
         c8, c16, c32 = self.backbone(x)
+        if self.spec.pyramid:
+            assert c32 is not None
+            return self._pyramid(c8, c16, c32)
         out = []
         for stride in self.spec.strides:
             if stride == 8:
@@ -194,6 +211,13 @@ class SSH(nn.Module):
             else:
                 out.append(c32 if c32 is not None else F.max_pool2d(c16, 2))
         return out
+
+    def _pyramid(self, c8: Tensor, c16: Tensor, c32: Tensor) -> list[Tensor]:
+        """Each map with the coarser ones added from the top down, `fusion` channels each."""
+        p32 = self.lateral32(c32)
+        p16 = self.smooth16(self.lateral16(c16) + F.interpolate(p32, scale_factor=2, mode="nearest"))
+        p8 = self.smooth(self.lateral8(c8) + F.interpolate(p16, scale_factor=2, mode="nearest"))
+        return [p8, p16, p32]
 
     def _fused(self, c8: Tensor, c16: Tensor) -> Tensor:
         mode = "bilinear" if self.spec.backbone == "vgg16" else "nearest"
