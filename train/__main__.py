@@ -11,6 +11,7 @@ import torch
 
 from engines.command import finish
 from engines.errors import BadConfig
+from train.checkpoint import load_weights
 from train.config import recipe
 from train.data import read_split, usable
 from train.faults import Faults
@@ -50,6 +51,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     type=click.Choice(["auto", "rgb", "bgr255"]),
     help="what that classifier was shown: bgr255 is Caffe's and Keras's VGG-16; auto goes by the file's kind",
 )
+@click.option("--teacher", type=click.Path(path_type=Path), help="a trained net whose dense outputs are learned, too")
 @click.option("--resume", is_flag=True, help="go on from the run folder's state")
 @click.option("--save-every", type=click.IntRange(1), default=500, show_default=True, help="steps from save to save")
 @click.option("--steps", type=int, help="number of steps")
@@ -60,7 +62,8 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
     data: Path, model: str, out: Path | None,
-    init: Path | None, retinaface: Path | None, backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
+    init: Path | None, retinaface: Path | None, teacher: Path | None,
+    backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
     seed: int, workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
@@ -89,6 +92,8 @@ def train(
                 say(f"backbone from {backbone}: {start_backbone(backbone, run.models(), backbone_input)}")
             elif init is None and retinaface is None and model == "vgg16":
                 say("starts from nothing: the paper starts from ImageNet (--backbone FILE)")
+        if teacher is not None:
+            run.learn_from(load_weights(teacher)[0])
         run.train(save_every=save_every)
     finally:
         leave(world)

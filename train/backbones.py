@@ -212,8 +212,9 @@ class MobileNet(nn.Module):
                 index += 1
         return nn.Sequential(steps)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        c8 = self.stage1(x)
+    def forward(self, x: Tensor, c8: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """c8: what its first part makes of x, where that is known."""
+        c8 = self.stage1(x) if c8 is None else c8
         c16 = self.stage2(c8)
         return c8, c16, self.stage3(c16) if len(self.stage3) else None
 

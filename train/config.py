@@ -34,6 +34,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     its released network fixes 4, as Fast R-CNN does. For MobileNet: how many of its three parts, which end at the
     strides 8, 16 and 32, stay as they are. norms: `batch`, or `fixed`: those of a trained net keep their statistics
     (`train.backbones.fix_norms`).
+    distill: weight of what is learned from a teacher's dense outputs (`distilled_loss`) beside the labels.
     snip: whole pictures at `levels`, faces outside a level's range invalid; window: only a part of that many pixels
     square of a picture that is larger (SNIP, CVPR 2018), 0 = all of it.
 
@@ -68,6 +69,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     flip: bool = True
     frozen: int = 0
     norms: Literal["batch", "fixed"] = "batch"
+    distill: float = 0.0
     snip: bool = False
     levels: tuple[Level, ...] = LEVELS
     window: int = 0

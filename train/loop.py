@@ -22,7 +22,7 @@ from train.backbones import VGG16, MobileNet, fix_norms
 from train.checkpoint import load_state, save_state, save_weights
 from train.config import TrainConfig
 from train.data import Batches, Crops, Labelled, Part, Plans, collate, load
-from train.loss import Loss, alone, mined_loss, quality_loss
+from train.loss import Loss, alone, distilled_loss, mined_loss, quality_loss
 from train.model import SSH
 from train.render_torch import Album
 from train.spread import World
@@ -95,6 +95,7 @@ class Run:
         if self.world.size > 1 and self.device.type == "cuda":  # on the CPU each process norms by its own crops
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.model = self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.model.layout = self.layout
         self.network: nn.Module = self.model  # what runs; train() spreads it over the processes
         self.average = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.ema), use_buffers=True)
         self.optimizer = make_optimizer(self.model, config)
@@ -115,6 +116,24 @@ class Run:
             if self.device.type != "cpu":
                 self.album = Album([self.data.picture(i) for i in range(len(self.data))], self.device)
         self.targets = Targets(config, self.device)
+        self.teacher: SSH | None = None
+        self.shares_first = False
+
+    def learn_from(self, teacher: SSH) -> None:
+        """Distil a net with the same anchors into this one. BadConfig when its anchors are others."""
+        spec = self.model.spec
+        if (teacher.spec.strides, teacher.spec.sizes) != (spec.strides, spec.sizes):
+            raise BadConfig("the teacher has other anchors", "--teacher", "give a net with the same strides and sizes")
+        self.teacher = teacher.eval().to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.teacher.layout = self.layout
+        for p in self.teacher.parameters():
+            p.requires_grad_(False)
+        fix_norms(self.teacher)
+        ours, theirs = self.model.backbone, self.teacher.backbone
+        if self.config.frozen and self.config.norms == "fixed" and isinstance(ours, MobileNet):
+            mine, other = ours.stage1.state_dict(), theirs.stage1.state_dict()
+            same_input = torch.equal(self.model.mean, teacher.mean) and torch.equal(self.model.std, teacher.std)
+            self.shares_first = same_input and all(torch.equal(v, other[k]) for k, v in mine.items() if k in other)
 
     @property
     def first(self) -> bool:
@@ -232,12 +251,25 @@ class Run:
         c = self.config
         truth = self.targets(images.shape[-2], images.shape[-1], faces, ignores)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.amp):
-            outputs = self.network(images.to(self.device).float().contiguous(memory_format=self.layout))
+            pixels = images.to(self.device)
+            c8 = None
+            if self.shares_first:  # the frozen first part is the teacher's, too: run it once
+                with torch.no_grad():
+                    c8 = self.model.backbone.stage1(self.model.normalised(pixels))  # type: ignore[operator, union-attr]
+            outputs = self.network(pixels) if c8 is None else self.network(pixels, c8)
+            if self.teacher is not None:
+                with torch.no_grad():
+                    taught = [(s.float(), o.float()) for s, o in self.teacher(pixels, c8)]
         outputs = [(scores.float(), offsets.float()) for scores, offsets in outputs]
         share = self.world.share if c.view == "crops" else alone
         if c.loss == "mined":
-            return mined_loss(outputs, truth, replace(c.mine, hard=c.ohem), c.box_weight, share=share)
-        return quality_loss(outputs, truth, c.box_weight, share)
+            loss = mined_loss(outputs, truth, replace(c.mine, hard=c.ohem), c.box_weight, share=share)
+        else:
+            loss = quality_loss(outputs, truth, c.box_weight, share)
+        if self.teacher is None:
+            return loss
+        soft = distilled_loss(outputs, taught, truth, c.box_weight, share)
+        return replace(loss, total=loss.total + c.distill * soft.total)
 
     def _not_finite(self, loss: Loss, at: int, parts: int) -> NotFinite:
         """Names the pictures of the batch, of which one may be what is wrong."""

@@ -93,7 +93,11 @@ SPECS = {
         ModelSpec("vgg16", "vgg16", PAPER_SIZES, (128, 256, 256), 128, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
         ModelSpec("narrow", "vgg16", PAPER_SIZES, (16, 32, 32), 16, shrink=8, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
         _mobilenet("plainXS16", (32, 32, 32), 32, (1, 1, 2, 2, 0), separable=True),
-        _mobilenet("plainS", (64, 64, 64), 64, MobileNet.DEPTHS, separable=True),
+        # plainM with half of its pyramid's channels and one block less at stride 16.
+        ModelSpec(
+            "plainS", "mobilenet", _DENSE, (32, 32, 32), 32, depths=(1, 2, 2, 5, 2), pyramid=True, leaky=0.1,
+            mean=(123.0, 117.0, 104.0), std=_IMAGENET_STD,
+        ),
         # A straight stack, to be trained from nothing.
         ModelSpec("stack", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
         # RetinaFace's small net (Deng et al., CVPR 2020), which is SSH's modules on a pyramid: takes all of its weights.
@@ -162,6 +166,7 @@ class SSH(nn.Module):
 
     mean: Tensor
     std: Tensor
+    layout = torch.contiguous_format  # of the weights, and so of the maps
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -196,9 +201,9 @@ class SSH(nn.Module):
             half = math.log(face / (1 - face)) / 2
             module.scores.bias.data = torch.tensor([-half, half]).repeat(len(module.scores.bias) // 2)
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Inputs of the modules, from normalised images."""
-        c8, c16, c32 = self.backbone(x)
+    def features(self, x: Tensor, c8: Tensor | None = None) -> list[Tensor]:
+        """Inputs of the modules, from normalised images; c8: MobileNet's map at stride 8, where it is known."""
+        c8, c16, c32 = self.backbone(x) if c8 is None else self.backbone(x, c8)
         if self.spec.pyramid:
             assert c32 is not None
             return self._pyramid(c8, c16, c32)
@@ -225,13 +230,23 @@ class SSH(nn.Module):
         fused: Tensor = self.smooth(self.lateral8(c8) + up)
         return fused
 
-    def maps(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Raw output maps of the modules, channels first, from normalised images."""
-        features = self.features(x)
+    def maps(self, x: Tensor, c8: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Raw output maps of the modules, channels first, from normalised images; c8 as in `features`."""
+        features = self.features(x, c8)
         return [module(x) for module, x in zip(self.modules_, features, strict=True)]
 
-    def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [(_rows(s, 2), _rows(b, 4)) for s, b in self.maps((images - self.mean) / self.std)]
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the backbone sees of images, uint8 or float RGB 0..255 [N, 3, H, W], in `layout`.
+
+        Computed channel plane by channel plane: beside channels last, three channels of arithmetic take ten times as long.
+        """
+        x: Tensor = (images.float() - self.mean) * (1 / self.std)
+        return x.contiguous(memory_format=self.layout)
+
+    def forward(self, images: Tensor, c8: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+        """c8: MobileNet's map at stride 8, where it is known; the images are not looked at then."""
+        x = images if c8 is not None else self.normalised(images)
+        return [(_rows(s, 2), _rows(b, 4)) for s, b in self.maps(x, c8)]
 
 
 def _rows(x: Tensor, width: int) -> Tensor:
