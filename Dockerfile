@@ -1,7 +1,8 @@
 # CPU only:  docker build -t facestream . && docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/data" facestream anonymize in.mp4 -o out.mp4
 FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE build_engine.py config.toml ./
+COPY pyproject.toml README.md LICENSE config.toml ./
+COPY facestream facestream
 COPY engines engines
 COPY pipeline pipeline
 COPY train train

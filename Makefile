@@ -14,6 +14,8 @@ test: $(VENV)/dev system
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	mkdir -p build/types/facestream
+	ln -sfn $(CURDIR)/facestream/*.py $(CURDIR)/pipeline $(CURDIR)/engines $(CURDIR)/train $(CURDIR)/benchmarks build/types/facestream/
 	$(VENV)/bin/mypy
 
 $(VENV)/base: pyproject.toml
@@ -25,31 +27,31 @@ $(VENV)/base: pyproject.toml
 # trackeval brings opencv-python, whose cv2 lands on the headless one's and needs libGL.so.1: it goes, the other comes back.
 $(VENV)/dev: $(VENV)/base
 	$(PIP) torch==2.13.0
-	$(PIP) -e '.[train,openvino,web,webrtc,window,evaluate,dev]'
+	$(PIP) -e '.[train,openvino,web,webrtc,window,evaluate,attack,dev]'
 	$(VENV)/bin/python -m pip uninstall --quiet --yes opencv-python
 	$(PIP) --force-reinstall --no-deps opencv-python-headless
-	@# Builds real plans for NVIDIA cards, and needs none itself; those tests are skipped without it.
+	@# Builds real plans for NVIDIA GPUs, and needs none itself; those tests are skipped without it.
 	$(PIP) -e '.[rtx]' || echo "TensorRT-RTX could not be installed: the tests that need it are skipped"
 	touch $@
 
 # Independent programs that some tests hold our files against; those tests are skipped without them.
 system:
-	@if ! { command -v ffprobe && command -v Xvfb; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg xvfb xdotool >/dev/null || \
-		echo "ffmpeg and Xvfb could not be installed: the tests that need them are skipped"; \
+	@if ! { command -v ffprobe && command -v Xvfb && command -v chromium; } >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends ffmpeg xvfb xdotool chromium >/dev/null || \
+		echo "ffmpeg, Xvfb and Chromium could not be installed: the tests that need them are skipped"; \
 	fi
 
 # The NMS plugin for programs that load TensorRT plans without Python: needs nvcc and the headers of TensorRT's SDK.
-# Every supported card's code, and PTX for those to come.
+# Code for every supported GPU, and PTX for those to come.
 TENSORRT ?= /usr/local/TensorRT
-CARDS := 75 80 86 89 90 100 120
+ARCHITECTURES := 75 80 86 89 90 100 120
 plugin: build/libfacestream_nms.so
 
-build/libfacestream_nms.so: engines/nms_plugin.cu engines/nms.cu
+build/libfacestream_nms.so: engines/cuda/nms_plugin.cu engines/cuda/nms.cu
 	mkdir -p build
 	nvcc -O3 -std=c++17 --fmad=false -shared -Xcompiler -fPIC -I$(TENSORRT)/include \
-		$(foreach card,$(CARDS),-gencode=arch=compute_$(card),code=sm_$(card)) -gencode=arch=compute_120,code=compute_120 \
-		-o $@ engines/nms_plugin.cu
+		$(foreach sm,$(ARCHITECTURES),-gencode=arch=compute_$(sm),code=sm_$(sm)) -gencode=arch=compute_120,code=compute_120 \
+		-o $@ engines/cuda/nms_plugin.cu
 
 clean:
 	rm -rf $(VENV) out build

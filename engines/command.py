@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 import click
-
-from engines.errors import UserError
+from facestream.engines.errors import UserError
 
 
 def finish(command: click.Command, name: str, interrupted: str = "interrupted") -> None:
@@ -18,7 +17,7 @@ def finish(command: click.Command, name: str, interrupted: str = "interrupted") 
     except UserError as e:
         code, message = e.exit_code, f"error: {e}"
     except ModuleNotFoundError as e:
-        # onnx alone is what a backend for cards lacks who has its library; all else comes with an extra.
+        # onnx alone is what a backend for GPUs lacks who has its library; all else comes with an extra.
         what = {"openvino": "'facestream[openvino]'", "nncf": "'facestream[openvino]'", "onnx": "onnx"}
         package = what.get(e.name or "", "'facestream[train]'")
         code, message = 2, f"error: {e.name} is not installed (pip install {package})"

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
+from facestream.engines.boxes import Array
 
 STRIDE = 32
 GREY = 127

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import onnxruntime as ort
-
-from engines.boxes import F32, Array
-from engines.detector import Detector, DetectorOptions
-from engines.errors import EngineMismatch
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.boxes import F32, Array
+from facestream.engines.errors import EngineMismatch
 
 INTERFACE = ["images"], ["xyxy", "scores"]  # names of a graph's inputs and outputs
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engines.boxes import F32, Array
-from engines.detector import Detector, DetectorOptions
-from engines.errors import BadConfig, EngineMismatch
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.boxes import F32, Array
+from facestream.engines.errors import BadConfig, EngineMismatch
 
 
 class OpenVinoDetector(Detector):

@@ -1,4 +1,4 @@
-"""SSH on torch: the reference that compiled engines are compared with, and an engine for cards without TensorRT.
+"""SSH on torch: the reference that compiled engines are compared with, and an engine for GPUs without TensorRT.
 
 The net is a module from outside, or a graph (.onnx) read by engines.torch_graph.
 """
@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.boxes import F32, Array
+from facestream.engines.build.fp16 import to_fp16
+from facestream.engines.cuda.detector import GpuDetector
+from facestream.engines.cuda.devices import current_device
+from facestream.engines.cuda.pipeline import GpuPipeline
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.torch_graph import GraphModule, read
 from torch import Tensor, nn
-
-from engines.boxes import F32, Array
-from engines.card_loop import CardLoop
-from engines.cuda_driver import current_device
-from engines.detector import Detector, DetectorOptions
-from engines.errors import EngineMismatch
-from engines.half import halve
-from engines.tensorrt_engine import CardDetector
-from engines.torch_graph import GraphModule, read
 
 BATCH = 8  # pictures that go in together at most
 SHAPES = 8  # of inputs for which a slot keeps a graph
@@ -45,37 +44,37 @@ class TorchDetector(Detector):
 
 
 def on_cpu(path: Path, options: DetectorOptions) -> TorchDetector:
-    """A graph in float32, without a card. EngineMismatch for a file that is no such graph."""
+    """A graph in float32, without a GPU. EngineMismatch for a file that is no such graph."""
     torch.set_num_threads(options.threads)
     return TorchDetector(read(path), options)
 
 
-def on_card(path: Path, options: DetectorOptions) -> CardDetector:
-    """A graph in half precision in the loop on a card, which suppresses with its own kernel.
+def on_gpu(path: Path, options: DetectorOptions) -> GpuDetector:
+    """A graph in half precision in the loop on a GPU, which suppresses with its own kernel.
 
-    EngineMismatch, in one line, without driver or card, for a torch without CUDA, for a file that is no such graph, and
+    EngineMismatch, in one line, without driver or GPU, for a torch without CUDA, for a file that is no such graph, and
     where torch cannot run it.
     """
     device = current_device()
     if not torch.cuda.is_available():
         built = f"is for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"
         do = "see https://pytorch.org/get-started/locally for one that fits the driver"
-        raise EngineMismatch(f"this torch ({torch.__version__}) {built} and sees no card", "torch", do)
-    data, normalisation, _ = halve(path)
+        raise EngineMismatch(f"this torch ({torch.__version__}) {built} and sees no GPU", "torch", do)
+    data, normalisation, _ = to_fp16(path)
     net = TorchNet(GraphModule(data, str(path)))
     try:
         net.try_out()
-    except RuntimeError as e:  # kernels for other cards, libraries that do not fit, no memory
+    except RuntimeError as e:  # kernels for other GPUs, libraries that do not fit, no memory
         reason = (str(e).splitlines() or [""])[0][:160]
-        raise EngineMismatch(f"torch cannot use this card: {reason}", "torch", "see docs/gpu.md") from None
-    loop = CardLoop(device, net, normalisation, options.threshold, options.nms_iou)
-    return CardDetector(loop, BATCH, options)
+        raise EngineMismatch(f"torch cannot use this GPU: {reason}", "torch", "see docs/gpu.md") from None
+    loop = GpuPipeline(device, net, normalisation, options.threshold, options.nms_iou)
+    return GpuDetector(loop, BATCH, options)
 
 
 class TorchNet:
-    """A graph of engines.half in the loop on a card, as a `card_loop.Net`.
+    """A graph of engines.build.fp16 in the loop on a GPU, as a `gpu_pipeline.Net`.
 
-    On a card each slot has CUDA graphs of torch's own, one for each of the shapes that it saw last and more than once;
+    On a GPU each slot has CUDA graphs of torch's own, one for each of the shapes that it saw last and more than once;
     they share memory that nothing else uses, since only one of a slot's runs at a time. Such a graph cannot be part of
     a larger one, so the loop's other steps are launched one by one.
     """
@@ -166,7 +165,7 @@ class TorchNet:
 
 @dataclass(slots=True)
 class Shaped:
-    """Memory for one shape of input, and on a card the graph that works in it. held: what the graph reads besides.
+    """Memory for one shape of input, and on a GPU the graph that works in it. held: what the graph reads besides.
     runs: how often it was asked for."""
 
     images: Tensor

@@ -1,4 +1,4 @@
-"""A graph of build_engine.py, or what engines.half makes of it, run node by node in torch.
+"""A graph of build_engine.py, or what engines.build.fp16 makes of it, run node by node in torch.
 
 For each shape of input what depends on shapes and constants alone is worked out beforehand, on the CPU; the rest is a
 list of steps in which nothing comes from the host, so that a CUDA graph can hold them. Node types and their attributes
@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.onnx_engine import INTERFACE, coarsest_anchors
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from engines.errors import EngineMismatch
-from engines.onnx_engine import INTERFACE, coarsest_anchors
 
 Attributes = dict[str, Any]
 PLANS = 16  # shapes that are remembered: a video has one, a folder of pictures many
@@ -172,8 +171,8 @@ class Step:
 
 
 class GraphModule(nn.Module):
-    """images: uint8 [N, H, W, 3] or, for a graph of engines.half, half [N, 3, H, W], normalised; any N, H and W that
-    are multiples of 32 -> xyxy float32 [N, K, 4], scores float32 [N, K].
+    """images: uint8 [N, H, W, 3] or, for a graph of engines.build.fp16, half [N, 3, H, W], normalised; any N, H and W
+    that are multiples of 32 -> xyxy float32 [N, K, 4], scores float32 [N, K].
 
     EngineMismatch for a file that is not such a graph. ModuleNotFoundError without the package `onnx`.
     """

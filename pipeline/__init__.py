@@ -1,3 +1,3 @@
 """From a source to a covered copy of it."""
 
-import engines  # noqa: F401  before ONNX Runtime is imported from anywhere: see there
+import facestream.engines  # noqa: F401  before ONNX Runtime is imported from anywhere: see there

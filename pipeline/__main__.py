@@ -23,7 +23,7 @@ def main() -> None:
     _no_huge_pages()
     gc.disable()  # what is imported stays: no need to look through it again and again
     try:
-        from pipeline.cli import main as run  # takes a second: Ctrl-C may come in it
+        from facestream.pipeline.cli.app import main as run  # takes a second: Ctrl-C may come in it
     except KeyboardInterrupt:
         sys.exit(130)
     gc.freeze()

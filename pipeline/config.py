@@ -2,23 +2,71 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from facestream.engines.base import LARGE_FACE_MARGIN, Backend, DetectorOptions
+from facestream.engines.checked import Wrong, at, checked
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.stages.regions import region
+from facestream.pipeline.types import XYXY
+from facestream.pipeline.video.encode import EncodeOptions
+from facestream.pipeline.video.hardware import HARDWARE
 from msgspec import Meta, Struct, to_builtins
 from msgspec.structs import force_setattr
 
-from engines.checked import Wrong, at, checked
-from engines.detector import RISE, Backend, DetectorOptions
-from pipeline.errors import BadConfig, BadInput
-from pipeline.regions import region
-from pipeline.types import XYXY
-from pipeline.video.encode import EncodeOptions
-from pipeline.video.hardware import HARDWARE
-
 HIDE = ("solid", "pixelate", "blur")
 CODECS = ("source", "h264", "hevc", "vp9", "av1")
+# Names under which the command line and the Python API take settings.
+FLAGS = {
+    "model": "detector.model",
+    "backend": "detector.backend",
+    "threshold": "detector.threshold",
+    "size": "detector.size",
+    "detect_every": "detector.every",
+    "lookahead": "tracker.lookahead",
+    "hide": "cover.hide",
+    "shape": "cover.shape",
+    "scale": "cover.scale",
+    "codec": "encode.codec",
+    "crf": "encode.crf",
+    "preset": "encode.preset",
+    "keep_metadata": "encode.keep_metadata",
+    "workers": "anonymize.workers",
+    "bitrate": "run.bitrate",
+    "encoder": "run.encoder",
+    "camera_size": "run.camera_size",
+    "camera_fps": "run.camera_fps",
+    "camera_format": "run.camera_format",
+    "audio": "run.audio",
+    "segment": "run.segment_s",
+    "keep_days": "run.keep_days",
+    "keep_gb": "run.keep_gb",
+    "webrtc": "run.webrtc",
+    "rtsp_transport": "run.rtsp_transport",
+}
+# Keys and tables of earlier versions, and what they are called now.
+RENAMED = {
+    "detector.fine": "detector.full_frame_interval",
+    "detector.rise": "detector.large_face_margin",
+    "live": "run",
+    "run.decode_threads": "decode.threads",
+    "run.hardware": "decode.hardware",
+    "run.piece_s": "anonymize.segment_s",
+    "run.ring": "anonymize.queue",
+    "run.seldom": "run.max_detect_interval",
+    "run.visitor_lookahead": "run.webcam_lookahead",
+    "run.visitors": "run.webcam_sessions",
+    "run.workers": "anonymize.workers",
+    "tracker.birth": "tracker.new_track_score",
+    "tracker.blind": "tracker.when_blind",
+    "tracker.buffer": "tracker.box_buffer",
+    "tracker.high": "tracker.high_score",
+    "tracker.low_iou": "tracker.low_score_iou",
+    "tracker.sure": "tracker.confirm_score",
+}
 
 
 def within(least: float, most: float) -> Meta:
@@ -28,6 +76,7 @@ def within(least: float, most: float) -> Meta:
 
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=0)]
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 Pixels = Annotated[int, within(32, 8192)]
 
 
@@ -40,11 +89,11 @@ class DetectorConfig(Section, frozen=True):
     backend: Backend = "file"
     size: tuple[Pixels, Pixels] = (960, 544)
     threshold: Share = 0.2
-    rise: Annotated[float, Meta(ge=0, lt=1)] = RISE
+    large_face_margin: Annotated[float, Meta(ge=0, lt=1)] = LARGE_FACE_MARGIN
     nms_iou: Annotated[float, Meta(gt=0, le=1)] = 0.3
     threads: Annotated[int, within(1, 256)] = 1
     every: int | str = 2
-    fine: Annotated[int, within(1, 100)] = 8
+    full_frame_interval: Annotated[int, within(1, 100)] = 8
 
     def __post_init__(self) -> None:
         every = str(self.every)
@@ -57,24 +106,24 @@ class DetectorConfig(Section, frozen=True):
 
 
 class TrackerConfig(Section, frozen=True):
-    high: Share = 0.5
-    birth: Share = 0.5
-    sure: Share = 0.5
+    high_score: Share = 0.5
+    new_track_score: Share = 0.5
+    confirm_score: Share = 0.5
     match_iou: Share = 0.1
-    low_iou: Share = 0.5
-    buffer: Annotated[float, within(0, 4)] = 0.5
+    low_score_iou: Share = 0.5
+    box_buffer: Annotated[float, within(0, 4)] = 0.5
     coast_s: Annotated[float, within(0, 60)] = 0.7
     remember_s: Annotated[float, within(0, 60)] = 1.5
     motion: bool = True
     lookahead: Annotated[int, within(0, 600)] = 15
-    blind: Literal["hold", "cover-all", "continue"] = "hold"
+    when_blind: Literal["hold", "cover-all", "continue"] = "hold"
 
 
 class CoverConfig(Section, frozen=True):
-    hide: str = "pixelate"
+    hide: str = "solid"
     shape: Literal["ellipse", "box"] = "ellipse"
     scale: Annotated[float, within(1, 5)] = 1.4
-    cells: Annotated[int, within(1, 8)] = 8
+    cells: Annotated[int, within(1, 8)] = 4
     masks: tuple[XYXY, ...] = ()
     allow: tuple[XYXY, ...] = ()
 
@@ -92,9 +141,7 @@ class CoverConfig(Section, frozen=True):
 class EncodeConfig(Section, frozen=True):
     codec: str = "source"
     crf: Annotated[float, within(0, 51)] = 20.0
-    preset: Literal[
-        "auto", "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-    ] = "auto"
+    preset: Literal["auto", Preset] = "auto"
     threads: Annotated[int, within(0, 64)] = 0
     keep_metadata: bool = False
 
@@ -110,18 +157,21 @@ class EncodeConfig(Section, frozen=True):
         return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware)
 
 
-class RunConfig(Section, frozen=True):
-    ring: Annotated[int, within(1, 1000)] = 2
-    decode_threads: Annotated[int, within(0, 64)] = 0
-    workers: Annotated[int, within(0, 256)] = 0
+class DecodeConfig(Section, frozen=True):
+    threads: Annotated[int, within(0, 64)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
-    piece_s: Annotated[float, within(0, 86400)] = 60.0
 
 
-class LiveConfig(Section, frozen=True):
-    ring: Annotated[int, within(1, 100)] = 3
+class AnonymizeConfig(Section, frozen=True):
+    queue: Annotated[int, within(1, 1000)] = 2
+    workers: Annotated[int, within(0, 256)] = 0
+    segment_s: Annotated[float, within(0, 86400)] = 60.0
+
+
+class RunConfig(Section, frozen=True):
+    queue: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
-    seldom: Annotated[int, within(1, 30)] = 4
+    max_detect_interval: Annotated[int, within(1, 30)] = 4
     batch: Annotated[int, within(0, 64)] = 0
     batch_wait_ms: Annotated[float, within(0, 1000)] = 5.0
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
@@ -136,7 +186,7 @@ class LiveConfig(Section, frozen=True):
     encoder: str = "libx264"
     bitrate: Annotated[int, within(0, 1_000_000)] = 0
     crf: Annotated[float, within(0, 51)] = 23.0
-    preset: str = "ultrafast"
+    preset: Preset = "ultrafast"
     gop_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     audio: bool = False
     segment_s: Annotated[float, within(0, 86400)] = 0.0
@@ -147,27 +197,57 @@ class LiveConfig(Section, frozen=True):
     tls_key: str = ""
     webrtc: bool = False
     change: Literal["no", "more", "any"] = "more"
-    visitors: Annotated[int, within(0, 1000)] = 4
-    visitor_lookahead: Annotated[int, within(0, 600)] = 3
+    webcam_sessions: Annotated[int, within(0, 1000)] = 4
+    webcam_lookahead: Annotated[int, within(0, 600)] = 3
 
 
 class Config(Section, frozen=True):
-    """The whole configuration; its sections are the tables of config.toml."""
+    """The whole configuration; its sections are the tables of config.toml.
+
+    Make one with `load`, which checks every value: the constructor takes whole sections as they are.
+    """
 
     detector: DetectorConfig = DetectorConfig()
     tracker: TrackerConfig = TrackerConfig()
     cover: CoverConfig = CoverConfig()
+    decode: DecodeConfig = DecodeConfig()
     encode: EncodeConfig = EncodeConfig()
+    anonymize: AnonymizeConfig = AnonymizeConfig()
     run: RunConfig = RunConfig()
-    live: LiveConfig = LiveConfig()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str] | None = None, **settings: Any) -> Config:
+        """The defaults, then the values of a file like config.toml, then settings under their flags' names (FLAGS).
+
+        `Config.load(hide="solid", size=(960, 544))`; None is as if it were not given. Raises what `read` raises, and
+        TypeError for a setting that there is not.
+        """
+        return read(None if path is None else Path(path), _by_key(settings), _SETTING_OF)
+
+    def replace(self, **settings: Any) -> Config:
+        """This configuration with other settings, named and checked as in `load`."""
+        return changed(self, _by_key(settings), "settings", _SETTING_OF)
 
 
-def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
+def _by_key(settings: dict[str, Any]) -> dict[str, Any]:
+    """{"hide": "solid"} -> {"cover.hide": "solid"}. TypeError for a name that is not in FLAGS."""
+    for name in settings:
+        if name not in FLAGS:
+            raise TypeError(f"there is no setting {name!r}; there are: {', '.join(FLAGS)}")
+    return {FLAGS[name]: value for name, value in settings.items() if value is not None}
+
+
+_SETTING_OF = {key: name for name, key in FLAGS.items()}
+
+
+def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str, str] | None = None) -> Config:
     """Defaults, then the file's values, then flags (`{"cover.hide": "solid"}`, None = not given).
 
-    BadInput when the file cannot be read, BadConfig for TOML errors, unknown keys and bad values;
-    each names the file or flag, the key, and what is allowed. Without look-ahead every frame is looked at, unless
-    `detector.every` is given.
+    names: what a message calls a flag (`{"cover.hide": "--hide"}`), else its key.
+
+    BadInput when the file cannot be read, BadConfig for TOML errors, unknown keys and bad values; each names the file
+    or flag, the key, and what is allowed. Without look-ahead the detector runs on every frame, unless `detector.every`
+    is given.
     """
     table: dict[str, Any] = {}
     if path is not None:
@@ -182,25 +262,32 @@ def read(path: Path | None, flags: dict[str, Any] | None = None) -> Config:
         if value is not None:
             section, name = key.split(".")
             table.setdefault(section, {})[name] = value
-    config = _check(table, "flag")
+    config = _check(table, "flag", names or {})
     if config.tracker.lookahead == 0 and "every" not in table.get("detector", {}):
         return changed(config, {"detector.every": 1}, "flag")  # nothing could be covered afterwards
     return config
 
 
-def changed(config: Config, values: dict[str, Any], where: str) -> Config:
-    """The configuration with other values, `{"cover.scale": 2}`. Raises BadConfig as read() does."""
+def changed(config: Config, values: dict[str, Any], where: str, names: dict[str, str] | None = None) -> Config:
+    """The configuration with other values, `{"cover.scale": 2}`. names, BadConfig: as of read()."""
     table = to_builtins(config)
     for key, value in values.items():
         section, name = key.split(".")
         table[section][name] = value
-    return _check(table, where)
+    return _check(table, where, names)
 
 
-def _check(table: dict[str, Any], where: str) -> Config:
+def _check(table: dict[str, Any], where: str, names: dict[str, str] | None = None) -> Config:
     try:
         return checked(table, Config)
     except Wrong as e:
+        if e.key in RENAMED:
+            kind = "key" if "." in e.key else "table"
+            raise BadConfig(f"the {kind} {e.key!r} was renamed", where, f"use {RENAMED[e.key]!r}") from None
         if e.known:
             raise BadConfig(f"unknown key {e.key!r}", where, "known: " + ", ".join(e.known)) from None
-        raise BadConfig(f"{e.key} is {at(table, e.key)!r}: {e.why}", where) from None
+        value = at(table, e.key)
+        for key, name in (names or {}).items():
+            if e.key == key or e.key.startswith(key + "."):
+                raise BadConfig(f"{value!r}: {e.why}", name) from None
+        raise BadConfig(f"{e.key} is {value!r}: {e.why}", where) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.errors import BadConfig, BadInput, EngineMismatch, UserError
+from facestream.engines.errors import BadConfig, BadInput, EngineMismatch, UserError
 
 __all__ = ["BadConfig", "BadInput", "EngineMismatch", "Refused", "SinkLost", "SourceLost", "UserError"]
 

@@ -11,13 +11,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
+from facestream.engines.checked import Wrong, checked
+from facestream.engines.errors import BadConfig
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.types import XYXY, Box, BoxState, Polygon, TrackedFrame
+from facestream.pipeline.video.output import Temporary, check
 from msgspec import Meta, Struct
-
-from engines.checked import Wrong, checked
-from engines.errors import BadConfig
-from pipeline.errors import BadInput, SinkLost
-from pipeline.types import XYXY, Box, BoxState, TrackedFrame
-from pipeline.video.output import Temporary, check
 
 ENDINGS = (".jsonl", ".csv", ".mot", ".txt")
 COLUMNS = ("source", "frame", "pts", "time_s", "width", "height", "id", "x1", "y1", "x2", "y2", "score", "state")
@@ -45,6 +44,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """A frame's faces; xyxy in pixels of the displayed frame, time in seconds, pts in the source's time base.
 
     wall_s: Unix seconds by the camera's own clock, in JSON Lines alone, and only where the camera said it.
+    masks: regions that are covered whole, the corners of each; in JSON Lines alone, where there are any.
     """
 
     frame: Annotated[int, Meta(ge=0)]
@@ -55,8 +55,12 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     width: Annotated[int, Meta(gt=0)] | None = None
     height: Annotated[int, Meta(gt=0)] | None = None
     faces: tuple[Face, ...] = ()
+    masks: tuple[Polygon, ...] = ()
 
     def __post_init__(self) -> None:
+        for number, corners in enumerate(self.masks):
+            if len(corners) < 3 or not all(isfinite(v) for corner in corners for v in corner):
+                raise Wrong(f"masks.{number}", "must be three corners or more, [x, y] each")
         for name, value in (("time_s", self.time_s), ("wall_s", self.wall_s)):
             if value is not None and not isfinite(value):
                 raise Wrong(name, "must be a finite number")
@@ -67,6 +71,7 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
     frame = tracked.frame
     width, height = frame.size
     time_s = frame.time_s
+    masks = [[[round(v, 2) for v in corner] for corner in mask] for mask in tracked.masks]
     return {
         "source": source,
         "frame": frame.index,
@@ -79,6 +84,7 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
             {"id": b.id, "xyxy": [round(v, 2) for v in b.xyxy], "score": round(b.score, 4), "state": str(b.state)}
             for b in tracked.boxes
         ],
+        **({"masks": masks} if masks else {}),
     }
 
 
@@ -145,14 +151,14 @@ class RecordSink:
         try:
             self.file.close()
         except OSError as e:
-            self.temporary.drop()
+            self.temporary.discard()
             raise self._lost(e) from None
-        self.temporary.keep()
+        self.temporary.commit()
 
     def abort(self) -> None:
         with contextlib.suppress(OSError):  # what waits to be written has no room on the disk
             self.file.close()
-        self.temporary.drop()
+        self.temporary.discard()
 
     def _lost(self, error: OSError) -> SinkLost:
         return SinkLost(f"cannot write the records ({error.strerror})", str(self.temporary.target))

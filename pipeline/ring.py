@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
 T = TypeVar("T")
 

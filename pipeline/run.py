@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engines.detector import Detector
-from pipeline.config import Config
-from pipeline.cover import Anonymizer
-from pipeline.errors import SourceLost
-from pipeline.line import Line
-from pipeline.ring import Cancelled, Ring
-from pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
-from pipeline.video.options import SourceOptions
-from pipeline.video.sink import Sink, check_output, open_sink
-from pipeline.video.source import Source, open_source
+from facestream.engines.base import Detector
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import SourceLost
+from facestream.pipeline.ring import Cancelled, Ring
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.chain import FacePipeline
+from facestream.pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.sink import Sink, check_output, open_sink
+from facestream.pipeline.video.source import Source, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Worker(threading.Thread):
 
 
 class Stages(Protocol):
-    """What gives frames their faces: `Line`, which looks for them, or `Saved`, which knows them.
+    """What gives frames their faces: `FacePipeline`, which looks for them, or `RecordReplay`, which knows them.
 
     push takes a frame and returns those that are done, in order; flush the rest.
     """
@@ -98,7 +98,7 @@ class Stages(Protocol):
 
 def run(job: Job, config: Config, detector: Detector, records: Recorder | None = None, progress: bool = True) -> Report:
     """Do one job with the faces that the detector finds; see `run_stages`."""
-    return run_stages(job, config, Line(detector, config), records, progress)
+    return run_stages(job, config, FacePipeline(detector, config), records, progress)
 
 
 def run_stages(
@@ -111,11 +111,11 @@ def run_stages(
     """
     anonymizer = Anonymizer(config.cover)
     if job.output is not None:
-        check_output(job.output, config.encode.options(job.overwrite, config.run.hardware), [job.source])
-    options = SourceOptions(config.run.decode_threads, data=config.encode.keep_metadata, hardware=config.run.hardware)
+        check_output(job.output, config.encode.options(job.overwrite, config.decode.hardware), [job.source])
+    options = SourceOptions(config.decode.threads, data=config.encode.keep_metadata, hardware=config.decode.hardware)
     source = open_source(job.source, options)
-    decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.run.ring)
-    covered: Ring[CoveredFrame | SidePacket] = Ring(config.run.ring)
+    decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.anonymize.queue)
+    covered: Ring[CoveredFrame | SidePacket] = Ring(config.anonymize.queue)
     started, cpu = time.perf_counter(), _cpu_s()
     report = Report()
     sink: Sink | None = None
@@ -126,7 +126,7 @@ def run_stages(
         info = decoded.get()
         assert isinstance(info, StreamInfo)
         if job.output is not None:
-            sink = open_sink(job.output, info, config.encode.options(job.overwrite, config.run.hardware))
+            sink = open_sink(job.output, info, config.encode.options(job.overwrite, config.decode.hardware))
             encoder = _start_encoder(sink, covered)
         with _bar(info.frames, progress) as step:
             _drive(decoded, covered, stages, anonymizer, sink, records, info, report, step)

@@ -15,8 +15,8 @@ import av
 import av.stream
 
 if TYPE_CHECKING:
-    from pipeline.video.extras import Attachment, Chapter, Light
-    from pipeline.video.still import ImageSource
+    from facestream.pipeline.video.container_metadata import Attachment, Chapter, HdrMetadata
+    from facestream.pipeline.video.still import ImageSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,14 @@ class StreamInfo:
     width, height: the displayed picture, after rotation, in pixels.
     rotation: degrees counter-clockwise (0, 90, 180, 270) by which players turn the stored picture.
     rate: average frames/s, None when unknown. frames: expected count, None when unknown (live).
-    video, sides: the source's own streams, templates for a sink that keeps codec parameters;
-    `sides` are the audio and subtitle streams whose packets will come along as SidePacket. All are copies that
+    video, side_streams: the source's own streams, templates for a sink that keeps codec parameters;
+    `side_streams` are the audio and subtitle streams whose packets will come along as SidePacket. All are copies that
     stay valid after the source is closed.
     matrix: the stored display matrix, nine numbers, which can mirror as well as turn.
     left_out: streams of the source that do not come along, in words. container: FFmpeg's names for its format.
     still: the source, where it is a still image. interlaced: its pictures are made of two half-pictures each.
-    chapters, attachments: of the file. light: of HDR pictures, None where nothing is said.
+    chapters, attachments: of the file. hdr: of HDR pictures, None where nothing is said.
+    pixel_aspect: width over height of a stored pixel, None where nothing is said.
     """
 
     source: str
@@ -44,7 +45,7 @@ class StreamInfo:
     frames: int | None
     live: bool
     video: av.VideoStream | None = None
-    sides: tuple[av.stream.Stream, ...] = ()
+    side_streams: tuple[av.stream.Stream, ...] = ()
     metadata: tuple[tuple[str, str], ...] = ()
     matrix: tuple[int, ...] | None = None
     left_out: tuple[str, ...] = ()
@@ -53,7 +54,8 @@ class StreamInfo:
     interlaced: bool = False
     chapters: tuple[Chapter, ...] = ()
     attachments: tuple[Attachment, ...] = ()
-    light: Light | None = None
+    hdr: HdrMetadata | None = None
+    pixel_aspect: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,8 @@ class Frame:
     """One decoded picture, as stored (before rotation), untouched.
 
     index counts from 0. pts is in units of time_base and may be None on a live stream's first frame.
+    Displayed, the picture is mirrored first (left to right) where `mirrored`, then turned by `rotation` degrees
+    counter-clockwise. pixel_aspect: width over height of a stored pixel.
     wall_s: when it was taken, Unix seconds by the camera's own clock; None where the camera does not say.
     """
 
@@ -70,6 +74,8 @@ class Frame:
     picture: av.VideoFrame
     rotation: int = 0
     wall_s: float | None = None
+    mirrored: bool = False
+    pixel_aspect: float = 1.0
 
     @property
     def time_s(self) -> float | None:
@@ -81,10 +87,23 @@ class Frame:
         w, h = self.picture.width, self.picture.height
         return (h, w) if self.rotation in (90, 270) else (w, h)
 
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """Factors, 1 or more, by which the displayed picture's width and height grow where its pixels are made square:
+        the detector sees faces as a player shows them."""
+        aspect = 1 / self.pixel_aspect if self.rotation in (90, 270) else self.pixel_aspect
+        return max(1.0, aspect), max(1.0, 1 / aspect)
+
+    @property
+    def square_size(self) -> tuple[int, int]:
+        """Width and height as displayed, in square pixels."""
+        (width, height), (across, down) = self.size, self.stretch
+        return round(width * across), round(height * down)
+
 
 @dataclass(frozen=True, slots=True)
 class SidePacket:
-    """An audio or subtitle packet that travels beside the frames; `packet.stream` is one of StreamInfo.sides."""
+    """An audio or subtitle packet that travels beside the frames; `packet.stream` is one of StreamInfo.side_streams."""
 
     packet: av.Packet[av.stream.Stream]
 
@@ -97,7 +116,7 @@ class BoxState(StrEnum):
     BACKFILLED = "backfilled"  # it was seen later and is inferred here
 
 
-class Sight(StrEnum):
+class AssociationStage(StrEnum):
     """What the tracker makes of a detection."""
 
     HIGH = "high"  # a high score, of a face that is known
@@ -106,6 +125,7 @@ class Sight(StrEnum):
 
 
 XYXY = tuple[float, float, float, float]
+Polygon = tuple[tuple[float, float], ...]
 
 
 def xyxy(values: Iterable[float]) -> XYXY:
@@ -125,15 +145,19 @@ class Box:
     xyxy: XYXY
     score: float
     state: BoxState
-    sight: Sight | None = None
+    sight: AssociationStage | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedFrame:
-    """A frame with its faces: the only thing that can be covered."""
+    """A frame with its faces: the only thing that can be covered.
+
+    masks: regions of this frame that are covered too, the corners of each in displayed pixels.
+    """
 
     frame: Frame
     boxes: tuple[Box, ...]
+    masks: tuple[Polygon, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

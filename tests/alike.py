@@ -1,12 +1,12 @@
-"""Whether one detector finds what another finds. Without PyAV, which a machine with a card may lack."""
+"""Whether one detector finds what another finds. Without PyAV, which a machine with a GPU may lack."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engines.boxes import iou_xyxy
-from engines.detector import Detector
-from engines.letterbox import ImageView
+from facestream.engines.base import Detector
+from facestream.engines.boxes import iou_xyxy
+from facestream.engines.letterbox import ImageView
 
 
 def found_alike(detectors: Sequence[Detector], views: Sequence[ImageView], score: float, overlap: float) -> int:

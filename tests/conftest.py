@@ -21,7 +21,7 @@ _QUICK = {"libx264": {"preset": "ultrafast"}, "libx265": {"preset": "ultrafast",
 
 
 def facestream(*arguments: str | Path, **more: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments)]
+    command = [sys.executable, "-m", "facestream", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **more)  # type: ignore[call-overload]
 
 

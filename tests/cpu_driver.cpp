@@ -1,6 +1,6 @@
 // A stand-in for libcuda.so.1 that works at once and on the CPU: memory is the host's, kernels are those of the .cu
 // files behind cuda_shim.cpp (one library a file, named in FACESTREAM_KERNELS), graphs are lists of steps. It shows that
-// the calls in engines/cuda_driver.py are ones that NVIDIA's bindings take, and that they are made in an order that
+// the calls in engines/cuda/driver.py are ones that NVIDIA's bindings take, and that they are made in an order that
 // makes sense; not that a card is happy with them.
 
 #include <dlfcn.h>

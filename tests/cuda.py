@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from engines.boxes import Array
-from engines.cuda_driver import find_card
-from engines.kernels import FOLDER, KERNELS, Dim3, Launch, nms, nms_workspace, source
+from facestream.engines.boxes import Array
+from facestream.engines.cuda.driver import find_gpu
+from facestream.engines.cuda.kernels import FOLDER, KERNELS, Dim3, Launch, nms, nms_workspace, source
 
 SHIM = Path(__file__).parent / "cuda_shim.cpp"
 FLAGS = ["-O1", "-ffp-contract=off", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
@@ -85,8 +84,8 @@ def every_kernel() -> Launch:
 def stand_in_driver(folder: Path) -> dict[str, str]:
     """The environment of a process that finds cpu_driver.cpp in the place of NVIDIA's driver."""
     pytest.importorskip("cuda.bindings.driver", reason="needs the rtx or gpu extra")
-    if find_card() is not None:
-        pytest.skip("there is a card: tests/engines/test_gpu.py runs on it")
+    if find_gpu() is not None:
+        pytest.skip("there is a GPU: tests/engines/test_gpu.py runs on it")
     words = ["g++", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", str(SHIM.with_name("cpu_driver.cpp"))]
     subprocess.run([*words, "-o", str(folder / "libcuda.so.1"), "-ldl"], check=True)
     kernels = [str(build((FOLDER / file).read_text(), names)) for file, names in KERNELS.items()]
@@ -100,7 +99,7 @@ def survives(work: Callable[..., object], *given: object) -> bool:
     has some) would never be free in the child. A server that runs nothing else is forked instead.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.engines.test_nms_kernel", "tests.engines.test_gpu_picture"])
+    context.set_forkserver_preload(["tests.engines.test_nms_kernel", "tests.engines.test_gpu_frame"])
     process = context.Process(target=_alone, args=(work, *given))
     process.start()
     process.join(200)

@@ -8,11 +8,10 @@ from collections.abc import Callable
 
 import av
 import numpy as np
-
-from pipeline.live.clock import TICK
-from pipeline.live.encode import LiveEncoder, LiveOptions
-from pipeline.rtsp.rtp import Packetizer, Unit
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.encode import LiveEncoder, LiveOptions
+from facestream.pipeline.rtsp.rtp import Packetizer, Unit
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
 BITS, CELL = 16, 16
 

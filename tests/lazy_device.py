@@ -1,4 +1,4 @@
-"""A stand-in for a card that is as late and as disorderly as one may be: nothing runs before somebody waits, and then
+"""A stand-in for a GPU that is as late and as disorderly as one may be: nothing runs before somebody waits, and then
 the streams' work is mixed at random. Kernels are the real ones, on the CPU; the net is the real graph on ONNX Runtime.
 
 What it cannot show: that the driver and TensorRT take our calls, and how fast anything is.
@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from facestream.engines.boxes import Array
+from facestream.engines.build.fp16 import Fp16Detector
+from facestream.engines.build.sidecar import Profile
+from facestream.engines.cuda.driver import GpuInfo
+from facestream.engines.cuda.kernels import Dim3, Launch, nms, nms_workspace
+from facestream.engines.tensorrt_engine import canvas_of
 
-from engines.boxes import Array
-from engines.half import HalfDetector
-from engines.kernels import Dim3, Launch, nms, nms_workspace
-from engines.sidecar import Card, Profile
-from engines.tensorrt_engine import canvas_of
 from tests.cuda import every_kernel
 
 
@@ -40,9 +41,9 @@ class Event:
 
 
 class LazyDevice:
-    """`cuda_driver.Device` on the CPU. AssertionError for what a card would not forgive."""
+    """`cuda_driver.Device` on the CPU. AssertionError for what a GPU would not forgive."""
 
-    card = Card("stand-in", 90, 13000)
+    gpu = GpuInfo("stand-in", 90, 13000)
 
     def __init__(self, seed: int = 0) -> None:
         self.random = random.Random(seed)
@@ -143,12 +144,12 @@ class LazyDevice:
 
 
 class CpuNet:
-    """`card_loop.Net` on ONNX Runtime; with `nms_inside` it suppresses as a plan with the plugin does."""
+    """`gpu_pipeline.Net` on ONNX Runtime; with `nms_inside` it suppresses as a plan with the plugin does."""
 
     def __init__(
-        self, device: LazyDevice, half: HalfDetector, profiles: tuple[Profile, ...], nms_inside: bool, iou: float = 0.3
+        self, device: LazyDevice, fp16: Fp16Detector, profiles: tuple[Profile, ...], nms_inside: bool, iou: float = 0.3
     ) -> None:
-        self.device, self.half, self.profiles, self.nms_inside, self.iou = device, half, profiles, nms_inside, iou
+        self.device, self.fp16, self.profiles, self.nms_inside, self.iou = device, fp16, profiles, nms_inside, iou
         self.shapes: dict[int, tuple[int, int, int]] = {}
 
     def canvas(self, pictures: int, width: int, height: int) -> tuple[int, int]:
@@ -163,7 +164,7 @@ class CpuNet:
 
         def run() -> None:
             x = view(images, np.float16, (n, 3, height, width))
-            xyxy, scores = (np.ascontiguousarray(a) for a in self.half.run(x))
+            xyxy, scores = (np.ascontiguousarray(a) for a in self.fp16.run(x))
             if not self.nms_inside:
                 ctypes.memmove(first, xyxy.ctypes.data, xyxy.nbytes)
                 ctypes.memmove(second, scores.ctypes.data, scores.nbytes)

@@ -7,10 +7,9 @@ from typing import Any
 
 import av
 import numpy as np
-
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
 
 GREY = 120
 
@@ -28,7 +27,7 @@ def mark(image: ImageView) -> Detections:
     """The stripes' box, a little larger, with a score of 1."""
     rows, columns = np.nonzero(np.abs(image.rgb.mean(2) - GREY) > 40)
     if not len(rows):
-        return Detections.none()
+        return Detections.empty()
     box = np.array([[columns.min() - 2, rows.min() - 2, columns.max() + 3, rows.max() + 3]], np.float32)
     return Detections(box * image.width / image.rgb.shape[1], np.ones(1, np.float32))
 

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from facestream.pipeline.connection import State
 
-from pipeline.live.state import State
 from tests.servers import Watched
 
 

@@ -25,7 +25,7 @@ def demo_frames(indices: list[int]) -> list[np.ndarray]:
     """RGB uint8 pictures of the demo clip."""
     try:
         import av
-    except ModuleNotFoundError:  # a machine with a card and little else
+    except ModuleNotFoundError:  # a machine with a GPU and little else
         film, made = cv2.VideoCapture(str(DEMO)), []
         for index in range(max(indices) + 1):
             found, bgr = film.read()

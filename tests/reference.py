@@ -1,21 +1,20 @@
-"""What the picture kernels must give, in numpy alone: also for a machine with a card and little else installed."""
+"""What the picture kernels must give, in numpy alone: also for a machine with a GPU and little else installed."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
 import numpy as np
-
-from engines.boxes import Array
-from engines.gpu_picture import DevicePicture, Normalisation, cover
-from engines.kernels import Launch
+from facestream.engines.boxes import Array
+from facestream.engines.cuda.frame import DeviceFrame, Normalisation, cover
+from facestream.engines.cuda.kernels import Launch
 
 NORM = Normalisation((128.0, 117.0, 104.0), (64.0, 58.4, 57.1), 0.25)
 FACES = [(20.3, 10.7, 61.2, 50.1), (50, 40, 90, 80), (-12, -7, 18, 22), (100, 70, 140, 131), (30, 30, 33, 34),
          (300, 10, 340, 40), (64, 0, 128, 100), (120, 20, 170, 60)]  # fmt: skip
 
 
-def cover_all(launch: Launch, picture: DevicePicture, hide: str, shape: str, scale: float) -> None:
+def cover_all(launch: Launch, picture: DeviceFrame, hide: str, shape: str, scale: float) -> None:
     for face in FACES:
         cover(launch, picture, face, scale, shape, None if hide == "solid" else 8)
 

@@ -7,8 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
-
-from engines.kernels import nms, nms_workspace
+from facestream.engines.cuda.kernels import nms, nms_workspace
 
 library = ctypes.CDLL(sys.argv[1])
 library.launch.restype = ctypes.c_char_p

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pipeline.live.camera import Camera
-from pipeline.live.state import CameraOptions, State, Status
-from pipeline.types import Frame
-from pipeline.video.options import SourceOptions
-from pipeline.video.uri import parse
+from facestream.pipeline.connection import State
+from facestream.pipeline.live.camera import Camera
+from facestream.pipeline.live.state import CameraOptions, Status
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.uri import parse
 
 QUICK = SourceOptions(threads=1, open_timeout_s=1.0, read_timeout_s=0.4)
 
@@ -146,7 +147,14 @@ class Watched:
     """A camera with a memory: every state and message it told, every frame it gave, and a watchdog."""
 
     def __init__(self, address: str, name: str = "door", **options: Any) -> None:
-        given = {"source": QUICK, "stall_s": 0.2, "most_s": 0.5, "slow_s": 0.5, "first_frame_s": 2.0, "dead_s": 1.5}
+        given = {
+            "source": QUICK,
+            "stall_s": 0.2,
+            "max_backoff_s": 0.5,
+            "refused_wait_s": 0.5,
+            "first_frame_s": 2.0,
+            "dead_s": 1.5,
+        }
         self.told: list[Status] = []
         self.frames: list[tuple[int, int, tuple[int, int]]] = []  # index, pts, size
         self.camera = Camera(name, parse(address), CameraOptions(**{**given, **options}), self.take, self.told.append)
@@ -184,7 +192,7 @@ class Watched:
         """What was wrong is right again: pictures must come within back-off + GOP + twice the time-out."""
         options, frames = self.camera.options, len(self.frames)
         timeout_s = max(options.source.open_timeout_s, options.source.read_timeout_s)
-        bound = max(options.most_s, options.slow_s) + gop_s + 2 * timeout_s
+        bound = max(options.max_backoff_s, options.refused_wait_s) + gop_s + 2 * timeout_s
         until(lambda: len(self.frames) > frames, bound + BUSY_S)
 
     @property

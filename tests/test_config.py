@@ -5,10 +5,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.config import FLAGS, RENAMED, Config, read
+from facestream.pipeline.errors import BadConfig, BadInput
 from msgspec import to_builtins
-
-from pipeline.config import Config, read
-from pipeline.errors import BadConfig, BadInput
 
 SHIPPED = Path(__file__).parents[1] / "config.toml"
 
@@ -73,3 +72,57 @@ def test_without_look_ahead_every_frame_is_looked_at_unless_asked_otherwise() ->
     assert read(None, {}).detector.every == 2
     assert read(None, {"tracker.lookahead": 0}).detector.every == 1
     assert read(None, {"tracker.lookahead": 0, "detector.every": 3}).detector.every == 3
+
+
+@pytest.mark.parametrize("key", [key for key in sorted(RENAMED) if "." in key])
+def test_a_key_of_an_earlier_version_names_the_new_one(tmp_path: Path, key: str) -> None:
+    section, name = key.split(".")
+    file = tmp_path / "old.toml"
+    file.write_text(f"[{section}]\n{name} = 0.5\n")
+    with pytest.raises(BadConfig) as error:
+        read(file)
+    assert RENAMED[key] in str(error.value)
+    new_section, new_name = RENAMED[key].split(".")
+    assert hasattr(getattr(read(None), new_section), new_name)
+
+
+@pytest.mark.parametrize(
+    ("text", "new"),
+    [
+        ("[detector]\nrise = 0.1", "detector.large_face_margin"),
+        ("[run]\nworkers = 2", "anonymize.workers"),
+        ("[run]\nhardware = 'cuda'", "decode.hardware"),
+        ("[run]\nring = 2", "anonymize.queue"),
+        ("[live]\nbitrate = 900", "'run'"),
+    ],
+)
+def test_an_old_key_names_the_new_one(tmp_path: Path, text: str, new: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(BadConfig) as caught:
+        read(file)
+    assert "was renamed" in str(caught.value)
+    assert new in str(caught.value)
+
+
+def test_every_renamed_key_leads_to_one_that_is_there() -> None:
+    table = to_builtins(Config())
+    for old, new in RENAMED.items():
+        section, _, key = new.partition(".")
+        assert not key or key in table[section], new
+        section, _, key = old.partition(".")
+        assert key not in table.get(section, {}), old
+
+
+def test_every_flag_is_a_setting() -> None:
+    table = to_builtins(Config())
+    for key in FLAGS.values():
+        section, name = key.split(".")
+        assert name in table[section], key
+
+
+def test_a_wrong_flag_is_named() -> None:
+    with pytest.raises(BadConfig, match=r"^--crf: 99: must be"):
+        read(None, {"encode.crf": 99}, {"encode.crf": "--crf"})
+    with pytest.raises(BadConfig, match=r"^flag: encode\.crf is 99"):
+        read(None, {"encode.crf": 99})

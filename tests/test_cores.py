@@ -6,12 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-
-from pipeline import cores
-from pipeline.batch import run
-from pipeline.batch.journal import Journal
-from pipeline.config import Config, read
-from pipeline.run import Job
+from facestream.pipeline import cores
+from facestream.pipeline.batch import run
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.run import Job
 
 
 def test_workers_need_a_core_and_a_gb_each(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,13 +27,13 @@ def test_workers_side_by_side_share_the_threads_that_are_left_to_choose(
     monkeypatch.setattr(run, "cores", lambda: 16)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     jobs = [Job(f"{n}.mp4", tmp_path / f"{n}.mp4") for n in range(100)]
-    free, asked = read(None), read(None, {"encode.threads": 7, "run.decode_threads": 5})
+    free, asked = read(None), read(None, {"encode.threads": 7, "decode.threads": 5})
 
     def threads(size: int, config: Config = free) -> tuple[int, int]:
         batch = run.Batch(jobs, tmp_path, config, workers=size)
         with closing(Journal(batch.output)) as journal:
             shared = run.Dispatcher(batch, journal).setup.config
-        return shared.encode.threads, shared.run.decode_threads
+        return shared.encode.threads, shared.decode.threads
 
     assert threads(1) == (0, 0)
     assert threads(4) == (4, 2)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import av
 import pytest
-
-from engines.errors import BadConfig
-from pipeline.errors import BadInput
-from pipeline.records import RecordSink, read_records
-from pipeline.types import Box, BoxState, Frame, TrackedFrame
+from facestream.engines.errors import BadConfig
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.records import RecordSink, read_records
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
 
 
 def tracked(index: int, rotation: int = 0) -> TrackedFrame:

@@ -9,11 +9,10 @@ from fractions import Fraction
 
 import av
 import pytest
+from facestream.pipeline.ring import Cancelled, Policy, Ring
+from facestream.pipeline.types import Frame, SidePacket
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from pipeline.ring import Cancelled, Policy, Ring
-from pipeline.types import Frame, SidePacket
 
 PICTURE = av.VideoFrame(16, 16, "gray")
 

@@ -13,18 +13,19 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.loader import load_detector
+from facestream.engines.types import Detections
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.errors import SinkLost
+from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
+from facestream.pipeline.ring import Ring
+from facestream.pipeline.run import Job, run
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.chain import FacePipeline
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
-from engines.detector import Detector, DetectorOptions, load
-from engines.letterbox import ImageView
-from engines.types import Detections
-from pipeline.config import Config, read
-from pipeline.cover import Anonymizer
-from pipeline.errors import SinkLost
-from pipeline.line import Line
-from pipeline.measure.leaks import LeakMeter, read_truth
-from pipeline.ring import Ring
-from pipeline.run import Job, run
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
 from tests.compare import looks, packets, times
 from tests.conftest import render
 from tests.pack import DEMO, TRUTH, demo_frames, demo_truth
@@ -69,7 +70,7 @@ def threads() -> set[str]:
 def test_the_demo_clip_comes_out_covered_with_every_frame(tmp_path: Path) -> None:
     config = read(None, FAST)
     meter = LeakMeter(read_truth(TRUTH), config.cover)
-    report = run(Job(str(DEMO), tmp_path / "out.mp4"), config, load("plainS"), meter, progress=False)
+    report = run(Job(str(DEMO), tmp_path / "out.mp4"), config, load_detector("plainS"), meter, progress=False)
     leaks = meter.result()
     assert report.frames == len(pictures(tmp_path / "out.mp4")) == 148
     assert report.lost is None
@@ -88,13 +89,13 @@ def test_frames_wait_for_exactly_the_lag_and_no_more_than_the_ring_are_held_besi
     """Counted: each frame that is pushed, and each that is decoded while the line is slow."""
     clip = render(tmp_path / "in.mp4", frames=30, audio=())  # sound would take places in the ring
     decoded, pushed, left, held = [0], [0], [0], [0]
-    put, push = Ring.put, Line.push
+    put, push = Ring.put, FacePipeline.push
 
     def counting_put(self: Ring[Any], item: Any) -> None:
         decoded[0] += isinstance(item, Frame)
         put(self, item)
 
-    def counting_push(self: Line, frame: Frame) -> list[TrackedFrame]:
+    def counting_push(self: FacePipeline, frame: Frame) -> list[TrackedFrame]:
         pushed[0] += 1
         until = time.monotonic() + 0.5
         while decoded[0] < min(30, pushed[0] + ring + 1) and time.monotonic() < until:
@@ -106,8 +107,8 @@ def test_frames_wait_for_exactly_the_lag_and_no_more_than_the_ring_are_held_besi
         return done
 
     monkeypatch.setattr(Ring, "put", counting_put)
-    monkeypatch.setattr(Line, "push", counting_push)
-    config = read(None, {"tracker.lookahead": lag, "run.ring": ring})
+    monkeypatch.setattr(FacePipeline, "push", counting_push)
+    config = read(None, {"tracker.lookahead": lag, "anonymize.queue": ring})
     report = run(Job(str(clip), None), config, Everywhere(), None, False)
     assert report.frames == pushed[0] == 30
     assert left[0] == 30 - lag
@@ -158,7 +159,7 @@ def test_faces_of_a_turned_video_are_found_and_covered_upright(tmp_path: Path) -
     truth = {i: {k: box for k, box in enumerate(demo_truth()[60 + i])} for i in range(10)}
     config = read(None, {"cover.hide": "solid"})
     meter = LeakMeter(truth, config.cover)
-    run(Job(str(source), out), config, load("plainS"), meter, progress=False)
+    run(Job(str(source), out), config, load_detector("plainS"), meter, progress=False)
     assert meter.result().leak_rate < 0.1
     x0, y0, x1, y1 = truth[5][0].astype(int)
     face = np.rot90(pictures(out)[5])[y0 + 10 : y1 - 10, x0 + 10 : x1 - 10]
@@ -208,7 +209,7 @@ def test_a_cover_that_breaks_leaves_no_file(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_sink_that_breaks_is_reported_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.video.sink import FileSink
+    from facestream.pipeline.video.sink import FileSink
 
     source = render(tmp_path / "in.mp4", frames=60)
     write, count = FileSink.write, []
@@ -229,7 +230,7 @@ def test_a_sink_that_breaks_is_reported_and_leaves_nothing(tmp_path: Path, monke
 def test_detecting_every_third_frame_still_covers_the_demo(tmp_path: Path) -> None:
     config = read(None, {**FAST, "detector.every": 3})
     meter = LeakMeter(read_truth(TRUTH), config.cover)
-    run(Job(str(DEMO), None), config, load("plainS"), meter, progress=False)
+    run(Job(str(DEMO), None), config, load_detector("plainS"), meter, progress=False)
     assert meter.result().leak_rate < 0.06
 
 

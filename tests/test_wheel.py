@@ -13,8 +13,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 TOLD = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-PATTERNS = [f"{name.replace('.', '/')}/{glob}" for name, globs in TOLD["package-data"].items() for glob in globs]
-PACKAGES = ["engines", "pipeline", "train"]
+FOLDERS = TOLD["package-dir"]  # of the packages whose folder is not their name's
+
+
+def folder_of(package: str) -> str:
+    """Where a package lies in a checkout: `facestream.pipeline.video` in pipeline/video."""
+    inner = package.removeprefix("facestream.").replace(".", "/")
+    return FOLDERS.get(package) or inner
+
+
+PATTERNS = [f"{folder_of(name)}/{glob}" for name, globs in TOLD["package-data"].items() for glob in globs]
+PACKAGES = ["engines", "facestream", "pipeline", "train"]
 
 
 def files(package: str) -> list[Path]:
@@ -24,8 +33,8 @@ def files(package: str) -> list[Path]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_folder_with_code_is_a_package_of_the_wheel(package: str) -> None:
-    folders = {".".join(p.parent.relative_to(ROOT).parts) for p in files(package) if p.suffix == ".py"}
-    assert folders <= set(TOLD["packages"])
+    folders = {str(p.parent.relative_to(ROOT)) for p in files(package) if p.suffix == ".py"}
+    assert folders <= {folder_of(name) for name in TOLD["packages"]}
 
 
 @pytest.mark.parametrize("package", ["engines", "pipeline"])
@@ -42,7 +51,7 @@ def test_every_pattern_finds_something() -> None:
 
 def test_the_wheel_holds_all_of_it(tmp_path: Path) -> None:
     """As built: no file of the packages is left out, and the command's entry point is there."""
-    for name in ("pyproject.toml", "README.md", "LICENSE", "build_engine.py"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -54,8 +63,12 @@ def test_the_wheel_holds_all_of_it(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
         points = next(name for name in names if name.endswith("entry_points.txt"))
-        assert "facestream = pipeline.__main__:main" in packed.read(points).decode()
-    want = {str(path.relative_to(ROOT)) for package in PACKAGES for path in files(package)} | {"build_engine.py"}
-    want = {name for name in want if not name.startswith("train/checkpoints/")}  # to train from, in the repository
+        assert "facestream = facestream.pipeline.__main__:main" in packed.read(points).decode()
+    inside = [path.relative_to(ROOT) for package in PACKAGES for path in files(package)]
+    want = {str(path) if path.parts[0] == "facestream" else f"facestream/{path}" for path in inside}
+    # Weights to train from stay in the repository.
+    want = {name for name in want if not name.startswith("facestream/train/checkpoints/")}
     assert want - names == set()
-    assert {name for name in names - want if ".dist-info/" not in name} == set()
+    extra = {name for name in names - want if ".dist-info/" not in name}
+    assert extra == set()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"facestream"}

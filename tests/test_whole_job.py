@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from pipeline.video.whole import missing_bytes
+from facestream.pipeline.video.truncation import missing_bytes
 
 Clip = Callable[..., Path]
 

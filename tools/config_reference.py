@@ -19,7 +19,7 @@ import msgspec
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.config import Config  # noqa: E402  the repository itself, wherever this is run
+from facestream.pipeline.config import Config  # noqa: E402  the repository itself, wherever this is run
 
 TARGET = ROOT / "docs" / "config.md"
 LIMITS = {"exclusiveMinimum": "over", "minimum": "from", "exclusiveMaximum": "under", "maximum": "to"}

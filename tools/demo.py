@@ -12,12 +12,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-
-from engines.boxes import Array
-from engines.detector import load
-from pipeline.config import Config
-from pipeline.measure.leaks import LeakMeter, read_truth
-from pipeline.run import Job, run
+from facestream.engines.boxes import Array
+from facestream.engines.loader import load_detector
+from facestream.pipeline.config import Config
+from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
+from facestream.pipeline.run import Job, run
 
 HERE = Path(__file__).parent
 INSTANTS = (0.08, 0.3, 0.75, 0.97)  # of the clip, shown in the contact sheet
@@ -47,7 +46,10 @@ def main() -> None:
     started = time.perf_counter()
     meter = LeakMeter(read_truth(HERE / "demo.truth.txt"), config.cover)
     report = run(
-        Job(str(clip), result, overwrite=True), config, load(config.detector.model, config.detector.options()), meter
+        Job(str(clip), result, overwrite=True),
+        config,
+        load_detector(config.detector.model, config.detector.options()),
+        meter,
     )
     leaks = meter.result()
     contact_sheet(clip, result, sheet)

@@ -8,17 +8,16 @@ from typing import Any
 
 import click
 import torch
-
-from engines.command import finish
-from engines.errors import BadConfig
-from train.checkpoint import load_weights
-from train.config import recipe
-from train.data import read_split, usable
-from train.faults import Faults
-from train.loop import Run
-from train.plots import training_curve
-from train.spread import join, leave
-from train.start import Input, start_backbone, start_from, start_retinaface
+from facestream.engines.command import finish
+from facestream.engines.errors import BadConfig
+from facestream.train.checkpoint import load_weights
+from facestream.train.config import recipe
+from facestream.train.data import read_split, usable
+from facestream.train.faults import Faults
+from facestream.train.loop import Run
+from facestream.train.plots import training_curve
+from facestream.train.spread import join, leave
+from facestream.train.start import Input, start_backbone, start_from, start_retinaface
 
 
 def settings(pairs: tuple[str, ...]) -> dict[str, Any]:

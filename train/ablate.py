@@ -13,25 +13,24 @@ from typing import Any
 
 import click
 import torch
-
-from engines.command import finish
-from engines.detector import DetectorOptions
-from engines.errors import BadConfig
-from engines.torch_engine import TorchDetector
-from train.__main__ import settings
-from train.assign import AssignRule
-from train.checkpoint import load_weights
-from train.config import RECIPES, TrainConfig, recipe
-from train.data import read_split, usable
-from train.evaluate import measure
-from train.faults import Faults
-from train.loop import Run
-from train.loss import MineRule
-from train.model import Deploy
-from train.show import Show, Size
-from train.snip import LEVELS
-from train.start import start_backbone
-from train.wider import read_validation
+from facestream.engines.base import DetectorOptions
+from facestream.engines.command import finish
+from facestream.engines.errors import BadConfig
+from facestream.engines.torch_engine import TorchDetector
+from facestream.train.__main__ import settings
+from facestream.train.assign import AssignRule
+from facestream.train.checkpoint import load_weights
+from facestream.train.config import RECIPES, TrainConfig, recipe
+from facestream.train.data import read_split, usable
+from facestream.train.evaluate import measure
+from facestream.train.faults import Faults
+from facestream.train.loop import Run
+from facestream.train.loss import MineRule
+from facestream.train.model import Deploy
+from facestream.train.show import Show, Size
+from facestream.train.snip import LEVELS
+from facestream.train.start import start_backbone
+from facestream.train.wider import read_validation
 
 ANY = tuple(replace(level, low=0.0, high=1e9) for level in LEVELS)
 

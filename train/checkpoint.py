@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from facestream.engines.errors import BadInput
+from facestream.train.model import SSH, ModelSpec
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-
-from engines.errors import BadInput
-from train.model import SSH, ModelSpec
 
 
 def save_weights(path: Path, model: SSH, note: dict[str, Any]) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import click
 import numpy as np
+from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
+from facestream.engines.command import finish
+from facestream.engines.loader import load_detector
+from facestream.engines.types import Detections
+from facestream.train.data import Labelled
+from facestream.train.evaluate import false_scores, measure, misses
+from facestream.train.show import Show
+from facestream.train.wider import read_validation
 
-from engines.command import finish
-from engines.detector import RISE, Detector, DetectorOptions, load
-from engines.types import Detections
-from train.data import Labelled
-from train.evaluate import false_scores, measure, misses
-from train.show import Show
-from train.wider import read_validation
+from facestream.checkout import benchmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +79,38 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="folder in WIDER FACE's layout")
 @click.option("--model", "models", multiple=True, default=("plainXS16", "plainS", "plainM"), show_default=True,
               help="a shipped model's name or an engine file; may be given again")  # fmt: skip
-@click.option("--peers/--no-peers", default=True, show_default=True, help="beside YuNet and CenterFace")
+@click.option("--baselines/--no-baselines", default=True, show_default=True, help="beside YuNet and CenterFace")
 @click.option("--zoom", "zooms", multiple=True, type=float, default=(1.0, 0.5), show_default=True)
 @click.option("--threshold", default=DetectorOptions().threshold, show_default=True)
-@click.option("--rise", default=RISE, show_default=True, help="what large faces need more, of our detectors alone")
+@click.option(
+    "--rise", default=LARGE_FACE_MARGIN, show_default=True, help="what large faces need more, of our detectors alone"
+)
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 def command(
-    data: Path, models: tuple[str, ...], peers: bool, zooms: tuple[float, ...], threshold: float,
+    data: Path, models: tuple[str, ...], baselines: bool, zooms: tuple[float, ...], threshold: float,
     rise: float, alarms: float, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Look at every validation image with each detector; AP, misses by size, false alarms."""
-    from engines.peers import PEERS, load_peer
-
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
-    detectors = {Path(name).stem: load(name, options) for name in models}
-    detectors |= {name: load_peer(name, options) for name in (PEERS if peers else ())}
+    detectors = {Path(name).stem: load_detector(name, options) for name in models}
+    others: dict[str, Detector] = {}
+    if baselines:
+        known = benchmarks("baselines", "--baselines")
+        others = {name: known.load_baseline(name, options) for name in known.BASELINES}
+        detectors |= others
     images = list(read_validation(data).values())[-1]
     rows = [
-        look(name, d, images, zoom, threshold, 0.0 if name in PEERS else rise, alarms)
+        look(
+            name,
+            d,
+            images,
+            zoom,
+            threshold,
+            0.0 if name in others else rise,
+            alarms,
+        )
         for zoom in zooms
         for name, d in detectors.items()
     ]

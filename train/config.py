@@ -6,15 +6,14 @@ import json
 from dataclasses import replace
 from typing import Any, Literal
 
+from facestream.engines.checked import Wrong, checked
+from facestream.engines.errors import BadConfig
+from facestream.train.assign import AssignRule
+from facestream.train.loss import MineRule
+from facestream.train.model import FINER_SIZES, PAPER_SIZES, SPECS, ModelSpec
+from facestream.train.plan import AugmentRule
+from facestream.train.snip import LEVELS, Level
 from msgspec import Struct, to_builtins
-
-from engines.checked import Wrong, checked
-from engines.errors import BadConfig
-from train.assign import AssignRule
-from train.loss import MineRule
-from train.model import FINER_SIZES, PAPER_SIZES, SPECS, ModelSpec
-from train.plan import AugmentRule
-from train.snip import LEVELS, Level
 
 
 class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):

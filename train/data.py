@@ -11,15 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from facestream.engines.boxes import F32, Array, Bool
+from facestream.engines.errors import BadInput
+from facestream.train.faults import Faults, fitted, whole_file
+from facestream.train.layout import check_layout
+from facestream.train.plan import AugmentRule, Plan, Subject, plan_crop
+from facestream.train.render import pyramid, render
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-
-from engines.boxes import F32, Array, Bool
-from engines.errors import BadInput
-from train.faults import Faults, fitted, whole_file
-from train.layout import check_layout
-from train.plan import AugmentRule, Plan, Subject, plan_crop
-from train.render import pyramid, render
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,17 +12,19 @@ from typing import Any
 
 import click
 import numpy as np
+from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
+from facestream.engines.boxes import F32, Bool, area_xyxy, iou_xyxy
+from facestream.engines.command import finish
+from facestream.engines.errors import BadConfig, BadInput
+from facestream.engines.loader import load_detector, shipped
+from facestream.engines.types import Detections
+from facestream.train.data import Labelled, read_image
+from facestream.train.show import Show, levels_of, shown
+from facestream.train.snip import LEVELS
+from facestream.train.wider import Curve, evaluate, missed, published_curves, read_test, read_validation, write_results
 from tqdm import tqdm
 
-from engines.boxes import F32, Bool, area_xyxy, iou_xyxy
-from engines.command import finish
-from engines.detector import RISE, Detector, DetectorOptions, load, shipped
-from engines.errors import BadConfig, BadInput
-from engines.types import Detections
-from train.data import Labelled, read_image
-from train.show import Show, levels_of, shown
-from train.snip import LEVELS
-from train.wider import Curve, evaluate, missed, published_curves, read_test, read_validation, write_results
+from facestream.checkout import benchmarks
 
 FALSE_A_FOLD = 200
 SIZES = ((0, 16), (0, 20), (16, 32), (10, 32), (32, 64), (64, 1e9))  # root of a face's area, in pixels of the input
@@ -36,16 +38,15 @@ def detector_for(
     if sum(x is not None for x in (model, weights, engine, peer)) > 1:
         raise BadConfig("give one of --model, --weights, --engine and --peer")
     if peer is not None:
-        from engines.peers import load_peer
-
-        return load_peer(peer, options)
+        baseline: Detector = benchmarks("baselines", "--peer").load_baseline(peer, options)
+        return baseline
     if weights is not None:
-        from engines.torch_engine import TorchDetector
-        from train.checkpoint import load_weights
-        from train.model import Deploy
+        from facestream.engines.torch_engine import TorchDetector
+        from facestream.train.checkpoint import load_weights
+        from facestream.train.model import Deploy
 
         return TorchDetector(Deploy(load_weights(weights)[0]), options, device)
-    return load(str(engine) if engine is not None else model or "plainS", options)
+    return load_detector(str(engine) if engine is not None else model or "plainS", options)
 
 
 def misses(found: list[Detections], images: list[Labelled], threshold: float, zoom: float) -> dict[str, float]:
@@ -98,7 +99,7 @@ def measure(
     sets = {name: [items[i] for i in there] for name, items in sets.items()}
     curves = {n: curve(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
     widest = list(sets.values())[-1]
-    believed = [f.believed(threshold, rise, show.zoom) for f in found]
+    believed = [f.filter_by_score(threshold, rise, show.zoom) for f in found]
     result = {
         "images": len(there),
         "missing": len(everything) - len(there),
@@ -145,7 +146,7 @@ def on_wider(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
     if ask.protocol == "wider":
         sets, curve = read_validation(root), evaluate
     else:
-        from train.pascal import read_faces, voc_curve
+        from facestream.train.pascal import read_faces, voc_curve
 
         sets, curve = {"all": read_faces(root, ask.protocol)}, voc_curve
     result, curves, found = measure(detector, sets, ask.show, ask.threshold, curve, ask.rise)
@@ -153,7 +154,7 @@ def on_wider(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
     if ask.results is not None:
         write_results(found, there, ask.results)
     if ask.plots is not None:
-        from train.plots import hardest_misses, precision_recall, qualitative
+        from facestream.train.plots import hardest_misses, precision_recall, qualitative
 
         ask.plots.mkdir(parents=True, exist_ok=True)
         others = published_curves(ask.published) if ask.published is not None else None
@@ -165,7 +166,7 @@ def on_wider(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
 
 def on_fddb(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
     """FDDB's ROC over its ten folds; with --plots also the result files that its own program reads."""
-    from train.fddb import read_fddb, summary, write_results
+    from facestream.train.fddb import read_fddb, summary, write_results
 
     everything = read_fddb(root)
     photos = [p for p in everything if p.path.is_file()]
@@ -175,7 +176,7 @@ def on_fddb(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
     found = [ask.show.detect(detector, read_image(p.path)) for p in bar]
     figures, curve = summary(found, photos)
     if ask.plots is not None:
-        from train.plots import qualitative, receiver_operating
+        from facestream.train.plots import qualitative, receiver_operating
 
         ask.plots.mkdir(parents=True, exist_ok=True)
         receiver_operating(curve, ask.plots / "roc.png")
@@ -186,7 +187,7 @@ def on_fddb(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
 
 def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
     """Table 2 on this device."""
-    from train.timing import pictures, timed
+    from facestream.train.timing import pictures, timed
 
     paths = [i.path for i in next(iter(read_validation(ask.data).values()))] if ask.data is not None else []
     images = pictures(paths, count)
@@ -219,7 +220,9 @@ def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
 @click.option(
     "--threshold", default=DetectorOptions().threshold, show_default=True, help="score at which misses are counted"
 )
-@click.option("--rise", type=float, help=f"what large faces need more; by default {RISE}, with --peer nothing")
+@click.option(
+    "--rise", type=float, help=f"what large faces need more; by default {LARGE_FACE_MARGIN}, with --peer nothing"
+)
 @click.option(
     "--plots", type=click.Path(path_type=Path), help="folder for curves, hardest misses and a sheet of detections"
 )
@@ -244,7 +247,7 @@ def command(
     """Average precision by the WIDER protocol, and the misses at a threshold by face size; or FDDB's ROC, VOC's AP."""
     show = shown(size, protocol, zoom, pyramid, snip, soft, levels_of(weights) if snip else LEVELS)
     if rise is None:
-        rise = 0.0 if peer else RISE
+        rise = 0.0 if peer else LARGE_FACE_MARGIN
     ask = Ask(data, protocol, show, threshold, rise, plots, published, results)
     if device == "auto":
         device = best_device(weights is not None or time_it)
@@ -273,11 +276,11 @@ def best_device(torch_runs: bool) -> str:
 
 def untrained(model: str | None, options: DetectorOptions, device: str) -> Detector | None:
     """A named network that is not shipped, with random weights, for its speed; None for one that is shipped."""
-    from train.model import SPECS, Deploy, build
+    from facestream.train.model import SPECS, Deploy, build
 
     if model is None or model in shipped() or model not in SPECS:
         return None
-    from engines.torch_engine import TorchDetector
+    from facestream.engines.torch_engine import TorchDetector
 
     return TorchDetector(Deploy(build(model)), options, device)
 

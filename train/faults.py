@@ -8,10 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from facestream.engines.boxes import Array, Bool
+from facestream.engines.errors import BadInput
 from PIL import Image
-
-from engines.boxes import Array, Bool
-from engines.errors import BadInput
 
 SHOWN = 3  # of each kind are printed, the rest is counted
 

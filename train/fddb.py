@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facestream.engines.boxes import F32, Array
+from facestream.engines.errors import BadInput
+from facestream.engines.types import Detections
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-
-from engines.boxes import F32, Array
-from engines.errors import BadInput
-from engines.types import Detections
 
 FOLDS = 10
 ROWS = 400  # an overlap is integrated over this many rows

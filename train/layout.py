@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engines.errors import BadInput
+from facestream.engines.errors import BadInput
 
 WANTED = "--data must hold WIDER_train/, WIDER_val/ and wider_face_split/"
 

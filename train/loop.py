@@ -11,23 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from facestream.engines.checked import Wrong, checked
+from facestream.engines.errors import BadConfig, BadInput, UserError
+from facestream.train.backbones import VGG16, MobileNet, fix_norms
+from facestream.train.checkpoint import load_state, save_state, save_weights
+from facestream.train.config import TrainConfig
+from facestream.train.data import Batches, Crops, Labelled, Part, Plans, collate, load
+from facestream.train.loss import Loss, alone, distilled_loss, mined_loss, quality_loss
+from facestream.train.model import SSH
+from facestream.train.render_torch import Album
+from facestream.train.spread import World
+from facestream.train.targets import Targets
+from facestream.train.whole import Whole, one_by_one
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
-
-from engines.checked import Wrong, checked
-from engines.errors import BadConfig, BadInput, UserError
-from train.backbones import VGG16, MobileNet, fix_norms
-from train.checkpoint import load_state, save_state, save_weights
-from train.config import TrainConfig
-from train.data import Batches, Crops, Labelled, Part, Plans, collate, load
-from train.loss import Loss, alone, distilled_loss, mined_loss, quality_loss
-from train.model import SSH
-from train.render_torch import Album
-from train.spread import World
-from train.targets import Targets
-from train.whole import Whole, one_by_one
 
 
 class NotFinite(UserError):

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from facestream.train.anchors import decode, encode
+from facestream.train.assign import BACKGROUND, FACE
 from torch import Tensor
 from torch.nn import functional as F
-
-from train.anchors import decode, encode
-from train.assign import BACKGROUND, FACE
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from facestream.train.anchors import decode
+from facestream.train.backbones import VGG16, ConvRelu, MobileNet, Plain, RepConv, fuse, separable
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from train.anchors import decode
-from train.backbones import VGG16, ConvRelu, MobileNet, Plain, RepConv, fuse, separable
 
 STRIDES = (8, 16, 32)
 TOP_K = 1000  # boxes a module keeps before NMS (paper section 4.1)

@@ -12,11 +12,10 @@ from typing import Any
 
 import click
 import torch
+from facestream.engines.command import finish
+from facestream.engines.errors import BadConfig
+from facestream.train.model import SPECS, SSH
 from torch import Tensor, nn
-
-from engines.command import finish
-from engines.errors import BadConfig
-from train.model import SPECS, SSH
 
 NAMES = {  # of VGG-16's layers in the paper, by their number in torchvision's `features`
     f"backbone.features.{number}": name

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facestream.engines.boxes import F32, Bool, iou_xyxy
+from facestream.engines.errors import BadInput
+from facestream.engines.types import Detections
+from facestream.train.data import SUFFIXES, Labelled
+from facestream.train.wider import PLUS_ONE, Curve, average_precision
 from scipy.io import loadmat
-
-from engines.boxes import F32, Bool, iou_xyxy
-from engines.errors import BadInput
-from engines.types import Detections
-from train.data import SUFFIXES, Labelled
-from train.wider import PLUS_ONE, Curve, average_precision
 
 # What Mathias et al. (ECCV 2014) published of both sets, and AFW's own file (Zhu and Ramanan, CVPR 2012).
 FILES = {

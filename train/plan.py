@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-
-from engines.boxes import F32, Array, Bool, area_xyxy
-from train.signs import Sign, draw_signs
+from facestream.engines.boxes import F32, Array, Bool, area_xyxy
+from facestream.train.signs import Sign, draw_signs
 
 
 @dataclass(frozen=True, slots=True)

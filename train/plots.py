@@ -8,13 +8,12 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
-
-from engines.boxes import Array, area_xyxy
-from engines.types import Detections
-from train.data import Labelled, read_image
-from train.fddb import Roc
-from train.show import resized
-from train.wider import Curve, missed
+from facestream.engines.boxes import Array, area_xyxy
+from facestream.engines.types import Detections
+from facestream.train.data import Labelled, read_image
+from facestream.train.fddb import Roc
+from facestream.train.show import resized
+from facestream.train.wider import Curve, missed
 
 matplotlib.use("Agg")  # before pyplot: there may be no screen
 import matplotlib.pyplot as plt

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-
-from engines.command import finish
-from engines.errors import BadConfig, BadInput
-from train.data import SUFFIXES
-from train.faults import Faults, whole_file
-from train.layout import foreign
+from facestream.engines.command import finish
+from facestream.engines.errors import BadConfig, BadInput
+from facestream.train.data import SUFFIXES
+from facestream.train.faults import Faults, whole_file
+from facestream.train.layout import foreign
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
-from train.plan import Cell, Look, Plan
-from train.signs import paste
+from facestream.engines.boxes import Array
+from facestream.train.plan import Cell, Look, Plan
+from facestream.train.signs import paste
 
 LEVELS = 4
 

@@ -10,12 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from facestream.engines.boxes import Array
+from facestream.train.plan import Look, Plan
+from facestream.train.render import LEVELS, level, matrix_of
 from torch import Tensor
 from torch.nn import functional as F
-
-from engines.boxes import Array
-from train.plan import Look, Plan
-from train.render import LEVELS, level, matrix_of
 
 CELLS = 3  # a mosaic has at most this many rows and columns
 

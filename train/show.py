@@ -7,13 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
-from engines.detector import Detector
-from engines.errors import BadConfig
-from engines.letterbox import ImageView, view
-from engines.types import Detections
-from train.snip import LEVELS, Level, merge, selected
+from facestream.engines.base import Detector
+from facestream.engines.boxes import Array
+from facestream.engines.errors import BadConfig
+from facestream.engines.letterbox import ImageView, view
+from facestream.engines.types import Detections
+from facestream.train.snip import LEVELS, Level, merge, selected
 
 PYRAMID = (500, 800, 1200, 1600)  # shorter sides (paper section 4.3)
 PYRAMID_BASE = (800, 1200)  # which the picture is fitted to first
@@ -134,7 +133,7 @@ def levels_of(weights: Path | None) -> tuple[Level, ...]:
     """The levels that weights were trained with, if SNIP trained them; else the paper's."""
     if weights is None:
         return LEVELS
-    from train.checkpoint import load_weights
+    from facestream.train.checkpoint import load_weights
 
     config = load_weights(weights)[1].get("config", {})
     return tuple(Level(**level) for level in config["levels"]) if config.get("snip") else LEVELS

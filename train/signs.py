@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from engines.boxes import F32, Array
+from facestream.engines.boxes import F32, Array
 
 LETTERS = list("ABCDEFGHIJKLMNOPQRSTUVWXYZABDEGOQRSabcdeghmnopqsu0123456789&@%")
 FONTS = (

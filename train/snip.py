@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from engines.boxes import F32, Array, Bool, area_xyxy, iou_xyxy, nms_xyxy
-from engines.types import Detections
+from facestream.engines.boxes import F32, Array, Bool, area_xyxy, iou_xyxy, nms_xyxy
+from facestream.engines.types import Detections
 
 
 @dataclass(frozen=True, slots=True)

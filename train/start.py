@@ -10,12 +10,11 @@ from typing import Literal
 
 import numpy as np
 import torch
+from facestream.engines.errors import BadConfig, BadInput
+from facestream.train.backbones import VGG16
+from facestream.train.checkpoint import load_state, load_weights
+from facestream.train.model import SSH
 from torch import Tensor
-
-from engines.errors import BadConfig, BadInput
-from train.backbones import VGG16
-from train.checkpoint import load_state, load_weights
-from train.model import SSH
 
 Input = Literal["auto", "rgb", "bgr255"]
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, subtracted from 0..255 by VGG's authors and by Keras

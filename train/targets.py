@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
+from facestream.engines.boxes import F32
+from facestream.train.anchors import grid_anchors
+from facestream.train.assign import assign
+from facestream.train.config import TrainConfig
+from facestream.train.loss import Truth
 from torch import Tensor
-
-from engines.boxes import F32
-from train.anchors import grid_anchors
-from train.assign import assign
-from train.config import TrainConfig
-from train.loss import Truth
 
 
 class Targets:

@@ -17,14 +17,14 @@ from scipy.linalg import qr
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.boxes import Array
-from engines.command import finish
-from engines.errors import BadConfig
-from train.backbones import ConvNorms, MobileNet, RepConv, _fold, fix_norms
-from train.checkpoint import load_weights, save_weights
-from train.data import Crops, read_split
-from train.model import SPECS, SSH, Module
-from train.plan import AugmentRule
+from facestream.engines.boxes import Array
+from facestream.engines.command import finish
+from facestream.engines.errors import BadConfig
+from facestream.train.backbones import ConvNorms, MobileNet, RepConv, _fold, fix_norms
+from facestream.train.checkpoint import load_weights, save_weights
+from facestream.train.data import Crops, read_split
+from facestream.train.model import SPECS, SSH, Module
+from facestream.train.plan import AugmentRule
 
 ROWS = 20_000  # cells that a fit sees
 RIDGE = 1e-3  # of the mean square of its inputs

@@ -7,10 +7,9 @@ from pathlib import Path
 from statistics import mean, median
 
 import numpy as np
-
-from engines.boxes import Array
-from engines.detector import Detector
-from train.show import Size
+from facestream.engines.base import Detector
+from facestream.engines.boxes import Array
+from facestream.train.show import Size
 
 # size, and the paper's ms on a Quadro P6000
 TABLE_2 = {"400x800": 48, "600x1000": 74, "800x1200": 107, "1200x1600": 182}
@@ -18,7 +17,7 @@ TABLE_2 = {"400x800": 48, "600x1000": 74, "800x1200": 107, "1200x1600": 182}
 
 def pictures(paths: list[Path], count: int) -> list[Array]:
     """The first `count` images of a data set; where there is none, one random picture of 1024x768."""
-    from train.data import read_image
+    from facestream.train.data import read_image
 
     there = [p for p in paths if p.is_file()][:count]
     if there:

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from facestream.engines.boxes import F32
+from facestream.engines.letterbox import pad
+from facestream.train.config import TrainConfig
+from facestream.train.data import Key, Labelled, Part, read_image
+from facestream.train.show import resized, scale_to
+from facestream.train.snip import Level
 from torch import Tensor
 from torch.utils.data import Dataset
-
-from engines.boxes import F32
-from engines.letterbox import pad
-from train.config import TrainConfig
-from train.data import Key, Labelled, Part, read_image
-from train.show import resized, scale_to
-from train.snip import Level
 
 
 class Whole(Dataset[tuple[Tensor, F32, F32]]):

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from facestream.engines.boxes import F32, Array, Bool, iou_xyxy
+from facestream.engines.errors import BadInput
+from facestream.engines.types import Detections
+from facestream.train.data import Labelled, read_split
 from numpy.typing import NDArray
 from scipy.io import loadmat
-
-from engines.boxes import F32, Array, Bool, iou_xyxy
-from engines.errors import BadInput
-from engines.types import Detections
-from train.data import Labelled, read_split
 
 THRESHOLDS = 1000
 PLUS_ONE = np.array([0, 0, 1, 1], np.float32)

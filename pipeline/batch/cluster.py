@@ -1,4 +1,4 @@
-"""A batch by the machines of a Ray cluster: a file a task, and long files in pieces, each a task of its own.
+"""A batch by the machines of a Ray cluster: a file a task, and long files in segments, each a task of its own.
 
 All machines see the inputs and the output folder under the same paths, and have this software. A task whose process or
 machine is lost is done again elsewhere.
@@ -17,19 +17,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from engines.detector import load
-from pipeline.batch import manifest
-from pipeline.batch.board import Board
-from pipeline.batch.manifest import Entry
-from pipeline.batch.pieces import Uncut, find_pieces, run_pieces
-from pipeline.batch.run import Dispatcher
-from pipeline.batch.worker import Outcome, Scribe, Setup, Task, do_task
-from pipeline.config import Config
-from pipeline.errors import BadConfig, BadInput
-from pipeline.flags import say
-from pipeline.run import Job, Report, run
-from pipeline.twopass import run_twice
-from pipeline.video.output import sweep
+from facestream.engines.loader import load_detector
+from facestream.pipeline.batch import manifest
+from facestream.pipeline.batch.manifest import Entry
+from facestream.pipeline.batch.progress_table import ProgressTable
+from facestream.pipeline.batch.run import Dispatcher
+from facestream.pipeline.batch.segments import NotSegmentable, find_segments, run_segments
+from facestream.pipeline.batch.worker import Outcome, RecordWriter, Setup, Task, do_task
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.jobs.two_pass import run_twice
+from facestream.pipeline.log import fail
+from facestream.pipeline.run import Job, Report, run
+from facestream.pipeline.video.output import sweep
 
 RETRIES = 3  # times that a task is begun anew after its process or machine was lost
 _ANSWER_S = 10.0  # for a cluster to take a connection
@@ -44,8 +44,8 @@ class Answer:
     rows: str = ""
 
 
-class Crew:
-    """The cluster, as pieces are given to it."""
+class Executor:
+    """The cluster, as segments are given to it."""
 
     def submit(self, do: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
         ray = ray_module()
@@ -84,16 +84,16 @@ def cover_file(task: Task, setup: Setup) -> Answer:
         error = BadConfig(f"the software of {os.uname().nodename} is not that of the machine that asks", "--ray", do)
         source, output = os.path.abspath(task.job.source), str(task.job.output)
         return Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=str(error)), 2))
-    detector = load(config.detector.model, config.detector.options())
+    detector = load_detector(config.detector.model, config.detector.options())
 
-    def cover(job: Job, scribe: Scribe) -> Report:
-        pieces = find_pieces(job, config.run.piece_s) if config.run.piece_s else []
-        if len(pieces) > 1:
+    def cover(job: Job, writer: RecordWriter) -> Report:
+        segments = find_segments(job, config.anonymize.segment_s) if config.anonymize.segment_s else []
+        if len(segments) > 1:
             try:
-                return run_pieces(job, config, pieces, Crew(), setup.two_pass, scribe)
-            except Uncut:
-                scribe.forget()
-        return (run_twice if setup.two_pass else run)(job, config, detector, scribe, False)
+                return run_segments(job, config, segments, Executor(), setup.two_pass, writer)
+            except NotSegmentable:
+                writer.forget()
+        return (run_twice if setup.two_pass else run)(job, config, detector, writer, False)
 
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, "rows") if task.rows is not None else None
@@ -113,13 +113,13 @@ class ClusterDispatcher(Dispatcher):
     def work(self) -> None:
         """Until nothing waits and nobody works. An interruption stops all tasks and leaves nothing unfinished."""
         for line in self.batch.missing:
-            say("error", line)
+            fail(line)
             self.codes.append(2)
         ray = connect(self.batch.ray)
         self.busy: dict[Any, Task] = {}
         try:
             with self._table() as table:
-                while self._hand_out(ray, table) or self.busy:
+                while self._dispatch(ray, table) or self.busy:
                     ready, _ = ray.wait(list(self.busy), num_returns=1)
                     for ticket in ready:
                         self._take_back(ray, ticket, table)
@@ -127,7 +127,7 @@ class ClusterDispatcher(Dispatcher):
             self._stop(ray)
             ray.shutdown()
 
-    def _hand_out(self, ray: ModuleType, table: Board) -> bool:
+    def _dispatch(self, ray: ModuleType, table: ProgressTable) -> bool:
         """Give away what the cluster can take; whether that was anything."""
         some = False
         most = self.batch.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -145,7 +145,7 @@ class ClusterDispatcher(Dispatcher):
             some = True
         return some
 
-    def _take_back(self, ray: ModuleType, ticket: Any, table: Board) -> None:
+    def _take_back(self, ray: ModuleType, ticket: Any, table: ProgressTable) -> None:
         task = self.busy.pop(ticket)
         table.end(task.index)
         try:
@@ -158,7 +158,7 @@ class ClusterDispatcher(Dispatcher):
             answer = Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=error), 1))
         sweep(_output(task))
         outcome = answer.outcome
-        if task.rows is not None and outcome.entry.kept and not outcome.skipped:
+        if task.rows is not None and outcome.entry.has_output and not outcome.skipped:
             task.rows.write_text(answer.rows, encoding="utf-8")
         self._finish(outcome)
 

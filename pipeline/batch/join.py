@@ -1,4 +1,4 @@
-"""Encoded pieces of a video, and one file made of them with the source's sound and subtitles beside."""
+"""Encoded segments of a video, and one file made of them with the source's sound and subtitles beside."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from fractions import Fraction
 
 import av
 import av.container
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.run import Job
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.types import Frame, StreamInfo, TrackedFrame
+from facestream.pipeline.video.decode import Packet
+from facestream.pipeline.video.encode import add_video, container_for, container_options, encoder_for, for_encoder
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.output import Temporary
+from facestream.pipeline.video.sink import FileSink, check_output
+from facestream.pipeline.video.source import VideoSource
+from facestream.pipeline.video.uri import parse
 
-from pipeline.config import Config
-from pipeline.cover import Anonymizer
-from pipeline.errors import BadInput, SinkLost
-from pipeline.run import Job
-from pipeline.types import Frame, StreamInfo, TrackedFrame
-from pipeline.video.decode import Packet
-from pipeline.video.encode import add_video, container_for, container_options, encoder_for, for_encoder
-from pipeline.video.options import SourceOptions
-from pipeline.video.output import Temporary
-from pipeline.video.sink import FileSink, check_output
-from pipeline.video.source import VideoSource
-from pipeline.video.uri import parse
 
-
-class Unlike(Exception):
-    """Pieces that do not fit together."""
+class SegmentMismatch(Exception):
+    """Segments that do not fit together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A piece. extradata: what a decoder must know before the first picture."""
+    """A segment. extradata: what a decoder must know before the first picture."""
 
     chunks: tuple[Chunk, ...]
     extradata: bytes
 
 
 def encode(job: Job, tracked: Iterator[TrackedFrame], config: Config) -> Encoded:
-    """Cover and encode a piece's frames."""
+    """Cover and encode a segment's frames."""
     assert job.output is not None
     info, _ = _look(job, config)
     options = config.encode.options(job.overwrite)
@@ -58,27 +57,29 @@ def encode(job: Job, tracked: Iterator[TrackedFrame], config: Config) -> Encoded
     anonymizer = Anonymizer(config.cover)
     chunks: list[Chunk] = []
     stream = None
-    shelf = av.open(io.BytesIO(), "w", format=container.format, container_options=container_options(container, info))
+    template_container = av.open(
+        io.BytesIO(), "w", format=container.format, container_options=container_options(container, info)
+    )
     try:
         for frame in tracked:
             picture = anonymizer.cover(frame).picture
             if stream is None:
-                stream = add_video(shelf, container, encoder, info, picture, options)
-                shelf.start_encoding()
+                stream = add_video(template_container, container, encoder, info, picture, options)
+                template_container.start_encoding()
             chunks += map(_chunk, stream.encode(for_encoder(picture, stream)))
         if stream is None:
-            raise Unlike("a piece is empty")
+            raise SegmentMismatch("a segment is empty")
         chunks += map(_chunk, stream.encode(None))
         return Encoded(tuple(chunks), bytes(stream.codec_context.extradata or b""))
     except (av.FFmpegError, ValueError) as e:
         raise SinkLost(f"encoding failed: {e}", str(job.output)) from None
     finally:
         with contextlib.suppress(av.FFmpegError, ValueError):
-            shelf.close()
+            template_container.close()
 
 
-def join(job: Job, config: Config, pieces: Iterable[Encoded]) -> list[str]:
-    """Write the output; returns the warnings. Raises Unlike, SinkLost, BadInput: then nothing is left of it."""
+def join(job: Job, config: Config, segments: Iterable[Encoded]) -> list[str]:
+    """Write the output; returns the warnings. Raises SegmentMismatch, SinkLost, BadInput; leaves nothing then."""
     assert job.output is not None
     options = config.encode.options(job.overwrite)
     target = check_output(job.output, options, [job.source])
@@ -88,9 +89,9 @@ def join(job: Job, config: Config, pieces: Iterable[Encoded]) -> list[str]:
     source = VideoSource(parse(job.source), _options(config))
     try:
         source.open()
-        chunks = sink.begin(first, iter(pieces))
+        chunks = sink.begin(first, iter(segments))
         waiting = next(chunks, None)
-        for side in source.sides():
+        for side in source.side_packets():
             packet = side.packet
             at = packet.dts if packet.dts is not None else packet.pts
             while waiting is not None and (at is None or waiting.dts * info.time_base <= at * packet.time_base):
@@ -112,31 +113,31 @@ def join(job: Job, config: Config, pieces: Iterable[Encoded]) -> list[str]:
 class Joined(FileSink):
     """A file whose pictures are encoded already."""
 
-    def begin(self, first: Frame, pieces: Iterator[Encoded]) -> Iterator[Chunk]:
-        """Write the header; gives the pieces' pictures, to be given to mux(). first: tells the format, and no more."""
-        piece = next(pieces)
+    def begin(self, first: Frame, segments: Iterator[Encoded]) -> Iterator[Chunk]:
+        """Write the header; gives the segments' pictures, for mux(). first: tells the format, and no more."""
+        segment = next(segments)
         self._start(first.picture)
-        if bytes(self._video.codec_context.extradata or b"") != piece.extradata:
-            raise Unlike("the pieces have another header")
-        return self._chunks(piece, pieces)
+        if bytes(self._video.codec_context.extradata or b"") != segment.extradata:
+            raise SegmentMismatch("the segments have another header")
+        return self._chunks(segment, segments)
 
-    def _chunks(self, piece: Encoded, rest: Iterator[Encoded]) -> Iterator[Chunk]:
-        header = piece.extradata
+    def _chunks(self, segment: Encoded, rest: Iterator[Encoded]) -> Iterator[Chunk]:
+        header = segment.extradata
         last: int | None = None
         while True:
-            for chunk in piece.chunks:
+            for chunk in segment.chunks:
                 if last is not None and chunk.dts <= last:  # an encoder counts back from its first picture
                     chunk = Chunk(chunk.data, chunk.pts, last + 1, chunk.duration, chunk.key)
                 if chunk.dts > chunk.pts:
-                    raise Unlike("the pieces' times leave no room at their ends")
+                    raise SegmentMismatch("the segments' times leave no room at their ends")
                 last = chunk.dts
                 yield chunk
             following = next(rest, None)
             if following is None:
                 return
-            piece = following
-            if piece.extradata != header:
-                raise Unlike("the pieces have another header")
+            segment = following
+            if segment.extradata != header:
+                raise SegmentMismatch("the segments have another header")
 
     def mux(self, chunk: Chunk) -> None:
         packet: Packet = av.Packet(chunk.data)
@@ -164,7 +165,7 @@ def _look(job: Job, config: Config) -> tuple[StreamInfo, Frame]:
 
 
 def _options(config: Config) -> SourceOptions:
-    return SourceOptions(threads=config.run.decode_threads, data=config.encode.keep_metadata)
+    return SourceOptions(threads=config.decode.threads, data=config.encode.keep_metadata)
 
 
 def _chunk(packet: Packet) -> Chunk:

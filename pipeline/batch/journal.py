@@ -1,4 +1,4 @@
-"""A batch's diary, line by line on the disk, so that what a killed run had finished is known.
+"""A batch's journal, line by line on the disk, so that what a killed run had finished is known.
 
 It lies outside the output folder, in $XDG_STATE_HOME/facestream (~/.local/state/facestream), named after that folder.
 """
@@ -11,15 +11,14 @@ import json
 import os
 from pathlib import Path
 
+from facestream.engines.checked import checked
+from facestream.pipeline.batch.manifest import Entry
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.video.output import lock
 from msgspec import Struct, to_builtins
 
-from engines.checked import checked
-from pipeline.batch.manifest import Entry
-from pipeline.errors import BadInput, SinkLost
-from pipeline.video.output import lock
 
-
-class Told(Struct, frozen=True, forbid_unknown_fields=True):
+class WrittenRecords(Struct, frozen=True, forbid_unknown_fields=True):
     """A records file as it was written. places: where in it the records of each file are, first byte to behind last."""
 
     sha256: str
@@ -30,7 +29,7 @@ class Journal:
     """begun: outputs that a run started to write and never finished: they, and their temporary files, are ours.
 
     done: the last entry of each output. told: the records files that were written, by path. Raises BadInput where
-    another run is at work on the same folder, or where the diary cannot be kept.
+    another run is at work on the same folder, or where the journal cannot be kept.
     """
 
     def __init__(self, output: Path) -> None:
@@ -40,13 +39,13 @@ class Journal:
         self.path = home / "facestream" / f"{name}.jsonl"
         self.done: dict[str, Entry] = {}
         self.begun: set[str] = set()
-        self.told: dict[str, Told] = {}
+        self.written_records: dict[str, WrittenRecords] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115  it stays open for the whole run
         except OSError as e:
             do = "set XDG_STATE_HOME to a folder that can be written"
-            raise BadInput(f"the batch's diary cannot be kept ({e.strerror})", str(self.path), do) from None
+            raise BadInput(f"the batch's journal cannot be kept ({e.strerror})", str(self.path), do) from None
         if not lock(self._file):
             self._file.close()
             raise BadInput("another run is at work on this folder", where, "wait for it, or stop it")
@@ -67,14 +66,14 @@ class Journal:
         self.done[entry.output] = entry
         self._write(json.dumps(to_builtins(entry)))  # which takes names that are no UTF-8, too
 
-    def tell(self, records: Path, told: Told) -> None:
+    def note_records(self, records: Path, written: WrittenRecords) -> None:
         """The records of the batch are in one file now."""
-        self.told[str(records.absolute())] = told
-        self._write(json.dumps({"records": str(records.absolute())} | to_builtins(told)))
+        self.written_records[str(records.absolute())] = written
+        self._write(json.dumps({"records": str(records.absolute())} | to_builtins(written)))
 
     @property
     def folder(self) -> Path:
-        """Beside the diary, for what waits until the batch is over."""
+        """Beside the journal, for what waits until the batch is over."""
         return self.path.with_suffix("")
 
     def close(self) -> None:
@@ -88,7 +87,7 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as e:
-            raise SinkLost(f"the batch's diary cannot be written ({e.strerror})", str(self.path)) from None
+            raise SinkLost(f"the batch's journal cannot be written ({e.strerror})", str(self.path)) from None
 
     def _take(self, line: str) -> None:
         try:
@@ -97,7 +96,7 @@ class Journal:
                 self.begun.add(row["begun"])
                 return
             if (path := row.pop("records", None)) is not None:
-                self.told[path] = checked(row, Told)
+                self.written_records[path] = checked(row, WrittenRecords)
                 return
             entry = checked(row, Entry)
         except (ValueError, TypeError):

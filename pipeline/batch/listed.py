@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import BadInput, UserError
-from pipeline.run import Job
-from pipeline.video.uri import MediaFile, expand
+from facestream.pipeline.errors import BadInput, UserError
+from facestream.pipeline.run import Job
+from facestream.pipeline.video.uri import MediaFile, expand
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,12 @@ from typing import Any, Literal
 
 import av
 import onnxruntime
+from facestream.engines.checked import checked
+from facestream.engines.loader import WEIGHTS
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.video.output import Temporary
 from msgspec import Struct, structs, to_builtins
-
-from engines.checked import checked
-from engines.detector import WEIGHTS
-from pipeline.config import Config
-from pipeline.errors import BadInput, SinkLost
-from pipeline.video.output import Temporary
 
 FORMAT = 1
 
@@ -45,7 +44,7 @@ class Entry(Struct, frozen=True, forbid_unknown_fields=True):
     seconds: float = 0.0
 
     @property
-    def kept(self) -> bool:
+    def has_output(self) -> bool:
         """Whether it has an output."""
         return self.state != "failed"
 
@@ -67,7 +66,8 @@ def model_file(config: Config) -> Path:
 def fingerprint(config: Config, two_pass: bool) -> str:
     """Equal for two runs that make the same output of the same input: same settings, model and software."""
     settings = to_builtins(config)
-    del settings["run"]
+    for section in ("decode", "anonymize", "run"):  # how the work is done, and what concerns live runs alone
+        del settings[section]
     parts = [settings, two_pass, sha256(model_file(config)), software(config)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -116,12 +116,12 @@ def write(path: Path, entries: Iterable[Entry], config: Config, two_pass: bool, 
     try:
         temporary.path.write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError as e:
-        temporary.drop()
+        temporary.discard()
         raise SinkLost(f"cannot write the manifest ({e.strerror})", str(path)) from None
     except BaseException:
-        temporary.drop()
+        temporary.discard()
         raise
-    temporary.keep()
+    temporary.commit()
 
 
 def read(path: Path) -> tuple[list[Entry], bool, bool]:
@@ -161,7 +161,7 @@ def verify(path: Path) -> tuple[list[str], list[str], int]:
         wrong.append(f"{path}: the batch was stopped before it had gone through all its files; go on with --resume")
     notes, good = [], 0
     for entry in entries:
-        if not entry.kept:
+        if not entry.has_output:
             notes.append(f"{entry.input}: it failed: {entry.error}")
             continue
         found = sha256(Path(entry.output))

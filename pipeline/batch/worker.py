@@ -16,16 +16,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import av
-
-from engines.detector import load
-from pipeline.batch.manifest import Entry, sha256
-from pipeline.config import Config
-from pipeline.errors import SinkLost, UserError
-from pipeline.records import lines, record
-from pipeline.run import Job, Report, run
-from pipeline.twopass import run_twice
-from pipeline.types import TrackedFrame
-from pipeline.video.uri import redact
+from facestream.engines.loader import load_detector
+from facestream.pipeline.batch.manifest import Entry, sha256
+from facestream.pipeline.config import Config
+from facestream.pipeline.errors import SinkLost, UserError
+from facestream.pipeline.jobs.two_pass import run_twice
+from facestream.pipeline.records import lines, record
+from facestream.pipeline.run import Job, Report, run
+from facestream.pipeline.types import TrackedFrame
+from facestream.pipeline.url import redact
 
 _EVERY_S = 0.3  # seconds between two words about the progress
 
@@ -70,7 +69,7 @@ class Outcome:
     skipped: bool = False
 
 
-class Scribe:
+class RecordWriter:
     """Counts what leaves, tells about it now and then, and writes the rows down."""
 
     def __init__(self, tell: Callable[[int], object], rows: TextIO | None, ending: str, name: str = "") -> None:
@@ -116,10 +115,10 @@ def work(pipe: Connection, setup: Setup) -> None:
     threading.Thread(target=_die_with_parent, daemon=True).start()
     runner = run_twice if setup.two_pass else run
     try:
-        detector = load(setup.config.detector.model, setup.config.detector.options())
+        detector = load_detector(setup.config.detector.model, setup.config.detector.options())
 
-        def cover(job: Job, scribe: Scribe) -> Report:
-            return runner(job, setup.config, detector, scribe, False)
+        def cover(job: Job, writer: RecordWriter) -> Report:
+            return runner(job, setup.config, detector, writer, False)
 
         while (task := pipe.recv()) is not None:
             pipe.send(do_task(task, setup, cover, pipe.send))
@@ -128,7 +127,7 @@ def work(pipe: Connection, setup: Setup) -> None:
 
 
 def do_task(
-    task: Task, setup: Setup, runner: Callable[[Job, Scribe], Report], tell: Callable[[Progress], object]
+    task: Task, setup: Setup, runner: Callable[[Job, RecordWriter], Report], tell: Callable[[Progress], object]
 ) -> Outcome:
     """Do one task; what stops it is told in its outcome."""
     job = task.job
@@ -144,10 +143,10 @@ def do_task(
     try:
         if task.rows is not None:
             rows = task.rows.open("w", encoding="utf-8", errors="surrogateescape")
-        scribe = Scribe(lambda frames: tell(Progress(task.index, frames, total)), rows, setup.ending, task.name)
-        report = runner(job, scribe)
+        writer = RecordWriter(lambda frames: tell(Progress(task.index, frames, total)), rows, setup.ending, task.name)
+        report = runner(job, writer)
         try:
-            scribe.close()
+            writer.close()
         except UserError:
             target.unlink(missing_ok=True)  # what failed has no output
             raise
@@ -167,7 +166,7 @@ def do_task(
         output_sha256=sha256(target),
         frames=report.frames,
         tracks=report.tracks,
-        faces=dict(sorted(scribe.faces.items())),
+        faces=dict(sorted(writer.faces.items())),
         warnings=tuple(redact(warning) for warning in report.warnings),
         error=redact(report.lost) if report.lost else "",
         seconds=round(time.perf_counter() - began, 3),
@@ -179,7 +178,7 @@ def _still_good(task: Task, setup: Setup, held: str, target: Path) -> bool:
     """Whether an earlier run's output can stay: same content in, same settings, and nobody changed it since."""
     before = task.before
     assert before is not None
-    if not before.kept or before.key != setup.key or not held or before.input_sha256 != held:
+    if not before.has_output or before.key != setup.key or not held or before.input_sha256 != held:
         return False
     return sha256(target) == before.output_sha256
 

@@ -1,187 +1,194 @@
-"""From what a SINK says to a camera's outlets, and the servers, pages and pushers that several of them share."""
+"""From what a SINK says to a camera's sinks, and the servers, pages and pushers that several of them share."""
 
 from __future__ import annotations
 
 import re
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from pipeline.config import Config
-from pipeline.errors import BadConfig, BadInput
-from pipeline.live import keep
-from pipeline.live.encode import LiveOptions
-from pipeline.live.metrics import Figure
-from pipeline.live.outlet import FileOutlet, Lane, Outlet, RecordOutlet, StreamOutlet
-from pipeline.live.run import Channel, Live
-from pipeline.live.sound import Sounds, Voiced
-from pipeline.live.state import State
-from pipeline.live.window import Window
-from pipeline.rtsp.client import PushOptions, Target, target_of
-from pipeline.rtsp.player import Limits
-from pipeline.rtsp.push import Pusher
-from pipeline.rtsp.server import RtspServer
-from pipeline.video import hardware
-from pipeline.video.sink import check_output
-from pipeline.video.uri import redact
+from facestream.pipeline.config import Config
+from facestream.pipeline.connection import State
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.live import retention
+from facestream.pipeline.live.audio import AudioQueue, AudioSink
+from facestream.pipeline.live.encode import LiveOptions
+from facestream.pipeline.live.metrics import CameraMetrics
+from facestream.pipeline.live.run import CameraPipeline, Live
+from facestream.pipeline.live.sinks import LiveSink, RecordingSink, RecordsSink, SinkWorker, StreamSink
+from facestream.pipeline.live.window import Window
+from facestream.pipeline.rtsp.client import PushOptions, Target, target_of
+from facestream.pipeline.rtsp.player import Limits
+from facestream.pipeline.rtsp.push import Pusher
+from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.url import expand, parse_url, shown_text
+from facestream.pipeline.video import hardware
+from facestream.pipeline.video.sink import check_output
 
 if TYPE_CHECKING:
-    from pipeline.live.preview import Page
+    from facestream.pipeline.live.preview import Page
 
 RECORDS = (".jsonl", ".csv", ".mot")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SinkSpec:
     """What a SINK means: serve, push, file, records, page or window."""
 
     kind: str
-    text: str
+    text: str = field(repr=False)
 
     @staticmethod
-    def of(text: str, several: bool) -> Plan:
+    def of(text: str, several: bool) -> SinkSpec:
         """Raises BadInput for what means nothing."""
+        if text.startswith("${"):
+            text = expand(text, "the output")
         if text.lower().startswith(("http://", "https://")):
-            return Plan("page", text)
+            return SinkSpec("page", text)
         if text == "window":
-            return Plan("window", text)
+            return SinkSpec("window", text)
         if several and "{name}" not in text:
-            raise BadInput("several sources would go to one place", redact(text), "put {name} into it")
-        try:
-            text.format(name="x")
-        except (KeyError, ValueError, IndexError):
-            raise BadInput("only {name} may stand in braces", redact(text)) from None
+            raise BadInput("several sources would go to one place", shown_text(text), "put {name} into it")
+        unknown = re.sub(r"\$\{[^{}]*\}|\{name\}", "", text)
+        if "{" in unknown or "}" in unknown:
+            raise BadInput("only {name} may stand in braces", shown_text(text))
         if text.startswith("serve:"):
-            return Plan("serve", text.removeprefix("serve:"))
+            return SinkSpec("serve", text.removeprefix("serve:"))
         if re.match(r"rtsps?://", text, re.IGNORECASE):
             target_of(text)
-            return Plan("push", text)
+            return SinkSpec("push", text)
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
-            raise BadInput("this output is not known", redact(text), "a file, rtsp://, serve:rtsp://, http://, window")
-        return Plan("records" if Path(text).suffix.lower() in RECORDS else "file", text)
+            raise BadInput(
+                "this output is not known", shown_text(text), "a file, rtsp://, serve:rtsp://, http://, window"
+            )
+        return SinkSpec("records" if Path(text).suffix.lower() in RECORDS else "file", text)
 
 
-class Builder:
-    """Makes a camera's outlets, and the servers and pushers that several of them share."""
+class SinkBuilder:
+    """Makes a camera's sinks, and the servers and pushers that several of them share."""
 
-    def __init__(self, live: Live, config: Config, overwrite: bool, told: Callable[[str, str], None]) -> None:
-        self.live, self.config, self.overwrite, self._told = live, config, overwrite, told
-        self.welcome: list[str] = []
+    def __init__(self, live: Live, config: Config, overwrite: bool, on_event: Callable[[str, str], None]) -> None:
+        self.live, self.config, self.overwrite, self._on_event = live, config, overwrite, on_event
+        self.banner: list[str] = []
         self._servers: dict[tuple[str, int], RtspServer] = {}
         self._pages: dict[str, Page] = {}
         self._paths: set[Path] = set()
         self.window: Window | None = None
 
-    def open(self, plans: list[Plan]) -> None:
+    def open(self, specs: list[SinkSpec]) -> None:
         """What is there once for all cameras, and without any."""
-        for plan in plans:
-            if plan.kind == "page":
-                self._page(plan.text)
-            elif plan.kind == "window" and self.window is None:
-                self.window = Window(self.live.channels)
+        for spec in specs:
+            if spec.kind == "page":
+                self._page(spec.text)
+            elif spec.kind == "window" and self.window is None:
+                self.window = Window(self.live.pipelines)
                 self.live.servers.append(self.window)
 
-    def connect(self, channel: Channel, plans: list[Plan]) -> None:
-        stream: StreamOutlet | None = None
-        for plan in plans:
-            if plan.kind == "page":
-                self._add(channel, self._pages[plan.text].outlet(channel.name, channel.tuner))
+    def connect(self, pipeline: CameraPipeline, specs: list[SinkSpec]) -> None:
+        stream: StreamSink | None = None
+        for spec in specs:
+            if spec.kind == "page":
+                self._add(pipeline, self._pages[spec.text].sink(pipeline.name, pipeline.tuner))
                 continue
-            if plan.kind == "window":
+            if spec.kind == "window":
                 assert self.window is not None
-                self._add(channel, self.window.pane(channel))
+                self._add(pipeline, self.window.pane(pipeline))
                 continue
-            where = plan.text.format(name=channel.name)
-            if plan.kind in ("file", "records"):
-                self._add(channel, self._written(channel, plan.kind, Path(where)))
+            where = spec.text.replace("{name}", pipeline.name)
+            if spec.kind in ("file", "records"):
+                self._add(pipeline, self._written(pipeline, spec.kind, Path(where)))
                 continue
             if stream is None:
-                stream = self._stream(channel)
-                self._add(channel, stream)
-            if plan.kind == "serve":
+                stream = self._stream(pipeline)
+                self._add(pipeline, stream)
+            if spec.kind == "serve":
                 self._serve(stream, where)
             else:
-                self._push(channel, stream, where)
+                self._push(pipeline, stream, where)
 
     def abort(self) -> None:
-        for channel in self.live.channels:
-            for lane in channel.lanes:
-                lane.outlet.abort()
+        for pipeline in self.live.pipelines:
+            for worker in pipeline.workers:
+                worker.sink.abort()
 
     def _page(self, text: str) -> None:
         if text in self._pages:
             return
-        try:
-            parts = urlsplit(text)
-            host, port, token = parts.hostname, parts.port, unquote(parts.username or "")
-        except ValueError:
-            host = port = None
-        if not host or port is None or parts.path not in ("", "/"):
-            raise BadInput("a page's address is http://[TOKEN@]host:port", redact(text))
-        tls = self._tls(redact(text)) if parts.scheme == "https" else None
+        where = "a page's address is http://[TOKEN@]host:port"
+        url = parse_url(text)
+        if url.port is None or url.rest not in ("", "/"):
+            raise BadInput(where, url.shown)
+        token = url.password or url.user
+        tls = self._tls(url.shown) if url.scheme == "https" else None
 
-        def figures() -> list[Figure]:
-            return [figure(channel) for channel in self.live.channels]
+        def all_metrics() -> list[CameraMetrics]:
+            return [camera_metrics(pipeline) for pipeline in self.live.pipelines]
 
-        from pipeline.live.preview import Page  # its libraries take half a second to import
+        from facestream.pipeline.live.preview import Page  # its libraries take half a second to import
 
-        page = Page(host, port, token, figures, self._tune, self.live.visitors, tls, self.config.live.webrtc)
+        page = Page(
+            url.host, url.port, token, all_metrics, self._tune, self.live.webcam_sessions, tls, self.config.run.webrtc
+        )
         self._pages[text] = page
         self.live.servers.append(page)
-        self.welcome.append(redact(text))
+        self.banner.append(url.shown)
 
-    def _tune(self, name: str, wish: dict[str, Any]) -> None:
-        channel = next((channel for channel in self.live.channels if channel.name == name), None)
-        if channel is None:
+    def _tune(self, name: str, settings_patch: dict[str, Any]) -> None:
+        pipeline = next((pipeline for pipeline in self.live.pipelines if pipeline.name == name), None)
+        if pipeline is None:
             raise KeyError(name)
-        channel.tune(wish)
+        pipeline.tune(settings_patch)
 
-    def _add(self, channel: Channel, outlet: Outlet) -> None:
-        if self.config.live.audio and isinstance(outlet, Voiced):
-            outlet.sounds, outlet.voice = Sounds(), lambda: channel.camera.voice
-            outlet.told = lambda message: self._told(channel.name, message)
-        channel.lanes.append(Lane(outlet, lambda message: self._told(channel.name, f"output lost: {message}")))
+    def _add(self, pipeline: CameraPipeline, sink: LiveSink) -> None:
+        if self.config.run.audio and isinstance(sink, AudioSink):
+            sink.audio_queue, sink.audio_stream = AudioQueue(), lambda: pipeline.camera.audio_stream
+            sink.on_event = lambda message: self._on_event(pipeline.name, message)
+        pipeline.workers.append(
+            SinkWorker(sink, lambda message: self._on_event(pipeline.name, f"output lost: {message}"))
+        )
 
-    def _stream(self, channel: Channel) -> StreamOutlet:
-        live, camera = self.config.live, channel.camera
+    def _stream(self, pipeline: CameraPipeline) -> StreamSink:
+        live, camera = self.config.run, pipeline.camera
         encoder = live.encoder
         if encoder == "libx264":
-            encoder = hardware.encoder_of(self.config.run.hardware, "h264", encoder)
+            encoder = hardware.encoder_of(self.config.decode.hardware, "h264", encoder)
         options = LiveOptions(encoder, live.bitrate, live.crf, live.preset, live.gop_s)
-        return StreamOutlet(channel.name, options, lambda: camera.status.rate, lambda: camera.epoch_s)
+        return StreamSink(pipeline.name, options, lambda: camera.status.rate, lambda: camera.epoch_s)
 
-    def _written(self, channel: Channel, kind: str, path: Path) -> FileOutlet | RecordOutlet:
+    def _written(self, pipeline: CameraPipeline, kind: str, path: Path) -> RecordingSink | RecordsSink:
         if path in self._paths:
             raise BadInput("two outputs have the same name", str(path), "put {name} into it")
         self._paths.add(path)
-        source = channel.camera.uri.shown
+        source = pipeline.camera.uri.shown
         if kind == "records":
-            return RecordOutlet(str(path), path, self.overwrite, source)
-        options = self.config.encode.options(self.overwrite, self.config.run.hardware)
-        segment_s = self.config.live.segment_s
+            return RecordsSink(str(path), path, self.overwrite, source)
+        options = self.config.encode.options(self.overwrite, self.config.decode.hardware)
+        segment_s = self.config.run.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
-        check_output(first, options, [channel.camera.uri.text])
-        camera, live = channel.camera, self.config.live
-        limits = keep.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
+        check_output(first, options, [pipeline.camera.uri.text])
+        camera, live = pipeline.camera, self.config.run
+        limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
         if limits and not segment_s:
-            raise BadConfig("only segments can be kept for a time", "live.keep_days, live.keep_gb", "--segment S too")
-        return FileOutlet(path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits)
+            raise BadConfig("only segments can be kept for a time", "run.keep_days, run.keep_gb", "--segment S too")
+        return RecordingSink(
+            path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits
+        )
 
-    def _serve(self, stream: StreamOutlet, text: str) -> None:
+    def _serve(self, stream: StreamSink, text: str) -> None:
         target = target_of(text)
         path = unquote(urlsplit(target.url).path).strip("/")
         server = self._server(target)
         mount = server.mount(path, {target.user: target.password} if target.user else {}, stream.packetizer)
         stream.serve(server, mount)
-        self.welcome.append(f"{target.shown}" + ("" if target.user else _open_to_all(target.host)))
+        self.banner.append(f"{target.shown}" + ("" if target.user else _open_to_all(target.host)))
 
     def _server(self, target: Target) -> RtspServer:
         key = target.host, target.port
         if key not in self._servers:
-            limits = Limits(connections=self.config.live.players)
+            limits = Limits(connections=self.config.run.players)
             server = RtspServer(target.host, target.port, limits, self._tls(target.shown) if target.tls else None)
             self._servers[key] = server
             self.live.servers.append(server)
@@ -191,9 +198,9 @@ class Builder:
         return server
 
     def _tls(self, shown: str) -> ssl.SSLContext:
-        live = self.config.live
+        live = self.config.run
         if not live.tls_cert:
-            raise BadConfig("TLS needs a certificate", "live.tls_cert", f"for {shown}")
+            raise BadConfig("TLS needs a certificate", "run.tls_cert", f"for {shown}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(live.tls_cert, live.tls_key or None)
@@ -201,31 +208,40 @@ class Builder:
             raise BadConfig(f"the certificate cannot be used ({error.strerror or error})", live.tls_cert) from None
         return context
 
-    def _push(self, channel: Channel, stream: StreamOutlet, text: str) -> None:
-        live = self.config.live
+    def _push(self, pipeline: CameraPipeline, stream: StreamSink, text: str) -> None:
+        live = self.config.run
         options = PushOptions(timeout_s=live.open_timeout_s, tls_verify=live.tls_verify, ca_file=live.ca_file)
         shown = target_of(text).shown
 
-        def told(state: State, message: str) -> None:
-            self._told(f"{channel.name} -> {shown}", ", ".join(filter(None, (str(state), message))))
+        def on_event(state: State, message: str) -> None:
+            self._on_event(f"{pipeline.name} -> {shown}", ", ".join(filter(None, (str(state), message))))
 
-        pusher = Pusher(text, stream.packetizer, options, told)
+        pusher = Pusher(text, stream.packetizer, options, on_event)
         stream.push(pusher)
         self.live.pushers.append(pusher)
 
 
-def figure(channel: Channel) -> Figure:
+def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:
     """A camera's figures, for the page."""
-    counts = channel.counts
+    counts = pipeline.counts
     camera, line = counts.camera, counts.line
     totals = {
-        "frames": camera.frames, "damaged": camera.damaged, "connects": camera.connects, "losses": camera.losses,
-        "stalls": camera.stalls, "hangs": camera.hangs, "frames_dropped": counts.dropped, "frames_left": counts.left,
-        "looks": line.looks, "looks_failed": line.failed, "frames_veiled": line.veiled, "frames_held": line.held,
-        "outlet_dropped": counts.outlets_dropped,
-    }  # fmt: skip
-    gauges = {"delay_ms": counts.delay_ms, "latency_ms": counts.latency_ms}
-    return Figure(channel.name, camera.state, camera.message, totals, gauges, channel.tuner.shown)
+        "frames_decoded": camera.frames,
+        "frames_damaged": camera.damaged,
+        "frames_dropped": counts.dropped,
+        "frames_emitted": counts.emitted,
+        "frames_fully_covered": line.fully_covered,
+        "frames_withheld": line.withheld,
+        "sink_frames_dropped": counts.sink_dropped,
+        "detector_runs": line.detector_runs,
+        "detector_failures": line.detector_failures,
+        "connections": camera.connects,
+        "connections_lost": camera.losses,
+        "stalls": camera.stalls,
+        "hangs": camera.hangs,
+    }
+    gauges = {"stream_delay_ms": counts.delay_ms, "latency_ms": counts.latency_ms}
+    return CameraMetrics(pipeline.name, camera.state, camera.message, totals, gauges, pipeline.tuner.shown)
 
 
 def _open_to_all(host: str) -> str:

@@ -14,19 +14,18 @@ from dataclasses import replace
 from typing import Any
 
 import av
+from facestream.pipeline.connection import STEADY_S, Backoff, State
+from facestream.pipeline.errors import Refused, SourceLost, UserError
+from facestream.pipeline.live.audio import AudioPacket
+from facestream.pipeline.live.clock import TICK, LiveClock
+from facestream.pipeline.live.state import CameraOptions, Status
+from facestream.pipeline.ring import Cancelled
+from facestream.pipeline.types import Frame, SidePacket, StreamInfo
+from facestream.pipeline.url import redact
+from facestream.pipeline.video.pace import Pace
+from facestream.pipeline.video.source import open_source
+from facestream.pipeline.video.uri import Kind, Uri
 
-from pipeline.errors import Refused, SourceLost, UserError
-from pipeline.live.backoff import Backoff
-from pipeline.live.clock import TICK, LiveClock
-from pipeline.live.sound import Sound
-from pipeline.live.state import CameraOptions, State, Status
-from pipeline.ring import Cancelled
-from pipeline.types import Frame, SidePacket, StreamInfo
-from pipeline.video.pace import Pace
-from pipeline.video.source import open_source
-from pipeline.video.uri import Kind, Uri, redact
-
-STEADY_S = 5.0  # a connection that lasted so long was a good one: the next try comes soon
 _FINITE = (Kind.FILE, Kind.IMAGE, Kind.LAVFI)
 LEFT_BEHIND = 3  # threads that may hang at a time
 
@@ -35,9 +34,9 @@ class Camera:
     """Gives the frames of one source to `put`, on a thread of its own, until stop().
 
     Frames are numbered through, over all connections; their time base is clock.TICK, counted from start().
-    told: called with each new state or message, on any thread; it must not block.
-    put may drop and must not wait; Cancelled from it ends the camera. hear: called with each packet of sound, where it
-    is set before start(); voice is the stream that it belongs to, None where there is none.
+    on_event: called with each new state or message, on any thread; it must not block.
+    put may drop and must not wait; Cancelled from it ends the camera. on_audio: called with each audio packet, where it
+    is set before start(); audio_stream is the stream that it belongs to, None where there is none.
     """
 
     def __init__(
@@ -46,21 +45,21 @@ class Camera:
         uri: Uri,
         options: CameraOptions,
         put: Callable[[Frame], None],
-        told: Callable[[Status], None] = lambda status: None,
+        on_event: Callable[[Status], None] = lambda status: None,
     ) -> None:
         self.name, self.uri, self.options = name, uri, options
         self.epoch_s = 0.0  # wall-clock time of tick 0
-        self.hear: Callable[[Sound], None] | None = None
-        self.voice: av.AudioStream | None = None
+        self.on_audio: Callable[[AudioPacket], None] | None = None
+        self.audio_stream: av.AudioStream | None = None
         self._early: list[SidePacket] = []  # sound that came before the next picture
-        self._put, self._told = put, told
+        self._put, self._on_event = put, on_event
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._turn = self._began = 0  # the number of the thread that may act, and of the last one that was started
         self._hanging: list[threading.Thread] = []
         self._thread: threading.Thread | None = None
         self._status = Status(name, State.CONNECTING)
-        self._backoff = Backoff(most=options.most_s, slow=options.slow_s)
+        self._backoff = Backoff(max_s=options.max_backoff_s, refused_s=options.refused_wait_s)
         self._pace, self._paced = Pace(), False
         self._sign_s = self._frame_s = self._live_s = 0.0  # last sign of life, last frame, begin of the connection
         self._resting = False  # between two tries
@@ -163,38 +162,42 @@ class Camera:
             self._sign_s = self._frame_s = now
             self._limit_s, self._live_s = options.first_frame_s, 0.0
             self._clock.restart()
-        source = open_source(self.uri, replace(options.source, patrol=lambda: self._patrol(turn)))
+        source = open_source(self.uri, replace(options.source, interrupt_callback=lambda: self._check_interrupt(turn)))
         try:
             info = source.open()
             self._pace.restart(segmented=info.container == "hls")
             self._paced = options.paced and (self.uri.kind in _FINITE or not info.live or self._pace.segmented)
-            self.voice = next((side for side in info.sides if isinstance(side, av.AudioStream)), None)
+            self.audio_stream = next((side for side in info.side_streams if isinstance(side, av.AudioStream)), None)
             self._early, first = [], True
             for item in source.items():
                 if isinstance(item, SidePacket):
-                    self._note_sound(item)
+                    self._queue_audio(item)
                 elif not self._pace.seen(item.time_s):
                     self._take(turn, item, info if first else None)
-                    self._pass_sound()
+                    self._send_audio()
                     first = False
         finally:
             source.close()
 
-    def _note_sound(self, item: SidePacket) -> None:
+    def _queue_audio(self, item: SidePacket) -> None:
         """Sound waits for the next picture: only that tells where both are in time."""
-        if self.hear is not None and self.voice is not None and item.packet.stream_index == self.voice.index:
+        if (
+            self.on_audio is not None
+            and self.audio_stream is not None
+            and item.packet.stream_index == self.audio_stream.index
+        ):
             self._early = [*self._early[-999:], item]
 
-    def _pass_sound(self) -> None:
+    def _send_audio(self) -> None:
         early, self._early = self._early, []
         for item in early:
             packet = item.packet
             time = packet.pts if packet.pts is not None else packet.dts
             ticks = None if time is None else self._clock.place(float(time * packet.time_base))
-            if ticks is not None and self.hear is not None:
-                self.hear(Sound(packet, ticks))
+            if ticks is not None and self.on_audio is not None:
+                self.on_audio(AudioPacket(packet, ticks))
 
-    def _patrol(self, turn: int) -> None:
+    def _check_interrupt(self, turn: int) -> None:
         """Between two packets: is it to end, and do pictures come out of all these packets?"""
         self._check_turn(turn)
         self._sign_s = now = time.monotonic()
@@ -248,7 +251,9 @@ class Camera:
             losses = self._status.losses + bool(self._live_s)
             self._resting = True
             if refused:
-                self._become(State.FAILED, f"{what}; tried again every {self.options.slow_s:.0f} s", losses=losses)
+                self._become(
+                    State.FAILED, f"{what}; tried again every {self.options.refused_wait_s:.0f} s", losses=losses
+                )
             else:
                 self._become(State.RECONNECTING, what, losses=losses)
         self._stop.wait(wait)
@@ -269,7 +274,7 @@ class Camera:
         self._status = replace(before, state=state, message=message, **counts)
         if (state, message) != (before.state, before.message):
             self._status = replace(self._status, since_s=time.monotonic())
-            self._told(self._status)
+            self._on_event(self._status)
 
 
 def _words(error: UserError) -> str:

@@ -7,13 +7,12 @@ from fractions import Fraction
 from typing import Any
 
 import av
-import numpy as np
-
-from pipeline.errors import BadConfig, SinkLost
-from pipeline.live.clock import TICK
-from pipeline.types import CoveredFrame
-from pipeline.video.picture import convert
-from pipeline.video.planes import planes
+from av.video.reformatter import VideoReformatter
+from facestream.pipeline.errors import BadConfig, SinkLost
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.types import CoveredFrame
+from facestream.pipeline.video.picture import convert
+from facestream.pipeline.video.planes import upright_picture
 
 _I = 1  # FFmpeg's AV_PICTURE_TYPE_I
 SHARE = 0.1  # bits a pixel at most, where no bit rate is given
@@ -41,7 +40,7 @@ class LiveOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class EncodedPicture:
     """An encoded picture: Annex B bytes, its time in clock.TICK, whether one can begin with it."""
 
     data: bytes
@@ -56,7 +55,7 @@ def check_encoder(name: str) -> None:
     except (av.FFmpegError, ValueError):
         known = False
     if not known:
-        raise BadConfig(f"{name!r} is no H.264 encoder here", "live.encoder", "libx264 always is")
+        raise BadConfig(f"{name!r} is no H.264 encoder here", "run.encoder", "libx264 always is")
 
 
 class LiveEncoder:
@@ -73,25 +72,25 @@ class LiveEncoder:
         self._context: Any = None
         self._shape: tuple[int, int] = (0, 0)
         self._last_key: int | None = None
-        self._wished = False
+        self._keyframe_requested = False
 
-    def wish_key(self) -> None:
+    def request_keyframe(self) -> None:
         """Ask for a key picture soon, from any thread: somebody begins to watch. Two in half a second are one."""
-        self._wished = True
+        self._keyframe_requested = True
 
-    def encode(self, covered: CoveredFrame) -> list[Coded]:
+    def encode(self, covered: CoveredFrame) -> list[EncodedPicture]:
         """Raises SinkLost where the encoder cannot do it."""
-        picture = flat(covered)
+        picture = to_stream_format(covered)
         if self._context is None or self._shape != (picture.width, picture.height):
             self._open(picture)
         ticks = picture.pts or 0
         age_s = float((ticks - self._last_key) * TICK) if self._last_key is not None else 1e9
-        force = age_s >= self.options.gop_s or (self._wished and age_s >= 0.5)
+        force = age_s >= self.options.gop_s or (self._keyframe_requested and age_s >= 0.5)
         picture.pict_type = _I if force else 0
         if force:
-            self._last_key, self._wished = ticks, False
+            self._last_key, self._keyframe_requested = ticks, False
         try:
-            return [Coded(bytes(p), p.pts or 0, bool(p.is_keyframe)) for p in self._context.encode(picture)]
+            return [EncodedPicture(bytes(p), p.pts or 0, bool(p.is_keyframe)) for p in self._context.encode(picture)]
         except (av.FFmpegError, ValueError) as error:
             self._context = None
             raise SinkLost(f"the encoder failed ({error})", self.options.encoder) from None
@@ -121,28 +120,21 @@ class LiveEncoder:
             context.open()
         except (av.FFmpegError, ValueError) as error:
             size = f"{picture.width}x{picture.height}"
-            raise SinkLost(f"{options.encoder} cannot encode {size} ({error})", "live.encoder") from None
+            raise SinkLost(f"{options.encoder} cannot encode {size} ({error})", "run.encoder") from None
         self._context, self._shape, self._last_key = context, (picture.width, picture.height), None
 
 
-def flat(covered: CoveredFrame) -> av.VideoFrame:
-    """The covered picture as every player takes it: 4:2:0, even sides, upright (RTP knows no rotation)."""
+def to_stream_format(covered: CoveredFrame, scaler: VideoReformatter | None = None) -> av.VideoFrame:
+    """The covered picture as every player takes it: 4:2:0, even sides, upright (RTP knows no rotation).
+
+    scaler: as for picture.convert().
+    """
     picture, frame = covered.picture, covered.tracked.frame
     width, height = picture.width // 2 * 2, picture.height // 2 * 2
     if (width, height) != (picture.width, picture.height):
-        picture = picture.reformat(width=width, height=height, format="yuv420p")
+        picture = (scaler or VideoReformatter()).reformat(picture, width=width, height=height, format="yuv420p")
     else:
-        picture = convert(picture, "yuv420p")
-    if frame.rotation:
-        picture = _turned(picture, frame.rotation)
+        picture = convert(picture, "yuv420p", scaler)
+    picture = upright_picture(picture, frame)
     picture.pts, picture.time_base = frame.pts, frame.time_base
     return picture
-
-
-def _turned(picture: av.VideoFrame, rotation: int) -> av.VideoFrame:
-    sides = (picture.height, picture.width) if rotation in (90, 270) else (picture.width, picture.height)
-    turned = av.VideoFrame(*sides, "yuv420p")
-    for old, new in zip(planes(picture), planes(turned), strict=True):
-        new.pixels[:] = np.rot90(old.pixels, rotation // 90)
-    turned.color_range, turned.colorspace = picture.color_range, picture.colorspace
-    return turned

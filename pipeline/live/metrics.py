@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.live.state import State
-from pipeline.live.visitor import Visitors
+from facestream.pipeline.connection import State
+from facestream.pipeline.live.webcam_session import WebcamSessions
 
 try:
     from prometheus_client import CollectorRegistry, generate_latest
@@ -17,7 +17,7 @@ except ImportError:  # the extra is not installed; preview.check_web() says so
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
+class CameraMetrics:
     """A camera's figures. counts: name -> total so far; gauges: name -> value now. settings: Tuner.shown."""
 
     name: str
@@ -28,37 +28,37 @@ class Figure:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def metrics(figures: list[Figure], visitors: Visitors | None) -> bytes:
+def metrics(camera_metrics: list[CameraMetrics], sessions: WebcamSessions | None) -> bytes:
     """In Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(Collector(figures, visitors))
+    registry.register(Collector(camera_metrics, sessions))
     return generate_latest(registry)
 
 
 class Collector:
     """Figures as Prometheus wants them."""
 
-    def __init__(self, figures: list[Figure], visitors: Visitors | None) -> None:
-        self._figures, self._visitors = figures, visitors
+    def __init__(self, camera_metrics: list[CameraMetrics], sessions: WebcamSessions | None) -> None:
+        self._camera_metrics, self._sessions = camera_metrics, sessions
 
     def collect(self) -> Iterable[Any]:
         state = GaugeMetricFamily(
             "facestream_camera_state", "1 for the state that it is in", labels=["camera", "state"]
         )
-        for figure in self._figures:
+        for camera_metrics in self._camera_metrics:
             for each in State:
-                state.add_metric([figure.name, each], float(figure.state is each))
+                state.add_metric([camera_metrics.name, each], float(camera_metrics.state is each))
         yield state
-        for name in sorted({name for figure in self._figures for name in figure.counts}):
+        for name in sorted({name for camera_metrics in self._camera_metrics for name in camera_metrics.counts}):
             count = CounterMetricFamily(f"facestream_{name}", name.replace("_", " "), labels=["camera"])
-            for figure in self._figures:
-                count.add_metric([figure.name], figure.counts.get(name, 0))
+            for camera_metrics in self._camera_metrics:
+                count.add_metric([camera_metrics.name], camera_metrics.counts.get(name, 0))
             yield count
-        for name in sorted({name for figure in self._figures for name in figure.gauges}):
+        for name in sorted({name for camera_metrics in self._camera_metrics for name in camera_metrics.gauges}):
             gauge = GaugeMetricFamily(f"facestream_{name}", name.replace("_", " "), labels=["camera"])
-            for figure in self._figures:
-                gauge.add_metric([figure.name], figure.gauges.get(name, 0.0))
+            for camera_metrics in self._camera_metrics:
+                gauge.add_metric([camera_metrics.name], camera_metrics.gauges.get(name, 0.0))
             yield gauge
-        if self._visitors is not None:
-            yield GaugeMetricFamily("facestream_visitors", "browsers with a camera now", self._visitors.here)
-            yield CounterMetricFamily("facestream_visitors_refused", "for want of room", self._visitors.refused)
+        if self._sessions is not None:
+            yield GaugeMetricFamily("facestream_webcam_sessions", "browsers with a camera now", self._sessions.active)
+            yield CounterMetricFamily("facestream_webcam_sessions_refused", "for want of room", self._sessions.refused)

@@ -18,16 +18,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from engines.boxes import Array
-from pipeline.errors import BadConfig, BadInput, UserError
-from pipeline.live.metrics import Figure, metrics
-from pipeline.live.screen import boxed, encode, shrunk
-from pipeline.live.state import State
-from pipeline.live.tuning import Tuner
-from pipeline.live.visitor import Visitors
-from pipeline.live.webcam import serve
-from pipeline.live.webrtc import Calls
-from pipeline.types import CoveredFrame
+from av.video.reformatter import VideoReformatter
+from facestream.engines.boxes import Array
+from facestream.pipeline.connection import State
+from facestream.pipeline.errors import BadConfig, BadInput, UserError
+from facestream.pipeline.live.metrics import CameraMetrics, metrics
+from facestream.pipeline.live.screen import draw_boxes, encode, scaled_bgr
+from facestream.pipeline.live.tuning import Tuner
+from facestream.pipeline.live.webcam_session import WebcamSessions
+from facestream.pipeline.live.webcam_socket import serve
+from facestream.pipeline.live.webrtc import WebRtcSessions
+from facestream.pipeline.types import CoveredFrame
+from facestream.pipeline.url import redact
 
 try:
     import prometheus_client  # noqa: F401  metrics.py needs it
@@ -48,8 +50,10 @@ def check_web() -> None:
         raise BadConfig("the page needs more libraries", "http://", "pip install 'facestream[web]'")
 
 
-class PreviewOutlet:
+class PreviewSink:
     """The newest covered picture of one camera, as JPEG or for WebRTC, for whoever looks."""
+
+    upright = True
 
     def __init__(self, name: str, tuner: Tuner) -> None:
         self.name, self._tuner = name, tuner
@@ -58,13 +62,17 @@ class PreviewOutlet:
         self.bgr: Array | None = None
         self.number = 0
         self.woken: Callable[[], None] = lambda: None
+        self._scaler = VideoReformatter()  # of the sink's thread
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        return bool(self.viewers or self.callers)
 
     def write(self, covered: CoveredFrame) -> None:
         viewers, callers = self.viewers, self.callers
         if not viewers and not callers:
             return
-        bgr = shrunk(covered, WIDTH)
-        bgr = boxed(bgr, covered) if self._tuner.boxes else bgr
+        bgr = scaled_bgr(covered, WIDTH, scaler=self._scaler)
+        bgr = draw_boxes(bgr, covered) if self._tuner.boxes else bgr
         self.jpeg, self.bgr = encode(bgr) if viewers else b"", bgr if callers else None
         self.number += 1
         self.woken()
@@ -76,7 +84,7 @@ class PreviewOutlet:
         """Nothing is kept."""
 
 
-def _no_camera(name: str, wish: dict[str, Any]) -> None:
+def _no_camera(name: str, settings_patch: dict[str, Any]) -> None:
     raise KeyError(name)
 
 
@@ -84,22 +92,22 @@ class Page:
     """Serves on host:port. token: what a request must hold, as ?token= or as a bearer; "" only on loopback.
 
     tune: changes a camera's settings; raises KeyError for one that is not there, BadConfig for what may not be.
-    visitors: None where no browser may show its camera. tls: serve https.
+    sessions: None where no browser may show its camera. tls: serve https.
     """
 
     def __init__(
-        self, host: str, port: int, token: str, figures: Callable[[], Iterable[Figure]],
-        tune: Callable[[str, dict[str, Any]], None] = _no_camera, visitors: Visitors | None = None,
+        self, host: str, port: int, token: str, camera_metrics: Callable[[], Iterable[CameraMetrics]],
+        tune: Callable[[str, dict[str, Any]], None] = _no_camera, sessions: WebcamSessions | None = None,
         tls: ssl.SSLContext | None = None, webrtc: bool = False,
     ) -> None:  # fmt: skip
         """Raises BadInput for an address that others reach without a token."""
         check_web()
         self.host, self.port = host, port
-        self._token, self._figures, self._tune = token, figures, tune
-        self._visitors = visitors if visitors is not None and visitors.most else None
+        self._token, self._camera_metrics, self._tune = token, camera_metrics, tune
+        self._sessions = sessions if sessions is not None and sessions.limit else None
         self._tls = tls
-        self._calls = Calls(self._next) if webrtc else None
-        self._outlets: dict[str, PreviewOutlet] = {}
+        self._calls = WebRtcSessions(self._next) if webrtc else None
+        self._sinks: dict[str, PreviewSink] = {}
         if not token and host not in LOOPBACK:
             raise BadInput("others can reach it, so it needs a token", self.where, "http://TOKEN@host:port")
         self._loop = asyncio.new_event_loop()
@@ -111,12 +119,12 @@ class Page:
     def where(self) -> str:
         return f"http{'s' * bool(self._tls)}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
-    def outlet(self, name: str, tuner: Tuner) -> PreviewOutlet:
+    def sink(self, name: str, tuner: Tuner) -> PreviewSink:
         """A place on the page for a camera."""
-        outlet = PreviewOutlet(name, tuner)
-        outlet.woken = self._wake
-        self._outlets[name] = outlet
-        return outlet
+        sink = PreviewSink(name, tuner)
+        sink.woken = self._wake
+        self._sinks[name] = sink
+        return sink
 
     def start(self) -> None:
         """Raises BadInput where the address cannot be had."""
@@ -207,12 +215,19 @@ class Page:
 
     async def _status(self, request: web.Request) -> web.Response:
         cameras = [
-            {"name": f.name, "state": f.state, "message": f.message, **f.counts, **f.gauges, "settings": f.settings}
-            for f in self._figures()
+            {
+                "name": f.name,
+                "state": f.state,
+                "message": redact(f.message),
+                **f.counts,
+                **f.gauges,
+                "settings": f.settings,
+            }
+            for f in self._camera_metrics()
         ]
-        guests = self._visitors
-        visitors = {"here": guests.here, "most": guests.most, "refused": guests.refused} if guests else None
-        status = {"cameras": cameras, "visitors": visitors, "webrtc": self._calls is not None}
+        guests = self._sessions
+        sessions = {"active": guests.active, "limit": guests.limit, "refused": guests.refused} if guests else None
+        status = {"cameras": cameras, "webcam_sessions": sessions, "webrtc": self._calls is not None}
         return web.json_response(status, headers={"Cache-Control": "no-store"})
 
     async def _settings(self, request: web.Request) -> web.Response:
@@ -220,63 +235,63 @@ class Page:
         if (request.content_length or 0) > 4096:
             raise web.HTTPRequestEntityTooLarge(4096, request.content_length or 0)
         try:
-            wish = await request.json()
-            if not isinstance(wish, dict):
+            settings_patch = await request.json()
+            if not isinstance(settings_patch, dict):
                 raise ValueError
-            self._tune(request.match_info["name"], wish)
+            self._tune(request.match_info["name"], settings_patch)
         except KeyError:
             raise web.HTTPNotFound(text="there is no such camera\n") from None
         except UserError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from None
         except (ValueError, RecursionError):
             raise web.HTTPBadRequest(text="settings are one JSON object\n") from None
-        now = next((f.settings for f in self._figures() if f.name == request.match_info["name"]), {})
+        now = next((f.settings for f in self._camera_metrics() if f.name == request.match_info["name"]), {})
         return web.json_response(now)
 
     async def _call(self, request: web.Request) -> web.Response:
         """WebRTC: an offer's SDP in, the answer's out."""
-        outlet = self._outlets.get(request.match_info["name"])
-        if outlet is None or self._calls is None:
+        sink = self._sinks.get(request.match_info["name"])
+        if sink is None or self._calls is None:
             raise web.HTTPNotFound(text="there is no such camera, or no WebRTC (live.webrtc)\n")
         if self._calls.full:
             raise web.HTTPServiceUnavailable(text="too many look already\n")
         try:
-            answer = await self._calls.answer(outlet, await request.text())
+            answer = await self._calls.answer(sink, await request.text())
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from None
         return web.Response(text=answer, content_type="application/sdp")
 
     async def _webcam(self, request: web.Request) -> web.StreamResponse:
-        if self._visitors is None:
-            raise web.HTTPNotFound(text="browsers' own cameras are switched off (live.visitors)\n")
-        return await serve(request, self._visitors)
+        if self._sessions is None:
+            raise web.HTTPNotFound(text="browsers' own cameras are switched off (live.webcam_sessions)\n")
+        return await serve(request, self._sessions)
 
     async def _health(self, request: web.Request) -> web.Response:
         """200 when every camera delivers, else 503; which one does not stands in the body."""
-        ill = {f.name: str(f.state) for f in self._figures() if f.state not in (State.LIVE, State.ENDED)}
+        ill = {f.name: str(f.state) for f in self._camera_metrics() if f.state not in (State.LIVE, State.ENDED)}
         return web.Response(text=json.dumps({"ok": not ill, "not_live": ill}) + "\n", status=503 if ill else 200)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        body = metrics(list(self._figures()), self._visitors)
+        body = metrics(list(self._camera_metrics()), self._sessions)
         return web.Response(body=body, content_type="text/plain", charset="utf-8")
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        outlet = self._outlets.get(request.match_info["name"])
-        if outlet is None:
+        sink = self._sinks.get(request.match_info["name"])
+        if sink is None:
             raise web.HTTPNotFound(text="there is no such camera\n")
-        if sum(other.viewers for other in self._outlets.values()) >= VIEWERS:
+        if sum(other.viewers for other in self._sinks.values()) >= VIEWERS:
             raise web.HTTPServiceUnavailable(text="too many look already\n")
         response = web.StreamResponse(headers={"Cache-Control": "no-store"})
         response.content_type = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
         await response.prepare(request)
-        outlet.viewers += 1
+        sink.viewers += 1
         try:
-            last = outlet.number
+            last = sink.number
             while not self._over:
-                if outlet.number == last:
+                if sink.number == last:
                     await self._next()
                     continue
-                last, jpeg = outlet.number, outlet.jpeg
+                last, jpeg = sink.number, sink.jpeg
                 if not jpeg:  # it was for others
                     continue
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
@@ -284,7 +299,7 @@ class Page:
         except (OSError, TimeoutError):
             pass
         finally:
-            outlet.viewers -= 1
+            sink.viewers -= 1
         return response
 
     async def _next(self) -> None:

@@ -7,11 +7,11 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-
-from engines.boxes import Array
-from pipeline.errors import SinkLost
-from pipeline.live.encode import flat
-from pipeline.types import BoxState, CoveredFrame
+from av.video.reformatter import VideoReformatter
+from facestream.engines.boxes import Array
+from facestream.pipeline.errors import SinkLost
+from facestream.pipeline.live.encode import to_stream_format
+from facestream.pipeline.types import BoxState, CoveredFrame
 
 QUALITY = 80  # of JPEG
 COLOURS = {  # BGR: green, orange, blue
@@ -21,7 +21,7 @@ COLOURS = {  # BGR: green, orange, blue
 }
 
 
-class Pictures(Protocol):
+class PictureFeed(Protocol):
     """The newest covered picture, BGR; number rises with each. callers: how many look at it over WebRTC."""
 
     number: int
@@ -29,20 +29,27 @@ class Pictures(Protocol):
     bgr: Array | None
 
 
-def shrunk(covered: CoveredFrame, widest: int, highest: int = 1 << 16, enlarge: bool = False) -> Array:
+def scaled_bgr(
+    covered: CoveredFrame,
+    widest: int,
+    highest: int = 1 << 16,
+    enlarge: bool = False,
+    scaler: VideoReformatter | None = None,
+) -> Array:
     """A covered picture, upright, inside so many pixels, which a small one fills only with enlarge.
 
-    BGR, uint8 [h, w, 3], memory of its own.
+    BGR, uint8 [h, w, 3], memory of its own. scaler: as for picture.convert().
     """
-    picture = flat(covered)
+    scaler = scaler or VideoReformatter()
+    picture = to_stream_format(covered)
     scale = min(math.inf if enlarge else 1.0, widest / picture.width, highest / picture.height)
     width, height = max(2, round(picture.width * scale)), max(2, round(picture.height * scale))
-    bgr: Array = picture.reformat(width=width, height=height, format="bgr24").to_ndarray()
+    bgr: Array = scaler.reformat(picture, width=width, height=height, format="bgr24").to_ndarray()
     return bgr
 
 
-def boxed(bgr: Array, covered: CoveredFrame) -> Array:
-    """Its boxes and ids drawn on what shrunk() gave; that picture itself."""
+def draw_boxes(bgr: Array, covered: CoveredFrame) -> Array:
+    """Its boxes and ids drawn on what scaled_bgr() gave; that picture itself."""
     tracked = covered.tracked
     scale = np.array([bgr.shape[1] / tracked.frame.size[0], bgr.shape[0] / tracked.frame.size[1]] * 2)
     thick = max(1, round(bgr.shape[0] / 360))

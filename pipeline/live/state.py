@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from pipeline.video.options import SourceOptions
-
-
-class State(StrEnum):
-    """What a camera or a connection is doing."""
-
-    CONNECTING = "connecting"
-    LIVE = "live"
-    STALLED = "stalled"  # connected, and nothing comes
-    RECONNECTING = "reconnecting"
-    FAILED = "failed"  # somebody must do something; a network source is still tried now and then
-    ENDED = "ended"  # a file that is not looped
+from facestream.pipeline.connection import State
+from facestream.pipeline.video.options import SourceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +14,7 @@ class CameraOptions:
 
     first_frame_s, dead_s: no picture for so long after opening, or later, ends a connection. stall_s: after so long
     without a picture the camera counts as stalled. hang_s: after so long without a sign of life its thread is given up.
-    slow_s: the wait after a wrong password or path. most_s: the longest other wait.
+    refused_wait_s: the wait after a wrong password or path. max_backoff_s: the longest other wait.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -35,8 +24,8 @@ class CameraOptions:
     dead_s: float = 10.0
     stall_s: float = 1.0
     hang_s: float = 20.0
-    slow_s: float = 30.0
-    most_s: float = 10.0
+    refused_wait_s: float = 30.0
+    max_backoff_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What may be changed while a live run goes on: how faces are covered, from which score, and whether boxes are drawn.
 
-By default a change can make more covered than the run's settings say, never less (`live.change`).
+By default a change can make more covered than the run's settings say, never less (`run.change`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from facestream.pipeline.config import HIDE, Config, CoverConfig, changed
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.overlay import Drawer
+from facestream.pipeline.types import CoveredFrame, TrackedFrame
 from msgspec import structs
-
-from pipeline.config import HIDE, Config, CoverConfig, changed
-from pipeline.cover import Anonymizer
-from pipeline.draw import Drawer
-from pipeline.errors import BadConfig
-from pipeline.types import CoveredFrame, TrackedFrame
 
 KEYS = {"hide": "cover.hide", "scale": "cover.scale", "threshold": "detector.threshold"}
 STRENGTH = {"blur": 0, "pixelate": 1, "solid": 2}  # an image hides as much as solid does
@@ -69,10 +68,10 @@ class Tuner:
     @property
     def choices(self) -> dict[str, Any]:
         """What each may become: lists of words, [lowest, highest] of numbers."""
-        policy, start = self.config.live.change, self.start
+        policy, start = self.config.run.change, self.start
         own = ["image"] if start.hide not in HIDE else []  # never another image: that would read any file here
-        least = 0 if policy == "any" else STRENGTH.get(start.hide, 2)
-        hides = [*own, *(name for name in HIDE if STRENGTH[name] >= least)]
+        min_s = 0 if policy == "any" else STRENGTH.get(start.hide, 2)
+        hides = [*own, *(name for name in HIDE if STRENGTH[name] >= min_s)]
         scale = [1.0 if policy == "any" else start.scale, MOST_SCALE]
         threshold = [
             min(LEAST_THRESHOLD, start.threshold) if self._adjustable else start.threshold,
@@ -88,19 +87,19 @@ class Tuner:
         """The settings of now and the choices, for a page."""
         return {**asdict(self.now), "hide": _word(self.now.hide), "choices": self.choices}
 
-    def change(self, wish: Mapping[str, Any]) -> Tuning:
+    def change(self, settings_patch: Mapping[str, Any]) -> Tuning:
         """Change some of the settings; the result. Raises BadConfig, and changes nothing, for what may not be."""
         choices = self.choices
-        for key in wish:
+        for key in settings_patch:
             if key not in choices:
                 raise BadConfig(f"unknown key {key!r}", "page", "known: " + ", ".join(choices))
-        values = {KEYS[key]: value for key, value in wish.items() if key in KEYS}
-        if wish.get("hide") == "image" and "image" in choices["hide"]:
+        values = {KEYS[key]: value for key, value in settings_patch.items() if key in KEYS}
+        if settings_patch.get("hide") == "image" and "image" in choices["hide"]:
             values["cover.hide"] = self.start.hide
         config = changed(self._as_config(), values, "page")
-        mode = wish.get("mode", self.now.mode)
+        mode = settings_patch.get("mode", self.now.mode)
         new = {"scale": config.cover.scale, "threshold": config.detector.threshold}
-        for key, asked in wish.items():
+        for key, asked in settings_patch.items():
             allowed = choices[key]
             if not (allowed[0] <= new[key] <= allowed[1] if key in new else asked in allowed):
                 words = f"{allowed[0]:g} to {allowed[1]:g}" if key in new else ", ".join(allowed)

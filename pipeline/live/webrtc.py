@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import av
-
-from pipeline.errors import BadConfig
-from pipeline.live.clock import TICK
-from pipeline.live.screen import Pictures
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.screen import PictureFeed
 
 try:
     import aiortc
@@ -31,13 +30,13 @@ HEAD_S = 20.0  # for a call that does not come about
 def check_webrtc() -> None:
     """Raise BadConfig where the libraries are missing."""
     if aiortc is None:
-        raise BadConfig("WebRTC needs more libraries", "live.webrtc", "pip install 'facestream[webrtc]'")
+        raise BadConfig("WebRTC needs more libraries", "run.webrtc", "pip install 'facestream[webrtc]'")
 
 
 class PictureTrack(VideoStreamTrack):  # type: ignore[misc]
     """A camera's covered pictures as they leave, the newest one each time."""
 
-    def __init__(self, pictures: Pictures, news: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, pictures: PictureFeed, news: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
         self._pictures, self._news = pictures, news
         self._last, self._start_s = pictures.number, time.monotonic()
@@ -55,19 +54,19 @@ class PictureTrack(VideoStreamTrack):  # type: ignore[misc]
         return frame
 
 
-class Calls:
+class WebRtcSessions:
     """The connections of those who look. All of it runs on the page's loop. news: waits for a new picture."""
 
     def __init__(self, news: Callable[[], Awaitable[None]]) -> None:
         check_webrtc()
         self._news = news
-        self._open: dict[Any, Pictures] = {}
+        self._open: dict[Any, PictureFeed] = {}
 
     @property
     def full(self) -> bool:
         return len(self._open) >= CALLS
 
-    async def answer(self, pictures: Pictures, sdp: str) -> str:
+    async def answer(self, pictures: PictureFeed, sdp: str) -> str:
         """Take an offer's SDP, give the answer's; pictures follow. Raises ValueError for what is no offer."""
         # Not None: that would be a public server's address.
         peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))

@@ -1,7 +1,7 @@
 """A window on this desktop: all cameras as they leave, with their figures, and keys to change how. Extra `window`.
 
 SDL wants its window and its events on the thread that began the program, so the run's main loop calls show(). The
-panes' pictures are made ready on the outlets' threads; one that was not shown yet gives way to the next.
+panes' pictures are made ready on the sinks' threads; one that was not shown yet gives way to the next.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engines.boxes import Array
-from pipeline.errors import BadConfig, BadInput
-from pipeline.live.screen import boxed, shrunk
-from pipeline.live.state import State
-from pipeline.types import CoveredFrame
-from pipeline.video.uri import redact
+from av.video.reformatter import VideoReformatter
+from facestream.engines.boxes import Array
+from facestream.pipeline.connection import State
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.live.screen import draw_boxes, scaled_bgr
+from facestream.pipeline.types import CoveredFrame
+from facestream.pipeline.url import redact
 
 if TYPE_CHECKING:
-    from pipeline.live.run import Channel
+    from facestream.pipeline.live.run import CameraPipeline
 
 try:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
@@ -40,7 +41,7 @@ BACK, DIM, TEXT, BAD = (21, 23, 26), (154, 164, 176), (240, 240, 240), (255, 107
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ReadyPicture:
     """A picture that is ready. bgr: uint8 [h, w, 3]; came_s: wall-clock time at which its frame came in."""
 
     bgr: Array
@@ -48,23 +49,29 @@ class Shown:
 
 
 class Pane:
-    """One camera's part of the window: the outlet that takes its frames."""
+    """One camera's part of the window: the sink that takes its frames."""
 
-    def __init__(self, channel: Channel, window: Window) -> None:
-        self.name, self.channel, self._window = f"window {channel.name}", channel, window
+    upright = True
+
+    def __init__(self, pipeline: CameraPipeline, window: Window) -> None:
+        self.name, self.pipeline, self._window = f"window {pipeline.name}", pipeline, window
         self.room = SIZE  # for the picture, in pixels
-        self.newest: Shown | None = None
-        self.last: Shown | None = None  # what the window shows
+        self.newest: ReadyPicture | None = None
+        self.last: ReadyPicture | None = None  # what the window shows
         self.written = self.dropped = 0
         self._times: deque[float] = deque(maxlen=30)  # of pictures that were shown
         self.latency_ms = 0.0
+        self._scaler = VideoReformatter()  # of the sink's thread
+
+    def wants(self, size: tuple[int, int]) -> bool:
+        return True
 
     def write(self, covered: CoveredFrame) -> None:
-        bgr = shrunk(covered, *self.room, enlarge=True)
-        if self.channel.tuner.boxes:
-            boxed(bgr, covered)
+        bgr = scaled_bgr(covered, *self.room, enlarge=True, scaler=self._scaler)
+        if self.pipeline.tuner.boxes:
+            draw_boxes(bgr, covered)
         self.dropped += self.newest is not None
-        self.newest = Shown(bgr, self.channel.camera.epoch_s + (covered.tracked.frame.time_s or 0.0))
+        self.newest = ReadyPicture(bgr, self.pipeline.camera.epoch_s + (covered.tracked.frame.time_s or 0.0))
         self.written += 1
         self._window.wake()
 
@@ -74,7 +81,7 @@ class Pane:
     def abort(self) -> None:
         """The last picture stays."""
 
-    def take(self) -> Shown | None:
+    def take(self) -> ReadyPicture | None:
         """The picture to show now."""
         shown, self.newest = self.newest, None
         if shown is not None:
@@ -85,7 +92,7 @@ class Pane:
 
     @property
     def fps(self) -> float:
-        """Pictures shown a second, over the last thirty; 0 when none came for two seconds."""
+        """PictureFeed shown a second, over the last thirty; 0 when none came for two seconds."""
         times = list(self._times)
         if len(times) < 2 or time.monotonic() - times[-1] > 2:
             return 0.0
@@ -95,11 +102,11 @@ class Pane:
 class Window:
     """Opens with start(), on the main thread; then show() again and again until it is False; then stop()."""
 
-    def __init__(self, channels: Sequence[Channel]) -> None:
+    def __init__(self, pipelines: Sequence[CameraPipeline]) -> None:
         """Raises BadConfig where the extra is missing. channels: the run's, in the order of their panes."""
         if pygame is None:
             raise BadConfig("the window needs one more library", "window", "pip install 'facestream[window]'")
-        self._channels = channels
+        self._pipelines = pipelines
         self.panes: list[Pane] = []
         self._news = threading.Event()
         self._screen: Any = None
@@ -108,8 +115,8 @@ class Window:
         self._help_s = self._drawn_s = 0.0
         self._note = self.failed = ""
 
-    def pane(self, channel: Channel) -> Pane:
-        self.panes.append(Pane(channel, self))
+    def pane(self, pipeline: CameraPipeline) -> Pane:
+        self.panes.append(Pane(pipeline, self))
         return self.panes[-1]
 
     def wake(self) -> None:
@@ -188,13 +195,15 @@ class Window:
 
     def _turn(self, key: str) -> None:
         """The next choice, for all cameras."""
-        for channel in self._channels:
-            shown = channel.tuner.shown
+        for pipeline in self._pipelines:
+            shown = pipeline.tuner.shown
             choices = shown["choices"][key]
-            wish = choices[(choices.index(shown[key]) + 1) % len(choices)]
-            self._note = key + (f": {wish}" if len(choices) > 1 else ": the run allows no other (live.change)")
-            if wish != shown[key]:
-                channel.tune({key: wish})
+            settings_patch = choices[(choices.index(shown[key]) + 1) % len(choices)]
+            self._note = key + (
+                f": {settings_patch}" if len(choices) > 1 else ": the run allows no other (live.change)"
+            )
+            if settings_patch != shown[key]:
+                pipeline.tune({key: settings_patch})
         self._help_s = time.monotonic() + HELP_S / 3
 
     def _arrange(self) -> None:
@@ -243,13 +252,13 @@ class Window:
         self._screen.blit(surface, middle)
 
     def _caption(self, pane: Pane, left: int, top: int) -> None:
-        channel = pane.channel
-        status, settings = channel.camera.status, channel.tuner.now
-        words = [channel.name, f"{pane.fps:.1f} fps", f"{pane.latency_ms:.0f} ms", f"{settings.mode}, {settings.hide}"]
-        dropped = channel.counts.dropped + channel.counts.outlets_dropped + pane.dropped
+        pipeline = pane.pipeline
+        status, settings = pipeline.camera.status, pipeline.tuner.now
+        words = [pipeline.name, f"{pane.fps:.1f} fps", f"{pane.latency_ms:.0f} ms", f"{settings.mode}, {settings.hide}"]
+        dropped = pipeline.counts.dropped + pipeline.counts.sink_dropped + pane.dropped
         words += [f"{dropped} dropped"] * bool(dropped)
         self._write("   ".join(words), left + 8, top + 8, TEXT)
-        trouble = channel.guard.trouble
+        trouble = pipeline.guard.trouble
         if status.state not in (State.LIVE, State.ENDED):
             trouble = ", ".join(filter(None, (str(status.state), status.message)))
         if trouble:

@@ -6,22 +6,18 @@ The sockets are ours and have time-outs: FFmpeg's own RTSP output waits for a st
 from __future__ import annotations
 
 import contextlib
-import re
 import select
 import socket
 import ssl
 import threading
 import time
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
-from pipeline.errors import BadInput, Refused, SinkLost, UserError
-from pipeline.rtsp.auth import answer
-from pipeline.rtsp.message import HEAD_LIMIT, Malformed, Message, parse_head, request
-from pipeline.rtsp.rtp import Unit
-from pipeline.video.uri import redact
-
-_PORT = re.compile(r"[^/?#@:]*:\d*[/?#]")  # as in uri.py: such a colon starts no password
+from facestream.pipeline.errors import BadInput, Refused, SinkLost, UserError
+from facestream.pipeline.rtsp.auth import answer
+from facestream.pipeline.rtsp.message import HEAD_LIMIT, Malformed, Message, parse_head, request
+from facestream.pipeline.rtsp.rtp import Unit
+from facestream.pipeline.url import parse_url, redact, shown_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +28,16 @@ class PushOptions:
     """
 
     timeout_s: float = 5.0
-    slow_s: float = 30.0
-    most_s: float = 10.0
+    refused_wait_s: float = 30.0
+    max_backoff_s: float = 10.0
     buffer: int = 1 << 20
     tls_verify: bool = True
     ca_file: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Target:
-    """An rtsp:// or rtsps:// address, taken apart. url: without user and password, as servers want it."""
+    """An rtsp:// or rtsps:// address to serve at or to send to. url: without user and password, as servers want it."""
 
     url: str
     host: str
@@ -51,25 +47,23 @@ class Target:
     tls: bool
     shown: str
 
+    def __repr__(self) -> str:
+        return f"Target({self.shown!r})"
+
 
 def target_of(text: str) -> Target:
     """Raises BadInput for what is no RTSP address. The password may hold any character, an @ and a / too."""
-    scheme, _, rest = text.partition("://")
-    user_part, _, after = rest.rpartition("@")
-    if "/" in user_part and (":" not in user_part.split("/", 1)[0] or _PORT.match(user_part)):
-        user_part, after = "", rest  # the @ stands in the path
-    user, _, password = user_part.partition(":")
     try:
-        parts = urlsplit(f"{scheme}://{after}")
-        port = parts.port or (322 if scheme.lower() == "rtsps" else 554)
-        host = parts.hostname
-    except ValueError:
-        host = None
-        port = 0
-    if scheme.lower() not in ("rtsp", "rtsps") or not host:
-        raise BadInput("not an RTSP address", redact(text), "rtsp://[user:password@]host[:port]/path")
-    tls = scheme.lower() == "rtsps"
-    return Target(f"{scheme.lower()}://{after}", host, port, unquote(user), unquote(password), tls, redact(text))
+        url = parse_url(text)
+    except BadInput as error:
+        if error.what.startswith("not an address"):
+            raise BadInput("not an RTSP address", shown_text(text), "rtsp://[user:password@]host[:port]/path") from None
+        raise
+    if url.scheme not in ("rtsp", "rtsps"):
+        raise BadInput("not an RTSP address", url.shown, "rtsp://[user:password@]host[:port]/path")
+    tls = url.scheme == "rtsps"
+    port = url.port or (322 if tls else 554)
+    return Target(url.without_user, url.host, port, url.user, url.password, tls, url.shown)
 
 
 class Connection:

@@ -10,12 +10,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.rtsp.auth import Gate
-from pipeline.rtsp.message import HEAD_LIMIT, Malformed, Message, pair_of, parse_head, path_of, response, transport_of
-from pipeline.rtsp.rtp import Unit
+from facestream.pipeline.rtsp.auth import Gate
+from facestream.pipeline.rtsp.message import (
+    HEAD_LIMIT,
+    Malformed,
+    Message,
+    pair_of,
+    parse_head,
+    path_of,
+    response,
+    transport_of,
+)
+from facestream.pipeline.rtsp.rtp import Unit
 
 if TYPE_CHECKING:
-    from pipeline.rtsp.server import Mount, RtspServer
+    from facestream.pipeline.rtsp.server import Mount, RtspServer
 
 METHODS = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN, GET_PARAMETER, SET_PARAMETER"
 _TRACK = re.compile(r"/track([01])$")
@@ -103,7 +112,7 @@ class Player:
         if stalled or lost:
             self.abort()
 
-    def heard(self, host: str, port: int) -> None:
+    def note_activity(self, host: str, port: int) -> None:
         for route in self._routes.values():
             if route.udp and host == self._host and port in (route.rtp, route.rtcp):
                 self._sign_s = time.monotonic()
@@ -236,7 +245,7 @@ class Player:
         if self._playing or (self._mount is not None and self._mount is not mount):
             self._reply(455, headers)
             return
-        if track and mount.packetizer.sound is None:
+        if track and mount.packetizer.audio is None:
             self._reply(404, headers)
             return
         for offer in transport_of(message.headers.get("transport", "")):
@@ -254,8 +263,8 @@ class Player:
         it asks us to send: no one can be flooded through us."""
         if offer.get("mode", "play").lower() != "play" or "multicast" in offer:
             return None
-        sound = mount.packetizer.sound
-        ssrc = f"ssrc={sound.ssrc if track and sound is not None else mount.packetizer.ssrc:08X}"
+        audio = mount.packetizer.audio
+        ssrc = f"ssrc={audio.ssrc if track and audio is not None else mount.packetizer.ssrc:08X}"
         if offer[""] == "RTP/AVP/TCP":
             channels = pair_of(offer.get("interleaved", f"{2 * track}-{2 * track + 1}"))
             if channels is None or channels[1] > 255:
@@ -275,7 +284,7 @@ class Player:
         if method == "PLAY" and not self._playing:
             self._playing = self._waits = True
             mount.players.add(self)
-            mount.wish_key()
+            mount.request_keyframe()
         elif method == "PAUSE":
             self._playing = False
             mount.players.discard(self)

@@ -8,19 +8,17 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.errors import Refused, UserError
-from pipeline.live.backoff import Backoff
-from pipeline.live.camera import STEADY_S
-from pipeline.live.state import State
-from pipeline.rtsp.client import Connection, PushOptions, reason, target_of
-from pipeline.rtsp.message import Malformed
-from pipeline.rtsp.rtp import Packetizer, Unit
-from pipeline.video.uri import redact
+from facestream.pipeline.connection import STEADY_S, Backoff, State
+from facestream.pipeline.errors import Refused, UserError
+from facestream.pipeline.rtsp.client import Connection, PushOptions, reason, target_of
+from facestream.pipeline.rtsp.message import Malformed
+from facestream.pipeline.rtsp.rtp import Packetizer, Unit
+from facestream.pipeline.url import redact
 
 
 @dataclass(frozen=True, slots=True)
 class PushCounts:
-    """Pictures sent and dropped, connections made and lost."""
+    """PictureFeed sent and dropped, connections made and lost."""
 
     sent: int = 0
     dropped: int = 0
@@ -31,8 +29,8 @@ class PushCounts:
 class Pusher:
     """Keeps one stream on one server, on a thread of its own. send() never waits.
 
-    told: called with each new state and a line of explanation without passwords.
-    wish_key: called when the server begins to record, which wants a key picture.
+    on_event: called with each new state and a line of explanation without passwords.
+    request_keyframe: called when the server begins to record, which wants a key picture.
     """
 
     def __init__(
@@ -40,11 +38,11 @@ class Pusher:
         address: str,
         packetizer: Packetizer,
         options: PushOptions | None = None,
-        told: Callable[[State, str], None] = lambda state, message: None,
-        wish_key: Callable[[], None] = lambda: None,
+        on_event: Callable[[State, str], None] = lambda state, message: None,
+        request_keyframe: Callable[[], None] = lambda: None,
     ) -> None:
         self.target, self.options = target_of(address), options or PushOptions()
-        self.packetizer, self._told, self.wish_key = packetizer, told, wish_key
+        self.packetizer, self._on_event, self.request_keyframe = packetizer, on_event, request_keyframe
         self.state, self.message = State.CONNECTING, ""
         self._units: deque[Unit] = deque()
         self._held = 0
@@ -93,7 +91,7 @@ class Pusher:
         self._ready.set()
 
     def _run(self) -> None:
-        backoff = Backoff(most=self.options.most_s, slow=self.options.slow_s)
+        backoff = Backoff(max_s=self.options.max_backoff_s, refused_s=self.options.refused_wait_s)
         while not self._stop.is_set():
             refused, live_s = False, 0.0
             try:
@@ -105,11 +103,11 @@ class Pusher:
                     self._connects += 1
                     self._begin()
                     self._become(State.LIVE, "")
-                    self.wish_key()
+                    self.request_keyframe()
                     self._stream(connection)
                 return
             except Refused as error:
-                what, refused = f"{error.what}; tried again every {self.options.slow_s:.0f} s", True
+                what, refused = f"{error.what}; tried again every {self.options.refused_wait_s:.0f} s", True
             except UserError as error:
                 what = error.what
             except (OSError, Malformed, ValueError) as error:
@@ -146,4 +144,4 @@ class Pusher:
     def _become(self, state: State, message: str) -> None:
         if (state, message) != (self.state, self.message):
             self.state, self.message = state, message
-            self._told(state, redact(message))
+            self._on_event(state, redact(message))

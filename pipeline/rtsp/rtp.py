@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.rtsp.sound import SoundPacketizer
+    from facestream.pipeline.rtsp.audio import AudioPacketizer
 
 PAYLOAD_TYPE = 96
 CLOCK = 90000  # Hz
@@ -27,19 +27,19 @@ _SPS, _PPS, _SEI, _DELIMITER, _FU_A = 7, 8, 6, 9, 28
 class Unit:
     """A picture on its way: its RTP packets, whether a player may begin with it, and a sender report with each such.
 
-    track: 0 for pictures, 1 for sound. sound_report: of the sound at the same time, where there is any.
+    track: 0 for pictures, 1 for sound. audio_report: of the sound at the same time, where there is any.
     """
 
     packets: tuple[bytes, ...]
     key: bool
     report: bytes | None = None
     track: int = 0
-    sound_report: bytes | None = None
+    audio_report: bytes | None = None
 
     @property
     def reports(self) -> tuple[tuple[int, bytes], ...]:
         """Sender reports with their tracks: they go before the packets."""
-        both = (0, self.report), (1, self.sound_report)
+        both = (0, self.report), (1, self.audio_report)
         return tuple((track, report) for track, report in both if report is not None)
 
     @property
@@ -100,7 +100,7 @@ class Packetizer(RtpStream):
     def __init__(self, mtu: int = MTU) -> None:
         super().__init__(mtu)
         self.sps = self.pps = b""  # the newest ones
-        self.sound: SoundPacketizer | None = None
+        self.audio: AudioPacketizer | None = None
 
     def pack(self, data: bytes, ticks: int, key: bool, wall_s: float) -> Unit:
         """An encoded picture (Annex B) as packets. ticks: its time, 1/90000 s; wall_s: the same by the wall clock."""
@@ -115,8 +115,8 @@ class Packetizer(RtpStream):
         packets = tuple(self.packet(payload, PAYLOAD_TYPE, n == last, stamp) for n, payload in enumerate(payloads))
         if not key:
             return Unit(packets, key)
-        heard = self.sound.report(ticks, wall_s) if self.sound is not None else None
-        return Unit(packets, key, self.report_at(stamp, wall_s), sound_report=heard)
+        note_activity = self.audio.report(ticks, wall_s) if self.audio is not None else None
+        return Unit(packets, key, self.report_at(stamp, wall_s), audio_report=note_activity)
 
     def _fragments(self, unit: bytes) -> list[bytes]:
         """A NAL unit as payloads: itself, or FU-A parts (RFC 6184 section 5.8)."""
@@ -145,7 +145,7 @@ class Packetizer(RtpStream):
             f"a=rtpmap:{PAYLOAD_TYPE} H264/{CLOCK}",
             f"a=fmtp:{PAYLOAD_TYPE} packetization-mode=1; sprop-parameter-sets={sets}; profile-level-id={level}",
             "a=control:track0",
-            *(self.sound.sdp() if self.sound is not None else ()),
+            *(self.audio.sdp() if self.audio is not None else ()),
         ]
         return "\r\n".join(lines) + "\r\n"
 

@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pipeline.errors import BadInput
-from pipeline.rtsp.player import Limits, Player
-from pipeline.rtsp.rtp import Packetizer, Unit
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.rtsp.player import Limits, Player
+from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 
 WAITING = 256  # pictures handed over that the loop has not looked at yet; more are dropped
 
@@ -36,7 +36,7 @@ class Mount:
     def __init__(self, path: str, users: dict[str, str], packetizer: Packetizer) -> None:
         self.path, self.users, self.packetizer = path, users, packetizer
         self.players: set[Player] = set()  # of the loop's thread alone
-        self.wish_key: Callable[[], None] = lambda: None  # is called when somebody begins to watch
+        self.request_keyframe: Callable[[], None] = lambda: None  # is called when somebody begins to watch
         self.sent = self.dropped = self.octets = 0
         self.described = threading.Event()  # the first key picture has been packed
 
@@ -127,8 +127,8 @@ class RtspServer:
             self._serve, sock=listener, ssl=self.tls, ssl_handshake_timeout=handshake, limit=16384, backlog=64
         )
         if self.udp is not None:
-            self._loop.add_reader(self.udp.rtcp, self._hear, self.udp.rtcp)
-            self._loop.add_reader(self.udp.rtp, self._hear, self.udp.rtp)
+            self._loop.add_reader(self.udp.rtcp, self._on_status, self.udp.rtcp)
+            self._loop.add_reader(self.udp.rtp, self._on_status, self.udp.rtp)
         self._keeper = self._loop.create_task(self._keep())
 
     async def _close(self) -> None:
@@ -164,12 +164,12 @@ class RtspServer:
             for player in tuple(self.connections):
                 player.check()
 
-    def _hear(self, end: socket.socket) -> None:
+    def _on_status(self, end: socket.socket) -> None:
         """Receiver reports over UDP are signs of life."""
         with contextlib.suppress(OSError):
             _, address = end.recvfrom(2048)
             for player in self.connections:
-                player.heard(address[0], address[1])
+                player.note_activity(address[0], address[1])
 
 
 class UdpPair:

@@ -12,15 +12,34 @@ import av.container
 import av.stream
 from av.codec.context import ThreadType
 from av.format import Flags as FormatFlags
-
-from pipeline.cores import half_of_cores
-from pipeline.types import Frame
-from pipeline.video.picture import rotation_of, to_planar
-from pipeline.video.wall import CameraClock
+from facestream.pipeline.cores import half_of_cores
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.picture import display_matrix, orientation_of, to_planar
+from facestream.pipeline.video.wall_clock import CameraClock
 
 _BACKWARD = Fraction(1, 10)  # seconds; less than that is jitter
+_SANE_ASPECT = (0.2, 5.0)  # of pixels; anything beyond is a mistake in the file
 _WAIT = 64  # pictures without a time that are kept at a file's beginning until one has it
 Packet: TypeAlias = "av.Packet[av.stream.Stream]"  # PyAV's class takes no [] when it runs
+
+
+def pixel_aspect_of(video: av.VideoStream) -> float:
+    """Width over height of a stored pixel, as a player takes it."""
+    aspect = float(video.sample_aspect_ratio or 1)
+    return aspect if _SANE_ASPECT[0] <= aspect <= _SANE_ASPECT[1] else 1.0
+
+
+def frame_of(
+    picture: av.VideoFrame,
+    index: int,
+    pts: int | None,
+    time_base: Fraction,
+    pixel_aspect: float,
+    wall_s: float | None = None,
+) -> Frame:
+    """A decoded picture as a frame: in a planar format, with the way in which a player shows it."""
+    rotation, mirrored = orientation_of(display_matrix(picture))
+    return Frame(index, pts, time_base, to_planar(picture), rotation, wall_s, mirrored, pixel_aspect)
 
 
 class Decoder:
@@ -41,6 +60,7 @@ class Decoder:
         self._video = video
         self._clock = CameraClock()
         self._time_base = Fraction(video.time_base or Fraction(1, 1000))
+        self._pixel_aspect = pixel_aspect_of(video)
         self._avi = video.container.format.name == "avi"
         # In AVI the tail cannot be told by its times, see _decode_tail().
         video.thread_type = ThreadType.SLICE if low_delay or self._avi else ThreadType.AUTO
@@ -144,7 +164,7 @@ class Decoder:
         else:
             self._sound = True
         wall_s = self._clock.at(pts)
-        frame = Frame(self.frames, pts, self._time_base, to_planar(picture), rotation_of(picture), wall_s)
+        frame = frame_of(picture, self.frames, pts, self._time_base, self._pixel_aspect, wall_s)
         self.frames += 1
         return frame
 
@@ -163,7 +183,7 @@ class Decoder:
         return None if self._last_pts is None else self._last_pts + self._step
 
 
-class Seams:
+class TimestampUnwrapper:
     """Lets time run on where a recording is put together from several, each of which begins anew.
 
     Transport streams may do that. The times of the others are taken as they are, backward or not.
@@ -177,7 +197,7 @@ class Seams:
         self._offsets = [Fraction(0)]  # of each part
         self._part: dict[int, int] = {}  # in which each stream is: they do not cross a seam together
 
-    def settle(self, packet: Packet) -> None:
+    def unwrap(self, packet: Packet) -> None:
         """Move a packet's times to behind the last seam."""
         if not self._possible or packet.dts is None:
             return

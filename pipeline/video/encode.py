@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ import av
 import av.container
 import numpy as np
 from av.codec.context import Flags
-
-from pipeline.cores import half_of_cores
-from pipeline.errors import BadConfig, BadInput
-from pipeline.types import StreamInfo
-from pipeline.video import hardware
-from pipeline.video.picture import convert
+from facestream.pipeline.cores import half_of_cores
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.types import StreamInfo
+from facestream.pipeline.video import hardware
+from facestream.pipeline.video.picture import convert, orientation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,7 @@ CONTAINERS: dict[str, Container] = {
     ".mts": _M2TS,
     ".gif": Container("gif", ("gif",)),
 }
+HOLD_ORIENTATION = ("mp4", "mov", "3gp", "matroska", "webm")
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "av1": "libsvtav1", "gif": "gif"}
 _LARGE = 1920 * 1088  # pixels
 AUTO = "auto"
@@ -160,8 +160,8 @@ def add_video(
     tagged = convert(picture, ctx.pix_fmt) if ctx.pix_fmt != "pal8" else picture
     ctx.color_range, ctx.colorspace = tagged.color_range, tagged.colorspace
     ctx.color_primaries, ctx.color_trc = tagged.color_primaries, tagged.color_trc
-    if info.video is not None and info.video.codec_context.sample_aspect_ratio:
-        ctx.sample_aspect_ratio = info.video.codec_context.sample_aspect_ratio
+    if info.pixel_aspect is not None:
+        ctx.sample_aspect_ratio = info.pixel_aspect
     if info.interlaced and encoder == "libx264":
         ctx.flags |= Flags.interlaced_dct | Flags.interlaced_me
         if info.video is not None:  # the container's word; x264 hears it from each picture
@@ -173,6 +173,16 @@ def add_video(
     elif info.rotation:
         stream.set_display_rotation(info.rotation)
     return stream
+
+
+def as_stored(info: StreamInfo, kind: str) -> StreamInfo:
+    """A source's description as a container holds it: pictures are turned where that knows no orientation."""
+    if kind in HOLD_ORIENTATION or orientation_of(info.matrix) == (0, False):
+        return info
+    aspect = info.pixel_aspect
+    if aspect is not None and info.rotation in (90, 270):
+        aspect = 1 / aspect
+    return replace(info, matrix=None, rotation=0, pixel_aspect=aspect)
 
 
 def container_options(container: Container, info: StreamInfo) -> dict[str, str]:
@@ -226,7 +236,7 @@ def _threads(encoder: str, preset: str, picture: av.VideoFrame) -> int:
 def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str, str]:
     speed = _PRESETS.index("veryfast" if options.preset == AUTO else options.preset)
     crf = options.crf
-    light = info.light.params(encoder) if info.light is not None else {}
+    light = info.hdr.params(encoder) if info.hdr is not None else {}
     more = ":".join(f"{key}={value}" for key, value in light.items())
     if encoder == "libx264":
         words = x264_words(options.preset, crf)

@@ -1,4 +1,4 @@
-"""Decoders and encoders in graphics cards and mobile chips: which there are, which of them answer here, and what
+"""Decoders and encoders in GPUs and mobile chips: which there are, which of them answer here, and what
 quality and speed are called in each."""
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from functools import cache
 import av
 import av.codec.hwaccel
 from av.codec.hwaccel import HWAccel
-
-from pipeline.errors import BadConfig
+from facestream.pipeline.errors import BadConfig
 
 # FFmpeg's kinds of device that decode into host memory, and how its encoders for them end ("": they need frames there).
 DEVICES = {"cuda": "nvenc", "qsv": "qsv", "videotoolbox": "videotoolbox", "vaapi": "", "d3d11va": "amf"}
@@ -68,7 +67,7 @@ def missing(device: str) -> str:
 
 
 def device_of(setting: str) -> str:
-    """The device that a setting of `run.hardware` leads to here; empty: everything is done on the CPU."""
+    """The device that a setting of `decode.hardware` leads to here; empty: everything is done on the CPU."""
     if setting == "auto":
         return next((device for device in DEVICES if not missing(device)), "")
     return "" if setting == "off" or missing(setting) else setting
@@ -104,7 +103,7 @@ def encoder_of(setting: str, codec: str, otherwise: str) -> str:
     return name if name in HARDWARE and opens(name) else otherwise
 
 
-def told(setting: str) -> str:
+def describe(setting: str) -> str:
     """One line for the log about what the setting led to; empty when nothing was asked for."""
     if setting == "off":
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipeline.video.uri import Kind, Uri
+from facestream.pipeline.video.uri import Kind, Uri
 
 # Not nobuffer: it throws away what was read to find out what comes, the key picture that a camera begins with among it.
 _LIVE_OPTIONS = {
@@ -23,7 +23,8 @@ class SourceOptions:
     data: data streams of files come along too; they may say where each picture was taken.
     tls_verify: rtsps:// and https:// servers must show a certificate that ca_file (or the system) vouches for.
     camera_size (width, height), camera_fps, camera_format (`mjpeg`, `yuyv422`, ...): what is asked of a webcam; None
-    and "" leave it the choice. patrol: called with each packet of a live source; what it raises ends the reading.
+    and "" leave it the choice. interrupt_callback: called with each packet of a live source; what it raises ends the
+    reading.
     hardware: a setting of run.hardware.
     """
 
@@ -37,7 +38,7 @@ class SourceOptions:
     camera_size: tuple[int, int] | None = None
     camera_fps: float | None = None
     camera_format: str = ""
-    patrol: Callable[[], None] | None = None
+    interrupt_callback: Callable[[], None] | None = None
     hardware: str = "off"
 
 

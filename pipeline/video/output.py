@@ -6,11 +6,11 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import BadInput
+from facestream.pipeline.errors import BadInput
 
 
 def check(path: Path, overwrite: bool, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
@@ -42,8 +42,44 @@ def _check(path: Path, overwrite: bool, inputs: Iterable[str | os.PathLike[str]]
         raise BadInput("no permission to write into the output's folder", where)
 
 
+def check_distinct(
+    inputs: Iterable[str | os.PathLike[str] | None], outputs: Iterable[str | os.PathLike[str] | None]
+) -> None:
+    """All outputs of a command against all that it reads and against each other, by the file and not by its name: links
+    and other spellings of a path count. None, "" and "-" stand for no file. Raises BadInput: nothing was touched yet.
+    """
+    read: dict[tuple[object, ...], str] = {}
+    for source in [os.fspath(name) for name in inputs if name]:
+        for key in _identities(source):
+            read.setdefault(key, source)
+    written: dict[tuple[object, ...], str] = {}
+    for output in [os.fspath(name) for name in outputs if name]:
+        if output == "-":
+            continue
+        keys = list(_identities(output))
+        for key in keys:
+            if key in read:
+                raise BadInput(f"the output is an input of this command ({read[key]})", output, "name another")
+            if key in written:
+                what = f"two outputs of this command are one file (the other: {written[key]})"
+                raise BadInput(what, output, "name another")
+        written |= dict.fromkeys(keys, output)
+
+
+def _identities(path: str) -> Iterator[tuple[object, ...]]:
+    """What tells a file from others: its inode, where it is there; its folder's inode and its name, with links
+    followed."""
+    with contextlib.suppress(OSError, ValueError):
+        status = os.stat(path)
+        yield status.st_dev, status.st_ino
+    with contextlib.suppress(OSError, ValueError):
+        real = os.path.realpath(path)
+        folder = os.stat(os.path.dirname(real))
+        yield folder.st_dev, folder.st_ino, os.path.basename(real)
+
+
 class Temporary:
-    """An empty hidden file beside the target: written to, then kept (renamed) or dropped.
+    """An empty hidden file beside the target: written to, then committed (renamed) or discarded.
 
     It is locked until then, so that a later run can tell what a killed one left from what is still written. Making it
     shows an unwritable folder before the work starts.
@@ -54,21 +90,21 @@ class Temporary:
         head, tail = _hidden(target)
         self.path = target.absolute().with_name(f"{head}{secrets.token_hex(4)}{tail}")
         try:
-            self._held = open(self.path, "xb")  # noqa: SIM115  it stays open, and locked, until the file is whole
+            self._file = open(self.path, "xb")  # noqa: SIM115  it stays open, and locked, until the file is whole
         except PermissionError:
             raise BadInput("no permission to write into the output's folder", str(target)) from None
         except OSError as e:
             raise BadInput(f"the output cannot be written ({e.strerror})", str(target)) from None
-        lock(self._held)
+        lock(self._file)
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         """Give it its name; what had that name before is replaced."""
         os.replace(self.path, self.target)
-        self._held.close()
+        self._file.close()
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         self.path.unlink(missing_ok=True)
-        self._held.close()
+        self._file.close()
 
 
 def sweep(target: Path, dead: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.format import VideoFormat
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 # What cover.py can work on as it is; anything else is converted once, see planar_format().
 # fmt: off
@@ -45,27 +46,50 @@ def to_planar(picture: av.VideoFrame) -> av.VideoFrame:
     return convert(picture, planar_format(picture.format.name))
 
 
-def convert(picture: av.VideoFrame, name: str) -> av.VideoFrame:
+def convert(picture: av.VideoFrame, name: str, scaler: VideoReformatter | None = None) -> av.VideoFrame:
     """picture in another pixel format; its range, its primaries and, where both are YUV, its matrix stay as they are.
 
-    From RGB to YUV the result is limited-range BT.709 and tagged so.
+    From RGB to YUV the result is limited-range BT.709 and tagged so. scaler: FFmpeg's scaler to use, which one thread
+    keeps from picture to picture; else a new one is made each time. The picture must not be in use on another thread:
+    its colour tags are changed while it is converted.
     """
     if picture.format.name == name:
         return picture
+    scaler = scaler or VideoReformatter()
     from_rgb = picture.format.is_rgb or picture.format.has_palette or picture.format.is_bayer
     to_rgb = VideoFormat(name, 16, 16).is_rgb
     if from_rgb and not to_rgb:
-        return picture.reformat(format=name, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+        return scaler.reformat(picture, format=name, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
     if from_rgb or to_rgb:
-        return picture.reformat(format=name)
+        return scaler.reformat(picture, format=name)
     full = picture.format.name.startswith("yuvj") or picture.color_range == ColorRange.JPEG
     span = ColorRange.JPEG if full else ColorRange.MPEG
-    return picture.reformat(format=name, src_color_range=span, dst_color_range=span)
+    return scaler.reformat(picture, format=name, src_color_range=span, dst_color_range=span)
 
 
-def rotation_of(picture: av.VideoFrame) -> int:
-    """Degrees counter-clockwise by which a player turns the stored picture: 0, 90, 180 or 270."""
-    return round(picture.rotation / 90) * 90 % 360
+def orientation_of(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
+    """Degrees counter-clockwise (0, 90, 180 or 270) by which a player turns the stored picture, and whether it mirrors
+    it left to right before.
+
+    A display matrix maps a stored point (x, y) to (a x + c y, b x + d y); a negative determinant mirrors.
+    """
+    if matrix is None:
+        return 0, False
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    return round(math.degrees(math.atan2(-b, a)) / 90) * 90 % 360, mirrored
+
+
+def matrix_of(rotation: int, mirrored: bool) -> tuple[int, ...] | None:
+    """The display matrix for an orientation; None where the picture is stored as it is shown."""
+    if not rotation and not mirrored:
+        return None
+    one = 1 << 16
+    a, b = {0: (one, 0), 90: (0, -one), 180: (-one, 0), 270: (0, one)}[rotation]
+    c, d = -b, a
+    return (-a, -b, 0, c, d, 0, 0, 0, 1 << 30) if mirrored else (a, b, 0, c, d, 0, 0, 0, 1 << 30)
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:

@@ -1,7 +1,8 @@
 """A picture's planes as numpy arrays, what the detector sees of them, and how displayed boxes lie on them.
 
-Formats are those of picture.PLANAR. The displayed picture is the stored one turned counter-clockwise
-by `rotation`; boxes are xyxy in displayed pixels everywhere but in `to_stored`'s result.
+Formats are those of picture.PLANAR. The displayed picture is the stored one mirrored left to right where
+`mirrored`, then turned counter-clockwise by `rotation`; boxes are xyxy in displayed pixels everywhere but in
+`to_stored`'s result.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import av
 import cv2
 import numpy as np
 from av.video.reformatter import ColorRange
-
-from engines.boxes import F32, Array
-from engines.letterbox import ImageView, canvas, fit
-from engines.types import HostPicture
-from pipeline.types import Frame
+from facestream.engines.boxes import F32, Array
+from facestream.engines.letterbox import ImageView, canvas, fit
+from facestream.engines.types import HostFrame
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.picture import convert
+from facestream.pipeline.video.tone import TONE_CURVES
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,51 @@ class Viewer:
     def view(self, frame: Frame, limit: tuple[int, int]) -> ImageView:
         """See rgb_view()."""
         picture = frame.picture
-        width, height = fit(picture.width, picture.height, *limit)
+        width, height = _stored_fit(frame, limit)
         width, height = max(2, width // 2 * 2), max(2, height // 2 * 2)
         if self._scratch is None or self._scratch.planes.shape != (height * 3 // 2, width):
             self._scratch = Scratch.of(width, height)
         small = _small_rgb(picture, [plane.pixels for plane in planes(picture)], width, height, self._scratch)
-        if frame.rotation:
-            return ImageView(np.ascontiguousarray(np.rot90(small, frame.rotation // 90)), *frame.size)
+        small = _tone_mapped(small, picture)
+        if frame.rotation or frame.mirrored:
+            return ImageView(np.ascontiguousarray(upright(small, frame)), *frame.size)
         return ImageView(small, *frame.size, self._scratch.rgb if small.base is self._scratch.rgb else None)
+
+
+def view_scale(frame: Frame, limit: tuple[int, int]) -> float:
+    """Pixels of a view inside `limit` for one square pixel of the displayed picture, at most 1."""
+    return fit(*frame.square_size, *limit)[0] / frame.square_size[0]
+
+
+def upright(pixels: Array, frame: Frame) -> Array:
+    """Stored pixels [h, w, ...] as they are displayed; a view."""
+    flipped = pixels[:, ::-1] if frame.mirrored else pixels
+    return np.rot90(flipped, frame.rotation // 90)
+
+
+def upright_picture(picture: av.VideoFrame, frame: Frame) -> av.VideoFrame:
+    """A picture of this frame as it is displayed, for where no orientation can be said; itself where it is so."""
+    if not frame.rotation and not frame.mirrored:
+        return picture
+    sideways = frame.rotation in (90, 270)
+    if sideways and "422" in picture.format.name:  # 4:4:0 is no format that encoders take
+        picture = convert(picture, picture.format.name.replace("422", "444"))
+    sides = (picture.height, picture.width) if sideways else (picture.width, picture.height)
+    turned = av.VideoFrame(*sides, picture.format.name)
+    for old, new in zip(planes(picture), planes(turned), strict=True):
+        new.pixels[:] = upright(old.pixels, frame)
+    turned.pts, turned.duration = picture.pts, picture.duration
+    if picture.time_base is not None:
+        turned.time_base = picture.time_base
+    turned.color_range, turned.colorspace = picture.color_range, picture.colorspace
+    turned.color_primaries, turned.color_trc = picture.color_primaries, picture.color_trc
+    return turned
+
+
+def _stored_fit(frame: Frame, limit: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the stored picture inside `limit`, in square pixels."""
+    width, height = fit(*frame.square_size, *limit)
+    return (height, width) if frame.rotation in (90, 270) else (width, height)
 
 
 def rgb_view(frame: Frame, limit: tuple[int, int]) -> ImageView:
@@ -94,16 +133,18 @@ def rgb_view(frame: Frame, limit: tuple[int, int]) -> ImageView:
     return Viewer().view(frame, limit)
 
 
-def host_picture(frame: Frame, limit: tuple[int, int]) -> HostPicture | None:
+def host_frame(frame: Frame, limit: tuple[int, int]) -> HostFrame | None:
     """A frame's planes for a detector that fits them inside `limit` (width, height) itself; None for formats other
-    than 8-bit 4:2:0."""
+    than 8-bit 4:2:0, for mirrored ones and for HDR."""
     picture = frame.picture
+    if frame.mirrored or picture.color_trc in TONE_CURVES:
+        return None
     layout = picture.format.name.replace("yuvj", "yuv")
     if layout not in ("nv12", "yuv420p"):
         return None
     full_range = picture.format.name.startswith("yuvj") or picture.color_range == ColorRange.JPEG
     arrays = tuple(plane.pixels for plane in planes(picture))
-    return HostPicture(layout, arrays, fit(*frame.size, *limit), *frame.size, frame.rotation, full_range)
+    return HostFrame(layout, arrays, fit(*frame.square_size, *limit), *frame.size, frame.rotation, full_range)
 
 
 def luma_view(frame: Frame, longest: int) -> tuple[Array, float]:
@@ -118,7 +159,8 @@ def luma_view(frame: Frame, longest: int) -> tuple[Array, float]:
         small = shrunk(plane, max(1, size[0]), max(1, size[1]))
     bits = picture.format.components[0].bits
     luma = (small >> (bits - 8)).astype(np.uint8) if bits > 8 else small
-    luma = np.rot90(luma, frame.rotation // 90)
+    luma = _tone_mapped(luma, picture)
+    luma = upright(luma, frame)
     # Never the picture's own memory, which is covered and given back while this is still looked at.
     own = np.ascontiguousarray(luma) if scale < 1 or bits > 8 else luma.copy()
     return own, luma.shape[1] / frame.size[0]
@@ -131,7 +173,7 @@ def part_rgb(frame: Frame, layers: list[Plane], region: tuple[int, int, int, int
     on even pixels or the picture's edge. size: width and height, even.
     """
     picture, turned = frame.picture, frame.rotation % 180 != 0
-    box = to_stored(np.array([region], np.float32), picture.width, picture.height, frame.rotation)[0]
+    box = to_stored(np.array([region], np.float32), frame)[0]
     left, top, right, bottom = (round(v) for v in box.tolist())
     parts = [
         layer.pixels[top // layer.down : -(-bottom // layer.down), left // layer.across : -(-right // layer.across)]
@@ -139,8 +181,13 @@ def part_rgb(frame: Frame, layers: list[Plane], region: tuple[int, int, int, int
     ]
     width, height = size[::-1] if turned else size
     scratch = Scratch(np.empty((height * 3 // 2, width), np.uint8), np.empty((height, width, 3), np.uint8))
-    small = _small_rgb(picture, parts, width, height, scratch)
-    return np.rot90(small, frame.rotation // 90) if frame.rotation else small
+    return upright(_tone_mapped(_small_rgb(picture, parts, width, height, scratch), picture), frame)
+
+
+def _tone_mapped(pixels: Array, picture: av.VideoFrame) -> Array:
+    """8-bit HDR pixels as the SDR that faces were learned in; others as they are."""
+    curve = TONE_CURVES.get(picture.color_trc)
+    return pixels if curve is None else cv2.LUT(pixels, curve, pixels if pixels.flags.c_contiguous else None)
 
 
 def _small_rgb(picture: av.VideoFrame, layers: list[Array], width: int, height: int, scratch: Scratch) -> Array:
@@ -190,8 +237,9 @@ def shrunk(pixels: Array, width: int, height: int, out: Array | None = None) -> 
     return cv2.resize(pixels, (width, height), out, interpolation=cv2.INTER_LINEAR if near else cv2.INTER_AREA)
 
 
-def to_stored(xyxy: F32, width: int, height: int, rotation: int) -> F32:
-    """Boxes [N, 4] of the displayed picture on the stored picture of width x height pixels."""
+def to_stored(xyxy: F32, frame: Frame) -> F32:
+    """Boxes [N, 4] of the displayed picture on the stored picture."""
+    width, height, rotation = frame.picture.width, frame.picture.height, frame.rotation
     x0, y0, x1, y1 = xyxy.T
     if rotation == 90:
         x0, y0, x1, y1 = width - y1, x0, width - y0, x1
@@ -199,4 +247,6 @@ def to_stored(xyxy: F32, width: int, height: int, rotation: int) -> F32:
         x0, y0, x1, y1 = width - x1, height - y1, width - x0, height - y0
     elif rotation == 270:
         x0, y0, x1, y1 = y0, height - x1, y1, height - x0
+    if frame.mirrored:
+        x0, x1 = width - x1, width - x0
     return np.stack([x0, y0, x1, y1], 1)

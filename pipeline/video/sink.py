@@ -17,28 +17,30 @@ from typing import TYPE_CHECKING, Protocol
 import av
 import av.container
 import av.stream
-
-from pipeline.errors import BadInput, SinkLost
-from pipeline.types import CoveredFrame, SidePacket, StreamInfo
-from pipeline.video.decode import Packet
-from pipeline.video.encode import (
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.types import CoveredFrame, SidePacket, StreamInfo
+from facestream.pipeline.url import redact
+from facestream.pipeline.video.container_metadata import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, text_metadata
+from facestream.pipeline.video.decode import Packet
+from facestream.pipeline.video.encode import (
     Container,
     EncodeOptions,
     add_video,
+    as_stored,
     container_for,
     container_options,
     encoder_for,
     for_encoder,
 )
-from pipeline.video.extras import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, words_of
-from pipeline.video.hardware import HARDWARE
-from pipeline.video.output import Temporary, check
-from pipeline.video.picture import duplicate
-from pipeline.video.streams import add_side, copied, is_filler
-from pipeline.video.uri import IMAGE_SUFFIXES, redact
+from facestream.pipeline.video.hardware import HARDWARE
+from facestream.pipeline.video.output import Temporary, check
+from facestream.pipeline.video.picture import duplicate
+from facestream.pipeline.video.planes import upright_picture
+from facestream.pipeline.video.streams import add_side, copied, is_filler
+from facestream.pipeline.video.uri import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
-    from pipeline.video.still import ImageSink
+    from facestream.pipeline.video.still import ImageSink
 
 # A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
 _LATE_START_S = 10
@@ -71,7 +73,7 @@ def open_sink(
     if target.suffix.lower() in IMAGE_SUFFIXES:
         if info.still is None:
             raise BadInput("a video cannot be written as a picture", str(target), "name a video file, as out.mp4")
-        from pipeline.video.still import ImageSink  # which takes Pillow: for videos it is spared
+        from facestream.pipeline.video.still import ImageSink  # which takes Pillow: for videos it is spared
 
         return ImageSink(Temporary(target), info)
     container = container_for(target)
@@ -107,10 +109,12 @@ class FileSink:
     ) -> None:
         self.warnings: list[str] = [f"{what} is not copied" for what in info.left_out]
         self._path, self._temporary = temporary.target, temporary
-        self._kind, self._encoder, self._info, self._options = container, encoder, info, options
+        self._info = as_stored(info, container.format)
+        self._turns = self._info is not info
+        self._kind, self._encoder, self._options = container, encoder, options
         self._output: av.container.OutputContainer | None = None
-        self._sides: dict[int, av.stream.Stream] = {}
-        self._holdable = [side for side in info.sides if self._can_hold(side)]
+        self._side_streams: dict[int, av.stream.Stream] = {}
+        self._holdable = [side for side in info.side_streams if self._can_hold(side)]
         self._note_extras()
         self._waiting: list[SidePacket] = []  # until the first frame tells what the header must say
         self._shift = Fraction(0)  # seconds taken off every time stamp
@@ -129,6 +133,8 @@ class FileSink:
         Raises BadInput where the first frame cannot be encoded at all, SinkLost where the file cannot be written.
         """
         picture = covered.picture
+        if self._turns:
+            picture = upright_picture(picture, covered.tracked.frame)
         if self._output is None:
             if picture.pts is None:  # a live source's first frame: where it belongs cannot be known
                 return
@@ -145,7 +151,7 @@ class FileSink:
         if self._output is None:
             self._waiting.append(packet)
             return
-        stream = self._sides.get(packet.packet.stream_index)
+        stream = self._side_streams.get(packet.packet.stream_index)
         if stream is None or is_filler(packet.packet, stream):
             return
         copy = copied(packet.packet, stream, self._shift)
@@ -166,7 +172,7 @@ class FileSink:
             self._output.close()
             if not self._options.overwrite and self._path.exists():
                 raise FileExistsError(errno.EEXIST, "another program wrote the output meanwhile")
-            self._temporary.keep()
+            self._temporary.commit()
         except (av.FFmpegError, OSError, ValueError) as error:
             self.abort()
             raise self._lost(error) from None
@@ -182,7 +188,7 @@ class FileSink:
         if self._output is not None:
             with contextlib.suppress(av.FFmpegError, OSError, ValueError):  # the trailer of a file that goes anyway
                 self._output.close()
-        self._temporary.drop()
+        self._temporary.discard()
 
     def _start(self, picture: av.VideoFrame) -> None:
         """Write the header, now that a picture shows what is in it."""
@@ -193,7 +199,7 @@ class FileSink:
         try:
             self._video = add_video(output, self._kind, self._encoder, self._info, picture, self._options)
             for side in self._holdable:
-                self._sides[side.index] = add_side(output, side, self._kind.format, self._options.keep_metadata)
+                self._side_streams[side.index] = add_side(output, side, self._kind.format, self._options.keep_metadata)
             self._start_shift(picture)
             self._add_extras(output)
             output.start_encoding()
@@ -224,7 +230,7 @@ class FileSink:
             self.warnings.append(f"the chapters are left out: {kind} does not hold them")
         if info.attachments and kind not in HOLD_ATTACHMENTS:
             self.warnings.append(f"the attached fonts are left out: {kind} does not hold them")
-        if info.light is not None and not info.light.params(self._encoder):
+        if info.hdr is not None and not info.hdr.params(self._encoder):
             self.warnings.append(f"the HDR light levels are left out: {self._encoder} does not write them")
         if info.interlaced and self._encoder != "libx264":
             self.warnings.append(f"the interlaced pictures are not marked so: {self._encoder} does not do that")
@@ -237,9 +243,9 @@ class FileSink:
             for file in info.attachments:
                 output.add_attachment(file.name, file.mimetype, file.data)
         if self._options.keep_metadata:
-            output.metadata.update(words_of(info.metadata))
+            output.metadata.update(text_metadata(info.metadata))
             if info.video is not None:
-                self._video.metadata.update(words_of(info.video.metadata.items()))
+                self._video.metadata.update(text_metadata(info.video.metadata.items()))
 
     def _in_time(self, picture: av.VideoFrame) -> av.VideoFrame:
         """A picture with a time behind the last one's: encoders take no other."""

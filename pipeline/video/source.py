@@ -16,17 +16,22 @@ from typing import Protocol
 import av
 import av.container
 import av.stream
-
-from pipeline.errors import BadInput, SourceLost
-from pipeline.types import Frame, SidePacket, StreamInfo
-from pipeline.video import hardware
-from pipeline.video.decode import Decoder, Packet, Seams
-from pipeline.video.extras import Attachment, attachment_of, chapters_of, light_of, lost_light
-from pipeline.video.options import SourceOptions, live_options
-from pipeline.video.picture import display_matrix
-from pipeline.video.streams import best_video, clone, is_made_anew
-from pipeline.video.uri import Kind, Uri, check_file, explain, parse
-from pipeline.video.whole import missing_bytes, stamp
+from facestream.pipeline.errors import BadInput, SourceLost
+from facestream.pipeline.types import Frame, SidePacket, StreamInfo
+from facestream.pipeline.video import hardware
+from facestream.pipeline.video.container_metadata import (
+    Attachment,
+    attachment_of,
+    chapters_of,
+    hdr_metadata_of,
+    lost_hdr_metadata,
+)
+from facestream.pipeline.video.decode import Decoder, Packet, TimestampUnwrapper
+from facestream.pipeline.video.options import SourceOptions, live_options
+from facestream.pipeline.video.picture import display_matrix
+from facestream.pipeline.video.streams import best_video, clone, is_regenerated
+from facestream.pipeline.video.truncation import missing_bytes, stamp
+from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, parse
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
@@ -57,7 +62,7 @@ def open_source(uri: Uri | str | os.PathLike[str], options: SourceOptions | None
     if uri.kind is Kind.FOLDER:
         raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
     if uri.kind is Kind.IMAGE:
-        from pipeline.video.still import ImageSource  # which takes Pillow: for videos it is spared
+        from facestream.pipeline.video.still import ImageSource  # which takes Pillow: for videos it is spared
 
         return ImageSource(uri)
     return VideoSource(uri, options or SourceOptions())
@@ -99,7 +104,7 @@ class VideoSource:
         self._live = not self._may_end or (kind is Kind.LAVFI and "realtime" in self.uri.text)
         reopen = self._open_container if kind is Kind.FILE else None
         self._decoder = Decoder(self._video, self._options.threads, self._live, reopen)
-        self._seams = Seams(container)
+        self._timestamps = TimestampUnwrapper(container)
         self._clone_streams()
         self._rest = self._read()
         return self._info(self._read_first())
@@ -110,13 +115,13 @@ class VideoSource:
         if self._rest is not None:
             yield from self._rest
 
-    def sides(self) -> Iterator[SidePacket]:
+    def side_packets(self) -> Iterator[SidePacket]:
         """In the place of items(): what travels beside the pictures, which are not decoded any more."""
         yield from (item for item in self._first if isinstance(item, SidePacket))
         self._first.clear()
         for packet in self._packets():
             if packet.stream_index != self._video.index:
-                packet.stream = self._shelf[packet.stream_index]
+                packet.stream = self._templates[packet.stream_index]
                 yield SidePacket(packet)
 
     def close(self) -> None:
@@ -152,8 +157,8 @@ class VideoSource:
         A stream of a closed container points into freed memory, and sinks on other threads hold on to them.
         """
         assert self._container is not None
-        shelf = av.open(os.devnull, "w", format="null")
-        self._shelf: dict[int, av.stream.Stream] = {}
+        template_container = av.open(os.devnull, "w", format="null")
+        self._templates: dict[int, av.stream.Stream] = {}
         self._left_out: list[str] = []
         self._attachments: list[Attachment] = []
         wanted = ("audio", "subtitle", "data") if self._options.data else ("audio", "subtitle")
@@ -161,12 +166,12 @@ class VideoSource:
             if (file := attachment_of(stream)) is not None:
                 self._attachments.append(file)
                 continue
-            if is_made_anew(stream, self._container, self._options.data):
+            if is_regenerated(stream, self._container, self._options.data):
                 stream.discard = av.stream.Discard.all
                 continue
             if stream.index == self._video.index or stream.type in wanted:
                 try:
-                    self._shelf[stream.index] = clone(shelf, stream)
+                    self._templates[stream.index] = clone(template_container, stream)
                     continue
                 except (av.FFmpegError, ValueError):  # no decoder: FFmpeg does not know its parameters either
                     pass
@@ -203,16 +208,17 @@ class VideoSource:
             rate=Fraction(rate) if rate else None,
             frames=frames or None,
             live=self._live,
-            video=self._shelf[video.index],  # type: ignore[arg-type]
-            sides=tuple(clone for index, clone in self._shelf.items() if index != video.index),
+            video=self._templates[video.index],  # type: ignore[arg-type]
+            side_streams=tuple(clone for index, clone in self._templates.items() if index != video.index),
             metadata=tuple(sorted(container.metadata.items())),
             matrix=display_matrix(frame.picture),
-            left_out=(*self._left_out, *lost_light(frame.picture)),
+            left_out=(*self._left_out, *lost_hdr_metadata(frame.picture)),
             container=container.format.name,
             interlaced=bool(frame.picture.interlaced_frame),
             chapters=chapters_of(container),
             attachments=tuple(self._attachments),
-            light=light_of(frame.picture),
+            hdr=hdr_metadata_of(frame.picture),
+            pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 
     def _read(self) -> Generator[Frame | SidePacket]:
@@ -220,7 +226,7 @@ class VideoSource:
             if packet.stream_index == self._video.index:
                 yield from self._decoder.decode(packet)
             else:
-                packet.stream = self._shelf[packet.stream_index]
+                packet.stream = self._templates[packet.stream_index]
                 yield SidePacket(packet)
         if not (self._live and self._fault):  # late pictures of a connection that broke are no sign of life
             yield from self._decoder.flush()
@@ -232,7 +238,7 @@ class VideoSource:
     def _packets(self) -> Iterator[Packet]:
         """Every packet. Goes on after an error for as long as that yields packets; the error is noted."""
         assert self._container is not None
-        wanted = [stream for stream in self._container.streams if stream.index in self._shelf]
+        wanted = [stream for stream in self._container.streams if stream.index in self._templates]
         moved = True
         while moved:
             moved = False
@@ -241,10 +247,10 @@ class VideoSource:
                     if packet.size == 0 and packet.dts is None:
                         continue  # PyAV's sign to flush: _read() does that, also after an error
                     moved = True
-                    if self._live and self._options.patrol is not None:
-                        self._options.patrol()
-                    self._seams.settle(packet)
-                    if self._seams.found:
+                    if self._live and self._options.interrupt_callback is not None:
+                        self._options.interrupt_callback()
+                    self._timestamps.unwrap(packet)
+                    if self._timestamps.found:
                         self._decoder.reopen = None  # its times are not the file's any more
                     self._note_end(packet)
                     yield packet

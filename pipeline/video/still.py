@@ -10,12 +10,11 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.reformatter import ColorRange
+from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.types import CoveredFrame, Frame, SidePacket, StreamInfo
+from facestream.pipeline.video.output import Temporary
+from facestream.pipeline.video.uri import Uri, check_file
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-from pipeline.errors import BadInput, SinkLost
-from pipeline.types import CoveredFrame, Frame, SidePacket, StreamInfo
-from pipeline.video.output import Temporary
-from pipeline.video.uri import Uri, check_file
 
 _TIME_BASE = Fraction(1, 1000)
 FORMATS = {
@@ -128,11 +127,11 @@ class ImageSink:
         if not self._done:
             self.abort()
             raise SinkLost("no frame arrived, nothing was written", str(self._path))
-        self._temporary.keep()
+        self._temporary.commit()
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._temporary.drop()
+        self._temporary.discard()
 
 
 def to_frame(image: Image.Image) -> av.VideoFrame:

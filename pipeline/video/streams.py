@@ -7,11 +7,10 @@ from fractions import Fraction
 import av
 import av.container
 import av.stream
-
-from pipeline.errors import BadInput
-from pipeline.video.decode import Packet
-from pipeline.video.extras import words_of
-from pipeline.video.uri import Uri
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.video.container_metadata import text_metadata
+from facestream.pipeline.video.decode import Packet
+from facestream.pipeline.video.uri import Uri
 
 # An AVI names a block size for its sound that makes FFmpeg write constant-rate sound into another, and PyAV cannot
 # clear it. A stream set up for an encoder has none; the encoder never runs.
@@ -36,9 +35,9 @@ def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStre
     return best
 
 
-def clone(shelf: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
+def clone(template_container: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
     """A stream of an open container that only holds what is known of another one, for after that is closed."""
-    twin = shelf.add_stream_from_template(stream, opaque=True)
+    twin = template_container.add_stream_from_template(stream, opaque=True)
     twin.metadata.update(stream.metadata)
     twin.disposition = stream.disposition
     if isinstance(stream, av.VideoStream) and isinstance(twin, av.VideoStream) and stream.sample_aspect_ratio:
@@ -46,7 +45,7 @@ def clone(shelf: av.container.OutputContainer, stream: av.stream.Stream) -> av.s
     return twin
 
 
-def is_made_anew(stream: av.stream.Stream, container: av.container.InputContainer, words: bool) -> bool:
+def is_regenerated(stream: av.stream.Stream, container: av.container.InputContainer, words: bool) -> bool:
     """Data streams that MP4's muxer writes by itself: the chapters' titles, and the time code where words are kept."""
     if stream.type != "data":
         return False
@@ -67,7 +66,7 @@ def add_side(
         stream = output.add_stream(encoder, rate=template.codec_context.sample_rate, layout=template.layout)
     else:
         stream = output.add_stream_from_template(template)
-    kept = words_of(template.metadata.items())
+    kept = text_metadata(template.metadata.items())
     stream.metadata.update({key: text for key, text in kept.items() if words or key in _KEPT_METADATA})
     stream.disposition = template.disposition
     return stream

@@ -6,14 +6,15 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import av
-
-from pipeline.errors import BadInput, Refused, UserError
+from facestream.pipeline.errors import BadInput, Refused, UserError
+from facestream.pipeline.url import Url, parse_url, redact, shown_text
+from facestream.pipeline.url import expand as expand_secrets
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
@@ -25,13 +26,6 @@ IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
-# The user part runs to the last @ of the authority, since people type passwords with a bare @ in them. The second form
-# is for passwords with a bare / ? or #: a colon there that is not followed by a port number starts a password.
-_USER_PART = re.compile(r"(?<=://)(?:[^\s/?#]*|[^\s/?#@:]*:(?!\d*[/?#])(?:(?!://)[^\s])*)@")
-_SECRET_FIELD = re.compile(
-    r"(?i)([?&;](?:user|usr|username|login|pass|passwd|password|pwd|token|access_token|auth|key|api_?key|secret|sig)=)"
-    r"[^\s&;#'\"]+"
-)
 
 
 class Kind(StrEnum):
@@ -48,11 +42,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Uri:
-    """A source's name. text: what to open (a path, a device, a URL, a graph); shown: what may be printed."""
+    """A source's name. text: what to open (a path, a device, a URL, a graph); shown: what may be printed, which is its
+    text form. url: a URL, taken apart."""
 
     kind: Kind
-    text: str
+    text: str = field(repr=False)
     shown: str
+    url: Url | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return self.shown
 
     @property
     def path(self) -> Path:
@@ -68,11 +67,6 @@ class MediaFile:
     relative: Path
 
 
-def redact(text: object) -> str:
-    """text with the user and password of every URL in it hidden, and secrets in query strings too."""
-    return _SECRET_FIELD.sub(r"\1***", _USER_PART.sub("***@", str(text)))
-
-
 def parse(text: str | os.PathLike[str]) -> Uri:
     """Tell what a source's name means. Looks at the disk only to tell folders from files.
 
@@ -86,23 +80,32 @@ def parse(text: str | os.PathLike[str]) -> Uri:
     if re.fullmatch(r"/dev/video\d+", name):
         return Uri(Kind.WEBCAM, name, name)
     if name.startswith("lavfi:"):
-        return Uri(Kind.LAVFI, name.removeprefix("lavfi:"), redact(name))
-    if scheme := _SCHEME.match(name):
-        return _parse_url(name, scheme[1].lower())
+        # A graph may read an address, written in any of the ways in which graphs escape.
+        has_address = re.search(r":\\*/\\*/|@", name) is not None
+        return Uri(Kind.LAVFI, name.removeprefix("lavfi:"), f"{name.partition('=')[0]}=***" if has_address else name)
+    if (scheme := _SCHEME.match(name)) and scheme[1].lower() != "file":
+        return _parse_url(name)
+    if name.startswith("${"):  # all of it comes from the environment, or from a file
+        return parse(expand_secrets(name, "the source"))
     return _parse_path(name)
 
 
-def _parse_url(name: str, scheme: str) -> Uri:
-    if scheme in ("rtsp", "rtsps"):
-        return Uri(Kind.RTSP, name, redact(name))
-    if scheme in ("http", "https"):
-        return Uri(Kind.HTTP, name, redact(name))
-    if scheme == "file":
-        return _parse_path(unquote(urlsplit(name).path))
-    raise BadInput(f"{scheme}:// cannot be read", redact(name), "use a file, rtsp://, rtsps://, http:// or https://")
+def _parse_url(name: str) -> Uri:
+    url = parse_url(name)
+    kind = {"rtsp": Kind.RTSP, "rtsps": Kind.RTSP, "http": Kind.HTTP, "https": Kind.HTTP}.get(url.scheme)
+    if kind is None:
+        raise BadInput(
+            f"{url.scheme}:// cannot be read", url.shown, "use a file, rtsp://, rtsps://, http:// or https://"
+        )
+    is_plain = not (url.user or url.password or "${" in name)
+    return Uri(kind, name if is_plain else url.with_user, url.shown, url)
 
 
 def _parse_path(name: str) -> Uri:
+    if name.startswith("file://"):
+        name = unquote(urlsplit(name).path)
+    if ("@" in name or "://" in name) and not os.path.lexists(name):  # an address whose scheme was forgotten
+        return Uri(Kind.FILE, name, shown_text(name))
     if os.path.isdir(name):
         return Uri(Kind.FOLDER, name, name)
     return Uri(Kind.IMAGE if Path(name).suffix.lower() in IMAGE_SUFFIXES else Kind.FILE, name, name)

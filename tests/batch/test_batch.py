@@ -15,16 +15,16 @@ from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.batch.manifest import sha256
+from facestream.pipeline.batch.progress_table import ProgressTable, progress_table
+from facestream.pipeline.batch.worker import Progress, RecordWriter, Setup, Task, do_task
+from facestream.pipeline.cli.app import main
+from facestream.pipeline.config import read
+from facestream.pipeline.run import Job, Report, run_stages
+from facestream.pipeline.types import Frame, TrackedFrame
 from PIL import Image
 from rich.console import Console
 
-from pipeline.batch.board import Board, progress_table
-from pipeline.batch.manifest import sha256
-from pipeline.batch.worker import Progress, Scribe, Setup, Task, do_task
-from pipeline.cli import main
-from pipeline.config import read
-from pipeline.run import Job, Report, run_stages
-from pipeline.types import Frame, TrackedFrame
 from tests.conftest import facestream, render
 from tests.pack import demo_frames
 
@@ -217,7 +217,7 @@ def test_an_input_that_is_still_written_to_is_told_apart(tmp_path: Path, here: H
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipeline", *map(str, words)]
+    command = [sys.executable, "-m", "facestream", *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -272,7 +272,7 @@ def test_an_exception_that_nobody_expected_is_one_files_failure(tmp_path: Path) 
     source = render(tmp_path / "in.mp4", frames=5, size=(96, 64))
     ours, theirs = Pipe()
 
-    def broken(job: Job, scribe: Scribe) -> Report:
+    def broken(job: Job, writer: RecordWriter) -> Report:
         raise ZeroDivisionError("a fault\nof two lines, rtsp://me:secret@host/x")
 
     outcome = do_task(
@@ -287,7 +287,7 @@ def test_the_progress_table_has_a_line_for_each_file_at_work() -> None:
     text = io.StringIO()
     table = progress_table(Console(file=text, force_terminal=True, width=100))
     with table:
-        board = Board(table, 3)
+        board = ProgressTable(table, 3)
         board.start(Task(0, Job("videos/first.mp4", None)))
         board.start(Task(1, Job("videos/second.mp4", None)))
         board.move(Progress(1, 10, 40))
@@ -296,7 +296,7 @@ def test_the_progress_table_has_a_line_for_each_file_at_work() -> None:
         assert [(t.description, t.completed, t.total) for t in table.tasks] == [("files", 1, 3), ("second.mp4", 10, 40)]
     assert "first.mp4" in text.getvalue()
     assert "10/40" in text.getvalue()
-    silent = Board(None, 3)
+    silent = ProgressTable(None, 3)
     silent.start(Task(0, Job("a", None)))
     silent.move(Progress(0, 1, None))
     silent.end(0)

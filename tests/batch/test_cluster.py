@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facestream.pipeline.batch.cluster import ClusterDispatcher
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.batch.manifest import fingerprint, sha256
+from facestream.pipeline.batch.run import Batch
+from facestream.pipeline.batch.worker import Setup, Task
+from facestream.pipeline.cli.app import main
+from facestream.pipeline.config import read
+from facestream.pipeline.run import Job
 
-from pipeline.batch.cluster import ClusterDispatcher
-from pipeline.batch.journal import Journal
-from pipeline.batch.manifest import fingerprint, sha256
-from pipeline.batch.run import Batch
-from pipeline.batch.worker import Setup, Task
-from pipeline.cli import main
-from pipeline.config import read
-from pipeline.run import Job
-from tests.batch.test_pieces import film, pictures, sides
+from tests.batch.test_segments import film, pictures, sides
 from tests.conftest import render
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'facestream[ray]'")
@@ -68,7 +68,7 @@ def wait_for(what: Callable[[], bool], process: subprocess.Popen[str]) -> None:
 
 
 def as_before(folder: Path, expected: Path) -> None:
-    """Whole files are the same byte by byte; the long one, in pieces, shows the same pictures at the same times."""
+    """Whole files are the same byte by byte; the long one, in segments, shows the same pictures at the same times."""
     names = sorted(str(p.relative_to(expected)) for p in expected.rglob("*") if p.is_file())
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()) == names
     for name in names:
@@ -81,7 +81,7 @@ def as_before(folder: Path, expected: Path) -> None:
 
 def test_the_machines_can_compare_the_settings_that_they_get_with_the_key(tmp_path: Path) -> None:
     jobs = [Job(f"{n}.mp4", tmp_path / f"{n}.mp4") for n in range(9)]
-    batch = Batch(jobs, tmp_path / "out", read(None, {"run.workers": 9}), ray="auto", workers=9)
+    batch = Batch(jobs, tmp_path / "out", read(None, {"anonymize.workers": 9}), ray="auto", workers=9)
     with closing(Journal(batch.output)) as journal:
         setup = ClusterDispatcher(batch, journal).setup
     assert fingerprint(setup.config, setup.two_pass) == setup.key
@@ -98,11 +98,11 @@ def test_a_machine_lost_half_way_changes_nothing(machines: Machines, tmp_path: P
     alone = ["anonymize", str(source), "-o", str(tmp_path / "alone"), *FAST, "--records", str(tmp_path / "a.jsonl")]
     assert main([*alone, "--quiet"]) == 2
     settings = tmp_path / "settings.toml"
-    settings.write_text("[run]\npiece_s = 30\n")
+    settings.write_text("[anonymize]\nsegment_s = 30\n")
     out, notes = tmp_path / "out", tmp_path / "r.jsonl"
     words = ["anonymize", str(source), "-o", str(out), *FAST, "--records", str(notes), "--config", str(settings)]
     words += ["--ray", machines.address, "--manifest", str(tmp_path / "m.json")]
-    command = [sys.executable, "-m", "pipeline", *words]
+    command = [sys.executable, "-m", "facestream", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: len(list(out.rglob("[1-4].mp4"))) >= 2, process)
     machines.lose_one()
@@ -123,7 +123,7 @@ def test_a_machine_lost_half_way_changes_nothing(machines: Machines, tmp_path: P
 
 
 def test_other_software_on_a_machine_is_refused(tmp_path: Path) -> None:
-    from pipeline.batch.cluster import cover_file
+    from facestream.pipeline.batch.cluster import cover_file
 
     config = read(None)
     task = Task(2, Job(str(render(tmp_path / "in.mp4", frames=3)), tmp_path / "out.mp4"))

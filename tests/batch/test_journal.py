@@ -3,11 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-from pipeline.batch.journal import Journal
-from pipeline.batch.manifest import Entry
-from pipeline.errors import BadInput
-from pipeline.video.output import sweep
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.batch.manifest import Entry
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.video.output import sweep
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +58,7 @@ def test_two_runs_on_one_folder_are_refused(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with pytest.raises(BadInput, match="diary cannot be kept"):
+    with pytest.raises(BadInput, match="journal cannot be kept"):
         Journal(tmp_path / "out")
 
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.batch.journal import Journal
+from facestream.pipeline.batch.manifest import sha256
+from facestream.pipeline.cli.app import main
 
-from pipeline.batch.journal import Journal
-from pipeline.batch.manifest import sha256
-from pipeline.cli import main
 from tests.conftest import render
 
 FAST = ["--preset", "ultrafast", "--size", "160x96", "--hide", "solid", "--model", "plainXS16", "--quiet"]
@@ -25,14 +25,14 @@ FAST = ["--preset", "ultrafast", "--size", "160x96", "--hide", "solid", "--model
 # Starts the command again and again without importing everything anew: each is a fork that has done nothing yet.
 STARTER = """
 import json, os, sys
-import pipeline.cli
+from facestream.pipeline.cli.app import main
 for line in sys.stdin:
     child = os.fork()
     if not child:
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(nothing, number)
-        os._exit(pipeline.cli.main(json.loads(line)))
+        os._exit(main(json.loads(line)))
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -80,7 +80,7 @@ def make_folder(root: Path, count: int) -> Path:
     return root
 
 
-def diary(state: Path) -> int:
+def journal(state: Path) -> int:
     """Its lines so far: one when a file is begun, one when it is done."""
     return sum(path.read_bytes().count(b"\n") for path in state.rglob("*.jsonl"))
 
@@ -106,10 +106,10 @@ def kill_and_resume(tmp_path: Path, kills: int, files: int, workers: int, seed: 
     words += ["--records", str(notes)]
     with starter() as begin:
         for kill in range(kills):
-            lines = diary(state) + dice.randrange(1, 4)
+            lines = journal(state) + dice.randrange(1, 4)
             pid = begin.start(words)
             deadline = time.monotonic() + 60
-            while diary(state) < lines and time.monotonic() < deadline:
+            while journal(state) < lines and time.monotonic() < deadline:
                 time.sleep(0.002)
             time.sleep(dice.random() * 0.1)
             os.kill(pid, signal.SIGKILL)
@@ -122,7 +122,7 @@ def kill_and_resume(tmp_path: Path, kills: int, files: int, workers: int, seed: 
         assert begin.end() == 0
     assert hashes(out) == whole  # and nothing hidden is left
     assert notes.read_bytes() == expected.read_bytes()
-    assert sum(entry.kept for entry in journal_of(out).done.values()) == files
+    assert sum(entry.has_output for entry in journal_of(out).done.values()) == files
     left = {path.name for path in tmp_path.iterdir() if path.is_file()} | {path.suffix for path in state.rglob("*")}
     assert left == {expected.name, notes.name, "m.json", "", ".jsonl"}
     assert main(["verify", str(tmp_path / "m.json")]) == 0

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.batch import manifest
+from facestream.pipeline.batch.manifest import Entry, fingerprint, sha256
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.errors import BadInput
 
-from pipeline.batch import manifest
-from pipeline.batch.manifest import Entry, fingerprint, sha256
-from pipeline.config import Config, read
-from pipeline.errors import BadInput
 from tests.conftest import facestream
 
 
@@ -93,6 +93,6 @@ def test_what_is_no_manifest_is_one_line(tmp_path: Path, text: str | None) -> No
 
 def test_a_fingerprint_changes_with_what_changes_the_output() -> None:
     plain = fingerprint(Config(), False)
-    assert plain == fingerprint(read(None, {"run.workers": 2}), False)
-    others = {fingerprint(Config(), True), fingerprint(read(None, {"cover.hide": "solid"}), False)}
+    assert plain == fingerprint(read(None, {"anonymize.workers": 2}), False)
+    others = {fingerprint(Config(), True), fingerprint(read(None, {"cover.hide": "pixelate"}), False)}
     assert len(others | {plain}) == 3

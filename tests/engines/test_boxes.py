@@ -3,10 +3,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from facestream.engines.boxes import area_xyxy, grow_xyxy, intersection_xyxy, iou_xyxy, nms_xyxy, union_xyxy
 from hypothesis import given
 from hypothesis import strategies as st
-
-from engines.boxes import area_xyxy, grow_xyxy, intersection_xyxy, iou_xyxy, nms_xyxy, union_xyxy
 
 
 def test_iou_by_hand() -> None:

@@ -11,16 +11,18 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="compiling weights needs the train extra")
 
-import build_engine  # noqa: E402
-from engines.detector import WEIGHTS, DetectorOptions, load  # noqa: E402
-from engines.errors import EngineMismatch  # noqa: E402
-from engines.letterbox import view  # noqa: E402
-from engines.onnx_engine import OnnxDetector  # noqa: E402
+from facestream.engines.base import DetectorOptions  # noqa: E402
+from facestream.engines.errors import EngineMismatch  # noqa: E402
+from facestream.engines.letterbox import view  # noqa: E402
+from facestream.engines.loader import WEIGHTS, load_detector  # noqa: E402
+from facestream.engines.onnx_engine import OnnxDetector  # noqa: E402
+from facestream.train.checkpoint import save_weights  # noqa: E402
+from facestream.train.data import read_image  # noqa: E402
+from facestream.train.model import SPECS, SSH, Deploy, build  # noqa: E402
+
+from facestream import build_engine  # noqa: E402
 from tests.alike import found_alike  # noqa: E402
 from tests.pack import make_pack  # noqa: E402
-from train.checkpoint import save_weights  # noqa: E402
-from train.data import read_image  # noqa: E402
-from train.model import SPECS, SSH, Deploy, build  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def test_openvino_finds_the_same_faces(precision: str, photographs: Path, tmp_pa
     result = json.loads(done.stdout.splitlines()[-1])
     assert result["agreement"] >= 0.9
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.bin", "net.xml"]
-    pair = tuple(load(name, DetectorOptions(threshold=0.3)) for name in ("plainS", str(out)))
+    pair = tuple(load_detector(name, DetectorOptions(threshold=0.3)) for name in ("plainS", str(out)))
     assert [detector.any_size for detector in pair] == [True, False]
     assert (out.read_text().count('type="FakeQuantize"') > 15) == (precision == "int8")
     views = [view(read_image(path), (640, 384)) for path in sorted(photographs.rglob("*.png"))[:4]]

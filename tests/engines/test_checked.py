@@ -4,9 +4,8 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import pytest
+from facestream.engines.checked import Wrong, at, checked
 from msgspec import Meta, Struct
-
-from engines.checked import Wrong, at, checked
 
 
 class Colour(StrEnum):

@@ -1,5 +1,5 @@
 """The driver calls through NVIDIA's own bindings, into a stand-in for libcuda that works on the CPU (cpu_driver.cpp):
-the tests for a card run against it, in a process of their own, where the bindings find no other driver."""
+the tests for a GPU run against it, in a process of their own, where the bindings find no other driver."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[2]
 LOOP = """
 from pathlib import Path
 import numpy as np
-from engines.card_loop import CardLoop
-from engines.types import HostPicture
-from engines.cuda_driver import CudaDevice
-from engines.gpu_picture import Normalisation
-from engines.sidecar import Profile
+from facestream.engines.cuda.pipeline import GpuPipeline
+from facestream.engines.types import HostFrame
+from facestream.engines.cuda.driver import CudaDevice
+from facestream.engines.cuda.frame import Normalisation
+from facestream.engines.build.sidecar import Profile
 from tests.lazy_device import view
 
 class Constant:
@@ -35,8 +35,8 @@ class Constant:
         view(second, np.float32, (40,))[:] = np.linspace(0.9, 0.5, 40)
 
 device = CudaDevice()
-loop = CardLoop(device, Constant(), Normalisation((0.0,) * 3, (1.0,) * 3), 0.3, 0.3, slots=2)
-picture = HostPicture("rgb24", (np.zeros((32, 32, 3), np.uint8),), (32, 32), 32, 32)
+loop = GpuPipeline(device, Constant(), Normalisation((0.0,) * 3, (1.0,) * 3), 0.3, 0.3, slots=2)
+picture = HostFrame("rgb24", (np.zeros((32, 32, 3), np.uint8),), (32, 32), 32, 32)
 for found in [loop.result(t) for t in [loop.submit([picture]) for _ in range(6)]]:
     assert len(found[0][1]) == 40, found
 assert all(slot.graph is not None for slot in loop.slots)
@@ -69,7 +69,7 @@ def test_graphs_are_captured_and_replayed_through_the_bindings(environment: dict
 
 @needs_compiler
 @pytest.mark.parametrize(("more", "words"), [
-    ({"FACESTREAM_CUINIT": "100"}, "no NVIDIA card here"),
+    ({"FACESTREAM_CUINIT": "100"}, "no NVIDIA GPU here"),
     ({"FACESTREAM_DRIVER": "12080"}, "the driver knows CUDA 12.8, the libraries here are for CUDA 13"),
     ({"FACESTREAM_CUINIT": "999"}, "cuInit failed: CUDA_ERROR_UNKNOWN"),
     ({"LD_LIBRARY_PATH": ""}, "no NVIDIA driver here"),

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
+from facestream.engines.boxes import iou_xyxy
+from facestream.engines.errors import BadConfig, BadInput, EngineMismatch
+from facestream.engines.letterbox import ImageView, view
+from facestream.engines.loader import load_detector, shipped
 from onnx import TensorProto, helper
 
-from engines.boxes import iou_xyxy
-from engines.detector import RISE, Detector, DetectorOptions, load, shipped
-from engines.errors import BadConfig, BadInput, EngineMismatch
-from engines.letterbox import ImageView, view
 from tests.pack import demo_frames, demo_truth
 
 
@@ -56,13 +57,15 @@ def test_views_of_one_size_run_together_and_answers_keep_their_order() -> None:
 
 
 def test_the_shipped_model_finds_the_faces_of_the_demo() -> None:
-    detector = load("plainS")
+    detector = load_detector("plainS")
     picked = [10, 40, 70, 100, 130]
     truth = demo_truth()
     false = 0
     for index, rgb in zip(picked, demo_frames(picked), strict=True):
         shown = view(rgb, (960, 544))
-        found = detector.detect([shown])[0].believed(detector.least, RISE, shown.rgb.shape[1] / shown.width)
+        found = detector.detect([shown])[0].filter_by_score(
+            detector.min_score, LARGE_FACE_MARGIN, shown.rgb.shape[1] / shown.width
+        )
         assert (iou_xyxy(truth[index], found.xyxy).max(1) > 0.5).all(), f"a face of frame {index} is missed"
         false += len(found) - len(truth[index])
     assert false <= 6
@@ -70,7 +73,7 @@ def test_the_shipped_model_finds_the_faces_of_the_demo() -> None:
 
 def test_the_shipped_model_finds_nothing_in_an_empty_picture() -> None:
     for value in (0, 128, 255):
-        assert len(load("plainS").detect([view(np.full((360, 640, 3), value, np.uint8))])[0]) == 0
+        assert len(load_detector("plainS").detect([view(np.full((360, 640, 3), value, np.uint8))])[0]) == 0
 
 
 def test_a_face_is_found_at_its_place_in_upright_and_odd_pictures() -> None:
@@ -79,13 +82,13 @@ def test_a_face_is_found_at_its_place_in_upright_and_odd_pictures() -> None:
     x0, y0, x1, y1 = truth[np.argmax(truth[:, 3] - truth[:, 1])].astype(int)
     left, top = max(0, x0 - 61), max(0, y0 - 100)
     cut = np.ascontiguousarray(rgb[top:719, left : x1 + 60])  # no side a multiple of 32
-    found = load("plainS").detect([view(cut)])[0]
+    found = load_detector("plainS").detect([view(cut)])[0]
     assert cut.shape[0] > cut.shape[1]
     assert iou_xyxy(np.array([[x0 - left, y0 - top, x1 - left, y1 - top]]), found.xyxy).max() > 0.5
 
 
 def test_a_batch_says_what_single_pictures_say() -> None:
-    detector = load("plainS")
+    detector = load_detector("plainS")
     views = [view(rgb, (640, 384)) for rgb in demo_frames([30, 90])]
     for alone, together in zip([detector.detect([v])[0] for v in views], detector.detect(views), strict=True):
         assert np.allclose(alone.xyxy, together.xyxy, atol=0.05)
@@ -94,22 +97,22 @@ def test_a_batch_says_what_single_pictures_say() -> None:
 def test_unknown_names_list_what_is_shipped() -> None:
     assert "plainS" in shipped()
     with pytest.raises(BadConfig, match="plainS"):
-        load("plainX")
+        load_detector("plainX")
 
 
 def test_a_missing_file_says_how_to_build_one(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"build_engine\.py"):
-        load(str(tmp_path / "none.onnx"))
+        load_detector(str(tmp_path / "none.onnx"))
 
 
 def test_files_that_are_no_detector_are_refused(tmp_path: Path) -> None:
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     with pytest.raises(EngineMismatch, match="cannot load"):
-        load(str(tmp_path / "junk.onnx"))
+        load_detector(str(tmp_path / "junk.onnx"))
     io = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "other", io[:1], io[1:])
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), tmp_path / "other.onnx"
     )
     with pytest.raises(EngineMismatch, match="not a detector"):
-        load(str(tmp_path / "other.onnx"))
+        load_detector(str(tmp_path / "other.onnx"))

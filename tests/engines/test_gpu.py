@@ -1,4 +1,4 @@
-"""The kernels, the loop and the engines on a real card; tools/gpu_check.py runs these there."""
+"""The kernels, the loop and the engines on a real GPU; benchmarks/gpu_check.py runs these there."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facestream.engines.base import DetectorOptions
+from facestream.engines.boxes import Array
+from facestream.engines.build.sidecar import Profile
+from facestream.engines.build.tensorrt import PlanOptions, compile_plan
+from facestream.engines.cuda.devices import current_device
+from facestream.engines.cuda.driver import CudaDevice, find_gpu
+from facestream.engines.cuda.frame import DeviceFrame, colour_row, packed_bytes, preprocess
+from facestream.engines.cuda.kernels import Launch, nms, nms_workspace
+from facestream.engines.letterbox import view
+from facestream.engines.loader import WEIGHTS, load_detector, shipped
+from facestream.engines.tensorrt_library import MODULES
 
-from engines.boxes import Array
-from engines.cuda_driver import CudaDevice, current_device, find_card
-from engines.detector import WEIGHTS, DetectorOptions, load, shipped
-from engines.gpu_picture import DevicePicture, colour_row, packed_bytes, preprocess
-from engines.kernels import Launch, nms, nms_workspace
-from engines.letterbox import view
-from engines.sidecar import Profile
-from engines.tensorrt_build import MODULES, PlanOptions, compile_plan
 from tests import reference as pictures
 from tests.alike import found_alike
 from tests.cuda import cpu, needs_compiler
@@ -23,11 +26,11 @@ from tests.engines import test_nms_kernel as suppression
 from tests.pack import demo_frames
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(find_card() is None, reason="no NVIDIA card and driver here")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(find_gpu() is None, reason="no NVIDIA GPU and driver here")]
 
 
 class Card:
-    """Host arrays in, host arrays out: each is copied to the card, worked on there, and copied back."""
+    """Host arrays in, host arrays out: each is copied to the GPU, worked on there, and copied back."""
 
     def __init__(self) -> None:
         self.device: CudaDevice = current_device()
@@ -56,21 +59,21 @@ class Card:
 
 
 @pytest.fixture
-def card() -> Iterator[Card]:
+def gpu() -> Iterator[Card]:
     made = Card()
     yield made
     made.fetch()
 
 
 @pytest.mark.parametrize("name", sorted(suppression.CASES))
-def test_nms_on_the_card_is_numpys_to_the_bit(card: Card, name: str) -> None:
+def test_nms_on_the_gpu_is_numpys_to_the_bit(gpu: Card, name: str) -> None:
     xyxy, scores, threshold, iou = suppression.CASES[name]
     images, boxes = scores.shape
     counts, faces = np.zeros(images, np.int32), np.ones((images, boxes, 5), np.float32)
     workspace = np.full(nms_workspace(images), 0xAB, np.uint8)
-    addresses = [card.put(np.ascontiguousarray(a)) for a in (xyxy, scores, workspace, counts, faces)]
-    nms(card.launcher(), images, boxes, threshold, iou, *addresses)
-    card.fetch()
+    addresses = [gpu.put(np.ascontiguousarray(a)) for a in (xyxy, scores, workspace, counts, faces)]
+    nms(gpu.launcher(), images, boxes, threshold, iou, *addresses)
+    gpu.fetch()
     for i in range(images):
         want_boxes, want_scores = suppression.expected(xyxy[i], scores[i], threshold, iou)
         assert faces[i, : counts[i], :4].tobytes() == want_boxes.tobytes()
@@ -79,16 +82,16 @@ def test_nms_on_the_card_is_numpys_to_the_bit(card: Card, name: str) -> None:
 
 @pytest.mark.parametrize("layout", ["nv12", "yuv420p", "rgb24", "bgr24"])
 @pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_preprocessing_on_the_card_is_numpys_to_the_bit(card: Card, layout: str, turn: int) -> None:
+def test_preprocessing_on_the_gpu_is_numpys_to_the_bit(gpu: Card, layout: str, turn: int) -> None:
     size, fitted = (131, 77), (54, 31) if turn % 2 == 0 else (31, 54)
     out = -(-fitted[0] // 32) * 32, -(-fitted[1] // 32) * 32
     data = np.random.default_rng(0).integers(0, 256, packed_bytes(layout, *size), dtype=np.uint8)
     output = np.zeros((3, out[1], out[0]), np.float16)
     norm, colour = pictures.NORM.row(), colour_row(False)
-    source, rows, colours, target = (card.put(a) for a in (data, norm, colour, output))
-    picture = DevicePicture.packed(layout, *size, source, 90 * turn)
-    preprocess(card.launcher(), picture, fitted, rows, colours, target, out)
-    card.fetch()
+    source, rows, colours, target = (gpu.put(a) for a in (data, norm, colour, output))
+    picture = DeviceFrame.packed(layout, *size, source, 90 * turn)
+    preprocess(gpu.launcher(), picture, fitted, rows, colours, target, out)
+    gpu.fetch()
     used = colour if layout in ("nv12", "yuv420p") else None
     want = pictures.reference(pictures.full_planes(layout, data, *size), fitted, out, turn, used)
     assert output.tobytes() == want.tobytes()
@@ -96,37 +99,37 @@ def test_preprocessing_on_the_card_is_numpys_to_the_bit(card: Card, layout: str,
 
 @needs_compiler
 @pytest.mark.parametrize("hide", ["pixelate", "solid"])
-def test_covers_on_the_card_are_the_cpus_to_the_bit(card: Card, hide: str) -> None:
-    """Against the kernel on the CPU, which tests/engines/test_gpu_picture.py holds against the pipeline's covers."""
+def test_covers_on_the_gpu_are_the_cpus_to_the_bit(gpu: Card, hide: str) -> None:
+    """Against the kernel on the CPU, which tests/engines/test_gpu_frame.py holds against the pipeline's covers."""
     size = (151, 113)
     made = np.random.default_rng(4).integers(0, 256, packed_bytes("nv12", *size), dtype=np.uint8)
     want, before = made.copy(), made.copy()
-    pictures.cover_all(cpu("cover.cu"), DevicePicture.packed("nv12", *size, want.ctypes.data), hide, "ellipse", 1.4)
-    on_card = DevicePicture.packed("nv12", *size, card.put(made))
-    pictures.cover_all(card.launcher(), on_card, hide, "ellipse", 1.4)
-    card.fetch()
+    pictures.cover_all(cpu("cover.cu"), DeviceFrame.packed("nv12", *size, want.ctypes.data), hide, "ellipse", 1.4)
+    on_gpu = DeviceFrame.packed("nv12", *size, gpu.put(made))
+    pictures.cover_all(gpu.launcher(), on_gpu, hide, "ellipse", 1.4)
+    gpu.fetch()
     assert made.tobytes() == want.tobytes() != before.tobytes()
 
 
 @pytest.mark.parametrize("backend", sorted(MODULES))
-def test_a_plan_finds_on_the_card_what_the_cpu_finds(backend: str, tmp_path: Path) -> None:
+def test_a_plan_finds_on_the_gpu_what_the_cpu_finds(backend: str, tmp_path: Path) -> None:
     pytest.importorskip(MODULES[backend], reason=f"needs {MODULES[backend]}")
     source, out = WEIGHTS / "plainS.onnx", tmp_path / "plainS.plan"
     profile = Profile((1, 192, 320), (2, 384, 640), (4, 384, 640))
     compile_plan(backend, source, out, PlanOptions((profile,), progress=False), None, "build it")
     options = DetectorOptions()
-    detectors = load("plainS", options), load(str(out), options)
+    detectors = load_detector("plainS", options), load_detector(str(out), options)
     views = [view(rgb, (640, 384)) for rgb in demo_frames([30, 60, 90])]
     # Eagerly, captured, replayed.
     assert sum(found_alike(detectors, views, 0.4, 0.95) for _ in range(3)) > 9
 
 
 @pytest.mark.parametrize("model", shipped())
-def test_torch_finds_on_the_card_what_the_cpu_finds(model: str) -> None:
+def test_torch_finds_on_the_gpu_what_the_cpu_finds(model: str) -> None:
     torch = pytest.importorskip("torch", reason="needs torch")
     if not torch.cuda.is_available():
         pytest.skip("this torch has no CUDA")
-    detectors = load(model, DetectorOptions()), load(model, DetectorOptions(backend="torch"))
+    detectors = load_detector(model, DetectorOptions()), load_detector(model, DetectorOptions(backend="torch"))
     for size, frames in (((640, 384), [30, 60, 90]), ((960, 544), [30]), ((640, 384), [90])):
         views = [view(rgb, size) for rgb in demo_frames(frames)]
         assert sum(found_alike(detectors, views, 0.4, 0.95) for _ in range(3)) > 3  # eagerly, captured, replayed

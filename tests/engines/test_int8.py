@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from facestream.engines.base import DetectorOptions
+from facestream.engines.build import int8
+from facestream.engines.build import tensorrt as tensorrt_build
+from facestream.engines.build.fp16 import Fp16Detector, entry, heads_of
+from facestream.engines.build.int8 import LEAST_SCALE, best_scale, quantise
+from facestream.engines.build.tensorrt import PlanOptions, check_int8, compile_plan
+from facestream.engines.errors import BadConfig, EngineMismatch
+from facestream.engines.letterbox import pad, view
+from facestream.engines.loader import WEIGHTS, load_detector
 from onnx import TensorProto, numpy_helper
 
-from engines import int8, tensorrt_build
-from engines.detector import WEIGHTS, DetectorOptions, load
-from engines.errors import BadConfig, EngineMismatch
-from engines.half import HalfDetector, entry, heads_of
-from engines.int8 import LEAST_SCALE, best_scale, quantise
-from engines.letterbox import pad, view
-from engines.tensorrt_build import PlanOptions, check_int8, compile_plan
 from tests.alike import found_alike
 from tests.pack import demo_frames
 
@@ -70,7 +72,7 @@ def test_all_convolutions_but_the_first_and_the_last_are_int8(made: tuple[bytes,
 def test_it_finds_the_faces_that_the_shipped_net_finds(made: tuple[bytes, Any, float], pictures: list[Any]) -> None:
     data, normalisation, _ = made
     options = DetectorOptions()
-    pair = load("plainS", options), HalfDetector(data, normalisation, options)
+    pair = load_detector("plainS", options), Fp16Detector(data, normalisation, options)
     assert found_alike(pair, [view(rgb, (640, 384)) for rgb in demo_frames([40, 90])], 0.5, 0.8) > 3
     assert check_int8(SHIPPED, data, normalisation, pictures)["faces_compared"] > 4
 

@@ -1,4 +1,4 @@
-"""Every kernel file compiles for every card that is supported, with NVRTC and nvcc; neither needs a card."""
+"""Every kernel file compiles for every GPU that is supported, with NVRTC and nvcc; neither needs a GPU."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from engines import kernels
-from engines.errors import EngineMismatch
-from engines.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels, nms_workspace
+from facestream.engines.cuda import kernels
+from facestream.engines.cuda.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels, nms_workspace
+from facestream.engines.errors import EngineMismatch
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from engines.letterbox import GREY, fit, pad, view
+from facestream.engines.letterbox import GREY, fit, pad, view
 
 
 @pytest.mark.parametrize(

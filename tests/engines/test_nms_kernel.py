@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from facestream.engines.boxes import Array, nms_xyxy
+from facestream.engines.cuda.kernels import KERNELS, MAX_BOXES, source
 
-from engines.boxes import Array, nms_xyxy
-from engines.kernels import KERNELS, MAX_BOXES, source
 from tests.cuda import Cpu, build, cpu, needs_compiler, run_nms, survives
 
 pytestmark = needs_compiler

@@ -12,7 +12,8 @@ import pytest
 
 @pytest.mark.parametrize("first", ["engines.onnx_engine", "pipeline.batch.manifest", "build_engine"])
 def test_no_telemetry_is_begun(first: str, tmp_path: Path) -> None:
-    code = f"import {first}; from engines.detector import WEIGHTS; from engines.onnx_engine import open_session; "
+    code = f"import facestream.{first}; from facestream.engines.loader import WEIGHTS; "
+    code += "from facestream.engines.onnx_engine import open_session; "
     code += "open_session(str(WEIGHTS / 'plainXS16.onnx'), 1)"
     kept = {key: text for key, text in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     where = {

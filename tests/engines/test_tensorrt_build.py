@@ -1,4 +1,4 @@
-"""Real plans of TensorRT-RTX, which builds without a card; loading and running one needs a card."""
+"""Real plans of TensorRT-RTX, which builds without a GPU; loading and running one needs a GPU."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from engines import tensorrt_build
-from engines.detector import WEIGHTS
-from engines.errors import BadConfig, BadInput, EngineMismatch
-from engines.half import halve
-from engines.kernels import MAX_BOXES, nms_workspace
-from engines.sidecar import Card, Profile, Sidecar, digest, path_of
-from engines.tensorrt_build import PROFILES, PlanOptions, compile_plan, layers, library, profiles_of
+from facestream.engines import tensorrt_library
+from facestream.engines.build import tensorrt as tensorrt_build
+from facestream.engines.build.fp16 import to_fp16
+from facestream.engines.build.sidecar import Profile, Sidecar, digest, path_of
+from facestream.engines.build.tensorrt import PROFILES, PlanOptions, compile_plan, layers, profiles_of
+from facestream.engines.cuda.driver import GpuInfo
+from facestream.engines.cuda.kernels import MAX_BOXES, nms_workspace
+from facestream.engines.errors import BadConfig, BadInput, EngineMismatch
+from facestream.engines.loader import WEIGHTS
+from facestream.engines.tensorrt_library import library
 
 SMALL = (Profile((1, 64, 96), (2, 96, 128), (2, 128, 160)),)
-HERE = Card("NVIDIA Test Card", 89, 13000)
+HERE = GpuInfo("NVIDIA Test GpuInfo", 89, 13000)
 
 
 def rtx() -> Any:
@@ -35,15 +37,15 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def check_plan(trt: Any, plan: Path, source: Path, precision: str = "fp16") -> None:
-    """What can be seen of a plan without a card, and of the network that it was made of."""
+    """What can be seen of a plan without a GPU, and of the network that it was made of."""
     data = plan.read_bytes()
     sidecar = Sidecar.read(plan)
     assert sidecar.hashes["plan"] == digest(data)
     assert sidecar.hashes["weights"] == digest(source.read_bytes())
-    assert (sidecar.library, sidecar.precision, sidecar.card) == (trt.__version__, precision, None)
+    assert (sidecar.library, sidecar.precision, sidecar.gpu) == (trt.__version__, precision, None)
     sidecar.check(plan, data, trt.__version__, HERE)
     types: dict[str, set[str]] = {}
-    for _, kind, output in layers("rtx", halve(source)[0]):
+    for _, kind, output in layers("rtx", to_fp16(source)[0]):
         types.setdefault(kind, set()).add(output)
     assert types["CONVOLUTION"] == {"HALF"}
     assert types["TOPK"] == {"FLOAT"}
@@ -67,9 +69,10 @@ def test_the_command_builds_a_real_plan_of_the_shipped_net(tmp_path: Path) -> No
 def test_a_reduced_vgg16_becomes_a_real_plan(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     trt = rtx()
     torch = pytest.importorskip("torch", reason="exporting weights needs the train extra")
-    import build_engine
-    from train.checkpoint import save_weights
-    from train.model import SPECS, SSH
+    from facestream.train.checkpoint import save_weights
+    from facestream.train.model import SPECS, SSH
+
+    from facestream import build_engine
 
     torch.manual_seed(2)
     threads = torch.get_num_threads()
@@ -111,8 +114,8 @@ def test_a_plan_for_other_shapes_than_the_graph_takes_is_one_error(tmp_path: Pat
 
 
 def sidecar(**changes: Any) -> Sidecar:
-    from engines.gpu_picture import Normalisation
-    from engines.kernels import source_hash
+    from facestream.engines.cuda.frame import Normalisation
+    from facestream.engines.cuda.kernels import source_hash
 
     hashes = {"plan": digest(b"plan"), "weights": "", "onnx": "", "kernels": source_hash()}
     norm = Normalisation((128.0, 128.0, 128.0), (64.0, 64.0, 64.0))
@@ -124,7 +127,7 @@ def sidecar(**changes: Any) -> Sidecar:
 
 def test_a_sidecar_comes_back_as_it_was_written(tmp_path: Path) -> None:
     plan = tmp_path / "x.plan"
-    for made in (sidecar(), sidecar(backend="rtx", card=None, nms_iou=None, nms_threshold=None)):
+    for made in (sidecar(), sidecar(backend="rtx", gpu=None, nms_iou=None, nms_threshold=None)):
         made.write(plan)
         assert Sidecar.read(plan) == made
     path_of(plan).write_text("{}")
@@ -135,31 +138,31 @@ def test_a_sidecar_comes_back_as_it_was_written(tmp_path: Path) -> None:
         Sidecar.read(plan)
 
 
-OTHER = Card("Other Card", 90, 13000)
+OTHER = GpuInfo("Other GpuInfo", 90, 13000)
 
 
-@pytest.mark.parametrize(("made", "data", "version", "card", "words"), [
+@pytest.mark.parametrize(("made", "data", "version", "gpu", "words"), [
     (sidecar(), b"plan", "10.9.0", HERE, None),
     (sidecar(), b"plam", "10.9.0", HERE, "not the one that was built"),
     (sidecar(), b"plan", "10.9.1", HERE, "built with tensorrt 10.9.0, here is 10.9.1"),
-    (sidecar(), b"plan", "10.9.0", OTHER, r"built for NVIDIA Test Card \(8.9\), here is Other Card \(9.0\)"),
+    (sidecar(), b"plan", "10.9.0", OTHER, r"built for NVIDIA Test GpuInfo \(8.9\), here is Other GpuInfo \(9.0\)"),
     (sidecar(portable=True), b"plan", "10.11.2", OTHER, None),
     (sidecar(portable=True), b"plan", "10.8.2", HERE, "built with"),
     (sidecar(portable=True), b"plan", "11.0.0", HERE, "built with"),
-    (sidecar(portable=True), b"plan", "10.9.0", Card("Old", 75, 12000), "needs compute capability 8.0"),
+    (sidecar(portable=True), b"plan", "10.9.0", GpuInfo("Old", 75, 12000), "needs compute capability 8.0"),
     (sidecar(hashes=sidecar().hashes | {"kernels": "other"}), b"plan", "10.9.0", HERE, "NMS"),
-    (sidecar(backend="rtx", library="1.7", card=None, nms_iou=None), b"plan", "1.7", OTHER, None),
-    (sidecar(backend="rtx", library="1.7", card=None, nms_iou=None), b"plan", "1.8", OTHER, "built with"),
-    (sidecar(backend="rtx", library="1.7", card=None, nms_iou=None), b"plan", "1.7", Card("Old", 75, 1), "Ampere"),
+    (sidecar(backend="rtx", library="1.7", gpu=None, nms_iou=None), b"plan", "1.7", OTHER, None),
+    (sidecar(backend="rtx", library="1.7", gpu=None, nms_iou=None), b"plan", "1.8", OTHER, "built with"),
+    (sidecar(backend="rtx", library="1.7", gpu=None, nms_iou=None), b"plan", "1.7", GpuInfo("Old", 75, 1), "Ampere"),
 ])  # fmt: skip
 def test_a_plan_is_loaded_only_where_it_fits(
-    made: Sidecar, data: bytes, version: str, card: Card, words: str | None
+    made: Sidecar, data: bytes, version: str, gpu: GpuInfo, words: str | None
 ) -> None:
     if words is None:
-        made.check(Path("x.plan"), data, version, card)
+        made.check(Path("x.plan"), data, version, gpu)
         return
     with pytest.raises(EngineMismatch, match=words) as caught:
-        made.check(Path("x.plan"), data, version, card)
+        made.check(Path("x.plan"), data, version, gpu)
     assert "rebuild: python build_engine.py x" in str(caught.value)
 
 
@@ -174,7 +177,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     source = str(WEIGHTS / "plainS.onnx")
     wrong = [["--backend", "rtx", "--precision", "int8"], ["--backend", "rtx", "--profile", "x"]]
     wrong.append(["--backend", "rtx", "--precision", "fp32"])
-    if tensorrt_build.find_card() is None:
+    if tensorrt_build.find_gpu() is None:
         wrong.append(["--backend", "rtx", "--verify"])
         wrong.append(["--backend", "tensorrt"])
     for arguments in wrong:
@@ -182,7 +185,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert done.returncode == 2
         assert len(done.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
-    monkeypatch.setitem(tensorrt_build.MODULES, "tensorrt", "no_such_library")
+    monkeypatch.setitem(tensorrt_library.MODULES, "tensorrt", "no_such_library")
     with pytest.raises(BadConfig, match=r"not installed \(pip install 'facestream\[gpu\]'"):
         library("tensorrt")
 
@@ -193,7 +196,7 @@ def test_what_is_missing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_library_that_is_too_old_is_one_line(
     monkeypatch: pytest.MonkeyPatch, backend: str, version: str, fits: bool
 ) -> None:
-    module = ModuleType(tensorrt_build.MODULES[backend])
+    module = ModuleType(tensorrt_library.MODULES[backend])
     module.__version__ = version  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     if fits:
@@ -207,15 +210,15 @@ def test_a_library_without_a_card_says_where_to_build(monkeypatch: pytest.Monkey
     """TensorRT's own builder says so by refusing to be made; here with RTX's in its place."""
     trt = rtx()
 
-    class Cardless:
+    class WithoutGpu:
         def __getattr__(self, name: str) -> Any:
             return getattr(trt, name)
 
         def Builder(self, log: Any) -> Any:
             raise TypeError("pybind11::init(): factory function returned nullptr")
 
-    monkeypatch.setattr(tensorrt_build, "library", lambda backend: Cardless())
-    with pytest.raises(EngineMismatch, match=r"no NVIDIA card or driver here.*--backend rtx, which needs none"):
+    monkeypatch.setattr(tensorrt_build, "library", lambda backend: WithoutGpu())
+    with pytest.raises(EngineMismatch, match=r"no NVIDIA GPU or driver here.*--backend rtx, which needs none"):
         tensorrt_build.build_plan("tensorrt", b"", PlanOptions(progress=False))
 
 
@@ -236,7 +239,7 @@ class Expressions:
 
 def test_the_plugin_is_found_in_the_real_registry_and_survives_serialisation() -> None:
     trt = rtx()
-    from engines.nms_plugin import NAME, NAMESPACE, VERSION, make
+    from facestream.engines.cuda.nms_plugin import NAME, NAMESPACE, VERSION, make
 
     made = make(trt)
     creator = trt.get_plugin_registry().get_creator(NAME, VERSION, NAMESPACE)
@@ -251,7 +254,7 @@ def test_the_plugin_is_found_in_the_real_registry_and_survives_serialisation() -
 
 def test_the_plugin_says_its_shapes_and_types() -> None:
     trt = rtx()
-    from engines.nms_plugin import make
+    from facestream.engines.cuda.nms_plugin import make
 
     plugin = make.__wrapped__(Proxy(trt)).create(0.02, 0.3)
     assert plugin.get_output_shapes([["N", "K", 4], ["N", "K"]], [], Expressions()) == [["N"], ["N", "K", 5]]
@@ -276,11 +279,12 @@ def test_the_plugin_says_its_shapes_and_types() -> None:
 
 
 def test_the_plugin_launches_the_kernels_on_its_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """enqueue() with the kernels on the CPU in place of a card."""
+    """enqueue() with the kernels on the CPU in place of a GPU."""
     trt = rtx()
-    from engines import cuda_driver
-    from engines.boxes import nms_xyxy
-    from engines.nms_plugin import make
+    from facestream.engines.boxes import nms_xyxy
+    from facestream.engines.cuda import devices
+    from facestream.engines.cuda.nms_plugin import make
+
     from tests.cuda import cpu
     from tests.engines.test_nms_kernel import faces
 
@@ -292,7 +296,7 @@ def test_the_plugin_launches_the_kernels_on_its_buffers(monkeypatch: pytest.Monk
             streams.append(stream)
             return launch
 
-    monkeypatch.setattr(cuda_driver, "current_device", OnCpu)
+    monkeypatch.setattr(devices, "current_device", OnCpu)
     xyxy, scores = faces(np.random.default_rng(3), 2, 100)
     counts, kept = np.zeros(2, np.int32), np.ones((2, 100, 5), np.float32)
     workspace = np.zeros(nms_workspace(2), np.uint8)

@@ -12,18 +12,18 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch")
 
+from facestream.engines import torch_graph  # noqa: E402
+from facestream.engines.base import Detector, DetectorOptions  # noqa: E402
+from facestream.engines.boxes import F32, Array  # noqa: E402
+from facestream.engines.build.fp16 import Fp16Detector, to_fp16  # noqa: E402
+from facestream.engines.build.int8 import quantise  # noqa: E402
+from facestream.engines.build.parity import differences, patches  # noqa: E402
+from facestream.engines.cuda.frame import Normalisation  # noqa: E402
+from facestream.engines.errors import EngineMismatch  # noqa: E402
+from facestream.engines.loader import WEIGHTS, load_detector, shipped  # noqa: E402
+from facestream.engines.torch_engine import TorchDetector  # noqa: E402
+from facestream.engines.torch_graph import GraphModule, read  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-
-from engines import torch_graph  # noqa: E402
-from engines.boxes import F32, Array  # noqa: E402
-from engines.detector import WEIGHTS, Detector, DetectorOptions, load, shipped  # noqa: E402
-from engines.errors import EngineMismatch  # noqa: E402
-from engines.gpu_picture import Normalisation  # noqa: E402
-from engines.half import HalfDetector, halve  # noqa: E402
-from engines.int8 import quantise  # noqa: E402
-from engines.parity import differences, patches  # noqa: E402
-from engines.torch_engine import TorchDetector  # noqa: E402
-from engines.torch_graph import GraphModule, read  # noqa: E402
 
 SMALL = WEIGHTS / "plainXS16.onnx"
 BOX_TOLERANCE = 0.01  # pixels of the input
@@ -42,7 +42,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("name", shipped())
 def test_boxes_are_onnx_runtimes(name: str) -> None:
     """In batches of one and two, in three sizes; every box of any weight has its like."""
-    pair = load(name), load(name, DetectorOptions(backend="torch-cpu"))
+    pair = load_detector(name), load_detector(name, DetectorOptions(backend="torch-cpu"))
     assert isinstance(pair[1], TorchDetector)
     assert pair[1].coarsest_anchors == pair[0].coarsest_anchors == 3
     found = differences(*pair)
@@ -53,14 +53,18 @@ def test_boxes_are_onnx_runtimes(name: str) -> None:
 
 def test_so_are_those_of_a_net_like_the_papers(tmp_path: Path) -> None:
     """VGG-16, narrowed: other layers than the shipped ones, bilinear up-sampling among them."""
-    import build_engine
-    from train.checkpoint import save_weights
-    from train.model import build
+    from facestream.train.checkpoint import save_weights
+    from facestream.train.model import build
+
+    from facestream import build_engine
 
     torch.manual_seed(2)
     save_weights(tmp_path / "net.safetensors", build("narrow"), {})
     build_engine.export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx")
-    pair = load(str(tmp_path / "net.onnx")), load(str(tmp_path / "net.onnx"), DetectorOptions(backend="torch-cpu"))
+    pair = (
+        load_detector(str(tmp_path / "net.onnx")),
+        load_detector(str(tmp_path / "net.onnx"), DetectorOptions(backend="torch-cpu")),
+    )
     found = differences(*pair, patches()[:2])
     assert found["boxes_compared"] > 100
     assert (found["box_error_px"] < BOX_TOLERANCE) & (found["score_error"] < SCORE_TOLERANCE)
@@ -82,14 +86,14 @@ class Halved(Detector):
 
 
 def test_in_half_precision_they_stay_within_its_tolerance() -> None:
-    data, normalisation, _ = halve(SMALL)
+    data, normalisation, _ = to_fp16(SMALL)
     halved = Halved(data, normalisation)
     assert {halved.module.get_buffer(own).dtype for own in halved.module.weights.values()} == {torch.float16}
-    found = differences(load("plainXS16"), halved, patches()[1:2])
+    found = differences(load_detector("plainXS16"), halved, patches()[1:2])
     assert found["boxes_compared"] > 200
     assert (found["box_error_px"] < 0.25) | (found["box_error_share"] < 0.005)
     assert found["score_error"] < 0.01
-    same = HalfDetector(data, normalisation, DetectorOptions())
+    same = Fp16Detector(data, normalisation, DetectorOptions())
     assert differences(same, halved, patches()[1:2])["score_error"] < 0.01
 
 
@@ -109,9 +113,9 @@ class Places(TorchDispatchMode):
 
 
 def test_nothing_comes_from_the_host_while_a_graph_is_captured() -> None:
-    """No CUDA graph holds what lies in the CPU's memory. On torch's device without memory, in place of a card, where
+    """No CUDA graph holds what lies in the CPU's memory. On torch's device without memory, in place of a GPU, where
     asking for a value fails as well."""
-    module = GraphModule(halve(SMALL)[0], "half").to("meta")
+    module = GraphModule(to_fp16(SMALL)[0], "half").to("meta")
     images = torch.zeros(2, 3, 64, 96, dtype=torch.half, device="meta")
     with torch.inference_mode():
         module(images)

@@ -20,10 +20,10 @@ import pytest
 pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
+from facestream.engines.loader import load_detector
+from facestream.pipeline.evaluate.leaks import ellipse_of, read_truth
 from playwright.sync_api import sync_playwright
 
-from engines.detector import load
-from pipeline.measure.leaks import ellipse_of, read_truth
 from tests.live.test_live import Run
 from tests.servers import free_port
 
@@ -109,8 +109,8 @@ def grey_shares(bgr: np.ndarray, number: int) -> list[float]:
 
 def test_what_comes_back_to_the_browser_has_its_faces_covered(browser: Any, tmp_path: Path) -> None:
     port = free_port()
-    flags = {"cover__hide": "solid", "detector__size": (960, 544), "live__deadline_s": 60.0}
-    with Run({}, [f"http://127.0.0.1:{port}"], load("plainXS16"), **flags):
+    flags = {"cover__hide": "solid", "detector__size": (960, 544), "run__deadline_s": 60.0}
+    with Run({}, [f"http://127.0.0.1:{port}"], load_detector("plainXS16"), **flags):
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         up: list[bytes] = []
         down: list[bytes] = []
@@ -153,7 +153,8 @@ def _judged(bgr: np.ndarray) -> list[float]:
 def test_cameras_and_their_settings_in_the_browser(browser: Any, tmp_path: Path) -> None:
     port = free_port()
     sources = {"door": str(TOOLS / "demo.mp4"), "yard": f"rtsp://127.0.0.1:{free_port()}/none"}
-    with Run(sources, [f"http://127.0.0.1:{port}"], load("plainXS16"), live__deadline_s=60.0) as run:
+    flags = {"run__deadline_s": 60.0, "cover__hide": "pixelate"}
+    with Run(sources, [f"http://127.0.0.1:{port}"], load_detector("plainXS16"), **flags) as run:
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(f"http://127.0.0.1:{port}/")
         run.until(lambda: run.left("door") > 3)

@@ -13,12 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.connection import Backoff, State
+from facestream.pipeline.live.clock import LiveClock
+from facestream.pipeline.video.options import SourceOptions, live_options
+from facestream.pipeline.video.uri import parse
 
-from pipeline.live.backoff import Backoff
-from pipeline.live.clock import LiveClock
-from pipeline.live.state import State
-from pipeline.video.options import SourceOptions, live_options
-from pipeline.video.uri import parse
 from tests.neighbour import neighbour  # noqa: F401
 from tests.servers import QUICK, Stream, Watched, free_port, talking, until
 

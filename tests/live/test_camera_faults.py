@@ -17,7 +17,7 @@ Beside each of these tests runs a healthy camera that must not notice, and what 
 | plain RTSP to a TLS port, TLS to a plain one | `plain_words_to_a_tls...`, test_camera: `a_server_that_makes_no...` |
 | no password, a wrong one, a wrong path | `a_refusal_is_tried...`, test_camera_rtsp: `a_wrong_password...` |
 | a certificate that nobody vouches for, or of another host | test_camera_rtsp, `a_certificate_of_another_host` |
-| webcam missing; not a camera; busy | test_camera; `a_device_that_is_no_camera`; tools/vivid.sh |
+| webcam missing; not a camera; busy | test_camera; `a_device_that_is_no_camera`; benchmarks/vivid.sh |
 | a file that is cut off, looped or not | `a_file_that_is_cut_off...` |
 | packets lost over UDP | test_camera_rtsp: `lost_packets_over_udp...` |
 | a new size in mid-stream (TS, RTSP, HLS) | test_camera, test_camera_rtsp, `hls_of_another_size...` |
@@ -42,9 +42,9 @@ from pathlib import Path
 
 import av
 import pytest
+from facestream.pipeline.connection import State
+from facestream.pipeline.video.pace import Pace
 
-from pipeline.live.state import State
-from pipeline.video.pace import Pace
 from tests.hls import Hls, segments
 from tests.live.test_camera import TS
 from tests.live.test_camera_rtsp import gstreamer
@@ -152,7 +152,7 @@ def test_a_refusal_is_tried_again_slowly_and_mends_itself(user: str, path: str, 
         proxy = Proxy(server.port)
         with talking(proxy) as port:
             url = address(server, user).replace(str(server.port), str(port)) + path
-            with Watched(url, most_s=0.01, slow_s=2.0) as seen:
+            with Watched(url, max_backoff_s=0.01, refused_wait_s=2.0) as seen:
                 status = seen.wait(State.FAILED)
                 assert words in status.message
                 assert "tried again every 2 s" in status.message

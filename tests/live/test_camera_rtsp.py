@@ -13,11 +13,11 @@ from pathlib import Path
 
 import av
 import pytest
+from facestream.pipeline.connection import State
+from facestream.pipeline.rtsp.rtp import Unit
+from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.video.uri import explain, parse
 
-from pipeline.live.state import State
-from pipeline.rtsp.rtp import Unit
-from pipeline.rtsp.server import RtspServer
-from pipeline.video.uri import explain, parse
 from tests.feed import Feed
 from tests.live.test_rtsp_server import USERS, address, certificate, serving  # noqa: F401
 from tests.neighbour import neighbour  # noqa: F401
@@ -100,7 +100,7 @@ def test_lost_packets_over_udp_are_counted_as_damage() -> None:
 
     with Feed(lossy, mount.packetizer) as feed:
         feed.noise = True
-        mount.wish_key = feed.encoder.wish_key
+        mount.request_keyframe = feed.encoder.request_keyframe
         with Watched(address(server), source=replace(QUICK, rtsp_transport="udp")) as seen:
             until(lambda: seen.camera.status.damaged > 3)
             assert seen.wait(State.LIVE).losses == 0

@@ -18,19 +18,20 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from facestream.engines.base import Detector
+from facestream.pipeline.cli.app import main
+from facestream.pipeline.cli.run import EventPrinter, named
+from facestream.pipeline.config import read
+from facestream.pipeline.connection import State
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.live.builder import SinkBuilder, SinkSpec
+from facestream.pipeline.live.run import CameraPipeline, Live
+from facestream.pipeline.live.state import CameraOptions
+from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.video.uri import parse
 
-from engines.detector import Detector
-from pipeline.cli import main
-from pipeline.config import read
-from pipeline.errors import BadInput
-from pipeline.live.builder import Builder, Plan
-from pipeline.live.command import Teller, named
-from pipeline.live.run import Channel, Live
-from pipeline.live.state import CameraOptions, State
-from pipeline.rtsp.server import RtspServer
-from pipeline.video.uri import parse
 from tests.feed import Feed
-from tests.live.test_guard import SECRET, Moody, frame
+from tests.live.test_fail_closed import SECRET, Moody, frame
 from tests.servers import QUICK, free_port, talking, until
 
 FAST = {"detector.size": (320, 192), "tracker.lookahead": 3}
@@ -71,12 +72,12 @@ class Run:
         self.said: list[tuple[str, str]] = []
         config = read(None, {**FAST, **{key.replace("__", "."): value for key, value in flags.items()}})
         self.live = Live(config, detector, lambda name, message: self.said.append((name, message)))
-        builder = Builder(self.live, config, False, Teller(True))
-        options = CameraOptions(source=QUICK, loop=True, stall_s=0.3, most_s=0.5, slow_s=0.5)
-        plans = [Plan.of(sink, len(sources) > 1) for sink in sinks]
-        builder.open(plans)
+        builder = SinkBuilder(self.live, config, False, EventPrinter(True))
+        options = CameraOptions(source=QUICK, loop=True, stall_s=0.3, max_backoff_s=0.5, refused_wait_s=0.5)
+        specs = [SinkSpec.of(sink, len(sources) > 1) for sink in sinks]
+        builder.open(specs)
         for name, source in sources.items():
-            builder.connect(self.live.add(name, parse(source), options), plans)
+            builder.connect(self.live.add(name, parse(source), options), specs)
         self.pages = list(builder._pages.values())
         self.window = builder.window
 
@@ -90,8 +91,8 @@ class Run:
         assert time.monotonic() - began < 15
         assert "secret" not in str(self.said)
 
-    def __getitem__(self, name: str) -> Channel:
-        return next(channel for channel in self.live.channels if channel.name == name)
+    def __getitem__(self, name: str) -> CameraPipeline:
+        return next(pipeline for pipeline in self.live.pipelines if pipeline.name == name)
 
     def until(self, condition: Any, seconds: float = 60.0) -> None:
         end = time.monotonic() + seconds
@@ -100,7 +101,7 @@ class Run:
             self.live.wait(0.05)
 
     def left(self, name: str) -> int:
-        return self[name].counts.left
+        return self[name].counts.emitted
 
 
 def test_covered_pictures_reach_players_files_and_records(marked: Path, tmp_path: Path) -> None:
@@ -123,10 +124,10 @@ def test_covered_pictures_reach_players_files_and_records(marked: Path, tmp_path
 @pytest.mark.parametrize("mood", ["raise", "hang"])
 def test_a_detector_that_breaks_in_mid_stream_shows_nothing(marked: Path, tmp_path: Path, mood: str) -> None:
     moody, out = Moody(), tmp_path / "o.mkv"
-    with Run({"door": str(marked)}, [str(out)], moody, live__deadline_s=0.2) as run:
+    with Run({"door": str(marked)}, [str(out)], moody, run__deadline_s=0.2) as run:
         run.until(lambda: run.left("door") > 20)
         moody.mood = mood
-        run.until(lambda: run["door"].counts.line.veiled > 20)
+        run.until(lambda: run["door"].counts.line.fully_covered > 20)
         moody.mood = ""
         moody.awake.set()
         run.until(lambda: ("door", "faces are looked for again") in run.said)
@@ -138,11 +139,11 @@ def test_a_detector_that_breaks_in_mid_stream_shows_nothing(marked: Path, tmp_pa
 
 def test_a_detector_that_hangs_to_the_end_does_not_stop_the_end(marked: Path, tmp_path: Path) -> None:
     moody = Moody()
-    live = Run({"door": str(marked)}, [str(tmp_path / "o.mkv")], moody, live__deadline_s=0.2)
+    live = Run({"door": str(marked)}, [str(tmp_path / "o.mkv")], moody, run__deadline_s=0.2)
     live.live.start()
     live.until(lambda: live.left("door") > 5)
     moody.mood = "hang"
-    live.until(lambda: live["door"].counts.line.veiled > 3)
+    live.until(lambda: live["door"].counts.line.fully_covered > 3)
     began = time.monotonic()
     assert not live.live.stop()  # its thread must be left
     assert time.monotonic() - began < 15
@@ -168,10 +169,10 @@ def test_four_looped_cameras_are_served_fairly_by_a_detector_that_is_too_slow(ma
     with Run(dict.fromkeys("abcd", str(marked)), ["serve:rtsp://127.0.0.1:0/{name}"], moody) as run:
         run.until(lambda: all(run.left(name) > 25 for name in "abcd"))
         left = {name: run.left(name) for name in "abcd"}
-        looks = {name: run[name].counts.line.looks for name in "abcd"}
+        looks = {name: run[name].counts.line.detector_runs for name in "abcd"}
         run.until(lambda: run.left("a") >= left["a"] + 150)
         left = {name: run.left(name) - left[name] for name in "abcd"}
-        looks = {name: run[name].counts.line.looks - looks[name] for name in "abcd"}
+        looks = {name: run[name].counts.line.detector_runs - looks[name] for name in "abcd"}
         assert fair(left), left
         assert max(looks.values()) <= 2 * min(looks.values()), looks  # every picture, or every other, or every third
         assert sum(looks.values()) < sum(left.values())  # it is the looks that are spared
@@ -186,7 +187,7 @@ def test_a_camera_that_dies_leaves_three_others_alone_and_comes_back(marked: Pat
         mount = server.mount("live")
         server.start()
         with Feed(lambda unit: server.send(mount, unit), mount.packetizer) as feed:
-            mount.wish_key = feed.encoder.wish_key
+            mount.request_keyframe = feed.encoder.request_keyframe
             yield
             server.stop()
 
@@ -234,7 +235,7 @@ def test_a_pushed_stream_arrives_covered(marked: Path, tmp_path: Path) -> None:
 
 def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path: Path) -> None:
     sinks = [str(tmp_path / "{name}.mkv"), str(tmp_path / "{name}.jsonl")]
-    with Run({"door": str(marked), "yard": str(marked)}, sinks, Moody(), live__segment_s=1.0) as run:
+    with Run({"door": str(marked), "yard": str(marked)}, sinks, Moody(), run__segment_s=1.0) as run:
         run.until(lambda: len(list(tmp_path.glob("door-2*.mkv"))) >= 2)
         ready = sorted(tmp_path.glob("door-2*.mkv"))
         assert spread(ready[0]) < 60  # while the run goes on
@@ -244,19 +245,19 @@ def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path:
             frames.append(sum(1 for _ in container.decode(video=0)))
     rows = (tmp_path / "door.jsonl").read_text().splitlines()
     assert len(frames) >= 3
-    assert abs(sum(frames) - len(rows)) <= run["door"].counts.outlets_dropped
+    assert abs(sum(frames) - len(rows)) <= run["door"].counts.sink_dropped
     assert list(tmp_path.glob("yard-2*.mkv"))
     assert not [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
 def test_an_output_that_is_lost_ends_alone(marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.errors import SinkLost
-    from pipeline.live.outlet import FileOutlet
+    from facestream.pipeline.errors import SinkLost
+    from facestream.pipeline.live.sinks import RecordingSink
 
     def full(self: object, covered: object) -> None:
         raise SinkLost("the disk is full", "o.mkv")
 
-    monkeypatch.setattr(FileOutlet, "write", full)
+    monkeypatch.setattr(RecordingSink, "write", full)
     with Run({"door": str(marked)}, [str(tmp_path / "o.mkv"), str(tmp_path / "o.jsonl")], Moody()) as run:
         run.until(lambda: run["door"].failed)
         left = run.left("door")
@@ -276,14 +277,14 @@ def test_sources_get_names_of_their_own() -> None:
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipeline", "run", *map(str, arguments), "--size", "320x192"]
+    command = [sys.executable, "-m", "facestream", "run", *map(str, arguments), "--size", "320x192"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def stop(process: subprocess.Popen[str], with_: int) -> tuple[int, str, str]:
     """Its exit code and words; it must end by itself in five seconds, or as many times more as the machine is slow."""
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import pipeline.live.command"], check=True)  # half a second by itself
+    subprocess.run([sys.executable, "-c", "import facestream.pipeline.cli.run"], check=True)  # half a second by itself
     slow = max(1.0, 2 * (time.monotonic() - began))
     began = time.monotonic()
     process.send_signal(with_)
@@ -341,8 +342,10 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
 
 HANGING = """
 import sys, threading, time
-import pipeline.live.command as command, pipeline.live.outlet as outlet, pipeline.cover as cover
-from tests.live.test_guard import Moody
+import facestream.pipeline.cli.run as command
+import facestream.pipeline.live.sinks as sinks
+import facestream.pipeline.stages.anonymise as cover
+from tests.live.test_fail_closed import Moody
 stage, moody = sys.argv[1], Moody()
 command.detector_of = lambda config: moody
 
@@ -357,12 +360,12 @@ if stage == "look":
 if stage == "cover":
     cover.Anonymizer.cover = hang
 if stage == "file":
-    outlet.FileOutlet.write = hang
+    sinks.RecordingSink.write = hang
 if stage == "close":
-    outlet.FileOutlet.close = hang
+    sinks.RecordingSink.close = hang
 if stage == "encoder":
-    outlet.LiveEncoder.encode = hang
-from pipeline.cli import main
+    sinks.LiveEncoder.encode = hang
+from facestream.pipeline.cli.app import main
 sys.exit(main(sys.argv[2:]))
 """
 

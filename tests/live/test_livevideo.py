@@ -1,19 +1,19 @@
-"""Pictures encoded for players that watch now."""
+"""PictureFeed encoded for players that watch now."""
 
 from __future__ import annotations
 
 import av
 import numpy as np
 import pytest
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.encode import EncodedPicture, LiveEncoder, LiveOptions
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
-from pipeline.errors import BadConfig
-from pipeline.live.clock import TICK
-from pipeline.live.encode import Coded, LiveEncoder, LiveOptions
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
 from tests.feed import covered, number_of
 
 
-def decode(coded: list[Coded]) -> list[av.VideoFrame]:
+def decode(coded: list[EncodedPicture]) -> list[av.VideoFrame]:
     decoder = av.CodecContext.create("h264", "r")
     pictures = [p for c in coded for p in decoder.decode(av.Packet(c.data))]
     return [*pictures, *decoder.decode(None)]
@@ -43,7 +43,7 @@ def test_a_wish_makes_one_key_picture() -> None:
     keys = []
     for n in range(40):
         if n in (20, 21, 22):
-            encoder.wish_key()
+            encoder.request_keyframe()
         keys += [n for c in encoder.encode(covered(n, n * 3600)) if c.key]
     assert keys == [0, 20, 33]  # the second wish is met half a second after the first
 

@@ -15,10 +15,11 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 
-from pipeline.cli import main
-from pipeline.errors import BadConfig, BadInput
-from pipeline.live.preview import HTML, Page
-from tests.live.test_guard import SECRET, Moody
+from facestream.pipeline.cli.app import main
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.live.preview import HTML, Page
+
+from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run, marked  # noqa: F401
 from tests.live.test_rtsp_server import certificate  # noqa: F401
 from tests.servers import free_port, until
@@ -75,16 +76,16 @@ def test_the_page_shows_covered_pictures_and_figures(marked: Path) -> None:  # n
         assert "<img" in page or "img" in page
         rows = {row["name"]: row for row in json.loads(get(port, "/status")[1])["cameras"]}
         assert rows["door"]["state"] == "live"
-        assert rows["door"]["frames_left"] > 5
+        assert rows["door"]["frames_emitted"] > 5
         assert "refused" in rows["yard"]["message"]
         for shown in pictures(port, "/camera/door.mjpg", 10):
             assert shown.shape == (120, 160)
             assert np.ptp(shown[SECRET, SECRET].astype(int)) < 60
-        until(lambda: all(not outlet.viewers for outlet in run.pages[0]._outlets.values()))
+        until(lambda: all(not sink.viewers for sink in run.pages[0]._sinks.values()))
         code, metrics = get(port, "/metrics")
         assert code == 200
         assert 'facestream_camera_state{camera="door",state="live"} 1.0' in metrics
-        assert 'facestream_frames_veiled_total{camera="door"} 0.0' in metrics
+        assert 'facestream_frames_fully_covered_total{camera="door"} 0.0' in metrics
         code, health = get(port, "/healthz")
         assert code == 503
         assert json.loads(health)["not_live"] == {"yard": "reconnecting"}
@@ -116,7 +117,7 @@ def test_a_page_on_a_port_in_use_says_so() -> None:
 def test_settings_change_live_for_one_camera_and_only_to_cover_more(marked: Path) -> None:  # noqa: F811
     port = free_port()
     sources = {"door": str(marked), "yard": str(marked)}
-    with Run(sources, [f"http://127.0.0.1:{port}"], Moody()) as run:
+    with Run(sources, [f"http://127.0.0.1:{port}"], Moody(), cover__hide="pixelate") as run:
         run.until(lambda: run.left("door") > 5)
         code, answer = post(port, "/camera/door/settings", '{"hide": "solid", "scale": 1.6, "threshold": 0.2}')
         assert code == 200
@@ -166,7 +167,7 @@ def test_boxes_are_drawn_for_the_page_alone(marked: Path, tmp_path: Path) -> Non
 
 def test_https_with_a_certificate(marked: Path, certificate: tuple[Path, Path]) -> None:  # noqa: F811
     port = free_port()
-    flags = {"live__tls_cert": str(certificate[0]), "live__tls_key": str(certificate[1])}
+    flags = {"run__tls_cert": str(certificate[0]), "run__tls_key": str(certificate[1])}
     with Run({"door": str(marked)}, [f"https://word@127.0.0.1:{port}"], Moody(), **flags):
         context = ssl.create_default_context(cafile=str(certificate[0]))
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)

@@ -15,15 +15,15 @@ import av
 import cv2
 import numpy as np
 import pytest
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.encode import LiveEncoder, LiveOptions
+from facestream.pipeline.rtsp.rtp import Packetizer, Unit
+from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.track import Tracker
+from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 
-from pipeline.cover import Anonymizer
-from pipeline.live.clock import TICK
-from pipeline.live.encode import LiveEncoder, LiveOptions
-from pipeline.rtsp.rtp import Packetizer, Unit
-from pipeline.rtsp.server import RtspServer
-from pipeline.track import Tracker
-from pipeline.types import CoveredFrame, Frame, TrackedFrame
-from tests.live.test_guard import SECRET, Moody
+from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run
 from tests.live.test_rtsp_push import listening
 from tests.servers import Proxy, free_port, talking
@@ -68,7 +68,7 @@ class Source:
 
     def _run(self) -> None:
         encoder, pack = LiveEncoder(LiveOptions(bitrate=4000, crf=12), RATE), self.mount.packetizer
-        self.mount.wish_key = encoder.wish_key
+        self.mount.request_keyframe = encoder.request_keyframe
         began, n = time.monotonic(), 0
         pictures = {size: marked(size) for size in SIZES}
         while not self.over.wait(max(0.0, began + n / RATE - time.monotonic())):
@@ -85,7 +85,7 @@ class Source:
         self.server.send(self.mount, unit)
 
 
-class Watch:
+class DetectorHealth:
     """Looks at every picture that a sink gives, until it is told to end."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def go_through_faults(wanted: int, folder: Path, broken: Counter[str]) -> Counter[str]:
     """Until so many pictures have come out at the sinks; how many came out of which. Fails where one shows the mark."""
     pytest.importorskip("aiohttp", reason="the page needs the web extra")
-    moody, watch, dice = Moody(), Watch(), np.random.default_rng(3)
+    moody, watch, dice = Moody(), DetectorHealth(), np.random.default_rng(3)
     detect = moody.detect
     slow = 0.0
 
@@ -170,14 +170,14 @@ def go_through_faults(wanted: int, folder: Path, broken: Counter[str]) -> Counte
     port, push, page = free_port(), free_port(), free_port()
     sinks = [f"serve:rtsp://127.0.0.1:{port}/out", str(folder / "o.mkv"), f"http://127.0.0.1:{page}"]
     sinks += [f"rtsp://127.0.0.1:{push}/live"] if shutil.which("ffmpeg") else []
-    flags = {"live__deadline_s": 0.15, "live__segment_s": 5.0, "cover__hide": "solid", "detector__every": 2}
+    flags = {"run__deadline_s": 0.15, "run__segment_s": 5.0, "cover__hide": "solid", "detector__every": 2}
     with Source() as source:
         proxy = Proxy(source.server.port)
         with talking(proxy) as near, Run({"door": f"rtsp://127.0.0.1:{near}/door"}, sinks, moody, **flags) as run:
             assert any(red(p) for p in some(f"rtsp://127.0.0.1:{near}/door"))  # the camera shows it, and we see it
-            (outlet,) = (o for page_ in run.pages for o in page_._outlets.values())
-            outlet.viewers = 1
-            outlet.woken = lambda: watch.look("page", unpacked(outlet.jpeg))
+            (sink,) = (o for page_ in run.pages for o in page_._sinks.values())
+            sink.viewers = 1
+            sink.woken = lambda: watch.look("page", unpacked(sink.jpeg))
             url = f"rtsp://127.0.0.1:{port}/out"
             run.until(lambda: run.left("door") > 5)
             watch.start(lambda: watch.play(url, "tcp"))
@@ -216,8 +216,8 @@ def go_through_faults(wanted: int, folder: Path, broken: Counter[str]) -> Counte
     assert not watch.raw, watch.raw[:5]
     assert counts.camera.losses > 0
     assert counts.camera.connects > 1
-    assert counts.line.failed > 0
-    assert counts.line.veiled > 0
+    assert counts.line.detector_failures > 0
+    assert counts.line.fully_covered > 0
     return watch.seen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from pipeline.rtsp.rtp import Packetizer, nal_units
+from facestream.pipeline.rtsp.rtp import Packetizer, nal_units
 
 SPS, PPS = b"\x67\x42\xc0\x1f\xaa", b"\x68\xce\x3c\x80"
 KEY = b"\0\0\0\1" + SPS + b"\0\0\0\1" + PPS + b"\0\0\1\x06\x05sei\0\0\1\x65" + bytes(range(1, 256)) * 20

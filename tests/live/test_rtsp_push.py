@@ -14,23 +14,23 @@ from pathlib import Path
 
 import av
 import pytest
+from facestream.pipeline.connection import State
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.rtsp.auth import Gate, answer, digest
+from facestream.pipeline.rtsp.client import PushOptions, target_of
+from facestream.pipeline.rtsp.push import Pusher
 
-from pipeline.errors import BadInput
-from pipeline.live.state import State
-from pipeline.rtsp.auth import Gate, answer, digest
-from pipeline.rtsp.client import PushOptions, target_of
-from pipeline.rtsp.push import Pusher
 from tests.feed import Feed, number_of
 from tests.servers import free_port, talking, until
 
-QUICK = PushOptions(timeout_s=1.0, slow_s=0.5, most_s=0.5)
+QUICK = PushOptions(timeout_s=1.0, refused_wait_s=0.5, max_backoff_s=0.5)
 
 
 @contextlib.contextmanager
 def pushing(url: str, options: PushOptions = QUICK) -> Iterator[tuple[Pusher, Feed, list[tuple[State, str]]]]:
     told: list[tuple[State, str]] = []
     with Feed(lambda unit: pusher.send(unit)) as feed:
-        pusher = Pusher(url, feed.packetizer, options, lambda *s: told.append(s), feed.encoder.wish_key)
+        pusher = Pusher(url, feed.packetizer, options, lambda *s: told.append(s), feed.encoder.request_keyframe)
         pusher.start()
         try:
             yield pusher, feed, told
@@ -134,7 +134,7 @@ def test_gstreamer_refuses_a_wrong_password(tmp_path: Path) -> None:
 def test_a_server_that_stops_taking_is_left_and_come_back_to(tmp_path: Path) -> None:
     """SIGSTOP: the connection stands, and nothing moves."""
     port, out = free_port(), tmp_path / "1.h264"
-    options = PushOptions(timeout_s=1.0, most_s=0.5, buffer=30_000)
+    options = PushOptions(timeout_s=1.0, max_backoff_s=0.5, buffer=30_000)
     with gstreamer(port, out) as process, pushing(f"rtsp://127.0.0.1:{port}/live", options) as (pusher, feed, _):
         feed.noise = True
         until(grown(out, 20_000))

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import av
 import pytest
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.rtsp.message import Malformed, parse_head, transport_of
+from facestream.pipeline.rtsp.player import Limits, Player
+from facestream.pipeline.rtsp.server import Mount, RtspServer
 
-from pipeline.errors import BadInput
-from pipeline.rtsp.message import Malformed, parse_head, transport_of
-from pipeline.rtsp.player import Limits, Player
-from pipeline.rtsp.server import Mount, RtspServer
 from tests.feed import Feed, number_of
 from tests.servers import free_port, until
 
@@ -34,7 +34,7 @@ def serving(
     mount = server.mount("door", users)
     server.start()
     with Feed(lambda unit: server.send(mount, unit), mount.packetizer) as feed:
-        mount.wish_key = feed.encoder.wish_key
+        mount.request_keyframe = feed.encoder.request_keyframe
         try:
             yield server, mount, feed
         finally:
@@ -272,8 +272,8 @@ def test_the_first_packet_belongs_to_a_key_picture_and_a_report_comes_before_it(
             head = receive(raw.socket, 4)
             assert head[:1] == b"$"
             packets.append((head[1], receive(raw.socket, int.from_bytes(head[2:], "big"))))
-        (channel, report), (other, packet) = packets
-        assert (channel, report[1]) == (1, 200)
+        (pipeline, report), (other, packet) = packets
+        assert (pipeline, report[1]) == (1, 200)
         assert (other, packet[12] & 31) == (0, 7)  # the parameter sets
 
 

@@ -7,18 +7,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from pipeline.config import Config, read
-from pipeline.cover import Anonymizer
-from pipeline.draw import Drawer
-from pipeline.errors import BadConfig, BadInput
-from pipeline.live.desk import Asked, Desk, Request
-from pipeline.live.tuning import Mode, Tuner
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.pipeline.config import Config, read
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, Request
+from facestream.pipeline.live.tuning import Mode, Tuner
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.stages.overlay import Drawer
 
 
 def config(**flags: Any) -> Config:
+    flags = {"cover__hide": "pixelate"} | flags
     return read(None, {key.replace("__", "."): value for key, value in flags.items()})
 
 
@@ -51,13 +51,13 @@ def test_less_may_not(wish: dict[str, Any]) -> None:
 
 
 def test_the_configuration_may_permit_less_or_nothing() -> None:
-    free = Tuner(config(live__change="any"))
+    free = Tuner(config(run__change="any"))
     free.change({"hide": "blur", "scale": 1, "threshold": 0.9})
     assert (free.now.hide, free.now.scale, free.now.threshold) == ("blur", 1.0, 0.9)
     for wish in ({"mode": "bare"}, {"hide": "image:/etc/passwd"}):
         with pytest.raises(BadConfig):
             free.change(wish)
-    fixed = Tuner(config(live__change="no"))
+    fixed = Tuner(config(run__change="no"))
     for wish in ({"mode": "boxes"}, {"hide": "solid"}, {"scale": 2}, {"threshold": 0.1}):
         with pytest.raises(BadConfig, match="the run allows"):
             fixed.change(wish)
@@ -76,7 +76,7 @@ def test_bare_faces_only_where_the_run_was_started_so() -> None:
 
 
 def test_a_detector_with_a_threshold_of_its_own_keeps_it() -> None:
-    tuner = Tuner(config(live__change="any"), adjustable=False)
+    tuner = Tuner(config(run__change="any"), adjustable=False)
     with pytest.raises(BadConfig):
         tuner.change({"threshold": 0.1})
     tuner.change({"threshold": 0.6})
@@ -116,17 +116,17 @@ class Scores(Detector):
 
 def test_cameras_with_different_thresholds_share_a_detector() -> None:
     view = ImageView(np.zeros((448, 448, 3), np.uint8), 448, 448)
-    desk = Desk(Scores(DetectorOptions(0.3)), batch=4)
+    desk = BatchingDetector(Scores(DetectorOptions(0.3)), batch=4)
     requests = [Request(view, threshold) for threshold in (0.1, 0.6, 0.3)]
     for request, found in zip(requests, desk._look(requests), strict=True):
         alone = Scores(DetectorOptions(request.threshold)).detect([view])[0]
         assert found.scores.tolist() == alone.scores.tolist()
         assert found.xyxy.tolist() == alone.xyxy.tolist()
     desk.start()
-    asked = Asked(desk, 5.0)
+    asked = DetectorClient(desk, 5.0)
     assert min(asked.detect([view])[0].scores) >= 0.3
     asked.threshold = 0.06
     assert min(asked.detect([view])[0].scores) < 0.1
-    assert min(Asked(desk, 5.0).detect([view])[0].scores) >= 0.3  # the run's own, whatever others ask
+    assert min(DetectorClient(desk, 5.0).detect([view])[0].scores) >= 0.3  # the run's own, whatever others ask
     desk.stop()
     assert desk.join(5)

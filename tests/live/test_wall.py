@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.live.camera import Camera
+from facestream.pipeline.live.state import CameraOptions
+from facestream.pipeline.records import RecordSink, read_records
+from facestream.pipeline.rtsp.rtp import Unit
+from facestream.pipeline.rtsp.server import RtspServer
+from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.video.uri import parse
 
-from pipeline.live.camera import Camera
-from pipeline.live.state import CameraOptions
-from pipeline.records import RecordSink, read_records
-from pipeline.rtsp.rtp import Unit
-from pipeline.rtsp.server import RtspServer
-from pipeline.types import Frame, TrackedFrame
-from pipeline.video.uri import parse
 from tests.feed import Feed, number_of
 from tests.live.test_camera_rtsp import gstreamer
 from tests.live.test_rtsp_server import address, serving

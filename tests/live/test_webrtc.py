@@ -15,9 +15,9 @@ pytest.importorskip("aiortc", reason="the extra `webrtc` is not installed")
 pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 
 import aiortc
+from facestream.pipeline.live import webrtc
 
-from pipeline.live import webrtc
-from tests.live.test_guard import SECRET, Moody
+from tests.live.test_fail_closed import SECRET, Moody
 from tests.live.test_live import Run, marked  # noqa: F401
 from tests.live.test_preview import get, pictures, post
 from tests.servers import free_port
@@ -44,20 +44,20 @@ async def look(port: int, count: int) -> list[np.ndarray]:
 
 def test_a_peer_gets_covered_pictures_and_is_forgotten_when_it_leaves(marked: Path) -> None:  # noqa: F811
     port = free_port()
-    with Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), live__webrtc=True) as run:
+    with Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), run__webrtc=True) as run:
         run.until(lambda: run.left("door") > 5)
-        outlet = run.pages[0]._outlets["door"]
+        sink = run.pages[0]._sinks["door"]
         for shown in asyncio.run(look(port, 10)):
             assert shown.shape == (120, 160)
             assert np.ptp(shown[SECRET, SECRET].astype(int)) < 60
-        run.until(lambda: outlet.callers == 0)
+        run.until(lambda: sink.callers == 0)
         assert len(pictures(port, "/camera/door.mjpg?token=word", 3)) == 3  # beside it as before
         assert '"webrtc": true' in get(port, "/status?token=word")[1]
 
 
 def test_what_is_no_offer_or_may_not_ask_gets_nothing(marked: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     port = free_port()
-    with Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), live__webrtc=True) as run:
+    with Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), run__webrtc=True) as run:
         url = "/camera/door/call?token=word"
         assert post(port, "/camera/door/call", "v=0")[0] == 401
         assert post(port, url, "v=0", Origin="http://elsewhere")[0] == 403
@@ -67,7 +67,7 @@ def test_what_is_no_offer_or_may_not_ask_gets_nothing(marked: Path, monkeypatch:
         assert post(port, url, "a" * 40_000)[0] == 413
         monkeypatch.setattr(webrtc, "CALLS", 0)
         assert post(port, url, "v=0")[0] == 503
-        assert run.pages[0]._outlets["door"].callers == 0
+        assert run.pages[0]._sinks["door"].callers == 0
 
 
 def test_off_unless_asked(marked: Path) -> None:  # noqa: F811
@@ -88,7 +88,7 @@ def test_a_browser_shows_it_or_mjpeg(marked: Path, monkeypatch: pytest.MonkeyPat
     port = free_port()
     shows = "document.querySelector('video')?.videoWidth" if calls else "document.querySelector('img')?.naturalWidth"
     with (
-        Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), live__webrtc=True) as run,
+        Run({"door": str(marked)}, [f"http://word@127.0.0.1:{port}"], Moody(), run__webrtc=True) as run,
         sync_playwright() as api,
     ):
         browser = api.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

@@ -18,11 +18,11 @@ import pytest
 pytest.importorskip("pygame", reason="the extra `window` is not installed")
 
 import pygame
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.live.window import Window
 
-from pipeline.errors import BadConfig, BadInput
-from pipeline.live.window import Window
 from tests.conftest import facestream
-from tests.live.test_guard import Moody
+from tests.live.test_fail_closed import Moody
 from tests.live.test_live import Run, marked, spread  # noqa: F401
 from tests.servers import free_port
 
@@ -134,7 +134,7 @@ def test_several_cameras_share_it(dummy: None, marked: Path) -> None:  # noqa: F
         show(run, lambda: all(pane.last is not None for pane in panes[:2]))
         assert pygame.display.get_surface().get_size() == (960, 540)
         assert [pane.room for pane in panes] == [(480, 270)] * 3
-        show(run, lambda: run.live.channels[2].camera.status.message)
+        show(run, lambda: run.live.pipelines[2].camera.status.message)
         show(run, more(run))
         gate = seen()[270:, :480]
         assert ((gate[..., 0] > 200) & (gate[..., 2] < 150)).any()  # what ails it, in red
@@ -150,7 +150,7 @@ def test_a_missing_library_and_a_missing_display_are_said(monkeypatch: pytest.Mo
     assert done.stderr.count("\n") <= 2
     assert "window: cannot be opened" in done.stderr
     assert "Traceback" not in done.stderr
-    monkeypatch.setattr("pipeline.live.window.pygame", None)
+    monkeypatch.setattr("facestream.pipeline.live.window.pygame", None)
     with pytest.raises(BadConfig, match=r"facestream\[window\]"):
         Window([])
 
@@ -186,7 +186,7 @@ def test_on_a_real_display(screen: tuple[str, Path], marked: Path, tmp_path: Pat
     environment = {name: value for name, value in os.environ.items() if name != "SDL_VIDEODRIVER"} | {
         "DISPLAY": display
     }
-    command = [sys.executable, "-m", "pipeline", "run", str(marked), "--to", "window", "--size", "160x128"]
+    command = [sys.executable, "-m", "facestream", "run", str(marked), "--to", "window", "--size", "160x128"]
     run = subprocess.Popen(
         [*command, "--model", "plainXS16", "--lookahead", "2"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -1,4 +1,4 @@
-// As much of TensorRT 10's plugin interface as engines/nms_plugin.cu uses, declared here for its test, since NVIDIA's
+// As much of TensorRT 10's plugin interface as engines/cuda/nms_plugin.cu uses, declared here for its test, since NVIDIA's
 // headers come with the SDK only. The order of virtual functions is not NVIDIA's: what is built with this is not for
 // TensorRT.
 #pragma once

@@ -1,4 +1,4 @@
-// Asks engines/nms_plugin.cu what TensorRT would. Launches go nowhere without a card; all else is looked at.
+// Asks engines/cuda/nms_plugin.cu what TensorRT would. Launches go nowhere without a card; all else is looked at.
 #include "nms_plugin.cu"
 
 #include <cstdio>

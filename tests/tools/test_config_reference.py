@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from facestream.pipeline.config import Config
 from msgspec import to_builtins
 
-from pipeline.config import Config
 from tools.config_reference import TARGET, bounds, reference
 
 

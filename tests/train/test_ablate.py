@@ -8,12 +8,12 @@ from click.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
+from facestream.engines.errors import BadConfig  # noqa: E402
+from facestream.train.ablate import USUAL, VARIANTS, command, settings_of, table, verdict  # noqa: E402
+from facestream.train.loop import Run  # noqa: E402
 from msgspec import to_builtins  # noqa: E402
 
-from engines.errors import BadConfig  # noqa: E402
 from tests.pack import make_pack  # noqa: E402
-from train.ablate import USUAL, VARIANTS, command, settings_of, table, verdict  # noqa: E402
-from train.loop import Run  # noqa: E402
 
 
 def test_every_ablation_of_the_paper_has_its_row_and_its_number() -> None:

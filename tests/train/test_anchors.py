@@ -4,8 +4,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
-from train.anchors import decode, encode, grid_anchors  # noqa: E402
-from train.model import SPECS, STRIDES  # noqa: E402
+from facestream.train.anchors import decode, encode, grid_anchors  # noqa: E402
+from facestream.train.model import SPECS, STRIDES  # noqa: E402
 
 
 def test_anchors_are_centred_on_their_cells_row_by_row_and_size_within() -> None:

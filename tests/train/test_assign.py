@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
-from train.assign import BACKGROUND, FACE, IGNORE, AssignRule, assign  # noqa: E402
+from facestream.train.assign import BACKGROUND, FACE, IGNORE, AssignRule, assign  # noqa: E402
 
 NONE = torch.zeros(0, 4)
 

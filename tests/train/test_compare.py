@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("torch", reason="training needs the train extra")
 
 from click.testing import CliRunner
+from facestream.engines.types import Detections
+from facestream.train.compare import command, score_at
+from facestream.train.data import Labelled
+from facestream.train.evaluate import false_alarms
 
-from engines.types import Detections
 from tests.pack import make_pack
-from train.compare import command, score_at
-from train.data import Labelled
-from train.evaluate import false_alarms
 
 FACE, FAR = [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]
 
@@ -40,7 +40,7 @@ def test_all_are_compared_at_the_score_of_so_many_false_alarms() -> None:
 
 
 def test_the_table_of_a_small_set(tmp_path: Path) -> None:
-    words = ["--data", str(make_pack(tmp_path, 2)), "--model", "plainXS16", "--no-peers"]
+    words = ["--data", str(make_pack(tmp_path, 2)), "--model", "plainXS16", "--no-baselines"]
     run = CliRunner()
     rows = json.loads(run.invoke(command, [*words, "--json"], catch_exceptions=False).stdout.splitlines()[-1])
     assert [(row["detector"], row["zoom"]) for row in rows] == [("plainXS16", 1.0), ("plainXS16", 0.5)]

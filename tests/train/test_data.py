@@ -8,10 +8,11 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.errors import BadInput
+from facestream.engines.errors import BadInput
+from facestream.train.data import Batches, Crops, collate, load, read_split
+from facestream.train.plan import AugmentRule
+
 from tests.pack import make_pack
-from train.data import Batches, Crops, collate, load, read_split
-from train.plan import AugmentRule
 
 PACK = Path(os.environ.get("FACESTREAM_DATA", "../shared/data")) / "face-pack"
 

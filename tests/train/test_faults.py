@@ -10,10 +10,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 import cv2  # noqa: E402
-
-from engines.errors import BadInput  # noqa: E402
-from train.data import Labelled, read_split, usable  # noqa: E402
-from train.faults import Faults, whole_file  # noqa: E402
+from facestream.engines.errors import BadInput  # noqa: E402
+from facestream.train.data import Labelled, read_split, usable  # noqa: E402
+from facestream.train.faults import Faults, whole_file  # noqa: E402
 
 
 def folder(root: Path, faces: list[str], name: str = "a/1.jpg") -> Path:
@@ -133,7 +132,8 @@ def test_the_folder_within_the_data_set_is_told_so(tmp_path: Path) -> None:
 def test_the_command_counts_or_stops_as_the_config_says(tmp_path: Path) -> None:
     root = folder(tmp_path, [GOOD, "300 10 20 20 0 0 0 0 0 0"])
     command = [
-        sys.executable, "-m", "train", "--data", str(root), "--model", "narrow", "--out", str(tmp_path / "run"),
+        sys.executable, "-m", "facestream.train", "--data", str(root), "--model", "narrow",
+        "--out", str(tmp_path / "run"),
         "--steps", "1", "--threads", "1", "--workers", "0", "--set", "batch=1", "--set", "sizes=[64]",
     ]  # fmt: skip
     stopped = subprocess.run([*command, "--set", "on_bad=stop"], capture_output=True, text=True, timeout=120)

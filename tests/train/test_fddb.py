@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.errors import BadInput
-from engines.types import Detections
-from train.fddb import Photo, overlaps, read_fddb, roc, summary, write_results
+from facestream.engines.errors import BadInput
+from facestream.engines.types import Detections
+from facestream.train.fddb import Photo, overlaps, read_fddb, roc, summary, write_results
 
 # As FDDB-fold-NN-ellipseList.txt has them: half axes, angle in radians, centre, and a 1 after two spaces.
 BLOCK = """2002/08/11/big/img_{n}
@@ -117,7 +117,7 @@ def test_a_better_box_that_comes_later_takes_the_face_over() -> None:
 
 def test_figures_of_all_folds_and_files_for_the_official_program(tmp_path: Path) -> None:
     photos = read_fddb(sample(tmp_path))
-    found = [boxes((30, 30, 90, 110, 0.9)) if p.fold != 3 else Detections.none() for p in photos]
+    found = [boxes((30, 30, 90, 110, 0.9)) if p.fold != 3 else Detections.empty() for p in photos]
     figures, _ = summary(found, photos)
     assert figures["faces"] == 20
     assert figures["discrete_continuous_at_false"]["2000"][0] == pytest.approx(9 / 20)

@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
-from train.assign import BACKGROUND, FACE, IGNORE  # noqa: E402
-from train.loss import MineRule, Truth, distance_iou, mine, mined_loss, quality_loss  # noqa: E402
+from facestream.train.assign import BACKGROUND, FACE, IGNORE  # noqa: E402
+from facestream.train.loss import MineRule, Truth, distance_iou, mine, mined_loss, quality_loss  # noqa: E402
 
 
 def test_mining_takes_the_hardest_of_each_kind() -> None:

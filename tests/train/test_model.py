@@ -7,11 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
+from facestream.train.anchors import decode, grid_anchors  # noqa: E402
+from facestream.train.backbones import RepConv, fuse  # noqa: E402
+from facestream.train.model import SPECS, SSH, STRIDES, Deploy, build  # noqa: E402
 from torch import nn  # noqa: E402
-
-from train.anchors import decode, grid_anchors  # noqa: E402
-from train.backbones import RepConv, fuse  # noqa: E402
-from train.model import SPECS, SSH, STRIDES, Deploy, build  # noqa: E402
 
 
 def count(model: nn.Module) -> int:

@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
-from train.config import recipe  # noqa: E402
-from train.model import SPECS, SSH  # noqa: E402
-from train.paper import anchor_counts, layers, receptive_fields  # noqa: E402
+from facestream.train.config import recipe  # noqa: E402
+from facestream.train.model import SPECS, SSH  # noqa: E402
+from facestream.train.paper import anchor_counts, layers, receptive_fields  # noqa: E402
 
 # name, kernel, channels in and out, stride: figure 2 (VGG-16 to conv5-3, fusion), 3 and 4 with X = 128, 256, 256
 BACKBONE = [

@@ -9,9 +9,9 @@ from scipy.io import savemat
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.errors import BadInput
-from engines.types import Detections
-from train.pascal import read_faces, voc_curve
+from facestream.engines.errors import BadInput
+from facestream.engines.types import Detections
+from facestream.train.pascal import read_faces, voc_curve
 
 
 def cells(items: list) -> np.ndarray:
@@ -93,4 +93,4 @@ def test_vocs_average_precision_by_hand() -> None:
 def test_detections_on_ignored_faces_count_for_nothing() -> None:
     truth, ignore = [np.array([FACE, FAR], np.float32)], [np.array([False, True])]
     assert voc_curve([found((FAR, 0.9), (FAR, 0.85), (FACE, 0.5))], truth, ignore).ap == pytest.approx(1)
-    assert voc_curve([Detections.none()], truth, ignore).ap == 0
+    assert voc_curve([Detections.empty()], truth, ignore).ap == 0

@@ -5,10 +5,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.boxes import Array  # noqa: E402
-from train.plan import AugmentRule, Look, Plan, Subject, plan_crop  # noqa: E402
-from train.render import pyramid, render  # noqa: E402
-from train.render_torch import Album  # noqa: E402
+from facestream.engines.boxes import Array  # noqa: E402
+from facestream.train.plan import AugmentRule, Look, Plan, Subject, plan_crop  # noqa: E402
+from facestream.train.render import pyramid, render  # noqa: E402
+from facestream.train.render_torch import Album  # noqa: E402
 
 PLAIN_DICT = dict.fromkeys(("mosaic", "colour", "blur", "jpeg", "noise", "dark", "occlude", "empty", "signs"), 0)
 

@@ -9,12 +9,20 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.types import Detections
+from facestream.engines.types import Detections
+from facestream.train.data import read_split
+from facestream.train.fddb import Roc
+from facestream.train.plots import (
+    colour_of,
+    hardest_misses,
+    precision_recall,
+    qualitative,
+    receiver_operating,
+    training_curve,
+)
+from facestream.train.wider import Curve, evaluate
+
 from tests.pack import make_pack
-from train.data import read_split
-from train.fddb import Roc
-from train.plots import colour_of, hardest_misses, precision_recall, qualitative, receiver_operating, training_curve
-from train.wider import Curve, evaluate
 
 
 def test_a_training_curve_shows_what_the_log_says(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.errors import BadConfig, BadInput
-from train.data import read_split, usable
-from train.faults import Faults
-from train.prepare import command, convert
+from facestream.engines.errors import BadConfig, BadInput
+from facestream.train.data import read_split, usable
+from facestream.train.faults import Faults
+from facestream.train.prepare import command, convert
 
 
 def picture(path: Path) -> Path:

@@ -11,17 +11,19 @@ from click.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.detector import DetectorOptions, load  # noqa: E402
-from engines.errors import BadConfig  # noqa: E402
-from engines.letterbox import ImageView  # noqa: E402
-from engines.torch_engine import TorchDetector  # noqa: E402
+from facestream.engines.base import DetectorOptions  # noqa: E402
+from facestream.engines.errors import BadConfig  # noqa: E402
+from facestream.engines.letterbox import ImageView  # noqa: E402
+from facestream.engines.loader import load_detector  # noqa: E402
+from facestream.engines.torch_engine import TorchDetector  # noqa: E402
+from facestream.train.checkpoint import save_weights  # noqa: E402
+from facestream.train.evaluate import command  # noqa: E402
+from facestream.train.model import Deploy, build  # noqa: E402
+from facestream.train.show import Size, levels_of, parse_size, pyramid_scales, scale_to, shown  # noqa: E402
+from facestream.train.snip import LEVELS, Level  # noqa: E402
+
 from tests.pack import demo_frames, make_pack  # noqa: E402
 from tests.train.test_fddb import sample  # noqa: E402
-from train.checkpoint import save_weights  # noqa: E402
-from train.evaluate import command  # noqa: E402
-from train.model import Deploy, build  # noqa: E402
-from train.show import Size, levels_of, parse_size, pyramid_scales, scale_to, shown  # noqa: E402
-from train.snip import LEVELS, Level  # noqa: E402
 
 
 def test_sizes_of_the_paper_and_sizes_to_shrink_into() -> None:
@@ -59,7 +61,7 @@ def test_the_largest_level_can_do_without_m3(shipped: bool) -> None:
     """What remains are the boxes of the other two modules, and no box of the coarsest one's anchors."""
     torch.manual_seed(0)
     options = DetectorOptions(threshold=0.0, nms_iou=1.0)
-    detector = load("plainS", options) if shipped else TorchDetector(Deploy(build("narrow")), options)
+    detector = load_detector("plainS", options) if shipped else TorchDetector(Deploy(build("narrow")), options)
     rgb = demo_frames([20])[0][:128, :192]
     k = detector.coarsest_anchors
     assert k in (2, 3)
@@ -95,7 +97,7 @@ def test_a_smaller_picture_can_be_shown_at_snips_levels(tmp_path: Path) -> None:
 
 
 def test_timing_prints_the_papers_sizes_beside_its_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("train.timing.TABLE_2", {"40x80": 48, "120x160": 182})
+    monkeypatch.setattr("facestream.train.timing.TABLE_2", {"40x80": 48, "120x160": 182})
     result = invoke("--timing", "--model", "narrow", "--device", "cpu")
     assert {n: v["paper_ms"] for n, v in result["timing"].items()} == {"40x80": 48, "120x160": 182}
     assert all(v["ms"] > 0 for v in result["timing"].values())
@@ -103,7 +105,9 @@ def test_timing_prints_the_papers_sizes_beside_its_times(monkeypatch: pytest.Mon
 
 
 def test_without_data_the_command_says_so() -> None:
-    done = subprocess.run([sys.executable, "-m", "train.evaluate"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "facestream.train.evaluate"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 2
     assert "--data" in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,11 +8,11 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
-from train.show import Show
-from train.snip import LEVELS, Level, merge, selected, soft_nms
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.train.show import Show
+from facestream.train.snip import LEVELS, Level, merge, selected, soft_nms
 
 
 def detections(*rows: tuple[list[float], float]) -> Detections:
@@ -40,7 +40,7 @@ def test_hard_nms_removes_what_soft_nms_keeps() -> None:
 
 
 def test_soft_nms_of_nothing_is_nothing() -> None:
-    assert len(merge([Detections.none(), Detections.none()], 0.3, soft=True)) == 0
+    assert len(merge([Detections.empty(), Detections.empty()], 0.3, soft=True)) == 0
 
 
 def test_a_level_keeps_its_own_range() -> None:

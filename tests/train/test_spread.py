@@ -12,14 +12,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
+from facestream.engines.errors import BadConfig  # noqa: E402
+from facestream.train.config import recipe  # noqa: E402
+from facestream.train.data import read_split  # noqa: E402
+from facestream.train.loop import Run  # noqa: E402
+from facestream.train.spread import World  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-from engines.errors import BadConfig  # noqa: E402
 from tests.pack import make_pack  # noqa: E402
-from train.config import recipe  # noqa: E402
-from train.data import read_split  # noqa: E402
-from train.loop import Run  # noqa: E402
-from train.spread import World  # noqa: E402
 
 VIEWS = {
     "crops": ["--set", "sizes=[64]", "--set", "batch=4"],
@@ -34,8 +34,8 @@ def train(pack: Path, out: Path, view: str, processes: int) -> dict[str, torch.T
     if processes > 1:
         launch += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command = [
-        *launch, "-m", "train", "--data", str(pack), "--model", "narrow", "--out", str(out), "--threads", "1",
-        "--workers", "0", "--device", "cpu", *STEP, *VIEWS[view],
+        *launch, "-m", "facestream.train", "--data", str(pack), "--model", "narrow", "--out", str(out),
+        "--threads", "1", "--workers", "0", "--device", "cpu", *STEP, *VIEWS[view],
     ]  # fmt: skip
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}

@@ -8,12 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
+from facestream.engines.errors import BadConfig, BadInput  # noqa: E402
+from facestream.train.backbones import VGG16  # noqa: E402
+from facestream.train.model import SPECS, SSH  # noqa: E402
+from facestream.train.start import CAFFE_MEAN, start_backbone  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-
-from engines.errors import BadConfig, BadInput  # noqa: E402
-from train.backbones import VGG16  # noqa: E402
-from train.model import SPECS, SSH  # noqa: E402
-from train.start import CAFFE_MEAN, start_backbone  # noqa: E402
 
 NARROW = SPECS["narrow"].shrink
 

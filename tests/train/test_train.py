@@ -14,17 +14,18 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.errors import BadConfig, BadInput  # noqa: E402
+from facestream.engines.errors import BadConfig, BadInput  # noqa: E402
+from facestream.train.__main__ import settings  # noqa: E402
+from facestream.train.checkpoint import load_weights, save_weights  # noqa: E402
+from facestream.train.config import recipe  # noqa: E402
+from facestream.train.data import read_split  # noqa: E402
+from facestream.train.loop import NotFinite, Run, learning_rate  # noqa: E402
+from facestream.train.model import build  # noqa: E402
+from facestream.train.plan import AugmentRule  # noqa: E402
+from facestream.train.render_torch import Album  # noqa: E402
+from facestream.train.start import start_backbone  # noqa: E402
+
 from tests.pack import make_pack  # noqa: E402
-from train.__main__ import settings  # noqa: E402
-from train.checkpoint import load_weights, save_weights  # noqa: E402
-from train.config import recipe  # noqa: E402
-from train.data import read_split  # noqa: E402
-from train.loop import NotFinite, Run, learning_rate  # noqa: E402
-from train.model import build  # noqa: E402
-from train.plan import AugmentRule  # noqa: E402
-from train.render_torch import Album  # noqa: E402
-from train.start import start_backbone  # noqa: E402
 
 torch.set_num_threads(1)  # crops of 64 pixels are not worth two
 
@@ -104,7 +105,8 @@ def test_a_run_on_the_gpu_learns_and_its_weights_load_anywhere(tmp_path: Path) -
 def test_the_command_trains_survives_a_kill_and_resumes(tmp_path: Path) -> None:
     pack = make_pack(tmp_path / "pack")
     command = [
-        sys.executable, "-m", "train", "--data", str(pack), "--model", "plainXS16", "--out", str(tmp_path / "run"),
+        sys.executable, "-m", "facestream.train", "--data", str(pack), "--model", "plainXS16",
+        "--out", str(tmp_path / "run"),
         "--set", "batch=2", "--set", "sizes=[64]", "--steps", "100000", "--threads", "1", "--workers", "0",
         "--save-every", "30",
     ]  # fmt: skip

@@ -7,15 +7,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
+from facestream.train.anchors import grid_anchors  # noqa: E402
+from facestream.train.assign import BACKGROUND, FACE, IGNORE, AssignRule, assign  # noqa: E402
+from facestream.train.config import recipe  # noqa: E402
+from facestream.train.data import Labelled, read_split, usable  # noqa: E402
+from facestream.train.faults import Faults  # noqa: E402
+from facestream.train.snip import Level  # noqa: E402
+from facestream.train.targets import Targets  # noqa: E402
+from facestream.train.whole import Whole  # noqa: E402
+
 from tests.pack import make_pack  # noqa: E402
-from train.anchors import grid_anchors  # noqa: E402
-from train.assign import BACKGROUND, FACE, IGNORE, AssignRule, assign  # noqa: E402
-from train.config import recipe  # noqa: E402
-from train.data import Labelled, read_split, usable  # noqa: E402
-from train.faults import Faults  # noqa: E402
-from train.snip import Level  # noqa: E402
-from train.targets import Targets  # noqa: E402
-from train.whole import Whole  # noqa: E402
 
 
 def pack(tmp_path: Path) -> list[Labelled]:

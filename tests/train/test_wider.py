@@ -9,14 +9,15 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from engines.detector import Detector, DetectorOptions
-from engines.letterbox import ImageView
-from engines.types import Detections
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.letterbox import ImageView
+from facestream.engines.types import Detections
+from facestream.train.data import Labelled
+from facestream.train.evaluate import false_alarms, measure, misses
+from facestream.train.show import Show
+from facestream.train.wider import average_precision, evaluate, match, published_curve, read_validation
+
 from tests.pack import make_pack
-from train.data import Labelled
-from train.evaluate import false_alarms, measure, misses
-from train.show import Show
-from train.wider import average_precision, evaluate, match, published_curve, read_validation
 
 FACE = [0.0, 0.0, 10.0, 10.0]
 FAR = [100.0, 100.0, 110.0, 110.0]
@@ -64,7 +65,7 @@ def test_a_second_detection_of_a_face_is_false() -> None:
 
 
 def test_a_miss_limits_recall() -> None:
-    curve = evaluate([found((FACE, 0.9)), Detections.none()], [truth(FACE), truth(FACE)], [NO, NO])
+    curve = evaluate([found((FACE, 0.9)), Detections.empty()], [truth(FACE), truth(FACE)], [NO, NO])
     assert curve.recall.max() == pytest.approx(0.5)
     assert curve.ap == pytest.approx(0.5)
 
@@ -125,7 +126,7 @@ def test_missing_images_are_left_out_with_their_faces(tmp_path: Path) -> None:
     sets["all"][1].path.unlink()
     rest = [sets["all"][i] for i in (0, 2, 3)]
     answers = [Detections(i.xyxy, np.full(len(i.xyxy), 0.9, np.float32)) for i in rest]
-    answers[2] = Detections.none()
+    answers[2] = Detections.empty()
     result, _, _ = measure(Truthful(answers), sets, Show(), 0.5)
     lost = len(rest[2].xyxy)
     assert (result["images"], result["missing"]) == (3, 1)
@@ -138,7 +139,7 @@ def test_false_alarms_touch_neither_faces_nor_ignored_ones() -> None:
     item = Labelled(Path("x"), np.array([FACE, FAR], np.float32), np.array([False, True]))
     beside = (FACE[0] + 200.0, FACE[1] + 200.0, FACE[2] + 200.0, FACE[3] + 200.0)
     detections = found((FACE, 0.9), (FAR, 0.8), (beside, 0.7), (beside, 0.1))
-    assert false_alarms([detections, Detections.none()], [item, item], 0.5) == 0.5
+    assert false_alarms([detections, Detections.empty()], [item, item], 0.5) == 0.5
 
 
 def test_a_zoomed_picture_has_smaller_faces_and_boxes_in_its_own_pixels() -> None:
@@ -154,8 +155,8 @@ def test_a_zoomed_picture_has_smaller_faces_and_boxes_in_its_own_pixels() -> Non
     assert eyes.shown == (64, 96)
     assert half.xyxy.tolist() == [[0, 0, 64, 64]]
     item = Labelled(Path("x"), np.array([[0, 0, 40, 40]], np.float32), np.array([False]))
-    assert misses([Detections.none()], [item], 0.5, 0.5) == {"all": 1.0, "16-32": 1.0, "10-32": 1.0}
-    assert misses([Detections.none()], [item], 0.5, 1.0) == {"all": 1.0, "32-64": 1.0}
+    assert misses([Detections.empty()], [item], 0.5, 0.5) == {"all": 1.0, "16-32": 1.0, "10-32": 1.0}
+    assert misses([Detections.empty()], [item], 0.5, 1.0) == {"all": 1.0, "32-64": 1.0}
 
 
 def test_the_pyramid_looks_at_the_papers_sizes_and_merges() -> None:

@@ -14,14 +14,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from facestream.pipeline.config import read
+from facestream.pipeline.errors import UserError
+from facestream.pipeline.run import Job, Report, run_stages
+from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
+from facestream.pipeline.video.container_metadata import hdr_metadata_of
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.source import open_source
 
-from pipeline.config import read
-from pipeline.errors import UserError
-from pipeline.run import Job, Report, run_stages
-from pipeline.types import Box, BoxState, Frame, TrackedFrame
-from pipeline.video.extras import light_of
-from pipeline.video.options import SourceOptions
-from pipeline.video.source import open_source
 from tests.awkward import FILES, Awkward, helpers, probe
 from tests.conftest import picture, render
 
@@ -221,7 +221,7 @@ def test_hdr_light_survives_another_codec_or_is_said_to_be_lost(
         )
         return
     with av.open(str(source)) as one, av.open(str(folder / name)) as two:
-        was, now = (light_of(next(file.decode(video=0))) for file in (one, two))
+        was, now = (hdr_metadata_of(next(file.decode(video=0))) for file in (one, two))
     assert was is not None
     assert now is not None
     assert now.content == was.content == (1000, 400)

@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-
-from engines.detector import load
-from pipeline.config import Config
-from pipeline.measure.leaks import LeakMeter, read_truth
-from pipeline.run import Job, run
+from facestream.engines.loader import load_detector
+from facestream.pipeline.config import Config
+from facestream.pipeline.evaluate.leaks import LeakMeter, read_truth
+from facestream.pipeline.run import Job, run
 
 CLIPS = Path(os.environ.get("FACESTREAM_DATA", "../shared/data")) / "clips"
 LEAKS = 0.01  # of the face-frames over 40 px
@@ -23,7 +22,7 @@ def test_faces_in_the_street_stay_covered() -> None:
         pytest.skip(f"no clip at {clip}")
     config = Config()
     meter = LeakMeter(read_truth(CLIPS / "street.truth.txt"), config.cover, smallest=40)
-    detector = load(config.detector.model, config.detector.options())
+    detector = load_detector(config.detector.model, config.detector.options())
     report = run(Job(str(clip), None), config, detector, meter, progress=False)
     leaks = meter.result()
     assert report.frames == 105

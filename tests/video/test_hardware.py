@@ -8,13 +8,13 @@ from typing import Any
 import av
 import pytest
 from av.codec.hwaccel import HWAccel
+from facestream.pipeline.config import read
+from facestream.pipeline.errors import BadConfig
+from facestream.pipeline.video import hardware
+from facestream.pipeline.video.encode import EncodeOptions, container_for, encoder_for, format_for
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.source import open_source
 
-from pipeline.config import read
-from pipeline.errors import BadConfig
-from pipeline.video import hardware
-from pipeline.video.encode import EncodeOptions, container_for, encoder_for, format_for
-from pipeline.video.options import SourceOptions
-from pipeline.video.source import open_source
 from tests.conftest import facestream, picture, render
 
 
@@ -49,47 +49,47 @@ def test_quality_and_speed_are_said_in_each_ones_words() -> None:
 ABSENT = sorted(device for device in hardware.DEVICES if hardware.missing(device))
 
 
-@pytest.mark.skipif("cuda" not in ABSENT, reason="there is a card that decodes")
+@pytest.mark.skipif("cuda" not in ABSENT, reason="there is a GPU that decodes")
 def test_without_a_card_all_runs_on_the_cpu_and_one_line_says_so(tmp_path: Path) -> None:
     video, settings = render(tmp_path / "in.mp4", frames=6), tmp_path / "mine.toml"
-    settings.write_text('[run]\nhardware = "cuda"\n')
+    settings.write_text('[decode]\nhardware = "cuda"\n')
     outputs = []
     for more in ([], ["--config", settings]):
         outputs.append(tmp_path / f"out{len(more)}.mp4")
         done = facestream("anonymize", video, "-o", outputs[-1], "--quiet", *more)
         assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "hardware" in line]
-    assert line.startswith("facestream: hardware: decoding and encoding on the CPU (cuda: ")
+    assert "info: hardware: decoding and encoding on the CPU (cuda: " in line
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 
 
 @pytest.fixture
-def carded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if an NVIDIA card answered whose NVENC knows H.264 and HEVC; nothing is decoded by it."""
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if an NVIDIA GPU answered whose NVENC knows H.264 and HEVC; nothing is decoded by it."""
     monkeypatch.setattr(hardware, "missing", lambda device: "" if device == "cuda" else "no such device answers")
     monkeypatch.setattr(hardware, "opens", lambda name: name in ("h264_nvenc", "hevc_nvenc"))
 
 
-@pytest.mark.usefixtures("carded")
+@pytest.mark.usefixtures("with_gpu")
 def test_a_card_decodes_and_encodes_what_it_can() -> None:
     assert [hardware.device_of(s) for s in ("off", "auto", "cuda", "qsv")] == ["", "cuda", "cuda", ""]
-    assert hardware.told("off") == ""
-    assert hardware.told("auto") == "decoding on cuda, encoding h264, hevc there"
-    assert hardware.told("vaapi") == "decoding and encoding on the CPU (vaapi: no such device answers)"
+    assert hardware.describe("off") == ""
+    assert hardware.describe("auto") == "decoding on cuda, encoding h264, hevc there"
+    assert hardware.describe("vaapi") == "decoding and encoding on the CPU (vaapi: no such device answers)"
     assert hardware.decoder("off") is hardware.decoder("qsv") is None
     assert isinstance(hardware.decoder("cuda"), HWAccel)
     info: Any = SimpleNamespace(video=None)
     mp4, webm = container_for(Path("a.mp4")), container_for(Path("a.webm"))
-    asked = read(None, {"run.hardware": "cuda"})
-    options = asked.encode.options(False, asked.run.hardware)
+    asked = read(None, {"decode.hardware": "cuda"})
+    options = asked.encode.options(False, asked.decode.hardware)
     assert encoder_for(mp4, info, options) == "h264_nvenc"
     assert encoder_for(mp4, info, replace(options, codec="hevc")) == "hevc_nvenc"
-    assert encoder_for(mp4, info, replace(options, codec="av1")) == "libsvtav1"  # this card's NVENC has none
+    assert encoder_for(mp4, info, replace(options, codec="av1")) == "libsvtav1"  # this GPU's NVENC has none
     assert encoder_for(webm, info, options) == "libvpx-vp9"
     assert encoder_for(mp4, info, replace(options, hardware="off")) == "libx264"
 
 
-@pytest.mark.usefixtures("carded")
+@pytest.mark.usefixtures("with_gpu")
 @pytest.mark.parametrize("hosted", [True, False])
 def test_sources_are_opened_with_the_decoder(hosted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device is not there: what counts is what FFmpeg is asked for."""
@@ -109,5 +109,5 @@ def test_sources_are_opened_with_the_decoder(hosted: bool, tmp_path: Path, monke
 def test_what_does_not_open_is_not_chosen() -> None:
     assert hardware.opens("libx264")
     assert not hardware.opens("h264_magic")
-    with pytest.raises(BadConfig, match=r"run\.hardware is 'gpu'"):
-        read(None, {"run.hardware": "gpu"})
+    with pytest.raises(BadConfig, match=r"decode\.hardware is 'gpu'"):
+        read(None, {"decode.hardware": "gpu"})

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-
-from engines.letterbox import pad
-from pipeline.types import Frame
-from pipeline.video.picture import PLANAR
-from pipeline.video.planes import Viewer, luma_view, planes, rgb_view, to_stored
+from facestream.engines.letterbox import pad
+from facestream.pipeline.types import Frame
+from facestream.pipeline.video.picture import PLANAR, matrix_of, orientation_of
+from facestream.pipeline.video.planes import (
+    Viewer,
+    luma_view,
+    planes,
+    rgb_view,
+    to_stored,
+    upright,
+    upright_picture,
+)
 
 
 def picture(name: str, width: int = 128, height: int = 72) -> av.VideoFrame:
@@ -78,14 +86,70 @@ def test_views_made_in_the_same_memory_are_those_made_anew() -> None:
     assert viewer.view(frame("yuv420p"), (64, 64)).padded is viewer.view(frame("yuv420p"), (64, 64)).padded is not None
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_displayed_boxes_find_their_stored_pixels(rotation: int) -> None:
+def test_displayed_boxes_find_their_stored_pixels(rotation: int, mirrored: bool) -> None:
     stored = np.zeros((72, 128), np.uint8)
     stored[10:20, 100:120] = 255
-    shown = np.rot90(stored, rotation // 90)
+    frame = Frame(0, 0, Fraction(1, 30), av.VideoFrame(128, 72, "gray"), rotation, mirrored=mirrored)
+    shown = upright(stored, frame)
+    assert shown.shape == frame.size[::-1]
     y, x = np.nonzero(shown)
     box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], np.float32)
-    assert to_stored(box, 128, 72, rotation).tolist() == [[100, 10, 120, 20]]
+    assert to_stored(box, frame).tolist() == [[100, 10, 120, 20]]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_a_display_matrix_and_its_orientation(rotation: int, mirrored: bool) -> None:
+    """Where the matrix takes the stored corners is where `upright` takes them."""
+    matrix = matrix_of(rotation, mirrored)
+    assert orientation_of(matrix) == (rotation, mirrored)
+    if matrix is None:
+        return
+    a, b, c, d = (matrix[i] / 65536 for i in (0, 1, 3, 4))
+    stored = np.arange(12).reshape(3, 4)
+    y, x = np.mgrid[:3, :4]
+    to_x, to_y = (a * x + c * y).astype(int), (b * x + d * y).astype(int)
+    shown = np.zeros((np.ptp(to_y) + 1, np.ptp(to_x) + 1), int)
+    shown[to_y - to_y.min(), to_x - to_x.min()] = stored
+    frame = Frame(0, 0, Fraction(1, 30), av.VideoFrame(4, 3, "gray"), rotation, mirrored=mirrored)
+    assert (upright(stored, frame) == shown).all()
+
+
+@pytest.mark.parametrize("name", ["yuv420p", "yuv422p", "yuv444p10le", "nv12", "gbrp"])
+def test_pictures_turned_for_containers_that_know_no_orientation(name: str) -> None:
+    for rotation in (0, 90, 180, 270):
+        for mirrored in (False, True):
+            shown = dataclasses.replace(frame(name, rotation), mirrored=mirrored)
+            turned = upright_picture(shown.picture, shown)
+            plain = Frame(0, 0, Fraction(1, 30), turned)
+            ours, as_seen = rgb_view(plain, (64, 64)).rgb, rgb_view(shown, (64, 64)).rgb
+            assert plain.size == shown.size
+            assert np.abs(ours.astype(int) - as_seen).mean() < 6
+
+
+@pytest.mark.parametrize("aspect", [2.0, 0.5, 1.0])
+def test_the_view_has_square_pixels(aspect: float) -> None:
+    shown = dataclasses.replace(frame("yuv420p"), pixel_aspect=aspect)
+    view = rgb_view(shown, (64, 64))
+    assert (view.width, view.height) == (128, 72)
+    height, width = view.rgb.shape[:2]
+    assert abs(width / height - 128 * aspect / 72) < 0.12
+
+
+def test_hdr_is_seen_as_bright_as_sdr() -> None:
+    """A face of about 100 cd/m2 on a display whose white has 203."""
+    for curve, code in ((16, 0.508), (18, 0.63)):
+        values = np.full((64, 64), round(code * 876 + 64), np.uint16)
+        picture = av.VideoFrame.from_ndarray(np.concatenate([values, np.full((32, 64), 512, np.uint16)]), "yuv420p10le")
+        before = rgb_view(Frame(0, 0, Fraction(1, 30), picture), (64, 64)).rgb.mean()
+        picture.color_trc = curve
+        shown = Frame(0, 0, Fraction(1, 30), picture)
+        after = rgb_view(shown, (64, 64)).rgb.mean()
+        assert 150 < after < 200
+        assert curve == 18 or before < 145
+        assert luma_view(shown, 64)[0].mean() > 145
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])

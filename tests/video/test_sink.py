@@ -16,13 +16,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from facestream.pipeline.errors import BadConfig, BadInput, SinkLost, SourceLost
+from facestream.pipeline.types import CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
+from facestream.pipeline.video.encode import EncodeOptions, format_for
+from facestream.pipeline.video.sink import Sink, check_output, open_sink
+from facestream.pipeline.video.source import open_source
 from PIL import Image
 
-from pipeline.errors import BadConfig, BadInput, SinkLost, SourceLost
-from pipeline.types import CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
-from pipeline.video.encode import EncodeOptions, format_for
-from pipeline.video.sink import Sink, check_output, open_sink
-from pipeline.video.source import open_source
 from tests.compare import looks, packets, shown, times
 from tests.conftest import picture, unprivileged
 

@@ -15,13 +15,13 @@ from typing import ClassVar
 import av
 import numpy as np
 import pytest
+from facestream.pipeline.errors import BadInput, SourceLost
+from facestream.pipeline.types import Frame, SidePacket, StreamInfo
+from facestream.pipeline.video.options import SourceOptions
+from facestream.pipeline.video.picture import PLANAR, duplicate, planar_format, to_planar
+from facestream.pipeline.video.source import Source, open_source
 from PIL import Image
 
-from pipeline.errors import BadInput, SourceLost
-from pipeline.types import Frame, SidePacket, StreamInfo
-from pipeline.video.options import SourceOptions
-from pipeline.video.picture import PLANAR, duplicate, planar_format, to_planar
-from pipeline.video.source import Source, open_source
 from tests.conftest import picture, render, unprivileged
 
 Clip = Callable[..., Path]
@@ -111,12 +111,12 @@ def test_rotation_is_read_and_turns_the_displayed_size(clip: Clip, turn: int) ->
 def test_side_packets_come_whole_and_name_their_stream(clip: Clip) -> None:
     path = clip("tracks.mkv", audio=("eng", "fra"), subtitles="subrip")
     info, _, packets, _ = drain(open_source(path))
-    assert [(side.type, side.metadata["language"]) for side in info.sides] == [
+    assert [(side.type, side.metadata["language"]) for side in info.side_streams] == [
         ("audio", "eng"),
         ("audio", "fra"),
         ("subtitle", "deu"),
     ]
-    for position, side in enumerate(info.sides, start=1):
+    for position, side in enumerate(info.side_streams, start=1):
         with av.open(str(path)) as file:
             want = [(p.pts, bytes(p)) for p in file.demux(file.streams[position]) if p.size]
         assert want
@@ -137,7 +137,7 @@ def test_descriptions_outlive_the_source(clip: Clip) -> None:
     info, _, _, _ = drain(open_source(clip("tracks.mkv", audio=("eng", "fra"), subtitles="subrip")))
     assert info.video is not None
     assert info.video.codec_context.codec.canonical_name == "h264"
-    assert [side.codec_context.codec.canonical_name for side in info.sides] == ["aac", "aac", "subrip"]
+    assert [side.codec_context.codec.canonical_name for side in info.side_streams] == ["aac", "aac", "subrip"]
 
 
 def test_a_cover_picture_is_not_the_video(tmp_path: Path, clip: Clip) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.video.uri import Kind, expand, parse, redact
 
-from pipeline.errors import BadInput
-from pipeline.video.uri import Kind, expand, parse, redact
 from tests.conftest import unprivileged
 
 

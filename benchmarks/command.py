@@ -1,0 +1,93 @@
+"""`facestream bench`: a whole job beside its limit and its baselines, or the detectors alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from facestream.benchmarks import detector_bench
+from facestream.benchmarks.deface import TOOLS
+from facestream.benchmarks.goals import chart, goals
+from facestream.benchmarks.job_bench import bench as bench_job
+from facestream.pipeline.cli.options import config_of, covering, shared
+from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.video.encode import x264_words
+
+log = logging.getLogger(__name__)
+
+_DEMO = Path(__file__).parent.parent / "tools" / "demo.mp4"
+
+
+@click.command()
+@click.argument("videos", nargs=-1, metavar="[INPUT...]")
+@click.option("--detector", "detectors", is_flag=True, help="time the detectors alone, beside YuNet and CenterFace")
+@click.option(
+    "--against", metavar="NAME", help="deface: time it on the same clip; with --detector: whom the ratios are to"
+)
+@click.option("--command", metavar="PATH", help="deface's executable, best in an environment of its own")
+@click.option("--rounds", type=click.IntRange(1, 1000), help="how often; medians are given  [default: 1, detectors 15]")
+@click.option("--baseline-frames", type=click.IntRange(0, 100_000), default=0,
+              help="give deface only so many frames, which are timed with ours too; 0: all")  # fmt: skip
+@click.option("--threads", default=1, show_default=True, help="CPU threads of each detector")
+@click.option("--engine", "engines", multiple=True, metavar="FILE", help="with --detector: time this .onnx or .xml too")
+@click.option("--chart", "chart_file", type=click.Path(path_type=Path), metavar="PNG", help="draw the figures")
+@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@covering
+@shared
+def bench(
+    videos: tuple[str, ...], detectors: bool, against: str | None, command: str | None, rounds: int | None,
+    baseline_frames: int, threads: int, engines: tuple[str, ...], chart_file: Path | None, as_json: bool, **flags: Any,
+) -> int:  # fmt: skip
+    """Time a whole job (CPU by stage, frames/s, peak memory) beside decoding and encoding alone, and beside deface.
+
+    Everything runs in turn on this machine, each pass in a process of its own; nothing that is written stays. Of each
+    video comes a table, then one of all beside the goals.
+    """
+    if detectors:
+        return _detectors(rounds or 15, threads, against or "yunet", engines, as_json)
+    if against is not None and against not in TOOLS:
+        raise BadConfig(f"there is no {against} to run", "--against", "known: " + ", ".join(TOOLS))
+    if not videos and not _DEMO.is_file():
+        raise BadInput("no video is given", do="name one")
+    config = config_of(flags)
+    baselines = _ways(config.encode.preset, config.encode.crf) if against else {}
+    results = {}
+    for video in map(Path, videos or (_DEMO,)):
+        heard = partial(_progress, video.name, bool(flags["quiet"]))
+        results[video.name] = bench_job(video, config, baselines, command, rounds or 1, heard, baseline_frames)
+        print(f"{video.name}\n{results[video.name].table()}\n")
+    print(goals(results))
+    if chart_file is not None:
+        chart(results, chart_file)
+    if as_json:
+        told = [result.as_dict() for result in results.values()]
+        print(json.dumps(told[0] if len(told) == 1 else {"clips": dict(zip(results, told, strict=True))}))
+    return 0
+
+
+def _progress(video: str, quiet: bool, what: str) -> None:
+    if not quiet:
+        log.info("%s: %s", video, what)
+
+
+def _ways(preset: str, crf: float) -> dict[str, tuple[str, ...]]:
+    """How deface is timed: as it comes, at the size it advises for speed, and that with our encoder's words."""
+    words = [word for key, value in x264_words(preset, crf).items() for word in (f"-{key}", value)]
+    encoder = {"codec": "libx264", "output_params": words}
+    same = ("--ffmpeg-config", json.dumps(encoder))
+    small = ("--scale", "640x360")
+    return {"deface": (), "deface 640x360": small, f"deface 640x360, {preset}": (*small, *same)}
+
+
+def _detectors(rounds: int, threads: int, against: str, engines: tuple[str, ...], as_json: bool) -> int:
+    timings, absent = detector_bench.time_detectors(rounds, threads, against, engines, progress=True)
+    for line in absent:
+        log.warning("%s", line)
+    print(detector_bench.table(timings, against if against in timings else next(iter(timings))))
+    if as_json:
+        print(json.dumps({"detectors": detector_bench.as_json(timings)}))
+    return 0

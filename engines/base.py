@@ -1,0 +1,95 @@
+"""The one interface to every detector; `loader` makes one from a name or a file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from facestream.engines.boxes import F32, Array
+from facestream.engines.letterbox import ImageView, pad
+from facestream.engines.types import Detections, HostFrame
+
+Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see loader.load_detector
+# Extra score that is required of large faces by default: see Detections.filter_by_score.
+LARGE_FACE_MARGIN = 0.14
+BACKENDS: tuple[str, ...] = get_args(Backend)
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOptions:
+    """threshold: faces with a lower score are not returned (see LARGE_FACE_MARGIN, too). nms_iou: of two boxes that
+    overlap more, the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime.
+    backend: one of BACKENDS, what runs the model."""
+
+    threshold: float = 0.2
+    nms_iou: float = 0.3
+    threads: int = 1
+    backend: str = "file"
+
+
+class Detector(ABC):
+    """Finds faces in RGB images."""
+
+    def __init__(self, options: DetectorOptions) -> None:
+        self.options = options
+
+    @property
+    def min_score(self) -> float:
+        """The score under which nothing is returned now."""
+        return self.options.threshold
+
+    @abstractmethod
+    def infer(self, images: Array) -> tuple[F32, F32]:
+        """uint8 [N, H, W, 3], H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores
+        [N, K], unsuppressed, in any order."""
+
+    takes_yuv = False  # see YuvDetector
+    batch = 1  # pictures that it gains from being given together
+    any_size = True  # pictures of ever new sizes cost it no more than those of one
+    adjustable = True  # a lower options.threshold than it was made with takes effect
+    chosen = ""  # what runs it and why, where there was a choice
+    coarsest_anchors = 0  # a cell of the coarsest detection module, whose boxes come last; 0: not known
+    COARSEST_STRIDE, COARSEST_MOST = 32, 1000
+
+    def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
+        """Faces of each image, in pixels of the picture that the view shows. Views of one size run as one batch.
+
+        coarsest=False leaves out what the module for the largest faces finds, where it is known which that is.
+        """
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        padded = [pad(image.rgb) if image.padded is None else image.padded for image in images]
+        for i, array in enumerate(padded):
+            groups[array.shape].append(i)
+        found = [Detections.empty()] * len(images)
+        for indices in groups.values():
+            batch = padded[indices[0]][None] if len(indices) == 1 else np.stack([padded[i] for i in indices])
+            boxes, scores = self.infer(batch)
+            if not coarsest and self.coarsest_anchors:
+                cells = batch.shape[1] // self.COARSEST_STRIDE * (batch.shape[2] // self.COARSEST_STRIDE)
+                rest = boxes.shape[1] - min(self.COARSEST_MOST, cells * self.coarsest_anchors)
+                boxes, scores = boxes[:, :rest], scores[:, :rest]
+            for i, xyxy, score in zip(indices, boxes, scores, strict=True):
+                found[i] = self._finish(xyxy, score, images[i])
+        return found
+
+    def _finish(self, xyxy: F32, scores: F32, image: ImageView) -> Detections:
+        """Threshold, suppress, and scale to the picture's own pixels."""
+        sure = scores >= self.options.threshold  # also drops NaN
+        found = Detections(xyxy[sure], scores[sure]).nms(self.options.nms_iou)
+        h, w = image.rgb.shape[:2]
+        scale = np.array([image.width / w, image.height / h] * 2, np.float32)
+        return Detections(found.xyxy * scale, found.scores)
+
+
+class YuvDetector(Detector):
+    """A detector that takes pictures as they are stored, and shrinks, turns and converts them itself."""
+
+    takes_yuv = True
+
+    @abstractmethod
+    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
+        """Faces of each picture, best first, in the pixels that it asks for."""

@@ -1,0 +1,179 @@
+"""The shipped float32 graph -> the same in half precision with every type spelled out, as TensorRT 10 and 11 want it.
+
+The net runs in half precision; from the outputs of its last convolutions on (top-k, sigmoid, boxes) all is float32,
+since half coordinates above 1024 are a pixel coarse. Normalisation is left to the preprocessing kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.boxes import F32, Array
+from facestream.engines.cuda.frame import Normalisation
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.onnx_engine import open_session
+
+LARGEST = 65504.0  # of half precision
+ROOM = 8.0  # by which values may be larger than those of the probes
+# Scaling the input and every bias scales all that these put out; so does any Concat, Add and Resize.
+_EVEN = {"Conv", "Relu", "LeakyRelu", "MaxPool", "AveragePool", "Concat", "Add", "Resize", "Identity"}
+_SHAPES = {"Constant", "Shape", "Gather", "Unsqueeze", "Slice", "Cast"}  # may compute a Resize's size
+
+
+def to_fp16(path: Path, pictures: list[Array] | None = None) -> tuple[bytes, Normalisation, float]:
+    """A graph of build_engine.py as (ONNX in half precision, what its input expects, largest value met in the net).
+
+    It takes `images` half [N, 3, H, W], normalised, and returns `xyxy` float32 [N, K, 4], `scores` float32 [N, K].
+    pictures: uint8 [N, H, W, 3] to measure the net's values with, besides the probes. Where those come near to what
+    half precision holds, input and biases are scaled by a power of two and the last outputs scaled back, which
+    changes nothing else. EngineMismatch for a graph that is not ours.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    start, normalisation = entry(model, path)
+    heads = heads_of(model)
+    body = above(model, heads, stop=start)
+    strange = sorted({node.op_type for node in body} - _EVEN - _SHAPES)
+    if strange or not heads:
+        what = ", ".join(strange) or "no convolution"
+        raise EngineMismatch(f"not a net that is known in half precision: it holds {what}", str(path))
+    peak = _peak(model, body, [*probes(), *(pictures or [])])
+    scale = 2.0 ** min(0, math.floor(math.log2(LARGEST / ROOM / max(peak, 1e-9))))
+    _cast_body(model, body, start, heads, scale)
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data, Normalisation(normalisation.zero, normalisation.std, scale), peak
+
+
+def probes() -> list[Array]:
+    """Pictures that drive a net far: flat ones, noise, stripes and patches of extreme colours."""
+    rng = np.random.default_rng(0)
+    flat = [np.full((1, 128, 160, 3), value, np.uint8) for value in (0, 255)]
+    made = [*flat, rng.integers(0, 256, (1, 128, 160, 3), dtype=np.uint8)]
+    for side in (2, 8, 32):
+        colours = rng.choice(np.array([0, 255], np.uint8), (1, 128 // side, 160 // side, 3))
+        made.append(colours.repeat(side, 1).repeat(side, 2))
+    return made
+
+
+def entry(model: Any, path: Path) -> tuple[str, Normalisation]:
+    """The tensor that normalisation ends in."""
+    from onnx import numpy_helper
+
+    nodes = [node for node in model.graph.node if node.op_type == "Constant"]
+    constants = {node.output[0]: numpy_helper.to_array(node.attribute[0].t) for node in nodes}
+    constants |= {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":
+            gain, zero = constants[node.input[1]], constants[node.input[2]]
+            rows = [tuple(float(v) for v in np.broadcast_to(row, 3)) for row in (zero, 1 / gain)]
+            return node.output[0], Normalisation(rows[0], rows[1])  # type: ignore[arg-type]
+    raise EngineMismatch("does not normalise its input", str(path), "build it with build_engine.py")
+
+
+def _producers(model: Any) -> dict[str, Any]:
+    return {name: node for node in model.graph.node for name in node.output}
+
+
+def heads_of(model: Any) -> list[Any]:
+    """The last convolutions: those that no other stands behind."""
+    makers, seen, found = _producers(model), set(), []
+    reached = [output.name for output in model.graph.output]
+    while reached:
+        node = makers.get(reached.pop())
+        if node is None or node.output[0] in seen:
+            continue
+        seen.add(node.output[0])
+        if node.op_type == "Conv":
+            found.append(node)
+        else:
+            reached += list(node.input)
+    return found
+
+
+def above(model: Any, heads: list[Any], stop: str) -> list[Any]:
+    """The heads and every node that they depend on, up to the tensor `stop`."""
+    makers, found = _producers(model), {}
+    reached = [node.output[0] for node in heads]
+    while reached:
+        name = reached.pop()
+        node = makers.get(name)
+        if node is not None and name != stop and node.output[0] not in found:
+            found[node.output[0]] = node
+            reached += list(node.input)
+    return [node for node in model.graph.node if node.output[0] in found]
+
+
+def _peak(model: Any, body: list[Any], pictures: list[Array]) -> float:
+    """The largest value in the net, input included, that the pictures lead to."""
+    import onnx
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    names = [node.output[0] for node in body if node.op_type in ("Conv", "Add")]
+    del watched.graph.output[:]
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    session = open_session(watched.SerializeToString(), 1)
+    return max(float(np.abs(value).max()) for p in pictures for value in session.run(names, {"images": p}))
+
+
+def _cast_body(model: Any, body: list[Any], start: str, heads: list[Any], scale: float) -> None:
+    """Rewrite the graph in place."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    inputs = {name for node in body if node.op_type in ("Conv", "Add") for name in node.input if name}
+    biases = {node.input[2] for node in body if node.op_type == "Conv" and len(node.input) > 2}
+    for tensor in graph.initializer:
+        if tensor.name in inputs and tensor.data_type == TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor) * np.float32(scale if tensor.name in biases else 1)
+            if np.abs(values).max(initial=0) > LARGEST:
+                raise EngineMismatch(f"{tensor.name} is larger than half precision holds", "weights", "use float32")
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    removed = [n for n in graph.node if start in n.output or (n.op_type == "Transpose" and "images" in n.input)]
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name == start:
+                node.input[i] = "images"
+    nodes: list[Any] = []
+    ends = {node.output[0] for node in heads}
+    for node in graph.node:
+        if node in removed:
+            continue
+        nodes.append(node)
+        if node.output[0] in ends:
+            name = node.output[0]
+            node.output[0] = name + "_half"
+            parts = [name] if scale == 1 else [name + "_scaled", name]
+            nodes.append(helper.make_node("Cast", [name + "_half"], parts[:1], name + "_cast", to=TensorProto.FLOAT))
+            if scale != 1:
+                nodes.append(helper.make_node("Mul", [parts[0], "back"], [name], name + "_back"))
+    if scale != 1:
+        graph.initializer.append(numpy_helper.from_array(np.array(1 / scale, np.float32), "back"))
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    new = helper.make_tensor_value_info("images", TensorProto.FLOAT16, ["N", 3, "H", "W"])
+    graph.input[0].CopyFrom(new)
+
+
+class Fp16Detector(Detector):
+    """A graph of `to_fp16` on ONNX Runtime's CPU: what a GPU computes, slowly. For comparisons."""
+
+    def __init__(self, model: bytes, normalisation: Normalisation, options: DetectorOptions) -> None:
+        super().__init__(options)
+        self.session, self.normalisation = open_session(model, options.threads), normalisation
+
+    def infer(self, images: Array) -> tuple[F32, F32]:
+        row = self.normalisation.row()
+        x = (images.transpose(0, 3, 1, 2).astype(np.float32) - row[:3, None, None]) * row[3:6, None, None]
+        return self.run(x.astype(np.float16))
+
+    def run(self, x: Array) -> tuple[F32, F32]:
+        """Half [N, 3, H, W], normalised -> xyxy [N, K, 4], scores [N, K]."""
+        xyxy, scores = self.session.run(["xyxy", "scores"], {"images": x})
+        return xyxy, scores

@@ -1,0 +1,76 @@
+"""How far two detectors are apart, box by box."""
+
+from __future__ import annotations
+
+import numpy as np
+from facestream.engines.base import Detector
+from facestream.engines.boxes import Array, iou_xyxy
+from facestream.engines.letterbox import ImageView
+
+AGREEMENT = 0.9  # share of the faces that a quantised net must still find
+FACES, PATCHES = 0.3, 0.02  # scores from which boxes are compared in pictures of faces, and in random patches
+
+
+def differences(reference: Detector, other: Detector, pictures: list[Array] | None = None) -> dict[str, float]:
+    """Largest differences of the boxes (pixels, and as a share of their longer side) and scores of two detectors.
+
+    Pictures: uint8 [N, H, W, 3], else random patches, batches of one and two, three shapes. Each of the reference's
+    300 best boxes with a score of at least PATCHES must have its like.
+    """
+    worst = {"boxes_compared": 0, "box_error_px": 0.0, "box_error_share": 0.0, "score_error": 0.0}
+    for images in pictures or patches():
+        (boxes_a, scores_a), (boxes_b, scores_b) = reference.infer(images), other.infer(images)
+        for i in range(len(images)):
+            order = np.argsort(-scores_a[i], kind="stable")[:300]
+            order = order[scores_a[i, order] >= min(PATCHES, scores_a[i].max() / 2)]
+            distance = np.abs(boxes_a[i, order, None] - boxes_b[i][None]).max(-1)
+            like = (distance + 1e3 * np.abs(scores_a[i, order, None] - scores_b[i][None])).argmin(1)
+            off = np.abs(boxes_a[i, order] - boxes_b[i, like]).max(1)
+            side = np.maximum((boxes_a[i, order, 2:] - boxes_a[i, order, :2]).max(1), 1)
+            found = {
+                "box_error_px": off.max(),
+                "box_error_share": (off / side).max(),
+                "score_error": np.abs(scores_a[i, order] - scores_b[i, like]).max(),
+            }
+            worst = {key: max(value, float(found.get(key, 0))) for key, value in worst.items()} | {
+                "boxes_compared": worst["boxes_compared"] + len(order)
+            }
+    return worst
+
+
+def patches() -> list[Array]:
+    """Random pictures, uint8 [N, H, W, 3]."""
+    rng, made = np.random.default_rng(0), []
+    for n, h, w in ((1, 32, 32), (1, 192, 320), (2, 384, 640)):
+        coarse = rng.integers(0, 256, (n, h // 8, w // 8, 3), dtype=np.uint8)
+        made.append(coarse.repeat(8, axis=1).repeat(8, axis=2))
+    return made
+
+
+def agreement(reference: Detector, other: Detector, pictures: list[Array]) -> dict[str, float]:
+    """Share of the faces that one detector finds which another finds too (IoU >= 0.5). Pictures: [N, H, W, 3]."""
+    views = [ImageView(p[0], p.shape[2], p.shape[1]) for p in pictures]
+    best = []
+    for view in views:
+        a, b = (detector.detect([view])[0].xyxy for detector in (reference, other))
+        best.append(iou_xyxy(a, b).max(1) if len(a) and len(b) else np.zeros(len(a)))
+    all_best = np.concatenate(best)
+    share = float((all_best >= 0.5).mean()) if len(all_best) else 1.0
+    return {"faces_compared": len(all_best), "agreement": round(share, 4)}
+
+
+def detection_errors(reference: Detector, other: Detector, pictures: list[Array]) -> dict[str, float]:
+    """How far what a detector finds is from what another one says, after suppression: the largest difference of a found
+    box (pixels, and as a share of its longer side) and score from the nearest that the reference gives before it
+    suppresses, since among near equals either may be the one that stays; and `agreement`. Pictures: [N, H, W, 3]."""
+    worst = {"box_error_px": 0.0, "box_error_share": 0.0, "score_error": 0.0}
+    for picture in pictures:
+        raw, scores = (a[0] for a in reference.infer(picture))
+        (found,) = other.detect([ImageView(picture[0], picture.shape[2], picture.shape[1])])
+        for box, score in zip(found.xyxy, found.scores, strict=True):
+            off = np.abs(raw - box).max(1)
+            like = int((off + 1e3 * np.abs(scores - score)).argmin())
+            side = max(float((box[2:] - box[:2]).max()), 1.0)
+            here = float(off[like]), float(off[like]) / side, float(abs(scores[like] - score))
+            worst = {key: max(value, new) for (key, value), new in zip(worst.items(), here, strict=True)}
+    return worst | agreement(reference, other, pictures)

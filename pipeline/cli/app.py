@@ -1,0 +1,94 @@
+"""The command line as a whole: which commands there are, errors to one line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from importlib import import_module
+from typing import Any, ClassVar
+
+import click
+from facestream.pipeline import log
+from facestream.pipeline.errors import UserError
+
+from facestream.checkout import benchmarks
+
+
+class Commands(click.Group):
+    """Each command is imported when it is asked for: what a web server or a benchmark needs would else be a third of
+    the cost of covering a short clip. They are listed in this order."""
+
+    COMMANDS: ClassVar = ("anonymize", "detect", "apply", "run", "verify", "evaluate", "bench")
+    CHECKOUT: ClassVar = ("bench",)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.COMMANDS:
+            return None
+        module: Any
+        if cmd_name in self.CHECKOUT:
+            module = benchmarks("command", cmd_name)
+        else:
+            module = import_module(f"facestream.pipeline.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        add_log_options(command)
+        return command
+
+
+def add_log_options(command: click.Command) -> None:
+    """--log-level and --log-json, which every command has."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            add_log_options(inner)
+        return
+    if any(param.name == "log_level" for param in command.params):
+        return
+    for option in (
+        click.Option(
+            ["--log-level"], type=click.Choice(log.LEVELS), default="info", show_default=True, expose_value=False,
+            is_eager=True, callback=_configure_log, help="least serious events to show on standard error",
+        ),
+        click.Option(
+            ["--log-json"], is_flag=True, expose_value=False, is_eager=True, callback=_configure_log,
+            help="log as JSON, one object a line",
+        ),
+    ):  # fmt: skip
+        command.params.append(option)
+
+
+def _configure_log(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    given = ctx.meta.setdefault("facestream.log", {})
+    given["level" if param.name == "log_level" else "as_json"] = value
+    log.configure(**given)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="facestream", message="facestream %(version)s")
+def app() -> None:
+    """Find, track and hide faces in video."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code: 0 done, 2 bad input or usage, 1 failed while running, 130 interrupted."""
+    log.configure()
+    signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything, as standard error knows
+    try:
+        return app.main(arguments, prog_name="facestream", standalone_mode=False) or 0
+    except click.ClickException as e:
+        log.fail(e.format_message())
+        return 2
+    except UserError as e:
+        log.fail(e)
+        return e.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        log.fail("interrupted, nothing of the unfinished output is left")
+        return 130
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,131 @@
+"""Flags that commands share, and how they become a configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import click
+from facestream.pipeline import config as settings
+from facestream.pipeline.config import FLAGS, Config
+from facestream.pipeline.video import hardware
+from msgspec.structs import fields
+
+log = logging.getLogger(__name__)
+
+Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+DEFAULTS = Config()
+CONFIG = click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
+
+
+def _add(command: Command, *options: Decorator) -> Command:
+    """A command with these options, in this order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+class Size(click.ParamType[tuple[int, int]]):
+    """960x544 -> (960, 544)"""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        try:
+            width, height = (int(v) for v in str(value).lower().split("x"))
+        except ValueError:
+            self.fail(f"{value!r} is not like 960x544", param, ctx)
+        return width, height
+
+
+def setting(name: str, key: str, help: str, metavar: str | None = None) -> Decorator:
+    """The flag of a setting: its type, choices and default are the configuration's."""
+    section, field = key.split(".")
+    struct = type(getattr(DEFAULTS, section))
+    kind = next(f.type for f in fields(struct) if f.name == field)
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    default = getattr(getattr(DEFAULTS, section), field)
+    if isinstance(default, bool):
+        off = name.replace("--", "--no-", 1)
+        shown = f"  [default: {name.lstrip('-') if default else off.lstrip('-')}]"
+        return click.option(f"{name}/{off}", default=None, help=help + shown)
+    convert: Any = None
+    shown = str(default)
+    if get_origin(kind) is Literal:
+        convert = click.Choice(get_args(kind))
+    elif get_origin(kind) is tuple:
+        convert = Size()
+        shown = "x".join(map(str, default))
+    elif kind in (int, float):
+        convert = kind
+        shown = f"{default:g}"
+    help += f"  [default: {shown}]" if shown else ""
+    return click.option(name, type=convert, metavar=metavar, help=help)
+
+
+def shared(command: Command) -> Command:
+    """Flags of every command that detects. Their defaults are the configuration's."""
+    return _add(
+        command,
+        CONFIG,
+        setting("--model", "detector.model", "a shipped model's name, or an .onnx, .xml or .plan file", "NAME"),
+        setting("--backend", "detector.backend", "what runs the model, see docs/gpu.md"),
+        setting("--size", "detector.size", "detector input in pixels; larger finds smaller faces"),
+        setting("--threshold", "detector.threshold", "score from which a box is a face"),
+        setting("--detect-every", "detector.every", "detect on every N-th frame, or as needed", "N|auto"),
+        setting("--lookahead", "tracker.lookahead", "frames by which the output waits", "N"),
+        click.option("--overwrite", is_flag=True, help="replace existing outputs"),
+        click.option("--quiet", is_flag=True, help="no progress bar and no summary"),
+    )
+
+
+def covering(command: Command) -> Command:
+    """Flags of every command that covers and encodes."""
+    return _add(
+        command,
+        setting("--hide", "cover.hide", "solid, pixelate, blur or image:PATH", "HOW"),
+        setting("--shape", "cover.shape", "shape of the covers"),
+        setting("--scale", "cover.scale", "the box is grown by this factor"),
+        setting(
+            "--codec", "encode.codec", "h264, hevc, vp9, av1, source, or a hardware encoder, as h264_nvenc", "NAME"
+        ),
+        setting("--crf", "encode.crf", "quality of files, lower is better"),
+        setting("--preset", "encode.preset", "speed of the encoder against size of files"),
+        setting("--keep-metadata", "encode.keep_metadata", "keep GPS, maker, title and data streams"),
+    )
+
+
+def batching(command: Command) -> Command:
+    """Flags of a command that works on many files."""
+    return _add(
+        command,
+        click.option(
+            "--list", "list_file", type=click.Path(path_type=Path), help="a file of inputs, one a line; - = stdin"
+        ),
+        click.option("--resume", is_flag=True, help="skip what an earlier run finished: same content, same settings"),
+        click.option(
+            "--manifest", type=click.Path(path_type=Path), metavar="FILE", help="write what was done, as JSON"
+        ),
+        click.option("--workers", type=int, metavar="N", help="processes side by side, 0 = one a core"),
+        click.option("--ray", default="", metavar="ADDRESS", help="a Ray cluster does it: auto, HOST:PORT or local"),
+    )
+
+
+def config_of(flags: dict[str, Any], more: dict[str, str] | None = None) -> Config:
+    """The configuration that a command's flags ask for. more: keys beside those of FLAGS, to the flags that set them.
+
+    BadConfig names the flag.
+    """
+    sources = {key: name for name, key in FLAGS.items()} | (more or {})
+    given = {key: flags[name] for key, name in sources.items() if name in flags}
+    if given.get("run.preset") == "auto":
+        del given["run.preset"]
+    names = {key: "--" + name.replace("_", "-") for key, name in sources.items()}
+    config = settings.read(flags["config_file"], given, names)
+    if line := hardware.describe(config.decode.hardware):
+        log.info("hardware: %s", line)
+    return config

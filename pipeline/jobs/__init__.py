@@ -1,0 +1,1 @@
+"""Whole jobs on files: two passes, replay of records."""

@@ -1,0 +1,45 @@
+"""Faces from records instead of from a detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.records import Record
+from facestream.pipeline.types import Frame, TrackedFrame
+
+
+class RecordReplay:
+    """In the place of `Line`: gives each frame the boxes that its record holds.
+
+    Refuses a video that the records were not made of: BadInput when a frame's size or pts differs, when
+    a frame has no record, or when records are left over at the end. MOT files hold neither size nor pts
+    nor frames without faces, so there only frames beyond the video's end can be told.
+    """
+
+    def __init__(self, records: dict[int, Record], where: Path) -> None:
+        self.records, self.where = records, where
+        self.complete = any(r.width is not None for r in records.values())
+        self.last = -1
+
+    def push(self, frame: Frame) -> list[TrackedFrame]:
+        self.last = frame.index
+        row = self.records.get(frame.index)
+        if row is None:
+            if self.complete:
+                raise self._other(f"they have no frame {frame.index}")
+            return [TrackedFrame(frame, ())]
+        if row.width is not None and (row.width, row.height) != frame.size:
+            raise self._other(f"they are for {row.width}x{row.height}, the video has {frame.size[0]}x{frame.size[1]}")
+        if row.pts is not None and row.pts != frame.pts:
+            raise self._other(f"frame {frame.index} has the pts {frame.pts}, they say {row.pts}")
+        return [TrackedFrame(frame, tuple(face.box() for face in row.faces), row.masks)]
+
+    def flush(self) -> list[TrackedFrame]:
+        beyond = max(self.records, default=-1)
+        if beyond > self.last:
+            raise self._other(f"they go on to frame {beyond}, the video ends at {self.last}")
+        return []
+
+    def _other(self, why: str) -> BadInput:
+        return BadInput(f"the records are of another video: {why}", str(self.where))

@@ -1,0 +1,135 @@
+"""What a pass over the video notes for the reviewer: cuts, blind spells, and a second, independent look at a sample."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.boxes import Array
+from facestream.engines.letterbox import ImageView
+from facestream.engines.loader import load_detector, shipped
+from facestream.engines.types import Detections
+from facestream.pipeline.config import Config, DetectorConfig
+from facestream.pipeline.review.groups import appearance, appearance_view
+from facestream.pipeline.stages.analyse.scene_cuts import SceneCutDetector
+from facestream.pipeline.types import XYXY, BoxState, Frame, TrackedFrame, xyxy
+from facestream.pipeline.video.planes import luma_view, rgb_view
+from msgspec import Struct
+
+OTHER_MODELS = ("plainM", "plainS")  # for the second look, the first that is shipped and is not the run's own
+LARGER = 1.25  # of the run's input to each side, where the second look has the same net
+SECOND_SCORE = 0.3  # from which the second look's faces are noted
+SAMPLE_S = 0.5  # seconds between second looks
+FEWEST, MOST = 24, 2400  # second looks at a video, as far as it has so many frames
+LUMA = 320
+BETTER = 0.05  # score by which a sighting must be better to show a person's appearance
+DARK, DARK_SHARE, FLAT = 45, 0.98, 6.0  # as of the run's own check whether the detector can see anything
+
+
+class Seen(Struct, frozen=True):
+    """A face of the second look: xyxy in displayed pixels."""
+
+    xyxy: XYXY
+    score: float
+
+
+class Notes(Struct):
+    """What a pass found, as JSON can hold it. No pictures.
+
+    cuts: frames with which a scene begins. blind: frames in which nothing can be seen. looks: frame -> what the second
+    look found there. model: what looked.
+    """
+
+    cuts: list[int] = []
+    blind: list[int] = []
+    looks: dict[int, tuple[Seen, ...]] = {}
+    model: str = ""
+
+
+class SecondLook:
+    """Another view of a frame: mirrored, another net where there is one, else a larger picture."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        other = next((n for n in OTHER_MODELS if n in shipped() and n != config.model), config.model)
+        same = other == config.model
+        factor = LARGER if same else 1.0
+        self.size = (round(config.size[0] * factor), round(config.size[1] * factor))
+        self.margin = config.large_face_margin
+        self.detector: Detector = load_detector(other, DetectorOptions(SECOND_SCORE, config.nms_iou, config.threads))
+        self.name = f"{other}, mirrored" + (f", {self.size[0]}x{self.size[1]}" if same else "")
+
+    def look(self, frame: Frame) -> tuple[Seen, ...]:
+        view = rgb_view(frame, self.size)
+        mirrored = ImageView(np.ascontiguousarray(view.rgb[:, ::-1]), view.width, view.height)
+        found: Detections = self.detector.detect([mirrored])[0]
+        found = found.filter_by_score(SECOND_SCORE, self.margin, view.rgb.shape[1] / view.width)
+        out = []
+        for (left, top, right, bottom), score in zip(found.xyxy.tolist(), found.scores.tolist(), strict=True):
+            box = xyxy(round(v, 2) for v in (view.width - right, top, view.width - left, bottom))
+            out.append(Seen(box, round(score, 4)))
+        return tuple(out)
+
+
+class Scout:
+    """Give it to a run as recorder: it sees every frame before it is covered.
+
+    frames: how many there will be, None where nobody knows; rate: frames/s.
+    """
+
+    def __init__(self, config: Config, frames: int | None, rate: float, look: bool = True) -> None:
+        self.notes = Notes()
+        self.pts: list[int | None] = []
+        self.times: list[float | None] = []
+        self.size = (0, 0)
+        self.look = SecondLook(config.detector) if look else None
+        self.notes.model = self.look.name if self.look else ""
+        self.stride = stride_of(frames, rate)
+        self.appearances: dict[int, Array] = {}  # track -> see groups.appearance
+        self._best: dict[int, float] = {}
+        self._cuts = SceneCutDetector()
+        self._scene = 0
+
+    def write(self, tracked: TrackedFrame, source: str) -> None:
+        self.see(tracked.frame)
+        better = [
+            box for box in tracked.boxes
+            if box.id > 0 and box.state is BoxState.OBSERVED and box.score > self._best.get(box.id, 0) + BETTER
+        ]  # fmt: skip
+        if not better:
+            return
+        hsv, scale = appearance_view(tracked.frame)
+        for box in better:
+            self._best[box.id] = box.score
+            look = appearance(hsv, scale, box.xyxy)
+            if look is not None:
+                self.appearances[box.id] = look
+
+    def see(self, frame: Frame) -> None:
+        """Note what can be seen of one frame; frames come in order."""
+        self.pts.append(frame.pts)
+        self.times.append(frame.time_s)
+        self.size = frame.size
+        luma, _ = luma_view(frame, LUMA)
+        scene = self._cuts.update(luma)
+        if scene != self._scene:
+            self.notes.cuts.append(frame.index)
+            self._scene = scene
+        if shows_nothing(luma):
+            self.notes.blind.append(frame.index)
+        if self.look is not None and frame.index % self.stride == self.stride // 2:
+            self.notes.looks[frame.index] = self.look.look(frame)
+
+
+def stride_of(frames: int | None, rate: float) -> int:
+    """Every how many frames the second look comes."""
+    stride = max(1, round(SAMPLE_S * rate))
+    if frames is None:
+        return stride
+    return max(1, min(max(stride, frames // MOST), frames // FEWEST))
+
+
+def shows_nothing(luma: Array) -> bool:
+    """Whether a picture is dark or flat all over."""
+    small = np.ascontiguousarray(luma[::4, ::4])
+    dark = np.count_nonzero(small < DARK) > DARK_SHARE * small.size
+    return bool(dark or float(cv2.meanStdDev(small)[1][0, 0]) < FLAT)

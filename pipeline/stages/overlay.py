@@ -1,0 +1,68 @@
+"""Boxes and ids drawn on the picture's own planes: to see what is found, with the faces covered or, when asked, not."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.types import Box, BoxState, CoveredFrame, TrackedFrame
+from facestream.pipeline.video.planes import Plane, planes, to_stored
+
+# Y, U, V of each state's line, for 8 bits: green, orange, blue.
+COLOURS = {
+    BoxState.OBSERVED: (170, 80, 80),
+    BoxState.COASTED: (170, 60, 190),
+    BoxState.BACKFILLED: (120, 190, 90),
+}
+
+
+class Drawer:
+    """Draws every box of a tracked frame. anonymizer: covers the faces first; None, on explicit `--hide none`, leaves
+    them, and then these are pictures with faces."""
+
+    def __init__(self, anonymizer: Anonymizer | None) -> None:
+        self._anonymizer = anonymizer
+
+    def cover(self, tracked: TrackedFrame) -> CoveredFrame:
+        """The frame with its boxes drawn; the raw picture is overwritten, not copied, where that is safe."""
+        frame = tracked.frame
+        covered = (
+            self._anonymizer.cover(tracked) if self._anonymizer is not None else CoveredFrame(frame.picture, tracked)
+        )
+        picture = covered.picture
+        boxes = [box for box in tracked.boxes if box.id]  # without the one that covers all over
+        if boxes:
+            picture.make_writable()
+            xyxy = np.array([box.xyxy for box in boxes], np.float32)
+            stored = to_stored(xyxy, frame)
+            bits = picture.format.components[0].bits
+            for plane, index in zip(planes(picture), range(3), strict=False):
+                for box, corners in zip(boxes, stored, strict=True):
+                    _draw(plane, index, bits, box, corners)
+        picture.pts, picture.time_base = frame.pts, frame.time_base
+        return CoveredFrame(picture, tracked)
+
+
+def _draw(plane: Plane, index: int, bits: int, box: Box, corners: np.ndarray) -> None:
+    pixels = plane.pixels
+    if pixels.ndim == 3:  # interleaved chroma stays: the line is grey there
+        return
+    colour = COLOURS[box.state][index] << (bits - 8)
+    scale = np.array([plane.across, plane.down] * 2)
+    x0, y0, x1, y1 = (int(v) for v in np.round(corners / scale))
+    thick = max(1, round(pixels.shape[0] / 360))
+    cv2.rectangle(pixels, (x0, y0), (x1, y1), colour, thick)
+    if index == 0:
+        _write(pixels, str(box.id), x0, y0 - 4, 235 << (bits - 8), thick)
+
+
+def _write(pixels: np.ndarray, text: str, left: int, bottom: int, value: int, thick: int) -> None:
+    """A number, its left bottom corner as near to the place as the picture allows. OpenCV writes on 8 bits alone."""
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, pixels.shape[0] / 900)
+    (wide, high), _ = cv2.getTextSize(text, font, size, thick)
+    mask = np.zeros((high + 2 * thick, wide + 2 * thick), np.uint8)
+    cv2.putText(mask, text, (thick, high + thick), font, size, 1, thick)
+    top = max(0, min(bottom - mask.shape[0], pixels.shape[0] - mask.shape[0]))
+    left = max(0, min(left, pixels.shape[1] - mask.shape[1]))
+    area = pixels[top : top + mask.shape[0], left : left + mask.shape[1]]
+    area[mask[: area.shape[0], : area.shape[1]] > 0] = value

@@ -1,0 +1,106 @@
+"""The half-precision graph: what it is made of, and that it says what the float32 one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from facestream.engines.base import DetectorOptions
+from facestream.engines.build.fp16 import LARGEST, ROOM, Fp16Detector, to_fp16
+from facestream.engines.build.parity import differences
+from facestream.engines.build.tensorrt import check_fp16
+from facestream.engines.errors import EngineMismatch
+from facestream.engines.letterbox import view
+from facestream.engines.loader import WEIGHTS, load_detector
+from onnx import TensorProto, numpy_helper
+
+from tests.alike import found_alike
+from tests.pack import demo_frames
+
+SHIPPED = WEIGHTS / "plainS.onnx"
+
+
+def enlarged(tmp_path: Path, gain: float) -> Path:
+    """The shipped net with its first layer's output, and all that follows from it, `gain` times as large, and the last
+    layers' weights as much smaller: the same function with values beyond half precision."""
+    model = onnx.load(SHIPPED)
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    last = {n.input[1] for n in convs if n.input[1].endswith((".scores.weight", ".boxes.weight"))}
+    changes = {name: 1 / gain for name in last} | {convs[0].input[1]: gain}
+    changes |= {n.input[2]: gain for n in convs if n.input[1] not in last}
+    for tensor in model.graph.initializer:
+        if tensor.name in changes:
+            values = (numpy_helper.to_array(tensor) * changes[tensor.name]).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, tmp_path / "large.onnx")
+    return tmp_path / "large.onnx"
+
+
+def test_the_net_is_half_and_boxes_are_not() -> None:
+    data, normalisation, peak = to_fp16(SHIPPED)
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data), strict_mode=True)
+    types = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
+    kinds: dict[str, set[int]] = {}
+    for node in model.graph.node:
+        kinds.setdefault(node.op_type, set()).add(types.get(node.output[0], 0))
+    for kind in ("Conv", "Relu", "LeakyRelu", "Resize"):
+        assert kinds[kind] == {TensorProto.FLOAT16}
+    for kind in ("TopK", "Sigmoid", "Exp", "Clip"):
+        assert kinds[kind] == {TensorProto.FLOAT}
+    assert types["xyxy"] == types["scores"] == TensorProto.FLOAT
+    assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
+    assert normalisation.zero == (124.0, 117.0, 104.0)
+    assert normalisation.scale == 1
+    assert 1 < peak < LARGEST / ROOM
+
+
+def test_it_finds_what_the_shipped_net_finds() -> None:
+    data, normalisation, _ = to_fp16(SHIPPED)
+    options = DetectorOptions()
+    pair = load_detector("plainS", options), Fp16Detector(data, normalisation, options)
+    assert found_alike(pair, [view(rgb, (640, 384)) for rgb in demo_frames([30, 90])], 0.35, 0.97) > 3
+    parity = check_fp16(SHIPPED, data, normalisation, None)
+    assert parity["boxes_compared"] > 300
+
+
+def test_values_too_large_for_half_precision_are_scaled_without_a_trace(tmp_path: Path) -> None:
+    large = enlarged(tmp_path, 2.0**14)
+    assert differences(load_detector("plainS"), load_detector(str(large)))["box_error_px"] < 0.01
+    data, normalisation, peak = to_fp16(large)
+    assert peak > LARGEST
+    assert normalisation.scale < 1
+    assert peak * normalisation.scale <= LARGEST / ROOM
+    model = onnx.load_from_string(data)
+    half = [numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16]
+    assert all(np.isfinite(values).all() for values in half)
+    check_fp16(large, data, normalisation, None)
+
+
+def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:
+    data, normalisation, _ = to_fp16(SHIPPED)
+    model = onnx.load_from_string(data)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(".scores.bias"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) + np.float16(0.3), tensor.name))
+    with pytest.raises(EngineMismatch, match="half precision"):
+        check_fp16(SHIPPED, model.SerializeToString(), normalisation, None)
+
+
+def test_weights_too_large_for_half_precision_are_refused(tmp_path: Path) -> None:
+    model = onnx.load(SHIPPED)
+    first = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("conv.weight"))
+    first.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(first) * np.float32(1e6), first.name))
+    onnx.save(model, tmp_path / "huge.onnx")
+    with pytest.raises(EngineMismatch, match="larger than half"):
+        to_fp16(tmp_path / "huge.onnx")
+
+
+def test_nets_that_cannot_be_scaled_are_named(tmp_path: Path) -> None:
+    model = onnx.load(SHIPPED)
+    first = next(node for node in model.graph.node if node.op_type == "Relu")
+    first.op_type = "Tanh"
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(EngineMismatch, match="Tanh"):
+        to_fp16(tmp_path / "other.onnx")
