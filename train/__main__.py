@@ -10,6 +10,7 @@ import click
 import torch
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig
+from facestream.train.bootstrap import read_mined
 from facestream.train.checkpoint import load_weights
 from facestream.train.config import recipe
 from facestream.train.data import read_split, usable
@@ -51,6 +52,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     help="what that classifier was shown: bgr255 is Caffe's and Keras's VGG-16; auto goes by the file's kind",
 )
 @click.option("--teacher", type=click.Path(path_type=Path), help="a trained net whose dense outputs are learned, too")
+@click.option("--mined", type=click.Path(path_type=Path), help="false alarms of an earlier net, by train.bootstrap")
 @click.option("--resume", is_flag=True, help="go on from the run folder's state")
 @click.option("--save-every", type=click.IntRange(1), default=500, show_default=True, help="steps from save to save")
 @click.option("--steps", type=int, help="number of steps")
@@ -61,7 +63,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
     data: Path, model: str, out: Path | None,
-    init: Path | None, retinaface: Path | None, teacher: Path | None,
+    init: Path | None, retinaface: Path | None, teacher: Path | None, mined: Path | None,
     backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
     seed: int, workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -81,7 +83,8 @@ def train(
         say(f"{model}: {config.steps} steps on {len(images)} images, into {folder}")
         if faults.counts:
             say(faults.summary())
-        run = Run(config, images, folder, resume, workers, device, world)
+        run = Run(config, images, folder, resume, workers, device, world,
+                  read_mined(mined, data) if mined is not None else None)  # fmt: skip
         if not resume:
             if init is not None:
                 start_from(init, run.models())

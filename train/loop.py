@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from facestream.engines.boxes import F32
 from facestream.engines.checked import Wrong, checked
 from facestream.engines.errors import BadConfig, BadInput, UserError
 from facestream.train.backbones import VGG16, MobileNet, fix_norms
@@ -76,7 +77,7 @@ class Run:
 
     def __init__(
         self, config: TrainConfig, images: list[Labelled], out: Path, resume: bool, workers: int, device: str = "cpu",
-        world: World | None = None,
+        world: World | None = None, mined: dict[Path, F32] | None = None,
     ) -> None:  # fmt: skip
         self.config, self.out, self.workers, self.world = config, out, workers, world or World()
         self.device = torch.device(device)
@@ -110,7 +111,7 @@ class Run:
         if config.view == "whole":
             self.data = Whole(images, config)
         else:
-            self.data = Crops(images, config.augment, config.seed, config.batch, config.cache_gb)
+            self.data = Crops(images, config.augment, config.seed, config.batch, config.cache_gb, mined)
             # Pixels are made where they are used; a batch on the CPU is made by the workers, crop by crop.
             if self.device.type != "cpu":
                 self.album = Album([self.data.picture(i) for i in range(len(self.data))], self.device)

@@ -20,6 +20,9 @@ from torch.nn import functional as F
 
 STRIDES = (8, 16, 32)
 TOP_K = 1000  # boxes a module keeps before NMS (paper section 4.1)
+# The same number in all, shared out by how many faces a crowd shows each module: a tenth of the faces of 8 to 16 px in
+# pictures with hundreds of them have no box among the best 1000.
+PYRAMID_TOP_K = (2000, 700, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,11 @@ class ModelSpec:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def top_k(self) -> tuple[int, ...]:
+        """Boxes that each module keeps before NMS."""
+        return PYRAMID_TOP_K if self.pyramid else (TOP_K,) * len(self.strides)
 
     @staticmethod
     def from_dict(d: dict[str, Any]) -> ModelSpec:
@@ -257,21 +265,23 @@ class Deploy(nn.Module):
     """SSH as it ships: uint8 RGB images in, boxes out, all in one graph with dynamic N, H, W.
 
     images: uint8 [N, H, W, 3], H and W multiples of 32. Returns xyxy float32 [N, K, 4] in input
-    pixels and scores float32 [N, K] (softmax face probability), the best 1000 of each module,
+    pixels and scores float32 [N, K] (softmax face probability), the best spec.top_k of each module,
     or all of a module that has fewer anchors, unsuppressed. Decoding happens after the top-k, so
     its cost does not grow with the picture.
+    calibration: gain and shift of the scores' logits (`train.calibrate`), which become part of the last convolutions.
     """
 
-    def __init__(self, model: SSH, top_k: int = TOP_K) -> None:
+    def __init__(self, model: SSH, calibration: tuple[float, float] = (1.0, 0.0)) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
         fuse(self.model)
         for module in self.model.modules_:
             assert isinstance(module, Module)
-            module.scores = _margin(module.scores)
-        self.top_k = top_k
+            module.scores = _margin(module.scores, *calibration)
+        self.top_k = model.spec.top_k
         # Where M3's boxes are in the output, for whoever wants to leave them out.
         self.coarsest_anchors = len(model.spec.sizes[-1]) if model.spec.strides == STRIDES else 0
+        self.coarsest_boxes = self.top_k[-1]
         self.zero = tuple(round(m) for m in model.spec.mean)
         first = next(layer for layer in self.model.backbone.modules() if isinstance(layer, nn.Conv2d))
         if first.bias is None:
@@ -283,20 +293,20 @@ class Deploy(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = Normalise.apply(images.permute(0, 3, 1, 2), self.zero, self.model.spec.std)
         out = [
-            self._best(s, b, stride, sizes)
-            for (s, b), stride, sizes in zip(
-                self.model.maps(x), self.model.spec.strides, self.model.spec.sizes, strict=True
+            self._best(s, b, stride, sizes, count)
+            for (s, b), stride, sizes, count in zip(
+                self.model.maps(x), self.model.spec.strides, self.model.spec.sizes, self.top_k, strict=True
             )
         ]
         return torch.cat([xyxy for xyxy, _ in out], 1), torch.cat([score for _, score in out], 1)
 
     def _best(
-        self, margin: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...] | Tensor
+        self, margin: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...] | Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
         """margin [N, K, h, w], boxes [N, 4K, h, w] -> xyxy [N, top, 4], scores [N, top]"""
         width, k = margin.shape[3], len(sizes)
         margin, offsets = margin.permute(0, 2, 3, 1).flatten(1), _rows(boxes, 4)
-        top = torch.minimum(torch.tensor(self.top_k), torch.as_tensor(margin.shape[1]))  # a tensor: traced, not fixed
+        top = torch.minimum(torch.tensor(count), torch.as_tensor(margin.shape[1]))  # a tensor: traced, not fixed
         best, index = torch.topk(margin, top, dim=1)  # type: ignore[arg-type]
         cell = torch.div(index, k, rounding_mode="trunc")  # "floor" is eight nodes of ONNX
         y = torch.div(cell, width, rounding_mode="trunc")
@@ -323,13 +333,14 @@ class Normalise(torch.autograd.Function):
         )
 
 
-def _margin(scores: nn.Conv2d) -> nn.Conv2d:
-    """The 1x1 convolution to face minus background; the sigmoid of that is the two-class softmax."""
+def _margin(scores: nn.Conv2d, gain: float = 1.0, shift: float = 0.0) -> nn.Conv2d:
+    """The 1x1 convolution to `gain` times face minus background, plus `shift`; with neither, the sigmoid of that is the
+    two-class softmax."""
     out = nn.Conv2d(scores.in_channels, scores.out_channels // 2, 1)
     assert scores.bias is not None
     assert out.bias is not None
-    out.weight.data = scores.weight.data[1::2] - scores.weight.data[0::2]
-    out.bias.data = scores.bias.data[1::2] - scores.bias.data[0::2]
+    out.weight.data = gain * (scores.weight.data[1::2] - scores.weight.data[0::2])
+    out.bias.data = gain * (scores.bias.data[1::2] - scores.bias.data[0::2]) + shift
     return out
 
 
