@@ -1,14 +1,14 @@
 """python -m train.calibrate WEIGHTS --data VAL: scores that mean what they say, and one threshold for every net.
 
-A net's logits get a gain and a shift. The gain is that of a logistic regression (Platt, 1999) of "is this box a face" on
-the logit, so that the spread of the scores is that of probabilities. The shift then puts the net's own default
-threshold, at which it misses the wanted share of the validation faces, at 0.2, where the program has it. Both are kept
-beside the weights and become part of the graph that build_engine.py writes.
+A net's logits get the gain and the shift of a logistic regression (Platt, 1999) of "is this box a face" on the logit, so
+that a score is the share of such boxes on the validation pictures that are faces. The program's default of 0.2 then asks
+the same of every net: its own default threshold is the raw score that becomes 0.2. Both are kept beside the weights and
+become part of the graph that build_engine.py writes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -31,11 +31,15 @@ LOWEST = 0.003  # scores under this take no part
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """calibrated logit = gain * logit + shift. threshold: the uncalibrated score that becomes the program's default."""
+    """calibrated logit = gain * logit + shift. threshold: the raw score that becomes the program's default.
+
+    missed: share of the faces below that.
+    """
 
     gain: float
     shift: float
     threshold: float
+    missed: float
 
 
 def evidence(found: list[Detections], images: list[Labelled]) -> tuple[F32, Array]:
@@ -84,32 +88,21 @@ def platt(scores: F32, right: Array) -> tuple[float, float]:
     return float(gain), float(shift)
 
 
-def threshold_for(found: list[Detections], images: list[Labelled], miss: float) -> float:
-    """The highest score at which at most the share `miss` of the faces is missed, to a thousandth."""
-    low, high = 0.0, 1.0
-    while high - low > 5e-4:
-        middle = (low + high) / 2
-        flags = np.concatenate([missed(f, item, middle)[1] for f, item in zip(found, images, strict=True)])
-        low, high = (middle, high) if flags.mean() <= miss else (low, middle)
-    return low
-
-
-def calibrate(found: list[Detections], images: list[Labelled], miss: float, default: float) -> Calibration:
-    """`found` in `images` by the uncalibrated net; its threshold for `miss` gets the score `default`."""
-    gain, _ = platt(*evidence(found, images))
-    threshold = max(threshold_for(found, images, miss), LOWEST)
-    shift = float(logit(np.asarray(default)) - gain * logit(np.asarray(threshold)))
-    return Calibration(round(gain, 4), round(shift, 4), round(threshold, 4))
+def calibrate(found: list[Detections], images: list[Labelled], default: float) -> Calibration:
+    """`found` in `images` by the uncalibrated net; default: the program's threshold."""
+    gain, shift = platt(*evidence(found, images))
+    threshold = 1 / (1 + float(np.exp((shift - logit(np.asarray(default))) / gain)))
+    flags = np.concatenate([missed(f, item, threshold)[1] for f, item in zip(found, images, strict=True)])
+    return Calibration(round(gain, 4), round(shift, 4), round(threshold, 4), round(float(flags.mean()), 4))
 
 
 @click.command()
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="folder in WIDER FACE's layout")
-@click.option("--miss", required=True, type=float, help="share of the faces that may be missed at the default threshold")
 @click.option("--half", type=click.Choice(["all", "even", "odd"]), default="all", help="of the pictures, by number")
 @click.option("--threads", default=1, show_default=True)
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="weights to write")
-def command(weights: Path, data: Path, miss: float, half: str, threads: int, out: Path) -> None:
+def command(weights: Path, data: Path, half: str, threads: int, out: Path) -> None:
     """Measure a net's calibration and write its weights again with it."""
     torch.set_num_threads(threads)
     model, note = load_weights(weights)
@@ -117,8 +110,8 @@ def command(weights: Path, data: Path, miss: float, half: str, threads: int, out
     images = images[{"all": 0, "even": 0, "odd": 1}[half] :: 1 if half == "all" else 2]
     detector = TorchDetector(Deploy(model), DetectorOptions(threshold=LOWEST))
     found = [Show().detect(detector, read_image(item.path)) for item in images]
-    result = calibrate(found, images, miss, DetectorOptions().threshold)
-    words = {"gain": result.gain, "shift": result.shift, "threshold": result.threshold, "on": f"{data.name}, {half}"}
+    result = calibrate(found, images, DetectorOptions().threshold)
+    words = asdict(result) | {"on": f"{data.name}, {half}"}
     save_weights(out, model, note | {"calibration": words})
     print(words)
 

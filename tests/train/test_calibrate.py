@@ -9,7 +9,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.engines.types import Detections  # noqa: E402
-from facestream.train.calibrate import calibrate, evidence, logit, platt, threshold_for  # noqa: E402
+from facestream.train.calibrate import calibrate, evidence, logit, platt  # noqa: E402
 from facestream.train.checkpoint import load_deploy, load_weights, save_weights  # noqa: E402
 from facestream.train.data import Labelled  # noqa: E402
 from facestream.train.model import SPECS, SSH  # noqa: E402
@@ -40,21 +40,22 @@ def test_scores_that_are_too_sure_are_found_out() -> None:
     assert shift == pytest.approx(-1.0, abs=0.06)
 
 
-def test_the_default_threshold_is_put_where_the_wanted_share_is_missed() -> None:
-    items = [picture([[0, 0, 10, 10]]) for _ in range(10)]
+def test_the_default_threshold_is_the_raw_score_that_becomes_it() -> None:
+    rng = np.random.default_rng(1)
+    items = [picture([[0, 0, 10, 10]]) for _ in range(300)]
     box = np.array([[0, 0, 10, 10], [40, 40, 50, 50]], np.float32)
-    found = [Detections(box, np.array([0.05 + 0.09 * i, 0.02], np.float32)) for i in range(10)]
-    assert threshold_for(found, items, 0.2) == pytest.approx(0.05 + 0.09 * 2, abs=2e-3)  # two of ten lie below
-    result = calibrate(found, items, 0.2, 0.2)
+    found = [Detections(box, rng.beta((4, 2), (2, 4)).astype(np.float32)) for _ in items]  # faces score higher
+    result = calibrate(found, items, 0.2)
     moved = result.gain * logit(np.asarray(result.threshold)) + result.shift
     assert moved == pytest.approx(float(logit(np.asarray(0.2))), abs=0.01)
+    assert result.missed == pytest.approx(np.mean([d.scores[0] < result.threshold for d in found]), abs=1e-3)
 
 
 def test_the_calibration_is_part_of_the_graph(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = SSH(replace(SPECS["plainS"], branches=False)).eval()
     save_weights(tmp_path / "plain.safetensors", model, {})
-    words = {"gain": 0.5, "shift": 1.0, "threshold": 0.1, "on": "here"}
+    words = {"gain": 0.5, "shift": 1.0, "threshold": 0.1, "missed": 0.2, "on": "here"}
     save_weights(tmp_path / "calibrated.safetensors", model, {"calibration": words})
     assert load_weights(tmp_path / "calibrated.safetensors")[1]["calibration"] == words
     pixels = torch.randint(0, 256, (1, 64, 96, 3), dtype=torch.uint8)
