@@ -6,13 +6,13 @@ COPY facestream facestream
 COPY engines engines
 COPY pipeline pipeline
 COPY train train
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir .
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '.[web]'
 
 FROM python:3.11-slim-bookworm
 COPY --from=build /venv /venv
 # What a batch did so far, for --resume: mount this folder, since a container's own files go with it.
 ENV XDG_STATE_HOME=/state PATH=/venv/bin:$PATH
-RUN useradd --create-home face && mkdir -m 777 /state
+RUN useradd --create-home face && mkdir -m 777 /state /var/lib/facestream
 VOLUME /state
 USER face
 WORKDIR /data

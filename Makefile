@@ -44,12 +44,13 @@ system:
 # The NMS plugin for programs that load TensorRT plans without Python: needs nvcc and the headers of TensorRT's SDK.
 # Code for every supported GPU, and PTX for those to come.
 TENSORRT ?= /usr/local/TensorRT
-ARCHITECTURES := 75 80 86 89 90 100 120
-plugin: build/libfacestream_nms.so
+ARCHITECTURES ?= 75 80 86 89 90 100 120
+PLUGIN ?= build/libfacestream_nms.so
+plugin: $(PLUGIN)
 
-build/libfacestream_nms.so: engines/cuda/nms_plugin.cu engines/cuda/nms.cu
-	mkdir -p build
-	nvcc -O3 -std=c++17 --fmad=false -shared -Xcompiler -fPIC -I$(TENSORRT)/include \
+$(PLUGIN): engines/cuda/nms_plugin.cu engines/cuda/nms.cu
+	mkdir -p $(dir $@)
+	nvcc -O3 -std=c++17 --fmad=false -shared -Xcompiler -fPIC,-fvisibility=hidden -isystem=$(TENSORRT)/include \
 		$(foreach sm,$(ARCHITECTURES),-gencode=arch=compute_$(sm),code=sm_$(sm)) -gencode=arch=compute_120,code=compute_120 \
 		-o $@ engines/cuda/nms_plugin.cu
 

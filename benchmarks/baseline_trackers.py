@@ -78,7 +78,8 @@ def main(name: str, source: str, target: str) -> None:
         found, (frames, rate) = given[f"{key}/found"], given[f"{key}/info"]
         update = BASELINES[name](float(rate))
         starts = np.searchsorted(found[:, 0], np.arange(frames + 1))
-        rows, ms = [], []
+        rows = []
+        ms = []
         for frame in range(int(frames)):
             boxes = np.ascontiguousarray(found[starts[frame] : starts[frame + 1], 1:])
             began = time.perf_counter()
@@ -86,7 +87,8 @@ def main(name: str, source: str, target: str) -> None:
             ms.append(1000 * (time.perf_counter() - began))
             # Ids count from 0 with some, and trackeval's truth of a benchmark does not mind.
             rows += [(frame, track, *corners, 1.0) for *corners, track in np.asarray(tracks).tolist()]
-        out[f"{key}/rows"], out[f"{key}/ms"] = np.array(rows, float).reshape(-1, 7), np.array(ms)
+        out[f"{key}/rows"] = np.array(rows, float).reshape(-1, 7)
+        out[f"{key}/ms"] = np.array(ms)
     np.savez(target, **out)
 
 

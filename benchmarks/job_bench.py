@@ -35,9 +35,9 @@ from msgspec.json import decode, encode
 
 # stage -> the calls that make it up: the line's part and its method.
 CALLS = {
-    "detect": (("eye", "look"),),
-    "scenes": (("cuts", "update"), ("health", "is_blind")),
-    "track": (("tracker", "update"),),
+    "analyse": (("analyser", "push"),),
+    "detect": (("policy", "plan"), ("detection", "run")),
+    "track": (("tracking", "summary"), ("tracking", "update")),
     "look-ahead": (("lookahead", "push"), ("lookahead", "flush")),
 }
 
@@ -94,12 +94,12 @@ class Bench:
 
     def table(self) -> str:
         """The figures as text, a line a stage and a line a tool."""
-        told = self.as_dict()
+        figures = self.as_dict()
         lines = [f"{'stage':<34}{'CPU ms a frame':>16}"]
         lines += [f"{name:<34}{ms:>16.2f}" for name, ms in self.stages_ms.items()]
         lines += ["", f"{'command, ' + str(self.frames) + ' frames':<34}{'CPU s a frame':>16}{'frames/s':>10}"
                   f"{'peak MB':>9}{'x our CPU':>11}"]  # fmt: skip
-        alone = f"{self.limit_s / self.frames:>16.4f}{'':>19}{1 / told['times_limit']:>11.2f}"
+        alone = f"{self.limit_s / self.frames:>16.4f}{'':>19}{1 / figures['times_limit']:>11.2f}"
         lines += [f"{'decode and encode alone':<34}{alone}", _line("facestream", self.ours, self.frames, self.ours)]
         frames, ours = self.cut or (self.frames, self.ours)
         if self.cut:
@@ -152,10 +152,11 @@ def bench(
     """
     tool = executable("deface", command) if against else ""
     spent: dict[str, list[Spent]] = defaultdict(list)
-    told: dict[str, list[Any]] = defaultdict(list)
+    passes: dict[str, list[Any]] = defaultdict(list)
     frames: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
-        settings, ours = Path(folder, "config.json"), Path(folder, "config.toml")
+        settings = Path(folder, "config.json")
+        ours = Path(folder, "config.toml")
         settings.write_text(encode(config).decode())
         ours.write_text(_toml(config), encoding="utf-8")
         out = Path(folder, f"out{video.suffix}")
@@ -176,7 +177,7 @@ def bench(
                     str(settings),
                     str(out),
                 ]
-                told[name].append(json.loads(timed(words)[1].splitlines()[-1]))
+                passes[name].append(json.loads(timed(words)[1].splitlines()[-1]))
                 out.unlink(missing_ok=True)
             for name, file in jobs.items():
                 progress(f"{turn} of {rounds}: {name}")
@@ -189,8 +190,8 @@ def bench(
                 took, _ = timed([tool, str(short), "--output", str(out), *words_of_it])
                 spent[name].append(took)
                 out.unlink(missing_ok=True)
-    stages = _stages(told, frames["whole"])
-    limit = median(t["cpu_s"] for t in told["copy"])
+    stages = _stages(passes, frames["whole"])
+    limit = median(t["cpu_s"] for t in passes["copy"])
     baselines = {name: _middle(spent[name]) for name in against}
     cut = (frames["cut"], _middle(spent["cut"])) if "cut" in frames else None
     return Bench(frames["whole"], _middle(spent["whole"]), stages, limit, baselines, cut, _height(video))
@@ -199,7 +200,9 @@ def bench(
 def _toml(config: Config) -> str:
     """The settings as a file for --config: TOML writes such values as JSON does."""
     lines = []
-    for name, table in to_builtins(config).items():
+    tables = to_builtins(config)
+    advanced = tables.pop("advanced")
+    for name, table in [*tables.items(), *((f"advanced.{stage}", values) for stage, values in advanced.items())]:
         lines.append(f"[{name}]")
         lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
     return "\n".join(lines)
@@ -215,11 +218,11 @@ def _height(video: Path) -> int:
         return source.streams.video[0].codec_context.height
 
 
-def _stages(told: dict[str, list[Any]], frames: int) -> dict[str, float]:
-    decode = median(t["cpu_s"] for t in told["decode"])
-    encode = max(0.0, median(t["cpu_s"] for t in told["copy"]) - decode)
-    inside = {name: median(t["stages"].get(name, 0.0) for t in told["stages"]) for name in (*CALLS, "cover")}
-    total = median(t["cpu_s"] for t in told["stages"])
+def _stages(passes: dict[str, list[Any]], frames: int) -> dict[str, float]:
+    decode = median(t["cpu_s"] for t in passes["decode"])
+    encode = max(0.0, median(t["cpu_s"] for t in passes["copy"]) - decode)
+    inside = {name: median(t["stages"].get(name, 0.0) for t in passes["stages"]) for name in (*CALLS, "cover")}
+    total = median(t["cpu_s"] for t in passes["stages"])
     parts = {"decode": decode, **inside, "encode": encode}
     parts["rest"] = max(0.0, total - sum(parts.values()))
     return {name: round(1000 * seconds / frames, 3) for name, seconds in parts.items()}
@@ -246,8 +249,8 @@ def timed(words: list[str]) -> tuple[Spent, str]:
             raise
         out.seek(0)
         err.seek(0)
-        told = took.read()
-        cpu_s, wall_s, rss_mb, code = json.loads(told) if told else (0, 0, 0, process.returncode)
+        usage = took.read()
+        cpu_s, wall_s, rss_mb, code = json.loads(usage) if usage else (0, 0, 0, process.returncode)
         if code:
             last = (err.read().strip() or out.read().strip() or "no message").splitlines()[-1]
             file = words[4] if words[0] == sys.executable else Path(words[0]).name
@@ -272,8 +275,8 @@ def _instrumented(video: str, config: Config, out: Path) -> dict[str, Any]:
     line: Any = FacePipeline(load_detector(config.detector.model, config.detector.options()), config)
     for name, calls in CALLS.items():
         for part, method in calls:
-            if (owner := getattr(line, part, None)) is not None and hasattr(owner, method):
-                setattr(owner, method, _timing(getattr(owner, method), spent, name))
+            owner = getattr(line, part)
+            setattr(owner, method, _timing(getattr(owner, method), spent, name))
     anonymizer: Any = Anonymizer
     anonymizer.cover = _timing(anonymizer.cover, spent, "cover")
     report = run_stages(Job(video, out), config, line, progress=False)

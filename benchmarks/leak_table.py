@@ -1,7 +1,11 @@
 """How much leaks in which mode: a table over a folder of clips with truth.
 
-python benchmarks/render_truth.py --data ../shared/data/face-pack -o /tmp/truth
-python benchmarks/leak_table.py /tmp/truth [--beside CLIP.mp4] [--cache DIR] [--deface PATH] [--model plainS]
+python benchmarks/render_truth.py --data FACES -o /tmp/truth
+python benchmarks/render_truth.py --data FACES -o /tmp/report --seed 101
+python benchmarks/leak_table.py /tmp/truth /tmp/report [--set STAGE.NAME=VALUE] [--beside CLIP.mp4] [--cache DIR]
+
+`--set` gives a constant another value (docs/heuristics.md): choose it on the clips of a tuned seed (/tmp/truth), report
+the figures of fresh ones (/tmp/report). Each table says which seeds its clips have.
 
 Each clip NAME.mp4 has NAME.truth.txt beside it (MOT, frame from 1). The detector looks at every frame once, or not
 at all where a cache knows what this model finds in this clip at this size; the modes go over what it found, and
@@ -12,6 +16,7 @@ detector would (seeded). Only for deface, which writes videos, and for our own b
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,8 +39,11 @@ from facestream.pipeline.evaluate.pixels import measure
 from facestream.pipeline.evaluate.tally import Leaks, Tally
 from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.run import Job, Recorder, run, run_stages
-from facestream.pipeline.stages.chain import FacePipeline
-from facestream.pipeline.stages.detect import coarse
+from facestream.pipeline.stages.chain import FacePipeline, detection_for
+from facestream.pipeline.stages.detect import DetectionStage
+from facestream.pipeline.stages.policy import reduced_size
+from facestream.pipeline.stages.settings import DEFAULTS
+from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Observation
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.planes import Viewer
@@ -52,7 +60,9 @@ class Known(Detector):
 
     def __init__(self, detector: Detector, cache: Path | None = None) -> None:
         super().__init__(detector.options)
-        self.detector, self.cache, self.any_size = detector, cache, detector.any_size
+        self.detector = detector
+        self.cache = cache
+        self.any_size = detector.any_size
         self.raw: dict[int, Detections] = {}
         self.lost: dict[int, Detections] = {}  # what is left where some are lost
         self.share = 0.0  # of what is lost
@@ -61,7 +71,8 @@ class Known(Detector):
         self.saved = 0
         if cache is not None and cache.is_file():
             with np.load(cache) as table:
-                rows, ends = table["rows"], np.cumsum(table["counts"])
+                rows = table["rows"]
+                ends = np.cumsum(table["counts"])
                 for key, end, count in zip(table["keys"].tolist(), ends, table["counts"], strict=True):
                     part = rows[end - count : end]
                     self.raw[key] = Detections(part[:, :4], part[:, 4])
@@ -76,8 +87,12 @@ class Known(Detector):
     def lose(self, clip: Path, size: tuple[int, int], share: float) -> None:
         """Lose a share of all that is in the clip's frames, and all that is in bursts of eight frames, at random but
         always the same, whichever of the frames will be looked at, and how."""
-        random, other = np.random.default_rng(0), np.random.default_rng(1)
-        self.share, burst, fine, small = share, 0, Viewer(), Viewer()
+        random = np.random.default_rng(0)
+        other = np.random.default_rng(1)
+        self.share = share
+        burst = 0
+        fine = Viewer()
+        small = Viewer()
         reader = open_source(str(clip), SourceOptions())
         reader.open()
         try:
@@ -90,7 +105,7 @@ class Known(Detector):
                 if burst:
                     self.bursts.add(frame.index)
                 self._lose_of(view, found, (random.random(len(found)) >= share) & (not burst))
-                view = small.view(frame, coarse(size))
+                view = small.view(frame, reduced_size(size))
                 if _key(view) in self.lost:  # the picture is as small as that
                     continue
                 found = self._one(view)
@@ -131,7 +146,8 @@ def cache_of(clip: Path, config: Config, folder: Path | None) -> Path | None:
     """The file for what this model finds in this clip at this size, these scores and this suppression."""
     if folder is None:
         return None
-    name, options = config.detector.model, config.detector.options()
+    name = config.detector.model
+    options = config.detector.options()
     model = Path(name) if Path(name).suffix else WEIGHTS / f"{name}.onnx"
     digest = hashlib.sha256()
     for file in (model, model.with_suffix(".bin"), clip):
@@ -146,17 +162,22 @@ def truth_of(clip: Path) -> dict[int, dict[int, Array]]:
     return read_truth(clip.with_name(f"{clip.stem}.truth.txt"))
 
 
+class Noting:
+    """A detection stage that tells `known` which frame it is given."""
+
+    def __init__(self, stage: DetectionStage, known: Known) -> None:
+        self.stage = stage
+        self.known = known
+
+    def run(self, frame: AnalysedFrame, plan: DetectionPlan) -> Observation:
+        self.known.frame = frame.frame.index
+        return self.stage.run(frame, plan)
+
+
 def run_noting(job: Job, config: Config, known: Known, records: Recorder, progress: bool) -> None:
-    """As `run`, and `known` is told which frame is looked at."""
-    line = FacePipeline(known, config)
-    look: Any = line.eye.look
-
-    def noting(frame: Frame, *more: Any) -> Any:
-        known.frame = frame.index
-        return look(frame, *more)
-
-    line.eye.look = noting  # type: ignore[method-assign]
-    run_stages(job, config, line, records, progress)
+    """As `run`, and `known` is told which frame is detected on."""
+    detection = Noting(detection_for(known, config), known)
+    run_stages(job, config, FacePipeline(known, config, detection=detection), records, progress)
 
 
 MODES: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -207,14 +228,14 @@ def deface_of(clip: Path, command: str, scale: str | None, smallest: float, cach
 
 
 def together(tallies: list[Tally]) -> Leaks:
-    """The figures of several clips as if they were one; tracks stay apart."""
-    whole = Tally()
+    """The metrics of several clips combined; tracks of different clips stay separate."""
+    combined = Tally()
     for n, tally in enumerate(tallies):
-        whole.outside += tally.outside
-        whole.inside += tally.inside
-        for track, sights in tally.sights.items():
-            whole.sights[1_000_000 * n + track] = sights
-    return whole.result()
+        combined.outside += tally.outside
+        combined.inside += tally.inside
+        for track, rows in tally.face_frames.items():
+            combined.face_frames[1_000_000 * n + track] = rows
+    return combined.result()
 
 
 def row(name: str, r: Leaks, beside: Sequence[Leaks | None] = ()) -> str:
@@ -227,10 +248,38 @@ def row(name: str, r: Leaks, beside: Sequence[Leaks | None] = ()) -> str:
     ) + "".join(more)
 
 
+def overrides(assignments: Sequence[str]) -> dict[str, Any]:
+    """{"advanced.policy.eager_frames": 8} of `policy.eager_frames=8`; names of settings (`tracker.coast_s=1`) go as
+    they are."""
+    values: dict[str, Any] = {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        stage = name.split(".")[0]
+        key = f"advanced.{name}" if stage in DEFAULTS.every() and name.count(".") == 1 else name
+        try:
+            values[key] = json.loads(value)
+        except json.JSONDecodeError:
+            values[key] = value
+        if not equals or "." not in name:
+            raise BadInput("not STAGE.NAME=VALUE", f"--set {text}")
+    return values
+
+
+def seeds_of(folder: Path) -> str:
+    """With which seeds a folder's clips were rendered, and what these are for, in words."""
+    listing = folder / "clips.json"
+    entries = json.loads(listing.read_text()) if listing.is_file() else []
+    seeds = sorted({(entry.get("seed"), entry.get("set", "other")) for entry in entries if "seed" in entry})
+    return ", ".join(f"seed {seed} ({purpose})" for seed, purpose in seeds) or "seed unknown"
+
+
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folders", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="FOLDER...")
 @click.option("--beside", type=click.Path(path_type=Path), multiple=True, metavar="CLIP", help="a column for this clip")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="STAGE.NAME=VALUE", help="a constant, see docs/heuristics.md"
+)
 @click.option("--model", help="shipped model's name or file")
 @click.option("--smallest", default=0.0, help="leave out faces with a shorter longer side, pixels")
 @click.option("--thin", default=0.0, help="share of detections to lose at random")
@@ -239,24 +288,35 @@ def row(name: str, r: Leaks, beside: Sequence[Leaks | None] = ()) -> str:
 @click.option("--cache", type=click.Path(path_type=Path), help="folder that keeps what the detector and deface did")
 @click.option("--deface", metavar="PATH", help="deface's executable: a row for it, and one for ours by pixels")
 @click.option("--deface-scale", metavar="WxH", help="its --scale, in place of the picture's own size")
-def table(
-    folder: Path, beside: tuple[Path, ...], config_file: Path | None, model: str | None, smallest: float, thin: float,
-    modes: tuple[str, ...], clips: bool, cache: Path | None, deface: str | None, deface_scale: str | None,
-) -> None:  # fmt: skip
-    """Leaks of every mode over all clips of a folder, as a markdown table.
+def table(folders: tuple[Path, ...], **options: Any) -> None:
+    """Leaks of every mode over all clips of each folder, as a markdown table a folder.
 
-    The clips `--beside` have a column each: face-frames that leak, longest run, over-blur.
+    Give a folder of clips that constants are tuned on and one of fresh seeds: a constant is chosen on the first, and
+    the figures of the second are reported. The clips `--beside` have a column each: face-frames that leak, longest run,
+    over-blur.
     """
+    for folder in folders:
+        print(f"{folder.name}: {seeds_of(folder)}\n")
+        _table(folder, **options)
+        print()
+
+
+def _table(
+    folder: Path, beside: tuple[Path, ...], config_file: Path | None, assignments: tuple[str, ...], model: str | None,
+    smallest: float, thin: float, modes: tuple[str, ...], clips: bool, cache: Path | None, deface: str | None,
+    deface_scale: str | None,
+) -> None:  # fmt: skip
     films = sorted(p for p in folder.glob("*.mp4") if p.with_name(f"{p.stem}.truth.txt").is_file())
     if not films:
         raise BadInput("holds no NAME.mp4 with NAME.truth.txt", str(folder))
     every = [*films, *beside]
-    base = read(config_file, {"detector.model": model})
+    own = {"detector.model": model, **overrides(assignments)}
+    base = read(config_file, own)
     detector = load_detector(base.detector.model, base.detector.options())
     known = {film: Known(detector, cache_of(film, base, cache)) for film in every}
     if thin:
-        for film, eye in known.items():
-            eye.lose(film, base.detector.size, thin)
+        for film, detections in known.items():
+            detections.lose(film, base.detector.size, thin)
     more = "".join(f" {film.stem}: leaked, run, over-blur |" for film in beside)
     print("| mode | leaked | rate | tau 0.5 | area | longest run | tracks exposed >= 1 / >= 5 | over-blur |" + more)
     print("|---|---|---|---|---|---|---|---|" + "---|" * len(beside), flush=True)
@@ -271,7 +331,7 @@ def table(
                     print(row(film.stem, tally.result()), flush=True)
 
     for mode in modes or MODES:
-        config = read(config_file, {"detector.model": model, **MODES[mode][1]})
+        config = read(config_file, {**MODES[mode][1], **own})
         show(mode, [leaks_of(film, mode, config, known[film], smallest) for film in every])
     if deface:
         show(PIXELS, [pixels_of(film, base, known[film], smallest) for film in every])

@@ -1,6 +1,7 @@
-"""The processes that benchmarks/measure_live.py measures: a camera, the whole line, and the same transcode without it.
+"""The processes that benchmarks/measure_live.py measures: a camera, facestream ("line"), and a plain transcode.
 
-Each is started as `python benchmarks/live_rig.py camera|line|plain WORD...` and says how it is on stdout, JSON a line.
+Each is started as `python benchmarks/live_rig.py camera|line|plain ARGUMENT...` and prints its figures on stdout, one
+JSON object per line.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame  # noqa:
 from facestream.pipeline.video.planes import planes  # noqa: E402
 from facestream.pipeline.video.uri import parse  # noqa: E402
 
-RATE, SIZE = 30, (1280, 720)
-BITS, CELL = 16, 16  # a picture's number, and beside it the same inverted: what is covered cannot be read by mistake
-PERIOD = 300  # pictures after which the clip, and its numbers, begin again
+RATE = 30  # frames/s
+SIZE = (1280, 720)
+BITS = 16  # of a frame's number, drawn as cells; inverted beside it, so that a covered number is never misread
+CELL = 16  # pixels of a cell's side
+PERIOD = 300  # frames after which the clip, and its numbers, repeat
 
 
 def draw_number(luma: np.ndarray, number: int) -> None:
-    """luma: uint8 [h, w], written into."""
+    """Draw a frame number into luma, uint8 [h, w], in place."""
     for bit in range(BITS):
         on = number >> bit & 1
         for row, value in ((0, on), (1, 1 - on)):
@@ -47,19 +50,19 @@ def draw_number(luma: np.ndarray, number: int) -> None:
 
 
 def read_number(luma: np.ndarray) -> int | None:
-    """The number in a picture, None where it cannot be read."""
+    """The frame number in luma, uint8 [h, w]; None if it cannot be read."""
     cells = luma[: 2 * CELL, : BITS * CELL].reshape(2, CELL, BITS, CELL)[:, 4:-4, :, 4:-4].mean(axis=(1, 3))
     if np.abs(cells[0] - cells[1]).min() < 90:
         return None
     return sum(int(cells[0, bit] > cells[1, bit]) << bit for bit in range(BITS))
 
 
-def tell(**camera_metrics: Any) -> None:
-    print(json.dumps(camera_metrics), flush=True)
+def emit(**figures: Any) -> None:
+    print(json.dumps(figures), flush=True)
 
 
 def name_threads() -> None:
-    """Let the kernel know Python's names, by which the parent sorts CPU time."""
+    """Give the kernel Python's thread names, by which the parent attributes CPU time."""
     for thread in threading.enumerate():
         if thread.native_id is not None:
             comm = Path(f"/proc/self/task/{thread.native_id}/comm")
@@ -67,24 +70,26 @@ def name_threads() -> None:
                 comm.write_text(thread.name[:15])
 
 
-def report(camera_metrics: Callable[[], dict[str, Any]]) -> None:
-    """A line each second, until the parent closes our stdin."""
+def report(figures: Callable[[], dict[str, Any]]) -> None:
+    """Print a line per second until the parent closes our stdin."""
     over = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
     while not over.wait(1.0):
         name_threads()
-        tell(**camera_metrics())
+        emit(**figures())
 
 
 def camera(moments: str) -> None:
-    """The demo clip, encoded once and sent over and over; when which number was sent goes into a file of doubles."""
+    """Serve the demo clip in a loop, encoded once; the time at which each frame number was sent goes into `moments`, a
+    file of doubles."""
     with av.open(str(ROOT / "tools" / "demo.mp4")) as container:
         pictures = []
         for shown in container.decode(video=0):
             pictures.append(shown.reformat(width=SIZE[0], height=SIZE[1], format="yuv420p"))
             if len(pictures) == PERIOD:
                 break
-    encoder, coded = LiveEncoder(LiveOptions(preset="veryfast"), RATE), []
+    encoder = LiveEncoder(LiveOptions(preset="veryfast"), RATE)
+    coded = []
     for number in range(PERIOD):
         shown = pictures[number % len(pictures)].reformat(format="yuv420p")
         shown.make_writable()
@@ -100,68 +105,72 @@ def camera(moments: str) -> None:
 
     def run() -> None:
         nonlocal total
-        began, wall = time.monotonic(), time.time()
+        began = time.monotonic()
+        wall = time.time()
         while not over.wait(max(0.0, began + total / RATE - time.monotonic())):
-            one, ticks = coded[total % PERIOD], total * 90000 // RATE
+            one = coded[total % PERIOD]
+            ticks = total * 90000 // RATE
             sent[total % PERIOD] = time.monotonic()
             server.send(mount, mount.packetizer.pack(one.data, ticks, one.key, wall + total / RATE))
             total += 1
 
     threading.Thread(target=run, daemon=True).start()
-    tell(url=f"rtsp://127.0.0.1:{server.port}/camera")
+    emit(url=f"rtsp://127.0.0.1:{server.port}/camera")
     report(lambda: {"sent": total, "dropped": mount.counts.dropped})
     over.set()
     server.stop()
 
 
-def line(url: str, words: str) -> None:
-    """facestream run URL --to serve:..., with the settings in words (JSON)."""
-    config = read(None, json.loads(words))
+def line(url: str, settings: str) -> None:
+    """Run `facestream run URL --to serve:...`. settings: JSON."""
+    config = read(None, json.loads(settings))
     complaints: list[str] = []
     live = Live(
         config, load_detector(config.detector.model, config.detector.options()), lambda n, m: complaints.append(m)
     )
     builder = SinkBuilder(live, config, False, lambda n, m: complaints.append(m))
-    channel = live.add("camera", parse(url), CameraOptions())
-    builder.connect(channel, [SinkSpec.of("serve:rtsp://127.0.0.1:0/out", False)])
+    pipeline = live.add("camera", parse(url), CameraOptions())
+    builder.connect(pipeline, [SinkSpec.of("serve:rtsp://127.0.0.1:0/out", False)])
     live.start()
     threading.Thread(target=lambda: live.wait(1e9), daemon=True).start()
     (server,) = live.servers
     assert isinstance(server, RtspServer)
-    tell(url=f"rtsp://127.0.0.1:{server.port}/out")
+    emit(url=f"rtsp://127.0.0.1:{server.port}/out")
 
-    def camera_metrics() -> dict[str, Any]:
-        counts, guard = channel.counts, channel.counts.line
+    def figures() -> dict[str, Any]:
+        counts = pipeline.counts
+        stages = counts.line
         status = counts.camera
         return {
-            "frames": status.frames, "left": counts.emitted, "looks": guard.looks, "veiled": guard.veiled,
+            "frames": status.frames, "left": counts.emitted, "detections": stages.detector_runs,
+            "fully_covered": stages.fully_covered,
             "lost": {
                 "damaged on the way in": status.damaged, "connection to the camera lost": status.losses,
-                "line too slow": counts.dropped, "held back for a fault": guard.held,
+                "pipeline too slow": counts.dropped, "withheld after a fault": stages.withheld,
                 "encoder too slow": counts.sink_dropped, "player too slow": server.mounts["out"].counts.dropped,
             },
-            "said": complaints[-5:],
+            "messages": complaints[-5:],
         }  # fmt: skip
 
-    report(camera_metrics)
+    report(figures)
     live.stop()
 
 
 def plain(url: str) -> None:
-    """The same camera thread, rings, encoder and server, and nothing between them."""
-    options = read(None, {}).live
+    """The plain transcode: the same camera thread, queues, encoder and server, without detection and covers."""
+    options = read(None, {}).run
     server = RtspServer("127.0.0.1", 0)
     made = LiveOptions(options.encoder, options.bitrate, options.crf, options.preset, options.gop_s)
-    outlet = StreamSink("plain", made, lambda: camera.status.rate, lambda: camera.epoch_s)
-    worker = SinkWorker(outlet, lambda message: None)
+    sink = StreamSink("plain", made, lambda: camera.status.rate, lambda: camera.epoch_s)
+    worker = SinkWorker(sink, lambda message: None)
     camera = Camera(
         "plain", parse(url), CameraOptions(), lambda f: worker.give(CoveredFrame(f.picture, TrackedFrame(f, ())))
     )
-    outlet.serve(server, server.mount("out", packetizer=outlet.packetizer))
+    sink.serve(server, server.mount("out", packetizer=sink.packetizer))
     server.start()
     worker.start()
     camera.start()
-    tell(url=f"rtsp://127.0.0.1:{server.port}/out")
+    emit(url=f"rtsp://127.0.0.1:{server.port}/out")
     report(lambda: {"frames": camera.status.frames})
     camera.stop()
 

@@ -6,11 +6,11 @@ writes the clip and, beside it, `<name>.truth.txt` in MOT format (see `truth_lin
 
 The faces: `skimage.data.astronaut()`, NASA's portrait of the astronaut Eileen Collins, which is in the public domain
 (a work of the United States government) and ships inside scikit-image. Every walker is this portrait, cut out,
-mirrored, tinted and dressed in a suit of another colour. The hall and the music are computed here. No network.
+mirrored, tinted and dressed in a suit of another colour. The hall and the music are computed here, without network.
 
-Coordinates. Portrait: pixels of the 512 x 512 picture; a sprite keeps them and only goes on further down.
+Coordinates. Portrait: pixels of the 512 x 512 image; a sprite uses the same and extends further down.
 World: metres, x to the right, y up from the camera's eye level, z away from the camera. Frame: pixels of the
-1280 x 720 picture, (0, 0) the top left corner of the top left pixel. Pictures are RGB.
+1280 x 720 frame, (0, 0) the top left corner of the top left pixel. Images are RGB.
 """
 
 import argparse
@@ -25,14 +25,23 @@ import numpy as np
 from facestream.benchmarks.scene import add_video, extent, of_centres, video_frame
 from skimage.data import astronaut
 
-WIDTH, HEIGHT, FPS, FRAMES, AUDIO_RATE = 1280, 720, 30, 148, 48_000
-FOCAL, HORIZON = 1300.0, 290.0  # pixels: the camera's focal length and the row of its eye level
+WIDTH = 1280
+HEIGHT = 720
+FPS = 30
+FRAMES = 148
+AUDIO_RATE = 48_000
+# pixels: the camera's focal length and the row of its eye level
+FOCAL = 1300.0
+HORIZON = 290.0
 MARGIN = 32  # pixels of background beyond the frame on each side, for the camera to drift over
 
 # Measured on the portrait: cheek to cheek, and from the middle of the fringe, which hides the forehead, to the chin.
 FACE = np.array([[181.0, 71.0], [267.0, 179.0]])
-FACE_METRES, EYE_ROW = 0.19, 103.0  # the box's height on the walker; the eyes' row in the portrait
-SPRITE_W, SPRITE_H = 400, 1020
+# the box's height on the walker; the eyes' row in the portrait
+FACE_METRES = 0.19
+EYE_ROW = 103.0
+SPRITE_W = 400
+SPRITE_H = 1020
 BLEND = (265, 330)  # rows over which the photographed suit gives way to the drawn one
 # Polygons in the portrait, x, y, x, y, ...: head and shoulders to within eight pixels; jacket; trousers.
 OUTLINE = [157, 65, 175, 40, 195, 25, 230, 15, 268, 27, 291, 52, 300, 88, 292, 112, 275, 133, 262, 140, 256, 168]
@@ -87,7 +96,8 @@ def filled(points: list[int], height: int) -> np.ndarray:
 def cut_out() -> np.ndarray:
     """Head and shoulders of the portrait, down to BLEND's end: premultiplied RGBA, float32 in 0..1."""
     rgb = np.ascontiguousarray(astronaut()[: BLEND[1], :SPRITE_W])
-    outline, brush = filled(OUTLINE, BLEND[1]), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (17, 17))
+    outline = filled(OUTLINE, BLEND[1])
+    brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (17, 17))
     mask = np.where(cv2.dilate(outline, brush) > 0, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
     mask[cv2.erode(outline, brush) > 0] = cv2.GC_FGD
     cv2.setRNGSeed(1)  # grabCut's clustering draws at random
@@ -145,7 +155,7 @@ def background() -> np.ndarray:
 
 
 def camera_drift(t: float) -> tuple[float, float]:
-    """How far the hand-held camera moves the whole picture at time t (seconds), in pixels; within MARGIN."""
+    """Translation of the frame by the hand-held camera at time t (seconds), in pixels; within MARGIN."""
     return 9 * np.sin(1.3 * t) + 2 * np.sin(4.1 * t), 5 * np.sin(1.7 * t + 1) + 1.5 * np.sin(5.3 * t)
 
 
@@ -166,7 +176,7 @@ def pose(walker: Walker, t: float) -> np.ndarray | None:
 
 def paint(walker: Walker, matrix: np.ndarray) -> np.ndarray:
     """The sprite moved into the frame: premultiplied RGBA, float32 in 0..1."""
-    # Shrink by area first, as the warp looks at four source pixels a side at most and would alias.
+    # Reduce by area averaging first: the warp samples at most four source pixels per side and would alias.
     shrink = min(1.0, 1.5 * float(np.hypot(matrix[0, 0], matrix[1, 0])))
     size = round(SPRITE_W * shrink), round(SPRITE_H * shrink)
     picture = cv2.resize(sprite(walker), size, interpolation=cv2.INTER_AREA)
@@ -175,10 +185,10 @@ def paint(walker: Walker, matrix: np.ndarray) -> np.ndarray:
 
 
 def truth_lines(index: int, walker: Walker, matrix: np.ndarray, uncovered: np.ndarray) -> list[str]:
-    """One MOT line `frame,id,left,top,width,height,1,-1,-1,visibility`, or none where less than half the face is seen.
+    """One MOT line `frame,id,left,top,width,height,1,-1,-1,visibility`; none if less than half the face is visible.
 
-    Frames and ids count from 1. The box, in frame pixels and cut at the frame's edge, holds the ellipse that fills
-    FACE. The visibility is the part of the whole box that is in the frame and not covered by a nearer walker.
+    Frames and ids count from 1. The box, in frame pixels and cut at the frame's edge, contains the ellipse that fills
+    FACE. The visibility is the share of the uncut box that is in the frame and not occluded by a nearer walker.
     """
     whole = extent(matrix, face(walker)).reshape(2, 2)
     low, high = np.clip(whole, 0, (WIDTH, HEIGHT))
@@ -192,12 +202,13 @@ def truth_lines(index: int, walker: Walker, matrix: np.ndarray, uncovered: np.nd
 
 
 def render(index: int) -> tuple[np.ndarray, list[str]]:
-    """Frame `index` (from 0): the picture, uint8 RGB, and its lines of the truth."""
+    """Frame `index` (from 0): uint8 RGB [h, w, 3], and its ground-truth lines."""
     t = index / FPS
     shift = np.column_stack([np.eye(2), np.subtract(camera_drift(t), MARGIN)])
     picture = cv2.warpAffine(background(), shift, (WIDTH, HEIGHT))
     uncovered = np.ones((HEIGHT, WIDTH), np.float32)  # by the walkers nearer than the one at hand
-    layers, truth = [], []
+    layers = []
+    truth = []
     for walker in sorted(WALKERS, key=lambda each: each.start[1] + each.pace[1] * t):
         matrix = pose(walker, t)
         if matrix is not None:
@@ -224,7 +235,7 @@ def music() -> np.ndarray:
 
 
 def write_clip(path: Path) -> list[str]:
-    """Render and encode the clip; returns the lines of the truth."""
+    """Render and encode the clip; returns the ground-truth lines."""
     truth = []
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         video = add_video(container, (WIDTH, HEIGHT), FPS, 21, "slow")
@@ -237,7 +248,8 @@ def write_clip(path: Path) -> list[str]:
             frame.pts = index
             container.mux(video.encode(frame))
         sound = av.AudioFrame.from_ndarray(music()[None], format="fltp", layout="mono")
-        sound.sample_rate, sound.pts = AUDIO_RATE, 0
+        sound.sample_rate = AUDIO_RATE
+        sound.pts = 0
         container.mux([*video.encode(None), *audio.encode(sound), *audio.encode(None)])
     return truth
 
@@ -249,7 +261,7 @@ def main() -> None:
     truth = clip.with_suffix(".truth.txt")
     clip_part, truth_part = (path.with_name(path.name + ".part") for path in (clip, truth))
     truth_part.write_text("\n".join(write_clip(clip_part)) + "\n")
-    os.replace(clip_part, clip)  # only now: a run cut short leaves the old pair alone
+    os.replace(clip_part, clip)  # only now, so that an interrupted run leaves the old pair untouched
     os.replace(truth_part, truth)
 
 

@@ -1,15 +1,15 @@
-"""A live run on the clock: a 720p30 RTSP camera -> faces covered -> served -> a player, for as long as you like.
+"""Measures a live run in real time: 720p30 RTSP camera -> face pipeline -> RTSP server -> player.
 
     python benchmarks/measure_live.py [--seconds 600] [--model plainXS16] [--every 2] [--size 640x384] [--lookahead 15]
 
-Four processes: the camera (a clip that was encoded once, its pictures numbered), the whole line, the same transcode
-without detection and covers ("plain"), and this one, which plays both. The line runs and is watched all the time; the
-plain one is watched for a quarter of each minute, and delays are compared within those quarters.
+Four processes: the camera (a clip that was encoded once, its frames numbered), facestream ("line"), the same transcode
+without detection and covers ("plain"), and this one, which plays both. It plays facestream's stream all the time and
+the plain one for a quarter of each minute; delays are compared within those quarters.
 
-Prints frames/s, every frame that did not arrive and why, the delay from a picture's sending to its decoding at the
-player, the line's memory and how it grows, and CPU time a frame by stage; at the end whether each of the aims is met,
-as its exit code says too. CPU time is the process's own, and so comparable on a busy machine; delays and frames/s want
-a quiet one.
+Prints frames/s, every frame that did not arrive and the reason, the latency from sending a frame to decoding it at the
+player, facestream's memory and its growth, and CPU time per frame by stage; at the end whether each goal is met. The
+exit code is 0 if all are. CPU time is the process's own and comparable on a busy machine; latency and frames/s need a
+quiet one.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ import numpy as np
 from facestream.benchmarks.live_rig import PERIOD, RATE, read_number
 
 PLAYER = {"rtsp_transport": "tcp", "flags": "low_delay", "probesize": "500000", "analyzeduration": "500000"}
-MINUTE, QUARTER = 60.0, 15.0  # seconds
+# seconds
+MINUTE = 60.0
+QUARTER = 15.0
 WARM_S = 10.0
 STAGES = (
     ("camera", "decode (camera thread)"), ("av:", "decode (FFmpeg's threads)"), ("line", "motion, track, cover"),
-    ("detector", "detect"), ("outlet", "encode"), ("rtsp server", "serve"),
+    ("detector", "detect"), ("sink", "encode"), ("rtsp server", "serve"),
 )  # fmt: skip
 
 
 class Process:
-    """One of live_rig's, and the newest figures it told."""
+    """A process of live_rig.py, and the newest figures that it printed."""
 
     def __init__(self, *words: str) -> None:
         command = [sys.executable, str(Path(__file__).with_name("live_rig.py")), *words]
         self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.camera_metrics: dict[str, Any] = self._read()
-        self.url: str = self.camera_metrics["url"]
+        self.figures: dict[str, Any] = self._read()
+        self.url: str = self.figures["url"]
         threading.Thread(target=self._follow, daemon=True).start()
 
     def _read(self) -> dict[str, Any]:
@@ -59,7 +61,7 @@ class Process:
     def _follow(self) -> None:
         assert self.popen.stdout is not None
         for text in self.popen.stdout:
-            self.camera_metrics = json.loads(text)
+            self.figures = json.loads(text)
 
     def memory_mb(self) -> float:
         return int(Path(f"/proc/{self.popen.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -69,7 +71,8 @@ class Process:
         spent: Counter[str] = Counter()
         for task in Path(f"/proc/{self.popen.pid}/task").iterdir():
             try:
-                comm, stat = (task / "comm").read_text().strip(), (task / "stat").read_text()
+                comm = (task / "comm").read_text().strip()
+                stat = (task / "stat").read_text()
             except OSError:
                 continue
             stage = next((what for start, what in STAGES if comm.startswith(start)), "others")
@@ -87,12 +90,14 @@ class Process:
 
 
 class Player:
-    """Decodes a stream and notes of each picture when it came, its number and its delay in ms (nan: unreadable)."""
+    """Decodes a stream and records each frame's arrival time, number and latency in ms (nan: unreadable)."""
 
     def __init__(self, url: str, moments: np.ndarray) -> None:
-        self.url, self.moments = url, moments
+        self.url = url
+        self.moments = moments
         self.rows: list[tuple[float, int, float]] = []
-        self.over, self.error = threading.Event(), ""
+        self.over = threading.Event()
+        self.error = ""
         self.cpu_s = 0.0
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
@@ -120,15 +125,19 @@ class Player:
 
 
 def missing(rows: list[tuple[float, int, float]]) -> int:
-    """PictureFeed that lie between those that came. Unreadable ones (covered all over) came."""
-    lost, last, between = 0, None, 0
+    """The number of frames that did not arrive, from gaps in the frame numbers. Unreadable frames (fully covered ones)
+    count as arrived."""
+    lost = 0
+    last = None
+    between = 0
     for _, number, _ in rows:
         if number < 0:
             between += 1
             continue
         if last is not None:
             lost += (number - last) % PERIOD - 1 - between
-        last, between = number, 0
+        last = number
+        between = 0
     return lost
 
 
@@ -138,7 +147,7 @@ def delays(rows: list[tuple[float, int, float]], windows: list[tuple[float, floa
 
 
 def slowest(rows: list[tuple[float, int, float]], seconds: float) -> float:
-    """The fewest pictures that came in any stretch of so many seconds, a second."""
+    """The lowest frame rate over any window of so many seconds, frames/s."""
     times = np.array([at for at, _, _ in rows])
     if len(times) < 2 or times[-1] - times[0] < seconds:
         return float("nan")
@@ -147,7 +156,7 @@ def slowest(rows: list[tuple[float, int, float]], seconds: float) -> float:
 
 
 def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Run it all; the raw material of the report."""
+    """Run all four processes; returns the raw data of the report."""
     moments = np.memmap(folder / "moments", np.float64, "w+", shape=(PERIOD,))
     width, height = (int(v) for v in given.size.split("x"))
     settings = {
@@ -158,13 +167,16 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     line = Process("line", camera.url, json.dumps(settings))
     plain = Process("plain", camera.url)
     addresses = line.url, plain.url
-    while "lost" not in line.camera_metrics or not line.camera_metrics["frames"]:
+    while "lost" not in line.figures or not line.figures["frames"]:
         time.sleep(0.2)
     watched = Player(addresses[0], moments)
     time.sleep(WARM_S)
     watched.rows.clear()
-    before, cpu_before, player_before = line.camera_metrics, line.cpu(), watched.cpu_s
-    sent_before, began = camera.camera_metrics, time.monotonic()
+    before = line.figures
+    cpu_before = line.cpu()
+    player_before = watched.cpu_s
+    sent_before = camera.figures
+    began = time.monotonic()
     memory: list[tuple[float, float]] = []
     windows: list[tuple[float, float]] = []
     aside: list[tuple[float, int, float]] = []
@@ -175,7 +187,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         memory.append((passed, line.memory_mb()))
         wanted = passed % period >= period - quarter
         if wanted and beside is None:
-            beside, opened = Player(addresses[1], moments), time.monotonic()
+            beside = Player(addresses[1], moments)
+            opened = time.monotonic()
         if beside is not None and not (wanted and passed + 1 < given.seconds):
             beside.stop()
             if beside.rows:
@@ -190,8 +203,8 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     spent.subtract(cpu_before)
     result = {
         "rows": rows, "aside": aside, "windows": windows, "memory": memory, "seconds": seconds, "cpu": spent,
-        "player": watched.cpu_s - player_before, "before": before, "after": line.camera_metrics, "error": watched.error,
-        "source": (sent_before, camera.camera_metrics),
+        "player": watched.cpu_s - player_before, "before": before, "after": line.figures, "error": watched.error,
+        "source": (sent_before, camera.figures),
     }  # fmt: skip
     watched.stop()
     for process in (plain, line, camera):
@@ -199,56 +212,58 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return result
 
 
-def tell(result: dict[str, Any], lookahead: int) -> bool:
-    """Print it; whether all aims are met."""
-    rows, seconds, before, after = result["rows"], result["seconds"], result["before"], result["after"]
+def report(result: dict[str, Any], lookahead: int) -> bool:
+    """Print the report; returns whether all goals are met."""
+    rows = result["rows"]
+    seconds = result["seconds"]
+    before = result["before"]
+    after = result["after"]
     lost = missing(rows)
     causes = {what: after["lost"][what] - before["lost"][what] for what in after["lost"]}
     causes["camera's own server"] = result["source"][1]["dropped"] - result["source"][0]["dropped"]
     known = sum(causes.values())
     rate = (len(rows) - 1) / (rows[-1][0] - rows[0][0]) if len(rows) > 1 else 0.0
     wait = lookahead / RATE * 1000
-    ours, same, theirs = (
-        delays(rows), delays(rows, result["windows"]), delays(result["aside"]),
-    )  # fmt: skip
+    ours = delays(rows)
+    same = delays(rows, result["windows"])
+    theirs = delays(result["aside"])
     print(f"\nplayed: {len(rows)} frames in {seconds:.0f} s, {rate:.2f} frames/s", end="")
-    print(f" (the worst ten seconds: {slowest(rows, 10):.1f}, the worst second: {slowest(rows, 1):.0f})")
+    print(f" (worst ten seconds: {slowest(rows, 10):.1f}, worst second: {slowest(rows, 1):.0f})")
     unexplained = max(0, lost - known)
     print(f"missing: {lost}, unexplained: {unexplained}", end="")
     print("".join(f"; {number} {what}" for what, number in causes.items() if number))
-    veiled = after["veiled"] - before["veiled"]
+    fully_covered = after["fully_covered"] - before["fully_covered"]
+    detections = after["detections"] - before["detections"]
+    print(f"fully covered: {fully_covered}; detections: {detections} of {after['frames'] - before['frames']} frames")
     print(
-        f"covered all over: {veiled}; looks: {after['looks'] - before['looks']} of {after['frames'] - before['frames']}"
-    )
-    print(
-        f"delay: median {np.median(ours):.0f} ms, p95 {np.percentile(ours, 95):.0f} ms; less {wait:.0f} ms of", end=""
+        f"latency: median {np.median(ours):.0f} ms, p95 {np.percentile(ours, 95):.0f} ms; less {wait:.0f} ms of", end=""
     )
     print(f" look-ahead: {np.median(ours) - wait:.0f} ms")
     added = float(np.median(same) - wait - np.median(theirs))
-    print(f"plain, side by side: median {np.median(theirs):.0f} ms over {len(theirs)} frames, the line there", end="")
-    print(f" {np.median(same) - wait:.0f} ms; the line adds {added:.0f} ms")
+    print(f"plain transcode: median {np.median(theirs):.0f} ms over {len(theirs)} frames, facestream meanwhile", end="")
+    print(f" {np.median(same) - wait:.0f} ms; it adds {added:.0f} ms")
     minutes, megabytes = np.array([(t / 60, m) for t, m in result["memory"]]).T
     settled = minutes >= minutes[-1] / 4
     slope = float(np.polyfit(minutes[settled], megabytes[settled], 1)[0]) if settled.sum() > 2 else float("nan")
-    print(f"memory: {megabytes[0]:.1f} -> {megabytes[-1]:.1f} MB, most {megabytes.max():.1f}; ", end="")
-    print(f"{slope:+.2f} MB a minute over the last three quarters")
+    print(f"memory: {megabytes[0]:.1f} -> {megabytes[-1]:.1f} MB, maximum {megabytes.max():.1f}; ", end="")
+    print(f"{slope:+.2f} MB per minute over the last three quarters")
     frames = max(1, after["frames"] - before["frames"])
     parts = ", ".join(f"{what} {1000 * s / frames:.1f}" for what, s in result["cpu"].most_common() if s > 0)
     total = sum(result["cpu"].values())
-    print(f"CPU of the line: {total / seconds:.2f} s/s, {1000 * total / frames:.1f} ms a frame: {parts}")
-    print(f"CPU of the player: {1000 * result['player'] / max(1, len(rows)):.1f} ms a frame")
-    for what in (*after["said"], *([result["error"]] if result["error"] else [])):
-        print(f"the line said: {what}")
-    aims = {
+    print(f"CPU of facestream: {total / seconds:.2f} s/s, {1000 * total / frames:.1f} ms per frame: {parts}")
+    print(f"CPU of the player: {1000 * result['player'] / max(1, len(rows)):.1f} ms per frame")
+    for message in (*after["messages"], *([result["error"]] if result["error"] else [])):
+        print(f"message: {message}")
+    goals = {
         "30 frames/s": rate > RATE - 0.1,
         "no frame missing without a reason": unexplained == 0,
         "none missing at all": lost == 0,
-        "flat memory (under 0.5 MB a minute)": slope < 0.5,
+        "flat memory (under 0.5 MB per minute)": slope < 0.5,
         "at most 60 ms more than plain": added <= 60,
     }
-    for aim, met in aims.items():
-        print(f"{'yes' if met else 'NO '}  {aim}")
-    return all(aims.values())
+    for goal, met in goals.items():
+        print(f"{'yes' if met else 'NO '}  {goal}")
+    return all(goals.values())
 
 
 def main() -> int:
@@ -260,7 +275,7 @@ def main() -> int:
     arguments.add_argument("--lookahead", type=int, default=15)
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        return 0 if tell(measure(given, Path(folder)), given.lookahead) else 1
+        return 0 if report(measure(given, Path(folder)), given.lookahead) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""How things and cameras move: poses, 2 x 3 matrices over time, for `scene`.
+"""Motion of sprites and cameras for `scene`: poses, which are 2 x 3 matrices over time.
 
-A pose takes the seconds since the shot began. Points are pixels counted from their edges, scales frame pixels to one
-of the sprite or the world, degrees clockwise.
+A pose is a function of the seconds since the shot began. Points are in pixels, counted from pixel edges; scales are
+frame pixels per sprite or world pixel; degrees are clockwise.
 """
 
 from collections.abc import Callable
@@ -18,14 +18,15 @@ class Sized(Protocol):
 
 
 def similarity(a: object, b: object, scale: float, degrees: float = 0.0) -> np.ndarray:
-    """The map that enlarges and turns (clockwise) and takes point a to point b."""
-    cos, sin = scale * np.cos(np.radians(degrees)), scale * np.sin(np.radians(degrees))
+    """The similarity transform [2, 3] that scales, rotates (clockwise) and maps point a to point b."""
+    cos = scale * np.cos(np.radians(degrees))
+    sin = scale * np.sin(np.radians(degrees))
     turn = np.array([[cos, -sin], [sin, cos]])
     return np.column_stack([turn, np.asarray(b) - turn @ np.asarray(a)])
 
 
 def path(*keys: tuple[float, ...]) -> Callable[[float], np.ndarray]:
-    """A smooth way through keys (seconds, value, ...); it stands still before the first and after the last."""
+    """Smooth interpolation of keyframes (seconds, value, ...); constant before the first and after the last."""
     table = np.array(keys, float)
     if len(table) == 1:
         return lambda t: table[0, 1:]
@@ -34,9 +35,10 @@ def path(*keys: tuple[float, ...]) -> Callable[[float], np.ndarray]:
 
 
 def view(sprite: Sized, size: tuple[int, int], *keys: tuple[float, ...], margin: float = 0.0) -> Pose:
-    """A camera that never looks past the sprite's edge. keys (seconds, x, y, zoom): x and y from 0, as far left or up
-    as can be, to 1; zoom 1 shows as much as can be. margin: frame pixels left over on all sides, for a shake."""
-    way, half = path(*((t, x, y, np.log(zoom)) for t, x, y, zoom in keys)), np.divide(size, 2)
+    """A camera whose view stays inside the sprite. keys: (seconds, x, y, zoom); x and y from 0 (leftmost, topmost) to
+    1; zoom 1 shows as much as possible. margin: frame pixels kept free on all sides, for a shake."""
+    way = path(*((t, x, y, np.log(zoom)) for t, x, y, zoom in keys))
+    half = np.divide(size, 2)
     least = float((np.add(size, 2 * margin) / sprite.size).max())
 
     def pose(t: float) -> np.ndarray:
@@ -49,7 +51,7 @@ def view(sprite: Sized, size: tuple[int, int], *keys: tuple[float, ...], margin:
 
 
 def placed(anchor: object, *keys: tuple[float, ...]) -> Pose:
-    """Sprite to world. keys (seconds, x, y, scale[, degrees]): where the sprite's point `anchor` is."""
+    """Sprite to world. keys: (seconds, x, y, scale[, degrees]), the position of the sprite's point `anchor`."""
     way = path(*keys)
     return lambda t: similarity(anchor, way(t)[:2], *way(t)[2:])
 
@@ -60,9 +62,11 @@ def seen_by(view: Pose, pose: Pose) -> Pose:
 
 
 def shaken(view: Pose, size: tuple[int, int], pixels: float, degrees: float, rng: np.random.Generator) -> Pose:
-    """The view from a hand that trembles with 0.7 to 5 hertz: at most so many pixels and degrees to either side."""
-    phase, hertz = rng.uniform(0, 2 * np.pi, (3, 3)), rng.uniform((0.7, 1.5, 3.5), (1.3, 2.5, 5.0), (3, 3))
-    middle, most = np.divide(size, 2), np.array([pixels, pixels, degrees])
+    """A hand-held view that trembles at 0.7 to 5 Hz, by at most so many pixels and degrees to either side."""
+    phase = rng.uniform(0, 2 * np.pi, (3, 3))
+    hertz = rng.uniform((0.7, 1.5, 3.5), (1.3, 2.5, 5.0), (3, 3))
+    middle = np.divide(size, 2)
+    most = np.array([pixels, pixels, degrees])
 
     def pose(t: float) -> np.ndarray:
         x, y, angle = most * (np.sin(2 * np.pi * hertz * t + phase) @ (0.55, 0.3, 0.15))

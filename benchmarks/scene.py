@@ -1,4 +1,4 @@
-"""Pictures that move before a camera, and the true box of every face in every frame.
+"""Renders clips of images that move in front of a camera, with the exact box of every face in every frame.
 
 A clip is a row of shots, a shot a pile of layers, a layer a sprite and its pose: the 2 x 3 matrix from the sprite's
 pixels to the frame's at a time in seconds since the shot began. Pixels and boxes go through the same matrix, so the
@@ -26,7 +26,9 @@ Part = tuple[tuple[slice, slice], np.ndarray]  # rows and columns of the frame, 
 WHOLE = 0.98  # share of a face's pixels in the frame from which it counts as seen whole
 LEAST_SEEN = 0.25  # of a face, to have a box
 STEP = 2 ** (1 / 3)  # between the stored reductions of a sprite
-STRIDE, MOST = 2.0, 10  # a sub-frame for so many pixels of travel during the exposure, and at most so many
+# a sub-frame for so many pixels of travel during the exposure, and at most so many
+STRIDE = 2.0
+MOST = 10
 
 
 class Sprite:
@@ -117,7 +119,9 @@ def of_centres(matrix: np.ndarray, whole: tuple[int, int], stored: tuple[int, in
 
 def extent(matrix: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
     """Boxes [..., 4] around the ellipses that fill the boxes xyxy [..., 4], after the map; not cut at any edge."""
-    low, high, linear = xyxy[..., :2], xyxy[..., 2:], matrix[:, :2]
+    low = xyxy[..., :2]
+    high = xyxy[..., 2:]
+    linear = matrix[:, :2]
     middle = (low + high) / 2 @ linear.T + matrix[:, 2]
     half = np.sqrt(((high - low) / 2) ** 2 @ (linear**2).T)
     return np.concatenate([middle - half, middle + half], -1)
@@ -125,8 +129,11 @@ def extent(matrix: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
 
 def painted(layer: Layer, t: float, size: tuple[int, int], border: int = cv2.BORDER_CONSTANT) -> Part | None:
     """The part of the frame that the layer reaches at time t, and its RGBA there; None when it is out of the frame."""
-    sprite, matrix, sigma = layer.sprite, layer.pose(t), float(layer.defocus(t)[0])
-    ends, reach = matrix @ corners(sprite.size), 2 + 3 * sigma
+    sprite = layer.sprite
+    matrix = layer.pose(t)
+    sigma = float(layer.defocus(t)[0])
+    ends = matrix @ corners(sprite.size)
+    reach = 2 + 3 * sigma
     x0, y0 = (int(v) for v in np.clip(np.floor(ends.min(1) - reach), 0, size))
     x1, y1 = (int(v) for v in np.clip(np.ceil(ends.max(1) + reach), 0, size))
     if x1 <= x0 or y1 <= y0:
@@ -168,23 +175,28 @@ def visible(box: np.ndarray, clear: np.ndarray) -> np.ndarray | None:
     height, width = clear.shape
     cut = np.clip(box, 0, (width, height, width, height))
     (x0, y0), (x1, y1) = np.int32(np.floor(cut[:2])), np.int32(np.ceil(cut[2:]))
-    middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
-    x, y = (np.arange(x0, x1) + 0.5 - middle[0]) / half[0], (np.arange(y0, y1) + 0.5 - middle[1]) / half[1]
+    middle = (box[:2] + box[2:]) / 2
+    half = (box[2:] - box[:2]) / 2
+    x = (np.arange(x0, x1) + 0.5 - middle[0]) / half[0]
+    y = (np.arange(y0, y1) + 0.5 - middle[1]) / half[1]
     face = x[None] ** 2 + y[:, None] ** 2 <= 1
     seen = face & (clear[y0:y1, x0:x1] > 0.5)
     if seen.sum() < LEAST_SEEN * np.pi * half[0] * half[1]:
         return None
     if seen.sum() >= WHOLE * face.sum():
         return cut
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    rows = np.flatnonzero(seen.any(1))
+    columns = np.flatnonzero(seen.any(0))
     return np.array([x0 + columns[0], y0 + rows[0], x0 + columns[-1] + 1, y0 + rows[-1] + 1], float)
 
 
 def exposed(shot: Shot, t: float, exposure: float, size: tuple[int, int]) -> tuple[np.ndarray, list[np.ndarray | None]]:
     """RGB [H, W, 3] and the truth of every face, layer by layer, of a frame exposed for `exposure` seconds around t."""
-    travel, ends = 0.0, corners(size)
+    travel = 0.0
+    ends = corners(size)
     for layer in shot.layers:
-        before, after = layer.pose(t - exposure / 2), layer.pose(t + exposure / 2)
+        before = layer.pose(t - exposure / 2)
+        after = layer.pose(t + exposure / 2)
         back = np.vstack([inverse(before) @ ends, [1] * 4])  # where the frame's corners lie in the sprite
         travel = max(travel, np.hypot(*(after @ back - ends[:2])).max())
     count = int(np.clip(np.ceil(travel / STRIDE), 1, MOST))
@@ -248,7 +260,8 @@ def write(clip: Clip, folder: Path, seed: int | tuple[int, int]) -> dict[str, ob
     """Render NAME.mp4 and NAME.truth.txt into the folder; returns the clip's entry of the index."""
     truth: list[str] = []
     unit = Fraction(1, 1000) if clip.times else Fraction(1, clip.fps)
-    film, boxes = folder / f"{clip.name}.mp4", folder / f"{clip.name}.truth.txt"
+    film = folder / f"{clip.name}.mp4"
+    boxes = folder / f"{clip.name}.truth.txt"
     part = film.with_name(film.name + ".part")
     with av.open(str(part), "w", format="mp4") as container:
         video = add_video(container, clip.size, clip.fps, clip.crf, "medium")
@@ -256,7 +269,8 @@ def write(clip: Clip, folder: Path, seed: int | tuple[int, int]) -> dict[str, ob
         for index, (rgb, lines) in enumerate(frames(clip, np.random.default_rng(seed))):
             truth += lines
             frame = video_frame(rgb)
-            frame.pts, frame.time_base = round(clip.time(index) / unit), unit
+            frame.pts = round(clip.time(index) / unit)
+            frame.time_base = unit
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
     boxes.write_text("\n".join(truth) + "\n")

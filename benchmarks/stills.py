@@ -1,5 +1,5 @@
-"""Sprites for `scene`: labelled stills of a WIDER-layout folder, people cut out of them, walls hung with them, and
-things that pass before them. Boxes are xyxy in pixels of the sprite, counted from their edges."""
+"""Sprites for `scene`: labelled stills of a WIDER-layout folder, people cut out of them, walls of pictures, and
+occluders. Boxes are xyxy in pixels of the sprite, counted from pixel edges."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 from facestream.benchmarks.scene import Sprite, of_centres
 
-# Labels that go on over what hides the face, as EVENT/NAME: {x, y, width, height as labelled: as seen}.
-SEEN = {"edenmask/00000663": {(466, 109, 17, 23): (466, 109, 17, 16)}}  # behind the shoulder of the man before
-FINER = 2  # stills are stored enlarged, by cubic interpolation, as clips enlarge them that much by a linear one
+# Labels that include an occluder, as EVENT/NAME: {(x, y, width, height) as labelled: of the visible part}.
+SEEN = {"edenmask/00000663": {(466, 109, 17, 23): (466, 109, 17, 16)}}  # behind the shoulder of the man in front
+# Factor by which stills are enlarged once, by cubic interpolation, since clips enlarge them as much by linear one.
+FINER = 2
 
 
 def finer(rgba: np.ndarray, faces: np.ndarray) -> Sprite:
@@ -22,8 +23,8 @@ def finer(rgba: np.ndarray, faces: np.ndarray) -> Sprite:
 
 
 class Stills:
-    """The validation images of a WIDER-layout folder, by EVENT/NAME. Every face that can be seen is a face of the
-    sprite: regions that the labels say to ignore are painted over."""
+    """The validation images of a WIDER-layout folder, by EVENT/NAME. Every visible face is a face of the sprite:
+    regions labelled "ignore" are painted over."""
 
     def __init__(self, root: Path) -> None:
         self.images = root / "WIDER_val" / "images"
@@ -45,7 +46,8 @@ class Stills:
         if bgr is None:
             raise SystemExit(f"cannot read {self.images / name}.jpg")
         rows = self.labels[name]
-        xyxy, ignore = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4]]), rows[:, 7] == 1
+        xyxy = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4]])
+        ignore = rows[:, 7] == 1
         rgb = painted_over(bgr[..., ::-1], xyxy[ignore], xyxy[~ignore])
         x0, y0, x1, y1 = crop or (0, 0, rgb.shape[1], rgb.shape[0])
         faces = xyxy[~ignore] - (x0, y0, x0, y0)
@@ -59,16 +61,17 @@ class Stills:
         return finer(*self.read(name, crop))
 
     def cutout(self, name: str, crop: tuple[int, int, int, int] | None = None) -> Sprite:
-        """The people of a still without what is behind them, with feathered edges."""
+        """The people of a still without the background, with feathered edges."""
         rgb, faces = self.read(name, crop)
         alpha = people(rgb, faces)
         return finer(np.dstack([np.uint8(rgb * alpha + 0.5), np.uint8(alpha * 255 + 0.5)]), faces)
 
 
 def painted_over(rgb: np.ndarray, regions: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """The picture with its regions [N, 4] filled from their surroundings, blurred; none may lie on a face [M, 4]."""
+    """The image with regions [N, 4] inpainted and blurred; raises ValueError if one overlaps a face [M, 4]."""
     for region in regions:
-        low, high = np.maximum(region[:2], faces[:, :2]), np.minimum(region[2:], faces[:, 2:])
+        low = np.maximum(region[:2], faces[:, :2])
+        high = np.minimum(region[2:], faces[:, 2:])
         if (np.clip(high - low, 0, None).prod(1) > 0.02 * (faces[:, 2:] - faces[:, :2]).prod(1)).any():
             raise ValueError("a region to ignore lies on a face")
         grow = 0.1 * (region[2:] - region[:2])
@@ -83,11 +86,13 @@ def painted_over(rgb: np.ndarray, regions: np.ndarray, faces: np.ndarray) -> np.
 
 
 def people(rgb: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Alpha, float32 [H, W, 1] in 0..1, of the people whose faces [N, 4] these are, down to the lower edge."""
+    """Alpha matte, float32 [H, W, 1] in 0..1, of the people with these faces [N, 4], down to the lower edge."""
     height, width = rgb.shape[:2]
     mask = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
     for x0, y0, x1, y1 in faces:
-        middle, w, h = (x0 + x1) / 2, x1 - x0, y1 - y0
+        middle = (x0 + x1) / 2
+        w = x1 - x0
+        h = y1 - y0
         for wide, top, kind in ((1.3, 1.8, cv2.GC_PR_FGD), (0.6, 1.4, cv2.GC_FGD)):
             body = [(-0.4 * w, 0.9 * h), (0.4 * w, 0.9 * h), (wide * w, top * h), (wide * w, 9 * h)]
             body += [(-wide * w, 9 * h), (-wide * w, top * h)]
@@ -96,7 +101,8 @@ def people(rgb: np.ndarray, faces: np.ndarray) -> np.ndarray:
             mask, (int(middle), int(y0 + 0.42 * h)), (int(0.72 * w), int(0.78 * h)), 0, 0, 360, cv2.GC_PR_FGD, -1
         )
     for x0, y0, x1, y1 in faces:
-        centre, axes = (int((x0 + x1) / 2), int((y0 + y1) / 2)), (int(0.47 * (x1 - x0)), int(0.5 * (y1 - y0)))
+        centre = (int((x0 + x1) / 2), int((y0 + y1) / 2))
+        axes = (int(0.47 * (x1 - x0)), int(0.5 * (y1 - y0)))
         cv2.ellipse(mask, centre, axes, 0, 0, 360, cv2.GC_FGD, -1)
     backdrop = np.zeros((height + 2, width + 2), np.uint8)
     for corner in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):  # a studio's white, from the edge
@@ -115,7 +121,7 @@ def people(rgb: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def wall(stills: list[Sprite], columns: int, gap: int, rng: np.random.Generator) -> Sprite:
-    """Opaque sprites hung in rows on a plastered wall, each in a dark frame; 1.5 pixels for one of theirs."""
+    """Opaque sprites in rows on a plastered wall, each in a dark frame, at 1.5 times their resolution."""
     fine = 1.5
     rows = [stills[n : n + columns] for n in range(0, len(stills), columns)]
     width = max(sum(each.size[0] + gap for each in row) for row in rows) + 5 * gap
@@ -124,7 +130,8 @@ def wall(stills: list[Sprite], columns: int, gap: int, rng: np.random.Generator)
     grain = cv2.GaussianBlur(rng.normal(0, 1, shape).astype(np.float32), (0, 0), 2) * 0.12
     shade = cv2.resize(np.float32([[0.72, 0.66], [0.62, 0.55]]), shape[::-1], interpolation=cv2.INTER_LINEAR)
     canvas = np.dstack([(shade + grain)[..., None] * np.float32([1.0, 0.97, 0.9]), np.ones(shape, np.float32)])
-    faces, y = [], 3 * gap
+    faces = []
+    y = 3 * gap
     for row in rows:
         x = 3 * gap
         for each in row:

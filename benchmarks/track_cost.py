@@ -1,9 +1,9 @@
-"""What tracking costs: CPU milliseconds a frame of the line without its detector, with and without camera motion.
+"""Tracking cost: CPU milliseconds per frame of the pipeline without its detector, with and without camera motion.
 
 python benchmarks/track_cost.py CLIP.mp4 [--rounds 5] [--lag 15]
 
-The detector looks first, and what it found is known from then on. Medians over the rounds, which alternate. Counted is
-the thread's CPU time (OpenCV on one thread too), so that other programs slow it little.
+The detector runs once; its results are replayed in the timed rounds. Prints medians over the rounds, which alternate.
+Measures the thread's CPU time (OpenCV on one thread too), so that other programs affect it little.
 """
 
 from __future__ import annotations
@@ -27,9 +27,8 @@ from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import open_source
 
 PARTS = {
-    "scenes": (("cuts", "update"), ("health", "is_blind")),
-    "camera motion": (("motion", "update"),),
-    "track": (("tracker", "update"),),
+    "analyse": (("analyser", "push"),),
+    "track": (("tracking", "summary"), ("tracking", "update")),
     "look-ahead": (("lookahead", "push"), ("lookahead", "flush")),
 }
 
@@ -46,14 +45,16 @@ def timed(call: Callable[..., Any], spent: dict[str, float], name: str) -> Calla
 
 
 def cost(clip: Path, config: Config, detector: Known) -> tuple[dict[str, float], float]:
-    """Milliseconds of CPU a frame of each part, and boxes a frame."""
+    """CPU milliseconds per frame of each part, and boxes per frame."""
     spent: dict[str, float] = defaultdict(float)
     line: Any = chain.FacePipeline(detector, config)
     for name, calls in PARTS.items():
         for part, method in calls:
-            if (owner := getattr(line, part)) is not None:
-                setattr(owner, method, timed(getattr(owner, method), spent, name))
-    source, frames, boxes = open_source(str(clip), SourceOptions()), 0, 0
+            owner = getattr(line, part)
+            setattr(owner, method, timed(getattr(owner, method), spent, name))
+    source = open_source(str(clip), SourceOptions())
+    frames = 0
+    boxes = 0
     try:
         source.open()
         for item in source.items():
@@ -72,7 +73,7 @@ def cost(clip: Path, config: Config, detector: Known) -> tuple[dict[str, float],
 @click.option("--lag", type=int, help="as [tracker] lookahead")
 @click.option("--rounds", default=5, show_default=True)
 def track_cost(clip: Path, model: str | None, lag: int | None, rounds: int) -> None:
-    """Print the CPU time a frame of each part of the tracking."""
+    """Print the CPU time per frame of each part of the tracking."""
     cv2.setNumThreads(1)
     flags = {"detector.model": model, "tracker.lookahead": lag}
     base = read(None, flags)
@@ -81,13 +82,13 @@ def track_cost(clip: Path, model: str | None, lag: int | None, rounds: int) -> N
     rows: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     boxes = 0.0
     for _ in range(rounds):
-        for motion, told in rows.items():
+        for motion, runs in rows.items():
             spent, boxes = cost(clip, read(None, {**flags, "tracker.motion": motion}), known)
-            told.append(spent)
-    print(f"{clip.name}, {boxes:.1f} boxes a frame; CPU ms a frame, median of {rounds}")
+            runs.append(spent)
+    print(f"{clip.name}, {boxes:.1f} boxes per frame; CPU ms per frame, median of {rounds}")
     print(f"{'camera motion':<16}" + "".join(f"{name:>15}" for name in (*PARTS, "track + ahead", "all")))
-    for motion, told in rows.items():
-        parts = [median(spent.get(name, 0.0) for spent in told) for name in PARTS]
+    for motion, runs in rows.items():
+        parts = [median(spent.get(name, 0.0) for spent in runs) for name in PARTS]
         parts += [parts[2] + parts[3], sum(parts)]
         print(f"{'with' if motion else 'without':<16}" + "".join(f"{ms:>15.2f}" for ms in parts))
 

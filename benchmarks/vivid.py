@@ -1,10 +1,10 @@
-"""A real V4L2 webcam for tests: the kernel's vivid driver in a virtual machine that sees this machine's files.
+"""A real V4L2 webcam for tests: the kernel's vivid driver in a virtual machine that mounts this machine's files.
 
     python benchmarks/vivid.py [FOLDER]
 
-Wants qemu-system-x86, busybox-static and, for its kernel, `apt-get download` of Debian's linux-image (kept in FOLDER,
-/var/tmp/facestream-vivid by default). KVM is not used, since few rented machines have all of it. What runs in it
-is benchmarks/vivid_checks.py; the exit code is its own.
+Needs qemu-system-x86, busybox-static and, for its kernel, `apt-get download` of Debian's linux-image (kept in FOLDER,
+/var/tmp/facestream-vivid by default). KVM is not used, since few rented machines support it fully. The virtual machine
+runs benchmarks/vivid_checks.py; the exit code is that script's.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ poweroff -f
 
 
 def modules(tree: Path) -> list[Path]:
-    """The wanted modules and what they need, in the order of loading."""
+    """The required modules and their dependencies, in loading order."""
     files = {path.stem.replace("-", "_"): path for path in tree.rglob("*.ko")}
     order: list[Path] = []
 
     def add(name: str) -> None:
         path = files.get(name.replace("-", "_"))
         if path is None or path in order:
-            return  # built in, or there already
+            return  # built in, or already listed
         found = re.search(rb"depends=([^\0]*)\0", path.read_bytes())
         for other in found[1].decode().split(",") if found else ():
             add(other)
@@ -64,7 +64,7 @@ def cpio(files: dict[str, tuple[int, bytes]]) -> bytes:
 
 
 def kernel(folder: Path) -> Path:
-    """Debian's kernel, unpacked."""
+    """The path of Debian's kernel, downloaded and unpacked on first use."""
     if not list(folder.glob("boot/vmlinuz-*")):
         folder.mkdir(parents=True, exist_ok=True)
         words = subprocess.run(

@@ -1,4 +1,4 @@
-"""What benchmarks/vivid.py runs on a V4L2 webcam: it opens, gives what is asked for, is busy, goes, comes back."""
+"""The checks that benchmarks/vivid.py runs on a V4L2 webcam: open, requested format, busy, unplugged, plugged in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.servers import Watched, until
 
 DRIVER = Path("/sys/bus/platform/drivers/vivid")
 DEVICE = "vivid.0"
-SLOW_S = 300.0  # a processor made of software
+SLOW_S = 300.0  # the CPU is emulated
 
 
 def check() -> None:
@@ -32,9 +32,9 @@ def check() -> None:
         times = [pts / 90000 for _, pts, _ in seen.frames]
         assert all(a < b for a, b in itertools.pairwise(times))
         with Watched("/dev/video0", "second", source=options, **patient) as second:
-            told = second.wait(State.RECONNECTING, SLOW_S)
-            print("opened twice:", told.state, "-", told.message, flush=True)
-            assert "another program is using the camera" in told.message
+            reported = second.wait(State.RECONNECTING, SLOW_S)
+            print("opened twice:", reported.state, "-", reported.message, flush=True)
+            assert "another program is using the camera" in reported.message
         frames = len(seen.frames)
         until(lambda: len(seen.frames) > frames + 5, SLOW_S)  # the first one did not notice
         (DRIVER / "unbind").write_text(DEVICE)
@@ -46,9 +46,9 @@ def check() -> None:
         status = seen.wait(State.LIVE, SLOW_S)
         print(f"plugged in again: {status.state}, {status.losses} connection lost, {status.frames} frames", flush=True)
     with Watched("0", source=SourceOptions(threads=1, camera_format="mjpeg"), **patient) as odd:
-        told = odd.wait(State.RECONNECTING, SLOW_S)
-        print("a format it does not have:", told.state, "-", told.message, flush=True)
-        assert "does not have this" in told.message
+        reported = odd.wait(State.RECONNECTING, SLOW_S)
+        print("a format it does not have:", reported.state, "-", reported.message, flush=True)
+        assert "does not have this" in reported.message
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one interface to every detector; `loader` makes one from a name or a file."""
+"""The interface of all detectors; `loader` creates one from a name or a file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from facestream.engines.boxes import F32, Array
@@ -17,35 +17,37 @@ Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see loader.lo
 # Extra score that is required of large faces by default: see Detections.filter_by_score.
 LARGE_FACE_MARGIN = 0.14
 BACKENDS: tuple[str, ...] = get_args(Backend)
+DEVICE = r"cuda:\d{1,3}"  # how a GPU is named in settings
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
     """threshold: faces with a lower score are not returned (see LARGE_FACE_MARGIN, too). nms_iou: of two boxes that
     overlap more, the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime.
-    backend: one of BACKENDS, what runs the model."""
+    backend: one of BACKENDS, what runs the model. device: the GPU for those that use one, as nvidia-smi counts."""
 
     threshold: float = 0.2
     nms_iou: float = 0.3
     threads: int = 1
     backend: str = "file"
+    device: str = "cuda:0"
 
 
 class Detector(ABC):
-    """Finds faces in RGB images."""
+    """A face detector for RGB images."""
 
     def __init__(self, options: DetectorOptions) -> None:
         self.options = options
 
     @property
     def min_score(self) -> float:
-        """The score under which nothing is returned now."""
+        """The current minimum score of results."""
         return self.options.threshold
 
     @abstractmethod
     def infer(self, images: Array) -> tuple[F32, F32]:
-        """uint8 [N, H, W, 3], H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores
-        [N, K], unsuppressed, in any order."""
+        """uint8 [N, H, W, 3] RGB, H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores [N, K],
+        before NMS, in any order."""
 
     takes_yuv = False  # see YuvDetector
     batch = 1  # pictures that it gains from being given together
@@ -78,7 +80,7 @@ class Detector(ABC):
         return found
 
     def _finish(self, xyxy: F32, scores: F32, image: ImageView) -> Detections:
-        """Threshold, suppress, and scale to the picture's own pixels."""
+        """Apply threshold and NMS, and scale to the source image's pixels."""
         sure = scores >= self.options.threshold  # also drops NaN
         found = Detections(xyxy[sure], scores[sure]).nms(self.options.nms_iou)
         h, w = image.rgb.shape[:2]
@@ -87,10 +89,23 @@ class Detector(ABC):
 
 
 class YuvDetector(Detector):
-    """A detector that takes pictures as they are stored, and shrinks, turns and converts them itself."""
+    """A detector that takes frames as stored (YUV), and resizes, rotates and converts them itself."""
 
     takes_yuv = True
+    in_flight = 1  # batches that are worth having on their way at once
 
     @abstractmethod
-    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
-        """Faces of each picture, best first, in the pixels that it asks for."""
+    def detect_yuv(self, frames: Sequence[HostFrame]) -> list[Detections]:
+        """Faces of each frame, best first, in the pixels that it asks for."""
+
+    def submit(self, frames: Sequence[HostFrame]) -> Any:
+        """Start detection on frames; `collect` waits for the results. If in_flight is 1, all work is done here."""
+        return self.detect_yuv(frames)
+
+    def collect(self, pending: Any) -> list[Detections]:
+        """Wait for the results of `submit`: faces of each frame, as from `detect_yuv`."""
+        found: list[Detections] = pending
+        return found
+
+    def warm_up(self, frames: Sequence[HostFrame]) -> None:
+        """Warm up for batches of up to this many such frames."""

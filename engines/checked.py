@@ -1,4 +1,4 @@
-"""Values of files and flags, checked by msgspec against a type; what is wrong is told in words."""
+"""Validates values from files and options against types with msgspec, with readable errors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LIMITS = {">=": "of at least", ">": "over", "<=": "of at most", "<": "under"}
 
 
 class Wrong(ValueError):
-    """A value that its type does not allow. A type's own __post_init__ raises it too, with the field as key.
+    """An invalid value. A type's own __post_init__ raises it too, with the field as key.
 
-    key: where it stands, dotted (`cover.masks.0`), empty for the whole. why: what is allowed. known: the fields that
-    there are, where the key is none of them.
+    key: dotted path of the value (`cover.masks.0`), empty for the whole. why: what is allowed. known: the existing
+    fields, if the key is not one of them.
     """
 
     def __init__(self, key: str, why: str, known: tuple[str, ...] = ()) -> None:

@@ -1,4 +1,4 @@
-"""How the developer commands end: errors in one line, and the same exit codes everywhere."""
+"""Runs developer commands with one-line errors and the common exit codes."""
 
 from __future__ import annotations
 

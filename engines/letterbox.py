@@ -1,7 +1,7 @@
-"""Fitting pictures into a detector's input.
+"""Letterbox: fits images into a detector's input without changing their aspect ratio.
 
-The detector sees a smaller copy of the picture, scaled evenly; rows and columns of grey fill it up to
-multiples of 32 on the right and at the bottom, so mapping back needs only the two scale factors.
+The detector gets a reduced copy, padded with grey on the right and at the bottom to multiples of 32, so mapping boxes
+back needs only the two scale factors.
 """
 
 from __future__ import annotations

@@ -1,15 +1,10 @@
-"""`load_detector` makes a detector from a name or a file: which backend runs it, and, where the settings leave that
-open, the best that the machine's GPU can do, and why."""
+"""`load_detector` creates a detector from a name or a file, and chooses the backend if the settings leave it open."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from facestream.engines.base import BACKENDS, Detector, DetectorOptions
-from facestream.engines.build.sidecar import Sidecar, digest
-from facestream.engines.cuda.devices import current_device
-from facestream.engines.cuda.driver import GpuInfo
-from facestream.engines.cuda.kernels import compile_kernels
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch, UserError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -17,7 +12,7 @@ PLANS = ("tensorrt", "rtx")  # the best first
 
 
 def shipped() -> list[str]:
-    """Names of the models that come with the package."""
+    """Names of the shipped models."""
     return sorted(path.stem for path in WEIGHTS.glob("*.onnx"))
 
 
@@ -48,7 +43,7 @@ def load_detector(name: str, options: DetectorOptions | None = None) -> Detector
 
 
 def load_file(path: Path, options: DetectorOptions) -> Detector:
-    """By the file's kind alone."""
+    """Load by the file's type alone."""
     if path.suffix == ".xml":
         from facestream.engines.openvino_engine import OpenVinoDetector
 
@@ -91,7 +86,7 @@ def best(path: Path, options: DetectorOptions, must: bool) -> Detector:
     """The first that works here: a plan of this model for TensorRT, one for TensorRT-RTX, torch, ONNX Runtime on the
     CPU; `chosen` says which, and what was the matter with those before it. must: EngineMismatch in place of the CPU."""
     try:
-        gpu = usable()
+        gpu = usable(options.device)
     except UserError as e:
         if must:
             raise
@@ -111,10 +106,13 @@ def best(path: Path, options: DetectorOptions, must: bool) -> Detector:
     return _told(load_file(path, options), f"ONNX Runtime on the CPU, not {gpu}: {'; '.join(why)}")
 
 
-def usable() -> str:
+def usable(device: str) -> str:
     """The name of the GPU, when our kernels can be compiled for it. UserError in one line without driver or GPU, and
     for what is not installed."""
-    gpu: GpuInfo = current_device().gpu
+    from facestream.engines.cuda.devices import current_device, index_of  # a CPU job need not import them
+    from facestream.engines.cuda.kernels import compile_kernels
+
+    gpu = current_device(index_of(device)).gpu
     for file in ("preprocess.cu", "nms.cu"):
         compile_kernels(file, gpu.capability)
     return gpu.name
@@ -123,7 +121,11 @@ def usable() -> str:
 def plans(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     """Plans of a model in the working folder and beside it, NAME.plan or NAME.*.plan, with their backends, TensorRT's
     first; and what is the matter with others of that name."""
-    model, made, why = digest(path.read_bytes()), dict[Path, tuple[Path, str]](), []
+    from facestream.engines.build.sidecar import Sidecar, digest  # a CPU job need not import it
+
+    model = digest(path.read_bytes())
+    made: dict[Path, tuple[Path, str]] = {}
+    why = []
     here = [
         plan
         for folder in dict.fromkeys((Path(), path.parent))

@@ -24,9 +24,11 @@ def coarsest(about: str) -> tuple[int, int]:
     return anchors, int(table.get("top_k", [1000])[-1])
 
 
-def open_session(model: str | bytes, threads: int) -> ort.InferenceSession:
-    """A model, by path or content, on the CPU."""
+def open_session(model: str | bytes, threads: int, optimise: bool = True) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU, from a path or content. optimise: allow graph optimisations."""
     options = ort.SessionOptions()
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # A spinning thread pool takes the CPU from decoder and encoder while it waits for work.

@@ -1,4 +1,4 @@
-"""SSH on OpenVINO: int8 on a CPU, where that has instructions for it 0.6 of the cost of ONNX Runtime's float32."""
+"""SSH on OpenVINO: int8 on a CPU costs 0.6 of ONNX Runtime's float32 if the CPU has instructions for it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from facestream.engines.errors import BadConfig, EngineMismatch
 class OpenVinoDetector(Detector):
     """A model written by `build_engine.py --backend openvino`: NAME.xml with NAME.bin beside it.
 
-    Compiled once for each shape of input that comes, which takes a third of a second and up to 50 MB; a video has two,
-    for fine and for coarse looks. A model for all shapes is compiled anew inside for each one, all the same.
+    Compiled once per input shape, which takes a third of a second and up to 50 MB; a video has two shapes, full and
+    reduced resolution. A model with dynamic shapes is recompiled internally for each shape as well.
     """
 
     any_size = False

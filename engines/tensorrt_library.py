@@ -1,14 +1,17 @@
-"""The Python modules of TensorRT and TensorRT-RTX, and what they have to say."""
+"""Imports the Python modules of TensorRT and TensorRT-RTX, and routes their logs."""
 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 from facestream.engines.errors import BadConfig
 
 MODULES = {"tensorrt": "tensorrt", "rtx": "tensorrt_rtx"}
 EXTRAS = {"tensorrt": "gpu", "rtx": "rtx"}
+
+log = logging.getLogger(__name__)
 
 
 def library(backend: str) -> Any:
@@ -28,15 +31,35 @@ def library(backend: str) -> Any:
 
 
 def logger(trt: Any) -> Any:
-    """A TensorRT logger that keeps errors in `.errors` instead of printing them."""
+    """A TensorRT logger that keeps errors in `.errors` and passes warnings on to Python's logging, each once."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
+            self.warned: set[str] = set()
 
         def log(self, severity: Any, message: str) -> None:
+            line = (message.splitlines() or [""])[0][:200]
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message.splitlines()[0][:200])
+                self.errors.append(line)
+                log.debug("%s: %s", trt.__name__, message)
+            elif severity == trt.ILogger.WARNING and line not in self.warned:
+                self.warned.add(line)
+                log.warning("%s: %s", trt.__name__, line)
 
     return Log()
+
+
+def unsupported(trt: Any, backend: str, capability: int) -> str:
+    """Why a GPU of this compute capability (90 for 9.0) cannot run the backend; "" where it can. TensorRT-RTX names
+    those that it knows, and what is newer than all of them is left to it."""
+    if backend != "rtx" or not hasattr(trt, "ComputeCapability"):
+        return ""
+    names = [name[2:] for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+    known = sorted(int(name) for name in names if name.isdigit())
+    if not known or capability in known or capability > known[-1]:
+        return ""
+    named = ", ".join(f"{sm // 10}.{sm % 10}" for sm in known)
+    here = f"{capability // 10}.{capability % 10}"
+    return f"TensorRT-RTX {trt.__version__} is not made for compute capability {here}, only for {named}"

@@ -6,6 +6,7 @@ The net is a module from outside, or a graph (.onnx) read by engines.torch_graph
 from __future__ import annotations
 
 import ctypes
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,13 @@ from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import F32, Array
 from facestream.engines.build.fp16 import to_fp16
 from facestream.engines.cuda.detector import GpuDetector
-from facestream.engines.cuda.devices import current_device
-from facestream.engines.cuda.pipeline import GpuPipeline
+from facestream.engines.cuda.devices import current_device, index_of
+from facestream.engines.cuda.pipeline import GpuPipeline, Needs, Shape
 from facestream.engines.errors import EngineMismatch
 from facestream.engines.torch_graph import GraphModule, read
 from torch import Tensor, nn
 
-BATCH = 8  # pictures that go in together at most
-SHAPES = 8  # of inputs for which a slot keeps a graph
+log = logging.getLogger(__name__)
 
 
 class TorchDetector(Detector):
@@ -56,36 +56,38 @@ def on_gpu(path: Path, options: DetectorOptions) -> GpuDetector:
     EngineMismatch, in one line, without driver or GPU, for a torch without CUDA, for a file that is no such graph, and
     where torch cannot run it.
     """
-    device = current_device()
+    index = index_of(options.device)
+    device = current_device(index)
     if not torch.cuda.is_available():
         built = f"is for CUDA {torch.version.cuda}" if torch.version.cuda else "has no CUDA"
         do = "see https://pytorch.org/get-started/locally for one that fits the driver"
         raise EngineMismatch(f"this torch ({torch.__version__}) {built} and sees no GPU", "torch", do)
     data, normalisation, _ = to_fp16(path)
-    net = TorchNet(GraphModule(data, str(path)))
+    net = TorchNet(GraphModule(data, str(path)), f"cuda:{index}")
     try:
         net.try_out()
     except RuntimeError as e:  # kernels for other GPUs, libraries that do not fit, no memory
         reason = (str(e).splitlines() or [""])[0][:160]
         raise EngineMismatch(f"torch cannot use this GPU: {reason}", "torch", "see docs/gpu.md") from None
-    loop = GpuPipeline(device, net, normalisation, options.threshold, options.nms_iou)
-    return GpuDetector(loop, BATCH, options)
+    pipeline = GpuPipeline(device, net, normalisation, options.threshold, options.nms_iou)
+    return GpuDetector(pipeline, net.max_batch, options)
 
 
 class TorchNet:
-    """A graph of engines.build.fp16 in the loop on a GPU, as a `gpu_pipeline.Net`.
+    """A graph of engines.build.fp16 in the loop on a GPU, as a `cuda.pipeline.Net`.
 
-    On a GPU each slot has CUDA graphs of torch's own, one for each of the shapes that it saw last and more than once;
-    they share memory that nothing else uses, since only one of a slot's runs at a time. Such a graph cannot be part of
-    a larger one, so the loop's other steps are launched one by one.
+    On a GPU each slot has CUDA graphs of torch's own, one for each of the shapes that came more than once; they share
+    memory that nothing else uses, since only one of a slot's runs at a time. Such a graph cannot be part of a larger
+    one, so the loop's other steps are launched one by one.
     """
 
     nms_inside = False
+    max_batch = 8
 
-    def __init__(self, module: GraphModule, device: str = "cuda") -> None:
-        self.module, self.device = module.to(device).eval(), device
-        self.slots: dict[int, Shaped] = {}  # what each is set up for
-        self.made: dict[int, dict[tuple[int, int, int], Shaped]] = {}
+    def __init__(self, module: GraphModule, device: str = "cuda:0") -> None:
+        self.module = module.to(device).eval()
+        self.device = device
+        self.made: dict[tuple[int, Shape], Shaped] = {}
         self.pools: dict[int, Any] = {}
 
     @torch.inference_mode()
@@ -94,52 +96,58 @@ class TorchNet:
         _, scores = self.module(torch.zeros(1, 3, 64, 64, dtype=torch.half, device=self.device))
         scores.cpu()
 
-    def canvas(self, pictures: int, width: int, height: int) -> tuple[int, int]:
+    def canvas(self, images: int, width: int, height: int) -> tuple[int, int]:
         return -(-width // 32) * 32, -(-height // 32) * 32
 
-    def prepare(self, slot: int, pictures: int, width: int, height: int, stream: Any) -> int:
-        made, key = self.made.setdefault(slot, {}), (pictures, width, height)
-        shaped = made.pop(key, None) or self._shaped(*key)
-        made[key] = self.slots[slot] = shaped  # the last that was used is the last in it
-        while len(made) > SHAPES:
-            made.pop(next(iter(made)))
-        return int(shaped.scores.shape[1])
-
     @torch.inference_mode()
-    def _shaped(self, pictures: int, width: int, height: int) -> Shaped:
-        images = torch.zeros(pictures, 3, height, width, dtype=torch.half, device=self.device)
+    def prepare(self, slot: int, shape: Shape, stream: Any) -> Needs:
+        n, width, height = shape
+        images = torch.zeros(n, 3, height, width, dtype=torch.half, device=self.device)
         xyxy, scores = self.module(images)
         if self.device != "cpu":
-            torch.cuda.synchronize()  # the loop's streams do not wait for torch's
-        return Shaped(images, xyxy, scores, self.module.plan(images))
+            torch.cuda.synchronize(self.device)  # the loop's streams do not wait for torch's
+        self.made[slot, shape] = Shaped(images, xyxy, scores, self.module.plan(images))
+        return Needs(int(scores.shape[1]), 0)
+
+    def forget(self, slot: int, shape: Shape) -> None:
+        self.made.pop((slot, shape), None)
 
     def _capture(self, slot: int, shaped: Shaped) -> None:
         if slot not in self.pools:
             self.pools[slot] = torch.cuda.graph_pool_handle()
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(self.device)
+        before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = True  # the shape has come again: measure which algorithm is fastest
-        aside = torch.cuda.Stream()
-        with torch.cuda.stream(aside):
-            for _ in range(3):
-                self.module(shaped.images)
-        aside.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pools[slot], capture_error_mode="thread_local"):
-            shaped.xyxy, shaped.scores = self.module(shaped.images)
-        torch.backends.cudnn.benchmark = False
-        torch.cuda.synchronize()
-        shaped.graph = graph
+        try:
+            aside = torch.cuda.Stream(self.device)
+            with torch.cuda.stream(aside):
+                for _ in range(3):
+                    self.module(shaped.images)
+            aside.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pools[slot], stream=aside, capture_error_mode="thread_local"):
+                shaped.xyxy, shaped.scores = self.module(shaped.images)
+            shaped.graph = graph
+        except RuntimeError as e:
+            shaped.eager = True
+            reason = (str(e).splitlines() or [""])[0][:160]
+            log.warning("torch captures no CUDA graph (%s): it runs step by step, more slowly", reason)
+            with torch.cuda.stream(torch.cuda.default_stream(self.device)):
+                shaped.xyxy, shaped.scores = self.module(shaped.images)  # what was being captured holds no values
+        finally:
+            torch.backends.cudnn.benchmark = before
+        torch.cuda.synchronize(self.device)
 
     @torch.inference_mode()
-    def enqueue(self, slot: int, images: int, first: int, second: int, stream: Any) -> None:
-        shaped = self.slots[slot]
+    def enqueue(self, slot: int, shape: Shape, images: int, first: int, second: int, scratch: int, stream: Any) -> None:
+        shaped = self.made[slot, shape]
         shaped.runs += 1
         if self.device == "cpu":
             self._into(self.module(self._at(images, shaped.images)), first, second)
             return
-        if shaped.graph is None and shaped.runs > 1:
+        if shaped.graph is None and shaped.runs > 1 and not shaped.eager:
             self._capture(slot, shaped)
-        with torch.cuda.stream(torch.cuda.ExternalStream(int(stream))):
+        with torch.cuda.stream(torch.cuda.ExternalStream(int(stream), device=self.device)):
             shaped.images.copy_(self._at(images, shaped.images))
             if shaped.graph is None:
                 self._into(self.module(shaped.images), first, second)
@@ -151,7 +159,7 @@ class TorchNet:
         for tensor, address in zip(found, (first, second), strict=True):
             self._at(address, tensor).copy_(tensor)
 
-    def capturable(self, slot: int, stream: Any) -> bool:
+    def capturable(self, slot: int, shape: Shape, stream: Any) -> bool:
         return False
 
     def _at(self, address: int, like: Tensor) -> Tensor:
@@ -167,7 +175,7 @@ class TorchNet:
 @dataclass(slots=True)
 class Shaped:
     """Memory for one shape of input, and on a GPU the graph that works in it. held: what the graph reads besides.
-    runs: how often it was asked for."""
+    runs: how often it was asked for. eager: no graph can be captured."""
 
     images: Tensor
     xyxy: Tensor
@@ -175,6 +183,7 @@ class Shaped:
     held: Any
     graph: Any = None
     runs: int = 0
+    eager: bool = False
 
 
 class _Memory:

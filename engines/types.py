@@ -1,4 +1,4 @@
-"""What flows into and out of a detector."""
+"""Input and output types of detectors."""
 
 from __future__ import annotations
 
@@ -29,25 +29,29 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def at_least(self, score: float) -> Detections:
-        """Those with at least this score."""
-        return self.select(self.scores >= score)
+    def filter_by_score(
+        self,
+        threshold: float,
+        large_face_margin: float = 0.0,
+        scale: float = 1.0,
+        ramp: tuple[float, float] = (SMALL_SIDE, LARGE_SIDE),
+    ) -> Detections:
+        """Filter by a size-dependent score: `threshold` for boxes with a side up to ramp[0] px in the detector's input,
+        `large_face_margin` more from ramp[1] px on, interpolated linearly in the side's logarithm.
 
-    def filter_by_score(self, threshold: float, large_face_margin: float, scale: float) -> Detections:
-        """Those whose score is high enough for their size: `threshold` up to SMALL_SIDE px in the detector's input,
-        `large_face_margin` more from LARGE_SIDE px on, evenly in the side's logarithm between.
-
-        What a small net takes for a face in vain is large, and small faces have low scores: docs/training-log.md, 14.
-        scale: pixels of the detector's input for one of the boxes' pixels.
+        A small net's false alarms are large, and small faces have low scores (training log, run 14).
+        scale: from the boxes' pixels to the detector's input.
         """
         if not large_face_margin or not len(self):
-            return self.at_least(threshold)
+            return self.select(self.scores >= threshold)
+        small, large = ramp
         side = np.sqrt(np.maximum(area_xyxy(self.xyxy), 1e-9)) * scale
-        share = np.clip(np.log(side / SMALL_SIDE) / math.log(LARGE_SIDE / SMALL_SIDE), 0, 1)
+        share = np.clip(np.log(side / small) / math.log(large / small), 0, 1)
         return self.select(self.scores >= threshold + large_face_margin * share)
 
     def nms(self, iou: float) -> Detections:
-        """The better one of any two that overlap by more than this, best first (greedy NMS)."""
+        """Greedy non-maximum suppression (NMS), best first. iou: NMS threshold; of two boxes that overlap by more, the
+        one with the lower score is removed. The only NMS of the product; engines/cuda/nms.cu does the same."""
         if not len(self):
             return self
         xywh: Any = np.concatenate([self.xyxy[:, :2], self.xyxy[:, 2:] - self.xyxy[:, :2]], 1).astype(np.float64)
@@ -55,7 +59,7 @@ class Detections:
         return self.select(np.asarray(cv2.dnn.NMSBoxes(xywh, ranks, 0.0, iou), np.intp).reshape(-1))
 
     def select(self, which: Bool | NDArray[np.intp]) -> Detections:
-        """Some of them, by a mask or by their numbers."""
+        """Some of the detections, by mask or indices."""
         return Detections(self.xyxy[which], self.scores[which])
 
     @staticmethod

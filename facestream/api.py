@@ -162,7 +162,8 @@ class FacePipeline:
 
     def cover(self, detections: FrameDetections) -> NDArray[np.uint8]:
         """A copy of a frame's picture with its faces covered as config.cover says: uint8 [H, W, 3], same channels."""
-        image, tracked = detections.image, detections._tracked
+        image = detections.image
+        tracked = detections._tracked
         if image is None or tracked is None:
             raise BadInput("it holds no picture", "cover", "frames of push and flush do")
         frame = replace(tracked.frame, picture=_planar(image, self._format))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 import tempfile
 import warnings
@@ -19,8 +18,10 @@ from typing import Any
 
 import click
 
+from facestream.engines.build.pictures import calibration
 from facestream.engines.build.tensorrt import PROFILES, PlanOptions, profiles_of
 from facestream.engines.command import finish
+from facestream.engines.cuda.devices import index_of
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch
 
 BOX_TOLERANCE = 0.05  # pixels of the input
@@ -88,108 +89,23 @@ def compare(module: object, path: Path) -> dict[str, float]:
     return result
 
 
-CALIBRATION = (640, 384)  # width and height that calibration images are fitted into
-CALIBRATION_IMAGES = 200
-
-
 def export_openvino(model: Path, out: Path, precision: str, calibrate: Path | None) -> dict[str, object]:
-    """Write an OpenVINO model, OUT.xml and OUT.bin, from an .onnx or .safetensors file.
+    """Write an OpenVINO model, OUT.xml and OUT.bin, from an .onnx or .safetensors file: see `compile_openvino`. The
+    photographs in `calibrate` are compared on; int8 needs them."""
+    from facestream.engines.build.openvino import compile_openvino
 
-    fp16 halves the file (the CPU computes in float32 all the same), int8 quantises the convolutions by
-    what the pictures in `calibrate` show them; both outputs stay float32.
-    """
-    import openvino
-
+    pictures = calibration(calibrate) if calibrate is not None else None
     with tempfile.TemporaryDirectory() as folder:
-        source = model
-        if model.suffix != ".onnx":
-            source = Path(folder) / "model.onnx"
-            export_onnx(model, source)
-        graph = openvino.Core().read_model(str(source))
-        built: dict[str, object] = {"file": str(out), "precision": precision}
-        if precision == "int8":
-            import nncf
-            from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
-
-            if calibrate is None:
-                raise BadConfig("int8 needs photographs of the kind it will see", "--calibrate", "give a folder")
-            nncf.set_log_level(30)  # warnings; it tells of every layer otherwise
-            pictures = calibration(calibrate)
-            graph = nncf.quantize(
-                graph, nncf.Dataset(pictures), preset=nncf.QuantizationPreset.MIXED, subset_size=len(pictures),
-                # Boxes decoded in eight bits cost three points of AP; scores and offsets themselves a fifth of one.
-                ignored_scope=nncf.IgnoredScope(names=last_layers(graph), validate=False),
-                # Without VNNI, products of two full bytes overflow the CPU's 16-bit sums.
-                advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
-            )  # fmt: skip
-            built["calibrated_on"] = len(pictures)
-        part = Path(folder) / "part.xml"
-        openvino.save_model(graph, str(part), compress_to_fp16=precision == "fp16")
-        built |= compare_files(source, part, pictures if precision == "int8" else None)
-        for suffix in (".bin", ".xml"):
-            shutil.copyfile(part.with_suffix(suffix), out.with_suffix(suffix + ".part"))
-        for suffix in (".bin", ".xml"):
-            out.with_suffix(suffix + ".part").replace(out.with_suffix(suffix))
-    return built
+        return compile_openvino(_as_onnx(model, Path(folder)), out, precision, pictures)
 
 
-def last_layers(graph: Any) -> list[str]:
-    """Names of the operations from the last convolutions on, these included."""
-    names: set[str] = set()
-    reached = [result.input_value(0).get_node() for result in graph.get_results()]
-    while reached:
-        node = reached.pop()
-        name = node.get_friendly_name()
-        if name in names or node.get_type_name() in ("Constant", "Parameter"):
-            continue
-        names.add(name)
-        if node.get_type_name() != "Convolution":
-            reached += [node.input_value(i).get_node() for i in range(node.get_input_size())]
-    return sorted(names)
-
-
-def calibration(folder: Path) -> list[Any]:
-    """Pictures of a folder and those in it, evenly picked, each uint8 [1, H, W, 3] of CALIBRATION size."""
-    import cv2
-    import numpy as np
-
-    from facestream.engines.letterbox import view
-
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp", ".bmp"))
-    out = []
-    for path in files[:: max(1, len(files) // CALIBRATION_IMAGES)][:CALIBRATION_IMAGES]:
-        picture = cv2.imread(str(path))
-        if picture is None:
-            raise BadInput("cannot read the image", str(path))
-        rgb = view(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), CALIBRATION).rgb[: CALIBRATION[1], : CALIBRATION[0]]
-        canvas = np.zeros((1, CALIBRATION[1], CALIBRATION[0], 3), np.uint8)  # a portrait is cut
-        canvas[0, : rgb.shape[0], : rgb.shape[1]] = rgb
-        out.append(canvas)
-    if not out:
-        raise BadInput("holds no pictures", str(folder), "--calibrate wants .jpg, .png or .webp files")
-    return out
-
-
-def compare_files(source: Path, built: Path, pictures: list[Any] | None) -> dict[str, float]:
-    """`agreement` of an ONNX graph and what was built of it, at a score of 0.3.
-
-    Looked for in the calibration pictures, else in random patches. EngineMismatch under AGREEMENT.
-    """
-    import numpy as np
-
-    from facestream.engines.base import DetectorOptions
-    from facestream.engines.build.parity import AGREEMENT, FACES, PATCHES, agreement
-    from facestream.engines.loader import load_detector
-
-    options = DetectorOptions(threshold=FACES if pictures else PATCHES)
-    if pictures is None:
-        coarse = np.random.default_rng(0).integers(0, 256, (2, 48, 80, 3), dtype=np.uint8)
-        pictures = [c[None].repeat(8, axis=1).repeat(8, axis=2) for c in coarse]
-    found = agreement(load_detector(str(source), options), load_detector(str(built), options), pictures)
-    if found["agreement"] < AGREEMENT:
-        what = f"finds {found['agreement']:.0%} of the faces that the graph finds"
-        raise EngineMismatch(what, str(built), "calibrate better")
-    return found
+def _as_onnx(model: Path, folder: Path) -> Path:
+    """A model as .onnx, exported into the folder where it is none."""
+    if model.suffix == ".onnx":
+        return model
+    source = folder / "model.onnx"
+    export_onnx(model, source)
+    return source
 
 
 def export_plan(
@@ -204,25 +120,23 @@ def export_plan(
     from facestream.engines.build.parity import FACES, PATCHES
     from facestream.engines.build.sidecar import path_of
     from facestream.engines.build.tensorrt import compile_plan, verify_plan
-    from facestream.engines.cuda.devices import current_device
+    from facestream.engines.cuda.devices import current_device, index_of
     from facestream.engines.loader import load_detector
     from facestream.engines.tensorrt_library import library
 
     library(backend)
     if verify:
-        current_device()  # says so now, not after minutes, when there is none
+        current_device(index_of(options.device))  # says so now, not after minutes, when there is none
     if options.precision == "int8" and calibrate is None:
         raise BadConfig("int8 needs photographs of the kind it will see", "--calibrate", "give a folder")
     pictures = calibration(calibrate) if calibrate is not None else None
     with tempfile.TemporaryDirectory() as folder:
-        source = model
-        if model.suffix != ".onnx":
-            source = Path(folder) / "model.onnx"
-            export_onnx(model, source)
+        source = _as_onnx(model, Path(folder))
         command = shlex.join(["python", "build_engine.py", *sys.argv[1:]])
         built = compile_plan(backend, source, out, options, pictures, command)
         if verify:
-            wanted = DetectorOptions(threshold=FACES if pictures else PATCHES, nms_iou=options.nms_iou)
+            threshold = FACES if pictures else PATCHES
+            wanted = DetectorOptions(threshold=threshold, nms_iou=options.nms_iou, device=options.device)
             _, height, width = options.profiles[0].opt
             try:
                 pair = load_detector(str(source), wanted), load_detector(str(out), wanted)
@@ -248,10 +162,12 @@ SUFFIX = {"onnx": ".onnx", "openvino": ".xml", "tensorrt": ".plan", "rtx": ".pla
 @click.option("--portable", is_flag=True, help="tensorrt: for newer versions and all GPUs from Ampere on")
 @click.option("--nms-iou", type=float, default=0.3, show_default=True, help="tensorrt: of the NMS inside the plan")
 @click.option("--timing-cache", type=click.Path(path_type=Path), help="tensorrt: what was measured, for the next build")
+@click.option("--device", default="cuda:0", show_default=True, help="which GPU to build and verify on")
 @click.option("--verify", is_flag=True, help="run the plan on this machine's GPU and compare what it finds")
 def build(
     weights: Path, out: Path | None, backend: str, precision: str | None, calibrate: Path | None,
-    shapes: tuple[str, ...], portable: bool, nms_iou: float, timing_cache: Path | None, verify: bool,
+    shapes: tuple[str, ...], portable: bool, nms_iou: float, timing_cache: Path | None, device: str,
+    verify: bool,
 ) -> None:  # fmt: skip
     """Compile weights (.safetensors; for openvino and GPUs also .onnx), with a parity check."""
     suffix = SUFFIX[backend]
@@ -273,7 +189,8 @@ def build(
     if precision == "fp32":
         raise BadConfig("fp32 is not built for GPUs", f"--backend {backend}", "leave it at fp16, or int8")
     profiles = profiles_of(shapes) or PROFILES
-    options = PlanOptions(profiles, precision or "fp16", portable, nms_iou, timing_cache=timing_cache)
+    index_of(device)  # or it says what a GPU is called
+    options = PlanOptions(profiles, precision or "fp16", portable, nms_iou, timing_cache=timing_cache, device=device)
     print(json.dumps(export_plan(weights, out, backend, options, calibrate, verify)))
 
 

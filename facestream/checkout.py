@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from facestream.engines.errors import BadConfig
+
+
+def is_checkout() -> bool:
+    """Whether benchmarks/ is here."""
+    return find_spec("facestream.benchmarks") is not None
 
 
 def benchmarks(module: str, what: str) -> ModuleType:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from facestream.engines.base import LARGE_FACE_MARGIN, Backend, DetectorOptions
+from facestream.engines.base import DEVICE, LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.engines.checked import Wrong, at, checked
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.stages.regions import region
+from facestream.pipeline.stages.settings import Heuristics
 from facestream.pipeline.types import XYXY
 from facestream.pipeline.video.encode import EncodeOptions
 from facestream.pipeline.video.hardware import HARDWARE
@@ -23,6 +25,7 @@ CODECS = ("source", "h264", "hevc", "vp9", "av1")
 FLAGS = {
     "model": "detector.model",
     "backend": "detector.backend",
+    "device": "detector.device",
     "threshold": "detector.threshold",
     "size": "detector.size",
     "detect_every": "detector.every",
@@ -34,6 +37,7 @@ FLAGS = {
     "crf": "encode.crf",
     "preset": "encode.preset",
     "keep_metadata": "encode.keep_metadata",
+    "file_audio": "encode.audio",
     "workers": "anonymize.workers",
     "bitrate": "run.bitrate",
     "encoder": "run.encoder",
@@ -77,6 +81,7 @@ def within(least: float, most: float) -> Meta:
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Count = Annotated[int, Meta(ge=0)]
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+Audio = Literal["keep", "transcode", "drop", "distort"]
 Pixels = Annotated[int, within(32, 8192)]
 
 
@@ -87,6 +92,7 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True):
 class DetectorConfig(Section, frozen=True):
     model: str = "plainS"
     backend: Backend = "file"
+    device: str = "cuda:0"
     size: tuple[Pixels, Pixels] = (960, 544)
     threshold: Share = 0.2
     large_face_margin: Annotated[float, Meta(ge=0, lt=1)] = LARGE_FACE_MARGIN
@@ -94,15 +100,22 @@ class DetectorConfig(Section, frozen=True):
     threads: Annotated[int, within(1, 256)] = 1
     every: int | str = 2
     full_frame_interval: Annotated[int, within(1, 100)] = 8
+    tiles: int | str = "auto"
 
     def __post_init__(self) -> None:
         every = str(self.every)
         if every != "auto" and not (every.isdecimal() and 1 <= int(every) <= 100):
             raise Wrong("every", "must be 1 to 100, or auto")
+        if not re.fullmatch(DEVICE, self.device):
+            raise Wrong("device", "must be like cuda:0, a GPU as nvidia-smi counts them")
         force_setattr(self, "every", every if every == "auto" else int(every))
+        tiles = str(self.tiles)
+        if tiles != "auto" and not (tiles.isdecimal() and 1 <= int(tiles) <= 32):
+            raise Wrong("tiles", "must be 1 to 32, or auto")
+        force_setattr(self, "tiles", tiles if tiles == "auto" else int(tiles))
 
     def options(self) -> DetectorOptions:
-        return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend)
+        return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend, self.device)
 
 
 class TrackerConfig(Section, frozen=True):
@@ -144,6 +157,7 @@ class EncodeConfig(Section, frozen=True):
     preset: Literal["auto", Preset] = "auto"
     threads: Annotated[int, within(0, 64)] = 0
     keep_metadata: bool = False
+    audio: Audio = "keep"
 
     def __post_init__(self) -> None:
         if self.codec == "h265":
@@ -154,12 +168,15 @@ class EncodeConfig(Section, frozen=True):
 
     def options(self, overwrite: bool, hardware: str = "off") -> EncodeOptions:
         codec = None if self.codec == "source" else self.codec
-        return EncodeOptions(codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware)
+        return EncodeOptions(
+            codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware, self.audio
+        )
 
 
 class DecodeConfig(Section, frozen=True):
     threads: Annotated[int, within(0, 64)] = 0
     hardware: Literal["off", "auto", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
+    max_picture_mb: Annotated[int, within(16, 1 << 20)] = 4096
 
 
 class AnonymizeConfig(Section, frozen=True):
@@ -169,12 +186,14 @@ class AnonymizeConfig(Section, frozen=True):
 
 
 class RunConfig(Section, frozen=True):
+    sinks: tuple[str, ...] = ()
+    events: str = ""
     queue: Annotated[int, within(1, 100)] = 3
     deadline_s: Annotated[float, Meta(gt=0, le=60)] = 0.5
     max_detect_interval: Annotated[int, within(1, 30)] = 4
     batch: Annotated[int, within(0, 64)] = 0
     batch_wait_ms: Annotated[float, within(0, 1000)] = 5.0
-    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    rtsp_transport: Literal["auto", "tcp", "udp"] = "auto"
     open_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
     read_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 2.0
     stall_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
@@ -214,6 +233,7 @@ class Config(Section, frozen=True):
     encode: EncodeConfig = EncodeConfig()
     anonymize: AnonymizeConfig = AnonymizeConfig()
     run: RunConfig = RunConfig()
+    advanced: Heuristics = Heuristics()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str] | None = None, **settings: Any) -> Config:
@@ -252,7 +272,8 @@ def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str
     table: dict[str, Any] = {}
     if path is not None:
         try:
-            table = tomllib.loads(path.read_text())
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table.pop("camera", None)  # of `facestream run`, which checks them: pipeline/live/cameras.py
         except OSError as e:
             raise BadInput(f"cannot read the configuration ({e.strerror})", str(path)) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
@@ -260,8 +281,7 @@ def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str
         _check(table, str(path))
     for key, value in (flags or {}).items():
         if value is not None:
-            section, name = key.split(".")
-            table.setdefault(section, {})[name] = value
+            _put(table, key, value)
     config = _check(table, "flag", names or {})
     if config.tracker.lookahead == 0 and "every" not in table.get("detector", {}):
         return changed(config, {"detector.every": 1}, "flag")  # nothing could be covered afterwards
@@ -272,9 +292,16 @@ def changed(config: Config, values: dict[str, Any], where: str, names: dict[str,
     """The configuration with other values, `{"cover.scale": 2}`. names, BadConfig: as of read()."""
     table = to_builtins(config)
     for key, value in values.items():
-        section, name = key.split(".")
-        table[section][name] = value
+        _put(table, key, value)
     return _check(table, where, names)
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key: `cover.scale`, `advanced.policy.eager_frames`."""
+    *sections, name = key.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+    table[name] = value
 
 
 def _check(table: dict[str, Any], where: str, names: dict[str, str] | None = None) -> Config:

@@ -1,11 +1,11 @@
-"""States of a connection that is kept alive, and how long it waits before the next try."""
+"""States of a connection that reconnects, and the backoff between its attempts."""
 
 from __future__ import annotations
 
 import random
 from enum import StrEnum
 
-STEADY_S = 5.0  # a connection that lasted so long was a good one: the next try comes soon
+STEADY_S = 5.0  # a connection that lasted this long resets the backoff
 
 
 class State(StrEnum):
@@ -13,18 +13,20 @@ class State(StrEnum):
 
     CONNECTING = "connecting"
     LIVE = "live"
-    STALLED = "stalled"  # connected, and nothing comes
+    STALLED = "stalled"  # connected, but no data arrives
     RECONNECTING = "reconnecting"
-    FAILED = "failed"  # somebody must do something; a network source is still tried now and then
-    ENDED = "ended"  # a file that is not looped
+    FAILED = "failed"  # needs intervention, such as another password; network sources are still retried occasionally
+    ENDED = "ended"  # the end of a file that is not looped
 
 
 class Backoff:
-    """Wait times between tries: doubling from `min_s` to `max_s` seconds, with jitter, so that cameras that went down
-    together do not reconnect together. `refused_s` where a server said no: only a person can change that."""
+    """Exponential backoff between reconnect attempts, from `min_s` to `max_s` seconds, with jitter, so that cameras
+    that failed together do not reconnect together. `refused_s` after a rejection, which only a person can resolve."""
 
     def __init__(self, min_s: float = 0.25, max_s: float = 10.0, refused_s: float = 30.0) -> None:
-        self.min_s, self.max_s, self.refused_s = min_s, max_s, refused_s
+        self.min_s = min_s
+        self.max_s = max_s
+        self.refused_s = refused_s
         self.tries = 0
 
     def next(self, refused: bool = False) -> float:
@@ -36,5 +38,5 @@ class Backoff:
         return max(self.min_s, longest * random.uniform(0.5, 1.0))
 
     def reset(self) -> None:
-        """It worked, for long enough to count."""
+        """Reset after a connection that lasted long enough."""
         self.tries = 0

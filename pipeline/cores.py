@@ -1,15 +1,12 @@
-"""How many cores there are to share out."""
+"""Numbers of threads and worker processes for this machine."""
 
 from __future__ import annotations
 
-import os
+from facestream.pipeline.system import cores, memory_gb
+
+__all__ = ["cores", "half_of_cores", "workers"]
 
 _WORKER_GB = 1.0  # a 4K video's job takes about as much, one of 1080p a third
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def half_of_cores() -> int:
@@ -18,6 +15,5 @@ def half_of_cores() -> int:
 
 
 def workers() -> int:
-    """How many files to work on side by side: one a core, where there is memory for so many."""
-    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return max(1, min(cores(), int(memory_gb / _WORKER_GB)))
+    """Number of files to process in parallel: one per core, if there is memory for them."""
+    return max(1, min(cores(), int(memory_gb() / _WORKER_GB)))

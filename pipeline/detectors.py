@@ -1,4 +1,4 @@
-"""The detector that the settings name."""
+"""Loads the configured detector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def detector_of(config: Config) -> Detector:
-    """The detector of the settings; where they left a choice, one line says what was chosen."""
+    """Load the configured detector; if the backend was chosen automatically, log which and why."""
     detector = load_detector(config.detector.model, config.detector.options())
     if detector.chosen:
         log.info("detector: %s", detector.chosen)

@@ -8,16 +8,16 @@ __all__ = ["BadConfig", "BadInput", "EngineMismatch", "Refused", "SinkLost", "So
 
 
 class Refused(BadInput):
-    """A server that is there and says no: a wrong password, a wrong path. Asking again soon is no use."""
+    """A server that rejects the request: wrong password, wrong path. Retrying soon is useless."""
 
 
 class SourceLost(UserError):
-    """A source that delivered frames and then broke: damaged data, a camera gone."""
+    """A source that delivered frames and then failed: damaged data, a disconnected camera."""
 
     exit_code = 1
 
 
 class SinkLost(UserError):
-    """A sink that accepted frames and then broke: disk full, server gone."""
+    """A sink that accepted frames and then failed: disk full, server gone."""
 
     exit_code = 1

@@ -1,7 +1,7 @@
-"""The program's log: the standard library's `logging`, one line an event on standard error.
+"""Logging with the standard library's `logging`: one line per event on stderr.
 
-Modules log to `logging.getLogger(__name__)`, below the logger "facestream". As a library nothing is shown unless the
-program that uses it sets up logging; the command line calls `configure`.
+Modules log to `logging.getLogger(__name__)`, under the logger "facestream". As a library, nothing is shown unless the
+program configures logging; the command line calls `configure`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
+from typing import TextIO
 
 from facestream.pipeline.url import redact
 
@@ -19,7 +22,7 @@ ROOT.addHandler(logging.NullHandler())
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-11-30 21:04:05.678 warning: door: connection lost`, in local time. Passwords are hidden."""
+    """`2026-11-30 21:04:05.678 warning: door: connection lost`, in local time. Passwords are redacted."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created).isoformat(" ", "milliseconds")
@@ -32,7 +35,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (ISO 8601, UTC), level, logger, message; camera and exception where there is one."""
+    """One JSON object per line: time (ISO 8601, UTC), level, logger, message; camera and exception if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         row = {
@@ -48,27 +51,32 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(row, ensure_ascii=False)
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    def emit(self, record: logging.LogRecord) -> None:
+        with beside_bars():
+            super().emit(record)
+
+
+@contextmanager
+def beside_bars() -> Iterator[None]:
+    """Around what is printed: progress bars on the terminal make room for it."""
+    tqdm = sys.modules.get("tqdm")  # where no bar is drawn, its import is spared
+    with tqdm.tqdm.external_write_mode() if tqdm is not None else nullcontext():
+        yield
+
+
 def configure(level: str = "info", as_json: bool = False) -> None:
-    """Show events from this level up (one of LEVELS) on standard error, as text or as JSON lines."""
-    handler = logging.StreamHandler(sys.stderr)
+    """Log events of at least this level (one of LEVELS) to stderr, as text or JSON Lines."""
+    handler = _Handler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     ROOT.handlers[:] = [handler]
     ROOT.setLevel(level.upper())
 
 
 def fail(message: object) -> None:
-    """A line about what a command could not do: part of its output, so it has no time. JSON where the log is."""
+    """Print an error of a command: part of its output, so without a timestamp; as JSON if the log is."""
     if any(isinstance(handler.formatter, JsonFormatter) for handler in ROOT.handlers):
         ROOT.error("%s", message)
     else:
-        print(f"facestream: error: {redact(message)}", file=sys.stderr)
-
-
-def say(kind: str, message: object) -> None:
-    """An event of a camera, or of the kind "error" or "warning"."""
-    if kind == "error":
-        fail(message)
-    elif kind == "warning":
-        ROOT.warning("%s", message)
-    else:
-        ROOT.info("%s", message, extra={"camera": kind})
+        with beside_bars():
+            print(f"facestream: error: {redact(message)}", file=sys.stderr)

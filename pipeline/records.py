@@ -1,4 +1,4 @@
-"""What was found, written beside the video and read again: JSON Lines, CSV or MOT by the file's ending."""
+"""Records of faces: written and read as JSON Lines, CSV or MOT, by the file's suffix."""
 
 from __future__ import annotations
 
@@ -14,37 +14,47 @@ from typing import Annotated, Any
 from facestream.engines.checked import Wrong, checked
 from facestream.engines.errors import BadConfig
 from facestream.pipeline.errors import BadInput, SinkLost
-from facestream.pipeline.types import XYXY, Box, BoxState, Polygon, TrackedFrame
+from facestream.pipeline.types import XYXY, Box, BoxKind, BoxState, Polygon, TrackedFrame
 from facestream.pipeline.video.output import Temporary, check
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
+from msgspec.structs import force_setattr
 
 ENDINGS = (".jsonl", ".csv", ".mot", ".txt")
 COLUMNS = ("source", "frame", "pts", "time_s", "width", "height", "id", "x1", "y1", "x2", "y2", "score", "state")
 
 
 class Face(Struct, frozen=True, forbid_unknown_fields=True):
-    """A box in a record. score and state may be left out of one that was added by hand."""
+    """A box in a record. score and state may be omitted in boxes added by hand.
+
+    kind: written only for boxes that are not faces, and only in JSON Lines; see `kinds_of`.
+    """
 
     id: int
     xyxy: XYXY
     score: Annotated[float, Meta(ge=0, le=1)] = 1.0
     state: BoxState = BoxState.OBSERVED
+    kind: BoxKind = BoxKind.FACE
 
     def __post_init__(self) -> None:
         if not all(isfinite(v) for v in self.xyxy):
             raise Wrong("xyxy", "must be finite numbers")
         if self.xyxy[2] <= self.xyxy[0] or self.xyxy[3] <= self.xyxy[1]:
             raise Wrong("xyxy", "x1, y1 must lie left of and above x2, y2")
+        if self.id == 0 and self.kind is BoxKind.FACE:
+            force_setattr(self, "kind", BoxKind.WHOLE_FRAME)
+        elif self.id < 0:  # of an earlier version
+            force_setattr(self, "kind", BoxKind.ALTERNATE)
+            force_setattr(self, "id", -self.id)
 
     def box(self) -> Box:
-        return Box(self.id, self.xyxy, self.score, self.state)
+        return Box(self.id, self.xyxy, self.score, self.state, kind=self.kind)
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """A frame's faces; xyxy in pixels of the displayed frame, time in seconds, pts in the source's time base.
 
-    wall_s: Unix seconds by the camera's own clock, in JSON Lines alone, and only where the camera said it.
-    masks: regions that are covered whole, the corners of each; in JSON Lines alone, where there are any.
+    wall_s: capture time by the camera's clock, Unix seconds; only in JSON Lines, if the camera sends it.
+    masks: polygons that are covered in this frame; only in JSON Lines, if there are any.
     """
 
     frame: Annotated[int, Meta(ge=0)]
@@ -81,7 +91,13 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
         "width": width,
         "height": height,
         "faces": [
-            {"id": b.id, "xyxy": [round(v, 2) for v in b.xyxy], "score": round(b.score, 4), "state": str(b.state)}
+            {
+                "id": b.id,
+                "xyxy": [round(v, 2) for v in b.xyxy],
+                "score": round(b.score, 4),
+                "state": str(b.state),
+                **({} if b.kind is BoxKind.FACE else {"kind": str(b.kind)}),
+            }
             for b in tracked.boxes
         ],
         **({"masks": masks} if masks else {}),
@@ -89,7 +105,7 @@ def record(tracked: TrackedFrame, source: str) -> dict[str, Any]:
 
 
 def lines(row: dict[str, Any], ending: str) -> str:
-    """The text of a record in a format of ENDINGS. A CSV frame without faces is a row without a face."""
+    """The text of a record in a format of ENDINGS. In CSV, a frame without faces is a row with empty face fields."""
     if ending == ".jsonl":
         return json.dumps(row, ensure_ascii=False) + "\n"
     if ending == ".csv":
@@ -100,26 +116,39 @@ def lines(row: dict[str, Any], ending: str) -> str:
         writer.writerows([*head, *face] for face in faces or [("",) * 7])
         return text.getvalue()
     out = ""
-    for f in row["faces"]:
+    for f in _one_box_a_track(row["faces"]):
         x0, y0, x1, y1 = f["xyxy"]
         out += f"{row['frame'] + 1},{f['id']},{x0},{y0},{x1 - x0:.2f},{y1 - y0:.2f},{f['score']},-1,-1,-1\n"
     return out
 
 
+def _one_box_a_track(faces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For MOT, which allows one box per track and frame: the box around all positions of each track."""
+    found: dict[int, dict[str, Any]] = {}
+    for face in faces:
+        one = found.setdefault(face["id"], face)
+        if one is not face:
+            left, top, right, bottom = one["xyxy"]
+            x0, y0, x1, y1 = face["xyxy"]
+            around = [min(left, x0), min(top, y0), max(right, x1), max(bottom, y1)]
+            found[face["id"]] = {**one, "xyxy": around, "score": max(one["score"], face["score"])}
+    return list(found.values())
+
+
 def ending_of(path: Path) -> str:
-    """The format that a records file's name asks for. Raises BadConfig."""
+    """The format of a records file, by its suffix. Raises BadConfig."""
     if (ending := path.suffix.lower()) not in ENDINGS:
         raise BadConfig("records end in .jsonl, .csv or .mot", str(path))
     return ending
 
 
 def head(ending: str) -> str:
-    """What a file of this format begins with."""
+    """The header of a file in this format."""
     return ",".join(COLUMNS) + "\n" if ending == ".csv" else ""
 
 
 class RecordSink:
-    """Records of one or more sources in one file; its ending says the format."""
+    """Writes records of one or more sources to a file; its suffix selects the format."""
 
     def __init__(self, path: Path, overwrite: bool) -> None:
         self.ending = ending_of(path)
@@ -136,11 +165,11 @@ class RecordSink:
             raise self._lost(e) from None
 
     def commit(self) -> None:
-        """What was written so far stays: a source is done."""
+        """Keep what was written so far: a source is finished."""
         self.mark = self.file.tell()
 
     def rollback(self) -> None:
-        """Take back what was written since the last commit: a source failed."""
+        """Remove what was written since the last commit: a source failed."""
         try:
             self.file.seek(self.mark)
             self.file.truncate()
@@ -165,9 +194,9 @@ class RecordSink:
 
 
 def read_records(path: Path, source: str | None = None) -> dict[int, Record]:
-    """frame -> record. BadInput names file and line of what is malformed, double or out of place.
+    """Read records: frame -> record. Raises BadInput with file and line for malformed, duplicate or misplaced ones.
 
-    source: the video they are wanted for; a file with records of several sources must hold its name.
+    source: the video that they are for; a file with records of several sources must contain its name.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -185,11 +214,26 @@ def read_records(path: Path, source: str | None = None) -> dict[int, Record]:
     for line, row in rows:
         if row.frame in out:
             raise BadInput(f"frame {row.frame} comes twice", f"{path}:{line}")
-        ids = [face.id for face in row.faces]
-        if len(set(ids)) != len(ids):
+        row = kinds_of(row)
+        keys = [(face.id, face.kind) for face in row.faces]
+        if len(set(keys)) != len(keys):
             raise BadInput(f"frame {row.frame} has an id twice", f"{path}:{line}", "each face its own")
         out[row.frame] = row
     return out
+
+
+def kinds_of(row: Record) -> Record:
+    """The record with the kind of each box. If it is not written (CSV), a second box of a track in a frame that was
+    not observed is an alternate position."""
+    faces: list[Face] = []
+    known: set[tuple[int, BoxKind]] = set()
+    for face in row.faces:
+        again = (face.id, face.kind) in known and face.kind is BoxKind.FACE
+        if again and face.state is not BoxState.OBSERVED:
+            face = structs.replace(face, kind=BoxKind.ALTERNATE)
+        known.add((face.id, face.kind))
+        faces.append(face)
+    return structs.replace(row, faces=tuple(faces))
 
 
 def _validated(line: int, path: Path, value: Any) -> tuple[int, Record]:

@@ -1,4 +1,4 @@
-"""A bounded buffer between two threads: one puts, one gets."""
+"""A bounded queue between two threads, which waits when full (files) or drops the oldest frame (live, when late)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ T = TypeVar("T")
 
 
 class Policy(StrEnum):
-    """What happens when the buffer is full."""
+    """What happens when the queue is full."""
 
-    WAIT = "wait"  # the producer waits: nothing is lost (files)
-    DROP_OLDEST = "drop-oldest"  # the oldest frame goes: the newest is never late (live)
+    WAIT = "wait"  # the producer waits: no frame is lost (files)
+    DROP_OLDEST = "drop-oldest"  # the oldest frame is dropped, so that the newest is never late (live)
 
 
 class Cancelled(Exception):
-    """The other side has gone, or the work was stopped."""
+    """The other thread has ended, or the work was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class RingCounts:
-    """Items put in, taken out and dropped so far, and how many lie inside now: put == got + dropped + inside."""
+    """Items put, got and dropped so far, and currently inside: put == got + dropped + inside."""
 
     put: int
     got: int
@@ -36,12 +36,12 @@ class RingCounts:
 
 
 def is_frame(item: object) -> bool:
-    """What drop-oldest may drop: a frame at any stage, never a packet or a message."""
+    """Whether drop-oldest may drop an item: a frame at any stage, never a packet or a message."""
     return isinstance(item, Frame | TrackedFrame | CoveredFrame)
 
 
 class Ring(Generic[T]):
-    """Bounded first-in first-out buffer between one producer and one consumer thread.
+    """Bounded first-in first-out queue between one producer and one consumer thread.
 
     With `wait` it holds up to `capacity` items. With `drop-oldest` it holds up to `capacity` droppable items; of the
     others, which may not be dropped, it holds up to PASSENGERS for each of those before put() waits after all, so that
@@ -68,9 +68,9 @@ class Ring(Generic[T]):
         self._ready = threading.Condition(lock)
 
     def put(self, item: T) -> None:
-        """Add an item, waiting or dropping as the policy says.
+        """Add an item; waits or drops according to the policy.
 
-        Raises Cancelled when the consumer has gone, ValueError after close() or fail().
+        Raises Cancelled if the consumer has ended, ValueError after close() or fail().
         """
         with self._room:
             if self.policy is Policy.DROP_OLDEST and self._droppable(item) and not self._cancelled:

@@ -8,11 +8,10 @@ first error, after the sink has removed what it had begun.
 
 from __future__ import annotations
 
-import resource
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from facestream.pipeline.errors import SourceLost
 from facestream.pipeline.ring import Cancelled, Ring
 from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.stages.chain import FacePipeline
+from facestream.pipeline.stages.read_ahead import ReadAhead
+from facestream.pipeline.system import peak_rss_mb
 from facestream.pipeline.types import BoxState, CoveredFrame, Frame, SidePacket, StreamInfo, TrackedFrame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.sink import Sink, check_output, open_sink
@@ -72,7 +73,8 @@ class Worker(threading.Thread):
 
     def __init__(self, name: str, work: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
         super().__init__(name=name, daemon=True)
-        self._work, self._failed = work, failed
+        self._work = work
+        self._failed = failed
         self.error: BaseException | None = None
 
     def run(self) -> None:
@@ -98,25 +100,33 @@ class Stages(Protocol):
 
 def run(job: Job, config: Config, detector: Detector, records: Recorder | None = None, progress: bool = True) -> Report:
     """Do one job with the faces that the detector finds; see `run_stages`."""
-    return run_stages(job, config, FacePipeline(detector, config), records, progress)
+    ahead = ReadAhead.of(detector, config.detector)
+    return run_stages(job, config, FacePipeline(ahead or detector, config), records, progress, ahead)
 
 
 def run_stages(
-    job: Job, config: Config, stages: Stages, records: Recorder | None = None, progress: bool = True
-) -> Report:
+    job: Job, config: Config, stages: Stages, records: Recorder | None = None, progress: bool = True,
+    ahead: ReadAhead | None = None,
+) -> Report:  # fmt: skip
     """Do one job. Raises UserError, or KeyboardInterrupt as it comes; then nothing of the output is left.
 
     A source that breaks after some frames is not an error: what came is covered and kept, and the
     report says what was lost.
     """
-    anonymizer = Anonymizer(config.cover)
+    anonymizer = Anonymizer(config.cover, config.advanced.anonymise)
     if job.output is not None:
         check_output(job.output, config.encode.options(job.overwrite, config.decode.hardware), [job.source])
-    options = SourceOptions(config.decode.threads, data=config.encode.keep_metadata, hardware=config.decode.hardware)
+    options = SourceOptions(
+        config.decode.threads,
+        data=config.encode.keep_metadata,
+        hardware=config.decode.hardware,
+        max_picture_mb=config.decode.max_picture_mb,
+    )
     source = open_source(job.source, options)
     decoded: Ring[StreamInfo | Frame | SidePacket] = Ring(config.anonymize.queue)
     covered: Ring[CoveredFrame | SidePacket] = Ring(config.anonymize.queue)
-    started, cpu = time.perf_counter(), _cpu_s()
+    started = time.perf_counter()
+    cpu = time.process_time()
     report = Report()
     sink: Sink | None = None
     decoder = Worker("decoder", lambda: _decode(source, decoded), decoded.fail)
@@ -129,7 +139,8 @@ def run_stages(
             sink = open_sink(job.output, info, config.encode.options(job.overwrite, config.decode.hardware))
             encoder = _start_encoder(sink, covered)
         with _bar(info.frames, progress) as step:
-            _drive(decoded, covered, stages, anonymizer, sink, records, info, report, step)
+            items = decoded if ahead is None else ahead.items(decoded)
+            _drive(items, covered, stages, anonymizer, sink, records, info, report, step)
         covered.close()
         if encoder is not None:
             encoder.join()
@@ -138,6 +149,7 @@ def run_stages(
     except BaseException as e:
         decoded.cancel()
         covered.cancel()
+        source.cancel()
         for worker in (decoder, encoder):
             if worker is not None:
                 worker.join()
@@ -147,8 +159,10 @@ def run_stages(
             raise encoder.error from None
         raise
     decoder.join()
-    report.seconds, report.cpu_s, report.peak_rss_mb = time.perf_counter() - started, _cpu_s() - cpu, peak_rss_mb()
-    report.warnings = tuple(sink.warnings) if sink is not None else ()
+    report.seconds = time.perf_counter() - started
+    report.cpu_s = time.process_time() - cpu
+    report.peak_rss_mb = peak_rss_mb()
+    report.warnings = (*(sink.warnings if sink is not None else ()), *source.warnings)
     return report
 
 
@@ -179,7 +193,7 @@ def _start_encoder(sink: Sink, ring: Ring[CoveredFrame | SidePacket]) -> Worker:
 
 
 def _drive(
-    decoded: Ring[StreamInfo | Frame | SidePacket], covered: Ring[CoveredFrame | SidePacket], stages: Stages,
+    decoded: Iterable[StreamInfo | Frame | SidePacket], covered: Ring[CoveredFrame | SidePacket], stages: Stages,
     anonymizer: Anonymizer, sink: Sink | None, records: Recorder | None, info: StreamInfo, report: Report,
     step: Callable[[], object],
 ) -> None:  # fmt: skip
@@ -219,13 +233,3 @@ def _bar(frames: int | None, progress: bool) -> Iterator[Callable[[], object]]:
 
     with tqdm(total=frames, unit="frame", dynamic_ncols=True) as bar:
         yield bar.update
-
-
-def _cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def peak_rss_mb() -> float:
-    """Largest resident memory of the process so far, in MB (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

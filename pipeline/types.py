@@ -1,4 +1,4 @@
-"""What flows from stage to stage. Each stage takes the former's type and returns its own:
+"""Data types of the pipeline. Each step takes the previous one's type and returns its own:
 
 Source -> Frame -> (detect, track) -> TrackedFrame -> (cover) -> CoveredFrame -> Sink
 """
@@ -6,13 +6,14 @@ Source -> Frame -> (detect, track) -> TrackedFrame -> (cover) -> CoveredFrame ->
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
 import av.stream
+from facestream.engines.boxes import Array
 
 if TYPE_CHECKING:
     from facestream.pipeline.video.container_metadata import Attachment, Chapter, HdrMetadata
@@ -21,19 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What is known of a source once it is open.
+    """Properties of an opened source.
 
     width, height: the displayed picture, after rotation, in pixels.
     rotation: degrees counter-clockwise (0, 90, 180, 270) by which players turn the stored picture.
-    rate: average frames/s, None when unknown. frames: expected count, None when unknown (live).
+    rate: average frames/s, None if unknown. frames: expected count, None if unknown (live).
     video, side_streams: the source's own streams, templates for a sink that keeps codec parameters;
     `side_streams` are the audio and subtitle streams whose packets will come along as SidePacket. All are copies that
     stay valid after the source is closed.
-    matrix: the stored display matrix, nine numbers, which can mirror as well as turn.
-    left_out: streams of the source that do not come along, in words. container: FFmpeg's names for its format.
-    still: the source, where it is a still image. interlaced: its pictures are made of two half-pictures each.
-    chapters, attachments: of the file. hdr: of HDR pictures, None where nothing is said.
-    pixel_aspect: width over height of a stored pixel, None where nothing is said.
+    matrix: the stored display matrix, nine numbers (rotation and mirroring).
+    left_out: descriptions of streams that are not copied. container: FFmpeg's names for its format.
+    still: the source, if it is a still image. interlaced: its frames consist of two fields.
+    chapters, attachments: of the file. hdr: HDR metadata, None if there is none.
+    pixel_aspect: width over height of a stored pixel, None if undeclared. alpha: it may be transparent.
+    loops: of a GIF: how often it is repeated, 0 for ever, -1 never; None for other sources.
+    audio_decoders: for the audio streams among side_streams, by their index. samples: the first packets of side
+    streams, by their index, where the source could be read twice.
     """
 
     source: str
@@ -56,6 +60,10 @@ class StreamInfo:
     attachments: tuple[Attachment, ...] = ()
     hdr: HdrMetadata | None = None
     pixel_aspect: Fraction | None = None
+    alpha: bool = False
+    loops: int | None = None
+    audio_decoders: dict[int, av.AudioCodecContext] = field(default_factory=dict)
+    samples: dict[int, tuple[av.Packet[av.stream.Stream], ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +71,10 @@ class Frame:
     """One decoded picture, as stored (before rotation), untouched.
 
     index counts from 0. pts is in units of time_base and may be None on a live stream's first frame.
-    Displayed, the picture is mirrored first (left to right) where `mirrored`, then turned by `rotation` degrees
-    counter-clockwise. pixel_aspect: width over height of a stored pixel.
-    wall_s: when it was taken, Unix seconds by the camera's own clock; None where the camera does not say.
+    For display, the picture is first mirrored left to right if `mirrored`, then rotated by `rotation` degrees
+    counter-clockwise. pixel_aspect: width over height of a stored pixel. alpha: opacity, uint8 [h, w], as stored; None
+    if opaque. Fully transparent pixels are white in `picture`.
+    wall_s: capture time, Unix seconds by the camera's own clock; None if the camera does not send it.
     """
 
     index: int
@@ -76,6 +85,7 @@ class Frame:
     wall_s: float | None = None
     mirrored: bool = False
     pixel_aspect: float = 1.0
+    alpha: Array | None = None
 
     @property
     def time_s(self) -> float | None:
@@ -84,13 +94,14 @@ class Frame:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height as displayed, in pixels."""
-        w, h = self.picture.width, self.picture.height
+        w = self.picture.width
+        h = self.picture.height
         return (h, w) if self.rotation in (90, 270) else (w, h)
 
     @property
     def stretch(self) -> tuple[float, float]:
-        """Factors, 1 or more, by which the displayed picture's width and height grow where its pixels are made square:
-        the detector sees faces as a player shows them."""
+        """Factors, at least 1, by which the displayed width and height grow to make pixels square, so that the detector
+        sees faces as a player shows them."""
         aspect = 1 / self.pixel_aspect if self.rotation in (90, 270) else self.pixel_aspect
         return max(1.0, aspect), max(1.0, 1 / aspect)
 
@@ -103,7 +114,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class SidePacket:
-    """An audio or subtitle packet that travels beside the frames; `packet.stream` is one of StreamInfo.side_streams."""
+    """An audio or subtitle packet that passes beside the frames; `packet.stream` is one of StreamInfo.side_streams."""
 
     packet: av.Packet[av.stream.Stream]
 
@@ -111,17 +122,25 @@ class SidePacket:
 class BoxState(StrEnum):
     """Why a face is covered in a frame."""
 
-    OBSERVED = "observed"  # the detector saw it in this frame
-    COASTED = "coasted"  # it was seen before and is predicted here
-    BACKFILLED = "backfilled"  # it was seen later and is inferred here
+    OBSERVED = "observed"  # detected in this frame
+    COASTED = "coasted"  # predicted from earlier frames
+    BACKFILLED = "backfilled"  # inferred from later frames
+
+
+class BoxKind(StrEnum):
+    """The kind of a box."""
+
+    FACE = "face"  # a track's face
+    ALTERNATE = "alternate"  # another place where the face of that track may be, covered as well
+    WHOLE_FRAME = "whole_frame"  # a cover of the whole frame: no track, its id is 0
 
 
 class AssociationStage(StrEnum):
-    """What the tracker makes of a detection."""
+    """How the tracker associated a detection."""
 
-    HIGH = "high"  # a high score, of a face that is known
-    LOW = "low"  # a low score that goes on with a face that is known
-    TENTATIVE = "tentative"  # of a face that was never seen beyond doubt so far
+    HIGH = "high"  # a high score, with a known track
+    LOW = "low"  # a low score, with a known track
+    TENTATIVE = "tentative"  # with a track that never had a high score so far
 
 
 XYXY = tuple[float, float, float, float]
@@ -129,28 +148,34 @@ Polygon = tuple[tuple[float, float], ...]
 
 
 def xyxy(values: Iterable[float]) -> XYXY:
-    """Four numbers of any kind as a box's corners."""
+    """Convert four numbers of any type to a box's corners."""
     left, top, right, bottom = (float(v) for v in values)
     return left, top, right, bottom
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A face in a frame: xyxy in pixels of the displayed picture, id stable over the track's life.
+    """A box in a frame: xyxy in pixels of the displayed frame; id: of its track, from 1.
 
-    sight: the tracker's opinion of it, where it was observed.
+    association: how the tracker associated it, if observed. kind: whether it is a face.
     """
 
     id: int
     xyxy: XYXY
     score: float
     state: BoxState
-    sight: AssociationStage | None = None
+    association: AssociationStage | None = None
+    kind: BoxKind = BoxKind.FACE
+
+    @property
+    def key(self) -> tuple[int, BoxKind]:
+        """A key that is unique in a frame."""
+        return self.id, self.kind
 
 
 @dataclass(frozen=True, slots=True)
 class TrackedFrame:
-    """A frame with its faces: the only thing that can be covered.
+    """A frame with its faces: the only input of covering.
 
     masks: regions of this frame that are covered too, the corners of each in displayed pixels.
     """
@@ -162,10 +187,10 @@ class TrackedFrame:
 
 @dataclass(frozen=True, slots=True)
 class CoveredFrame:
-    """A picture that may leave. Only `cover.py` (and `draw.py`, on explicit `--hide none`) makes one.
+    """A frame that may leave. Only `anonymise.py` (and `overlay.py`, on explicit `--hide none`) creates one.
 
-    picture: the finished picture (stored orientation), its pts and time_base set.
-    tracked: where it came from; sinks take boxes and times from here and never its raw picture.
+    picture: the finished picture (stored orientation), with pts and time_base set.
+    tracked: its origin; sinks take boxes and times from here, and never the uncovered picture.
     """
 
     picture: av.VideoFrame

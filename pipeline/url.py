@@ -24,7 +24,7 @@ from facestream.engines.errors import BadInput
 
 HIDDEN = "***"
 SHORTEST = 4  # characters of a secret that is looked for in any text; shorter ones would be found in common words
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
 _MARK = re.compile("\ue000(\\d+)\ue001")  # a placeholder while its address is taken apart
 # Query and path keys whose values may be shown: what is asked of a camera, never who asks.
@@ -102,9 +102,17 @@ def redact(text: object) -> str:
         known = sorted(_known, key=len, reverse=True)
     for secret in known:
         if secret in result:  # as a word of its own: a password may also be the beginning of one
-            result = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", HIDDEN, result)
+            result = re.sub(_as_a_word(secret), HIDDEN, result)
     result = _URL_IN_TEXT.sub(lambda match: _shown_in_text(match[0]), result)
     return _FIELD_IN_TEXT.sub(rf"\1{HIDDEN}", result)
+
+
+def _as_a_word(secret: str) -> str:
+    """A pattern that finds it; one that may be a word of a message, only where a secret stands."""
+    word = re.escape(secret)
+    if re.fullmatch(r"[a-z]{1,10}", secret):
+        return rf"(?<=[:=/@?&#'\"]){word}(?![A-Za-z0-9])|(?<![A-Za-z0-9]){word}(?=[@&])"
+    return rf"(?<![A-Za-z0-9]){word}(?![A-Za-z0-9])"
 
 
 def expand(text: str, where: str) -> str:

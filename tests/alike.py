@@ -1,4 +1,4 @@
-"""Whether one detector finds what another finds. Without PyAV, which a machine with a GPU may lack."""
+"""Compares the results of two detectors. Without PyAV, which a machine with a GPU may lack."""
 
 from __future__ import annotations
 

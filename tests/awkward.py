@@ -1,4 +1,4 @@
-"""Awkward but valid files, each made by FFmpeg's own command with one thing in it that tends to get lost."""
+"""Unusual but valid files, each made by FFmpeg's own command with one property that tends to get lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clip that flashes and beeps at the same moments, once a second, and how far apart both are in what comes out."""
+"""A clip that flashes and beeps at the same times, once a second, and the audio-video offset of an output."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def onsets(source: str | Path, seconds: float, **options: str) -> tuple[list[tup
         for packet in container.demux(container.streams.video[0], container.streams.audio[0]):
             for part in packet.decode():
                 if isinstance(part, av.VideoFrame) and part.time is not None:
-                    # Not where the cover is. What is covered all over is black, which is no flash.
+                    # Not where the cover is. A fully covered frame is black, which is no flash.
                     light.append((part.time, bool(part.to_ndarray(format="gray")[90:, 90:].mean() > 125)))
                 elif isinstance(part, av.AudioFrame) and part.time is not None:
                     wave = np.abs(part.to_ndarray().astype(float).reshape(-1))

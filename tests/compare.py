@@ -1,4 +1,4 @@
-"""What a reader knows of a file, for comparing an output with its source packet by packet."""
+"""Reads the streams and packets of a file, for comparing an output with its source."""
 
 from __future__ import annotations
 

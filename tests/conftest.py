@@ -1,4 +1,4 @@
-"""Clips rendered on the spot with PyAV: tiny, each with one property that tends to get lost."""
+"""Small clips rendered with PyAV, each with one property that tends to get lost."""
 
 from __future__ import annotations
 

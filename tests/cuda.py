@@ -1,4 +1,4 @@
-"""The CUDA sources built for the CPU behind cuda_shim.cpp, and launched on numpy's memory."""
+"""Builds the CUDA sources for the CPU with cuda_shim.cpp, and launches them on numpy arrays."""
 
 from __future__ import annotations
 
@@ -81,15 +81,27 @@ def every_kernel() -> Launch:
     return launch
 
 
-def stand_in_driver(folder: Path) -> dict[str, str]:
-    """The environment of a process that finds cpu_driver.cpp in the place of NVIDIA's driver."""
+def stand_in_driver(folder: Path, user: Path | None = None) -> dict[str, str]:
+    """The environment of a process that finds cpu_driver.cpp in the place of NVIDIA's driver. user: a library whose
+    every symbol of the driver must be there for it to load; those that the stand-in lacks fail when called."""
     pytest.importorskip("cuda.bindings.driver", reason="needs the rtx or gpu extra")
     if find_gpu() is not None:
         pytest.skip("there is a GPU: tests/engines/test_gpu.py runs on it")
     words = ["g++", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", str(SHIM.with_name("cpu_driver.cpp"))]
-    subprocess.run([*words, "-o", str(folder / "libcuda.so.1"), "-ldl"], check=True)
+    library = folder / "libcuda.so.1"
+    subprocess.run([*words, "-o", str(library), "-ldl"], check=True)
+    if user is not None and (missing := symbols(user, "--undefined-only") - symbols(library, "--defined-only")):
+        stubs = folder / "stubs.cpp"
+        stubs.write_text("".join(f'extern "C" int {name}() {{ return 801; }}\n' for name in sorted(missing)))
+        subprocess.run([*words, str(stubs), "-o", str(library), "-ldl"], check=True)
     kernels = [str(build((FOLDER / file).read_text(), names)) for file, names in KERNELS.items()]
     return os.environ | {"LD_LIBRARY_PATH": str(folder), "FACESTREAM_KERNELS": ":".join(kernels)}
+
+
+def symbols(library: Path, which: str) -> set[str]:
+    """Names of the driver's functions that a library has or asks for."""
+    done = subprocess.run(["nm", "-D", which, str(library)], capture_output=True, text=True, check=True)
+    return {name for line in done.stdout.splitlines() if (name := line.split()[-1].split("@")[0]).startswith("cu")}
 
 
 def survives(work: Callable[..., object], *given: object) -> bool:

@@ -19,8 +19,8 @@ extern char __start_block_shared[], __stop_block_shared[];
 static char no_shared_memory __attribute__((section("block_shared"), used));  // a kernel may have none
 #endif
 #define __global__
-#define __device__ static inline
-#define __launch_bounds__(threads)
+#define __device__ inline
+#define __launch_bounds__(...)
 #define __syncthreads() barrier(__LINE__)
 
 struct Dim {

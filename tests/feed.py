@@ -1,4 +1,4 @@
-"""A live stream for tests: numbered pictures at the pace of a camera, through the real encoder and packetiser."""
+"""A live stream for tests: numbered frames in real time, through the real encoder and packetiser."""
 
 from __future__ import annotations
 

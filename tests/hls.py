@@ -1,4 +1,4 @@
-"""An HLS server for tests: a playlist that moves on as its segments get ready, or that does not."""
+"""An HLS server for tests: a playlist that advances as its segments are finished, or that stops."""
 
 from __future__ import annotations
 

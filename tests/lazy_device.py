@@ -20,6 +20,8 @@ from facestream.engines.build.fp16 import Fp16Detector
 from facestream.engines.build.sidecar import Profile
 from facestream.engines.cuda.driver import GpuInfo
 from facestream.engines.cuda.kernels import Dim3, Launch, nms, nms_workspace
+from facestream.engines.cuda.pipeline import Needs, Shape
+from facestream.engines.errors import EngineMismatch
 from facestream.engines.tensorrt_engine import canvas_of
 
 from tests.cuda import every_kernel
@@ -40,10 +42,16 @@ class Event:
     reached: int = 0
 
 
+@dataclass(eq=False)
+class Graph:
+    steps: list[Callable[[], None]]
+
+
 class LazyDevice:
     """`cuda_driver.Device` on the CPU. AssertionError for what a GPU would not forgive."""
 
     gpu = GpuInfo("stand-in", 90, 13000)
+    index = 0
 
     def __init__(self, seed: int = 0) -> None:
         self.random = random.Random(seed)
@@ -53,6 +61,9 @@ class LazyDevice:
         self.freed: list[Array] = []
         self.kernels = every_kernel()
         self.replayed = self.copied_down = 0
+        self.graphs: list[Graph] = []  # alive
+        self.events = 0
+        self.refuses = ""  # what a capture fails with
         self.threads = {threading.get_ident()}
 
     def enter(self) -> None:
@@ -75,15 +86,33 @@ class LazyDevice:
         self.freed.append(room)
 
     def pinned(self, size: int) -> Array:
+        self._entered()
         self.host.append(np.full(size, 0xCD, np.uint8))
         return self.host[-1]
+
+    def free_pinned(self, memory: Array) -> None:
+        self._entered()
+        self.host = [known for known in self.host if known is not memory]
+        memory[:] = 0xEE
 
     def stream(self) -> Stream:
         self.streams.append(Stream())
         return self.streams[-1]
 
+    def free_stream(self, stream: Stream) -> None:
+        assert not stream.work, "still at work"
+        self.streams.remove(stream)
+
     def event(self) -> Event:
+        self.events += 1
         return Event()
+
+    def free_event(self, event: Event) -> None:
+        self.events -= 1
+
+    def alive(self) -> int:
+        """How many things are there that somebody has to give back."""
+        return len(self.memory) + len(self.host) + len(self.streams) + len(self.graphs) + self.events
 
     def record(self, event: Event, stream: Stream) -> None:
         self._entered()
@@ -129,38 +158,61 @@ class LazyDevice:
 
         return launch
 
-    def capture(self, stream: Stream, work: Callable[[], None]) -> list[Callable[[], None]]:
+    def capture(self, stream: Stream, work: Callable[[], None]) -> Graph:
         self._entered()
-        stream.recording = []
-        work()
-        graph, stream.recording = stream.recording, None
-        return graph
+        assert stream.recording is None, "it is being captured already"
+        stream.recording = steps = []
+        try:
+            work()
+            if self.refuses:
+                raise EngineMismatch(self.refuses, "cuda")
+        finally:
+            stream.recording = None
+        self.graphs.append(Graph(steps))
+        return self.graphs[-1]
 
-    def replay(self, graph: list[Callable[[], None]], stream: Stream) -> None:
+    def replay(self, graph: Graph, stream: Stream) -> None:
         self._entered()
+        assert graph in self.graphs, "it was destroyed"
         self.replayed += 1
-        for step in graph:
+        for step in graph.steps:
             stream.put(step)
+
+    def free_graph(self, graph: Graph) -> None:
+        self._entered()
+        self.graphs.remove(graph)
 
 
 class CpuNet:
-    """`gpu_pipeline.Net` on ONNX Runtime; with `nms_inside` it suppresses as a plan with the plugin does."""
+    """`cuda.pipeline.Net` on ONNX Runtime; with `nms_inside` it suppresses as a plan with the plugin does. Its scratch
+    holds what it was told last: whoever gives it to two shapes at once is found out."""
 
     def __init__(
         self, device: LazyDevice, fp16: Fp16Detector, profiles: tuple[Profile, ...], nms_inside: bool, iou: float = 0.3
     ) -> None:
         self.device, self.fp16, self.profiles, self.nms_inside, self.iou = device, fp16, profiles, nms_inside, iou
-        self.shapes: dict[int, tuple[int, int, int]] = {}
+        self.max_batch = max(profile.max[0] for profile in profiles)
+        self.prepared: set[tuple[int, Shape]] = set()
 
-    def canvas(self, pictures: int, width: int, height: int) -> tuple[int, int]:
-        return canvas_of(self.profiles, pictures, width, height)
+    def canvas(self, images: int, width: int, height: int) -> tuple[int, int]:
+        return canvas_of(self.profiles, images, width, height)
 
-    def prepare(self, slot: int, pictures: int, width: int, height: int, stream: Stream) -> int:
-        self.shapes[slot] = pictures, width, height
-        return sum(min(1000, 3 * (width // s) * (height // s)) for s in (8, 16, 32))
+    def prepare(self, slot: int, shape: Shape, stream: Stream) -> Needs:
+        assert (slot, shape) not in self.prepared
+        self.prepared.add((slot, shape))
+        return Needs(
+            sum(min(1000, 3 * (shape.width // s) * (shape.height // s)) for s in (8, 16, 32)), 8 * shape.images
+        )
 
-    def enqueue(self, slot: int, images: int, first: int, second: int, stream: Stream) -> None:
-        n, width, height = self.shapes[slot]
+    def forget(self, slot: int, shape: Shape) -> None:
+        self.prepared.remove((slot, shape))
+
+    def enqueue(
+        self, slot: int, shape: Shape, images: int, first: int, second: int, scratch: int, stream: Stream
+    ) -> None:
+        n, width, height = shape
+        assert (slot, shape) in self.prepared
+        self.device._inside(scratch, 8 * n)
 
         def run() -> None:
             x = view(images, np.float16, (n, 3, height, width))
@@ -174,7 +226,7 @@ class CpuNet:
 
         stream.put(run)
 
-    def capturable(self, slot: int, stream: Stream) -> bool:
+    def capturable(self, slot: int, shape: Shape, stream: Stream) -> bool:
         return True
 
 

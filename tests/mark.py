@@ -1,4 +1,4 @@
-"""A detector for one stand-in of a face: stripes in a grey picture, found wherever it is shown."""
+"""A detector for a simple synthetic face: stripes in a grey image, found wherever they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must not notice that a camera beside it fails, and what must never be written anywhere."""
+"""A camera that must not be affected when another one fails, and text that must never be written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small training set in WIDER's layout, made from the demo clip, for tests of the training code."""
+"""A small training set in WIDER FACE's layout, made from the demo clip."""
 
 from __future__ import annotations
 
@@ -56,3 +56,16 @@ def make_pack(root: Path, count: int = 4) -> Path:
         (root / "wider_face_split").mkdir(exist_ok=True)
         (root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt").write_text("\n".join(lines) + "\n")
     return root
+
+
+def cut_demo(out: Path, frames: int) -> Path:
+    """The demo clip's first frames, as they are, without its sound."""
+    import av
+
+    with av.open(str(DEMO)) as source, av.open(str(out), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.dts is not None and number < frames:
+                packet.stream = stream
+                target.mux(packet)
+    return out

@@ -1,4 +1,4 @@
-"""What the picture kernels must give, in numpy alone: also for a machine with a GPU and little else installed."""
+"""Reference results of the image kernels in numpy alone, also for a GPU machine with little else installed."""
 
 from __future__ import annotations
 
@@ -6,17 +6,9 @@ from fractions import Fraction
 
 import numpy as np
 from facestream.engines.boxes import Array
-from facestream.engines.cuda.frame import DeviceFrame, Normalisation, cover
-from facestream.engines.cuda.kernels import Launch
+from facestream.engines.cuda.frame import Normalisation
 
 NORM = Normalisation((128.0, 117.0, 104.0), (64.0, 58.4, 57.1), 0.25)
-FACES = [(20.3, 10.7, 61.2, 50.1), (50, 40, 90, 80), (-12, -7, 18, 22), (100, 70, 140, 131), (30, 30, 33, 34),
-         (300, 10, 340, 40), (64, 0, 128, 100), (120, 20, 170, 60)]  # fmt: skip
-
-
-def cover_all(launch: Launch, picture: DeviceFrame, hide: str, shape: str, scale: float) -> None:
-    for face in FACES:
-        cover(launch, picture, face, scale, shape, None if hide == "solid" else 8)
 
 
 def spans(size: int, out: int) -> list[list[tuple[int, np.float32]]]:

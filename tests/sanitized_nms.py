@@ -1,4 +1,4 @@
-"""Runs a library of nms.cu over some sizes; meant for a process in which AddressSanitizer is loaded."""
+"""Runs a compiled nms.cu over some sizes, in a process with AddressSanitizer."""
 
 import ctypes
 import sys

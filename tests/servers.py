@@ -1,4 +1,4 @@
-"""Servers for tests, on loopback, that misbehave on demand."""
+"""Loopback servers for tests that misbehave on demand."""
 
 from __future__ import annotations
 

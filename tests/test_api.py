@@ -16,7 +16,7 @@ import pytest
 
 import facestream as fs
 from tests.conftest import facestream, render
-from tests.pack import DEMO
+from tests.pack import cut_demo
 
 ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs" / "api.md").read_text()
@@ -27,14 +27,7 @@ QUICK = {"model": "plainXS16", "size": (320, 192)}
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo clip's first two seconds and a bit, as they are."""
-    out = tmp_path_factory.mktemp("short") / "in.mp4"
-    with av.open(str(DEMO)) as source, av.open(str(out), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(source.demux(video=0)):
-            if packet.dts is not None and number < 40:
-                packet.stream = stream
-                target.mux(packet)
-    return out
+    return cut_demo(tmp_path_factory.mktemp("short") / "in.mp4", 40)
 
 
 def open_files(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""How cores are shared out."""
+"""How cores are distributed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from facestream.pipeline.run import Job
 def test_workers_need_a_core_and_a_gb_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cores, "cores", lambda: 64)
     for gb, most in ((0.5, 1), (3.9, 3), (500, 64)):
-        sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": int(gb * 2**18)}
-        monkeypatch.setattr("os.sysconf", sizes.__getitem__)
+        monkeypatch.setattr(cores, "memory_gb", lambda gb=gb: gb)
         assert cores.workers() == most
+
+
+def test_the_memory_is_known() -> None:
+    assert 0.1 < cores.memory_gb() < 100_000
 
 
 def test_workers_side_by_side_share_the_threads_that_are_left_to_choose(

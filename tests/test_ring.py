@@ -1,4 +1,4 @@
-"""The buffer between two threads, with real threads on both sides."""
+"""The bounded queue between two threads, with real threads on both sides."""
 
 from __future__ import annotations
 

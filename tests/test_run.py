@@ -1,4 +1,4 @@
-"""The whole line on real clips: nothing lost, nothing raw, everything stopped."""
+"""The whole pipeline on real clips: no frame lost, none uncovered, all threads ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forty addresses with secrets: taken apart rightly, and shown nowhere."""
+"""Forty addresses with secrets: parsed correctly, and shown redacted."""
 
 from __future__ import annotations
 

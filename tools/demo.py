@@ -41,7 +41,9 @@ def _small(picture: Array) -> Array:
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "out")
     folder.mkdir(exist_ok=True)
-    clip, result, sheet = HERE / "demo.mp4", folder / "demo.mp4", folder / "demo.png"
+    clip = HERE / "demo.mp4"
+    result = folder / "demo.mp4"
+    sheet = folder / "demo.png"
     config = Config()
     started = time.perf_counter()
     meter = LeakMeter(read_truth(HERE / "demo.truth.txt"), config.cover)

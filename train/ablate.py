@@ -1,6 +1,6 @@
-"""python -m train.ablate --data DIR --steps N: the paper's ablations at a fixed small budget, beside its numbers.
+"""python -m train.ablate --data DIR --steps N: the paper's ablations at a small fixed budget, beside its numbers.
 
-Every variant is trained with each seed and looked at once; what is done is kept, so that a run that was cut goes on.
+Every variant is trained with each seed and evaluated once; finished ones are kept, so an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ ANY = tuple(replace(level, low=0.0, high=1e9) for level in LEVELS)
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A row of the table. change: settings of its training; show: how it is looked at; of: whose weights it takes
-    (itself trains). section and paper: where the paper says what, about AP on WIDER's hard subset; sign: which way AP
-    goes there from `beside`, +1 or -1, 0 where it says nothing."""
+    """A row of the table. change: its training settings; show: its test scales; of: the variant whose weights it uses
+    (its own if trained). section and paper: the paper's statement about AP on WIDER's hard subset, and where; sign:
+    direction of AP's change from `beside` there, +1 or -1, 0 if not stated."""
 
     name: str
     section: str
@@ -52,7 +52,7 @@ class Variant:
 
 
 def sized(first: int, second: int, paper: str, sign: int) -> Variant:
-    """Trained and looked at with another input size (table 3)."""
+    """A variant trained and evaluated at another input size (table 3)."""
     change = {"view": "whole", "shortest": first, "longest": second}
     return Variant(f"{first}x{second}", "4.7", paper, sign, change, Show(Size(first, second)), beside="1200x1600")
 
@@ -100,7 +100,7 @@ def run_one(
     variant: Variant, seed: int, config: TrainConfig, data: Path, out: Path, workers: int, device: str,
     backbone: Path | None, limit: int,
 ) -> dict[str, Any]:  # fmt: skip
-    """Train what is not trained, look at what is not looked at; the figures."""
+    """Train and evaluate what is missing; returns the results."""
     folder = out / f"{variant.name}-seed{seed}"
     kept = folder / "result.json"
     about = config.plain()
@@ -152,7 +152,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def verdict(delta: float, sign: int, ours: list[float], base: list[float]) -> str:
-    """Does the order agree with the paper's? A difference within the seeds' spread says nothing."""
+    """Whether the order agrees with the paper's; a difference within the seeds' spread is inconclusive."""
     if not sign:
         return ""
     noise = max(stdev(x) if len(x) > 1 else 0.0 for x in (ours, base))
@@ -163,15 +163,15 @@ def verdict(delta: float, sign: int, ours: list[float], base: list[float]) -> st
 
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="folder in WIDER FACE's layout")
-@click.option("--steps", type=int, required=True, help="of every training")
-@click.option("--seeds", default=1, show_default=True, help="how many times each is trained")
-@click.option("--only", multiple=True, metavar="NAME", help=f"of {', '.join(VARIANTS)}; ssh comes always")
+@click.option("--steps", type=int, required=True, help="steps of every training")
+@click.option("--seeds", default=1, show_default=True, help="trainings per variant")
+@click.option("--only", multiple=True, metavar="NAME", help=f"of {', '.join(VARIANTS)}; ssh is always included")
 @click.option("--model", default="plainM", show_default=True, help="plainM, narrow, vgg16 or another")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/ablate"), show_default=True)
-@click.option("--backbone", type=click.Path(path_type=Path), help="start every backbone from these weights")
-@click.option("--limit", default=0, help="look at the first N validation images only")
+@click.option("--backbone", type=click.Path(path_type=Path), help="initial weights of every backbone")
+@click.option("--limit", default=0, help="evaluate on the first N validation images only")
 @click.option("--workers", default=1, show_default=True)
-@click.option("--threads", default=0, help="threads that train; 0 = all cores")
+@click.option("--threads", default=0, help="training threads; 0: all cores")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="a setting of every training")
 def command(

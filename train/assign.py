@@ -1,4 +1,4 @@
-"""Which anchor learns which face (paper sections 3.3 and 4.1)."""
+"""Anchor assignment: which anchors are positive, negative or ignored, by IoU (paper sections 3.3 and 4.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m train.compare --data DIR: our detectors beside other people's, one protocol, one runtime, one table."""
+"""python -m train.compare --data DIR: our detectors and the baselines under one protocol and runtime, in one table."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from facestream.checkout import benchmarks
 class Row:
     """One detector at one zoom. Shares are in 0..1; the keys of `missed` are sizes in pixels of the input.
 
-    missed, false_alarms (an image): at the threshold, of our own detectors with what is asked of large faces. fair:
-    the score at which it has `alarms` an image, and missed_fair what it misses there, so that detectors whose scores
-    mean different things can be compared.
+    missed, false_alarms (per image): at the threshold; for our own detectors with the large-face margin. fair: the
+    score at which it has `alarms` false alarms per image; missed_fair: what it misses there, so that detectors with
+    differently calibrated scores can be compared.
     """
 
     detector: str
@@ -39,7 +39,7 @@ class Row:
 
 
 def score_at(found: list[Detections], images: list[Labelled], alarms: float) -> float:
-    """The lowest score at which there are at most `alarms` false alarms an image."""
+    """The lowest score with at most `alarms` false alarms per image."""
     scores = np.sort(false_scores(found, images))[::-1]
     allowed = int(alarms * len(images))
     return float(np.nextafter(scores[allowed], 2)) if len(scores) > allowed else 0.0
@@ -61,7 +61,7 @@ SHOWN = ("all", "0-16", "16-32", "32-64", "64+", "10-32")
 
 
 def table(rows: list[Row], threshold: float, alarms: float) -> str:
-    """Markdown, a line a detector and zoom."""
+    """A Markdown table, a line per detector and zoom."""
     sizes = [name if name == "all" else f"{name} px" for name in SHOWN]
     lines = [
         f"| detector | shown | AP | missed at {threshold:g}: {' | '.join(sizes)} | false alarms an image "
@@ -87,12 +87,12 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
 )
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object on the last line")
 def command(
     data: Path, models: tuple[str, ...], baselines: bool, zooms: tuple[float, ...], threshold: float,
     rise: float, alarms: float, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
-    """Look at every validation image with each detector; AP, misses by size, false alarms."""
+    """Run each detector on every validation image; prints AP, misses by size and false alarms."""
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
     detectors = {Path(name).stem: load_detector(name, options) for name in models}
     others: dict[str, Detector] = {}

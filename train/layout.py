@@ -1,4 +1,4 @@
-"""Does a folder hold what a data set's layout asks for? If not, what is there instead, and what to do."""
+"""Checks a data set's folder layout, with hints for folders in another layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WANTED = "--data must hold WIDER_train/, WIDER_val/ and wider_face_split/"
 
 
 def check_layout(root: Path, split: str, listing: Path) -> None:
-    """BadInput with a helpful hint unless `root` holds `listing` and the images folder of a WIDER FACE split."""
+    """Raises BadInput with a hint unless `root` contains `listing` and the images folder of a WIDER FACE split."""
     if not root.is_dir():
         raise BadInput("no such folder", str(root), WANTED)
     images = root / f"WIDER_{split}" / "images"

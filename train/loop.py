@@ -37,7 +37,8 @@ class NotFinite(UserError):
 
 
 def learning_rate(step: int, c: TrainConfig) -> float:
-    """Linear warm-up, then cosine to 1 % or a division by 10 at 6/7 of the run (paper: 18k of 21k)."""
+    """The learning rate at a step: linear warm-up, then cosine decay to 1 %, or x0.1 at 6/7 of the run (paper: 18k of
+    21k)."""
     if step < c.warmup:
         return c.lr * (step + 1) / c.warmup
     if c.schedule == "step":

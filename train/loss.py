@@ -1,4 +1,5 @@
-"""The multi-task losses: SSH's, with per-module online hard mining (paper sections 3.4 and 3.5), and a newer one."""
+"""Multi-task losses: SSH's, with online hard example mining (OHEM) per module (paper sections 3.4 and 3.5), and quality
+focal plus distance-IoU loss."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """python -m train.paper: SSH layer by layer, with its strides, sizes, parameters and receptive fields.
 
-What figures 2, 3 and 4 of the paper draw, as numbers of the network that is built here. Nothing is computed on
-pictures: shapes come from torch's meta device.
+The content of the paper's figures 2, 3 and 4, from the network that is built here. Nothing is computed on images:
+shapes come from torch's meta device.
 """
 
 from __future__ import annotations
@@ -78,10 +78,10 @@ def anchor_counts(name: str = "vgg16", height: int = 1200, width: int = 1600) ->
 
 
 def receptive_fields(model: SSH, side: int = 512) -> list[dict[str, int]]:
-    """Pixels that the middle cell of each branch of each module sees: {"face", "five", "seven"} for M1, M2, M3.
+    """Receptive fields, px, of the middle cell of each branch of each module: {"face", "five", "seven"} for M1, M2, M3.
 
-    Measured: weights are made positive, pooling is by the mean, and the gradient of one cell's sum is not zero exactly
-    where the picture matters. The network is spoilt by it.
+    Measured with positive weights and mean pooling: the gradient of one cell's sum is non-zero exactly inside its
+    receptive field. The network cannot be used afterwards.
     """
     for module in model.modules():
         for name, child in list(module.named_children()):

@@ -1,4 +1,4 @@
-"""Pictures of training runs and of what a detector misses."""
+"""Plots of training runs, curves, and contact sheets of detections and misses."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def precision_recall(curves: dict[str, Curve], out: Path, published: dict[str, C
 def hardest_misses(
     images: list[Labelled], found: list[Detections], threshold: float, out: Path, tiles: int = 48, side: int = 128
 ) -> None:
-    """A sheet of the faces that were missed, the largest first, each with its box and surroundings."""
+    """A contact sheet of missed faces, the largest first, each with its box and surroundings."""
     hardest: list[tuple[float, Labelled, Array]] = []
     for item, detections in zip(images, found, strict=True):
         truth, flags = missed(detections, item, threshold)
@@ -98,7 +98,7 @@ def colour_of(score: float) -> tuple[int, int, int]:
 
 
 def qualitative(paths: list[Path], found: list[Detections], out: Path, tiles: int = 12, side: int = 480) -> None:
-    """A sheet of pictures with their detections from 0.5 on, coloured by score, most faces first (figure 8)."""
+    """A contact sheet of images with their detections from 0.5 on, coloured by score, most faces first (figure 8)."""
     sure = [int((f.scores >= 0.5).sum()) for f in found]
     columns = 4
     rows = -(-min(tiles, max(1, len(paths))) // columns)

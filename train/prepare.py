@@ -150,9 +150,9 @@ READERS = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo}
 
 
 def convert(source: Path, to: Path, split: str, kind: str, wanted: str | None, faults: Faults) -> tuple[int, int, int]:
-    """Write WIDER_<split>/ and its list; returns how many images, faces and invalid boxes there are.
+    """Write WIDER_<split>/ and its list; returns the numbers of images, faces and invalid boxes.
 
-    Images are hard-linked where the disk allows it, else copied. The list appears when everything is there.
+    Images are hard-linked if possible, else copied. The list is written last.
     """
     listing = to / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     if listing.exists():
@@ -195,8 +195,8 @@ def convert(source: Path, to: Path, split: str, kind: str, wanted: str | None, f
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="folder for the WIDER layout")
 @click.option("--split", default="train", show_default=True, type=click.Choice(["train", "val"]))
 @click.option("--from", "kind", default="auto", show_default=True, type=click.Choice(["auto", *READERS]))
-@click.option("--class", "wanted", help="the class that means face, where there are several; YOLO: or its number")
-@click.option("--strict", is_flag=True, help="an image that cannot be read ends it instead of being left out")
+@click.option("--class", "wanted", help="name of the face class if there are several; YOLO: or its number")
+@click.option("--strict", is_flag=True, help="stop at the first unreadable image instead of skipping it")
 def command(source: Path, to: Path, split: str, kind: str, wanted: str | None, strict: bool) -> None:
     """Convert face labels of COCO, VOC or YOLO to the layout that training and evaluation read."""
     if kind == "auto":

@@ -1,4 +1,4 @@
-"""The pixels of a planned crop, on the CPU. RGB uint8."""
+"""Renders planned training crops on the CPU: RGB uint8."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEVELS = 4
 
 
 def pyramid(image: Array) -> tuple[Array, ...]:
-    """The picture and its halves, each the mean of the one before; the smallest is an eighth."""
+    """An image pyramid by averaging: full size, half, quarter, eighth."""
     out = [image]
     while len(out) < LEVELS:
         h, w = out[-1].shape[:2]

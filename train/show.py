@@ -1,4 +1,4 @@
-"""How pictures are shown to a detector: at their size, scaled, at the paper's pyramid, or at SNIP's levels."""
+"""Test scales: images are evaluated at their own size, scaled, on the paper's pyramid, or on SNIP's levels."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def pyramid_scales(width: int, height: int) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Show:
-    """size: see `Size`; None: as the picture is. zoom: the picture is scaled by this before anything else, and counts
-    as the picture. pyramid: the paper's four sizes. levels: SNIP's. soft: merge by soft-NMS instead of NMS."""
+    """size: see `Size`; None: the image's own. zoom: scales the image first; the result counts as the image. pyramid:
+    the paper's four sizes. levels: SNIP's. soft: merge by soft-NMS instead of NMS."""
 
     size: Size | None = None
     zoom: float = 1.0
@@ -119,7 +119,7 @@ def shown(
     soft: bool,
     levels: tuple[Level, ...] = LEVELS,
 ) -> Show:
-    """How the flags want pictures shown. The paper looks at FDDB, Pascal-Faces and AFW at 400x800 (section 4.4)."""
+    """The test scales from the command's options. FDDB, Pascal-Faces and AFW: 400x800, as in the paper (4.4)."""
     if (size is not None) + pyramid + snip > 1:
         raise BadConfig("give one of --size, --pyramid and --snip")
     if not 0 < zoom <= 8:
@@ -130,7 +130,7 @@ def shown(
 
 
 def levels_of(weights: Path | None) -> tuple[Level, ...]:
-    """The levels that weights were trained with, if SNIP trained them; else the paper's."""
+    """The levels that the weights were trained with, if by SNIP; else the paper's."""
     if weights is None:
         return LEVELS
     from facestream.train.checkpoint import load_weights

@@ -1,7 +1,7 @@
-"""Lettering and ornament before a crop: what nets that saw few signs take for faces.
+"""Distractors: letters and ornaments drawn into training crops, which the detector must not take for faces.
 
-Letters of a shop sign and the coat of arms over it are round, light on dark and about as large as faces;
-a training picture rarely shows any. They are drawn here, away from every face.
+Letters of a shop sign or a coat of arms are round, light on dark and about as large as faces, but rare in training
+images. They are drawn here, away from every face.
 """
 
 from __future__ import annotations

@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from facestream.engines.boxes import F32, Array, Bool, area_xyxy, iou_xyxy, nms_xyxy
+from facestream.engines.boxes import F32, Array, Bool, area_xyxy, iou_xyxy
 from facestream.engines.types import Detections
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A resolution, shorter side `shortest` unless the longer would pass `longest`, in pixels, and the faces it is
-    for: those of a side (root of the area) in low..high, in pixels of the picture as it is stored."""
+    """A resolution: shorter side `shortest` unless the longer would exceed `longest`, in pixels; and its range of
+    faces: side (root of the area) in low..high, in pixels of the stored image."""
 
     shortest: int
     longest: int
@@ -60,11 +60,10 @@ def merge(found: Sequence[Detections], nms_iou: float, soft: bool = False, least
     xyxy, scores = np.concatenate([f.xyxy for f in found]), np.concatenate([f.scores for f in found])
     if soft:
         return soft_nms(xyxy, scores, least=least)
-    keep = nms_xyxy(xyxy, scores, nms_iou)
-    return Detections(xyxy[keep], scores[keep])
+    return Detections(xyxy, scores).nms(nms_iou)
 
 
 def selected(found: Detections, level: Level) -> Detections:
-    """What a level may say: the detections in its range."""
+    """The detections in a level's range."""
     keep = level.has(found.xyxy)
     return Detections(found.xyxy[keep], found.scores[keep])

@@ -1,4 +1,4 @@
-"""The truth of a batch, anchor by anchor."""
+"""Anchor targets of a batch: label and box of every anchor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Targets:
-    """What each anchor should say, for pictures of any size; the anchors of the last sizes are kept."""
+    """Computes anchor targets for images of any size; caches the anchors of the last sizes."""
 
     KEPT = 16  # whole pictures come in many shapes, and their anchors take megabytes
     AT_ONCE = 20_000_000  # anchors times faces: a crowd in a large picture would not fit into memory
@@ -22,7 +22,7 @@ class Targets:
         self.grids: dict[tuple[int, int], list[Tensor]] = {}
 
     def __call__(self, height: int, width: int, faces: list[F32], ignores: list[F32]) -> list[Truth]:
-        """The truth of each module, from the boxes of each picture of height x width: xyxy [G, 4], [I, 4]."""
+        """The targets of each module, from the faces [G, 4] and ignored regions [I, 4], xyxy, of each image."""
         grid = self._grid(height, width)
         anchors = torch.cat(grid)
         # A batch in one go spares launches on a GPU; on the CPU the padding would cost more than it saves.

@@ -1,4 +1,4 @@
-"""Milliseconds an image at the paper's four sizes, on the device at hand (table 2)."""
+"""Milliseconds per image at the paper's four sizes, on this machine's device (table 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole pictures for training, at the paper's resolution or at SNIP's three, as the other view beside crops."""
+"""Training on whole images instead of crops, at the paper's resolution or at SNIP's three."""
 
 from __future__ import annotations
 
@@ -83,5 +83,5 @@ class Whole(Dataset[tuple[Tensor, F32, F32]]):
 
 
 def one_by_one(items: list[tuple[Tensor, F32, F32]]) -> list[Part]:
-    """Pictures of different sizes, each a part of its own."""
+    """Images of different sizes, each a batch part of its own."""
     return [(image[None], [faces], [ignores]) for image, faces, ignores in items]

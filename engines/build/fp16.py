@@ -1,7 +1,7 @@
-"""The shipped float32 graph -> the same in half precision with every type spelled out, as TensorRT 10 and 11 want it.
+"""Converts the float32 graph to half precision (fp16) with explicit types, as TensorRT 10 and 11 require.
 
-The net runs in half precision; from the outputs of its last convolutions on (top-k, sigmoid, boxes) all is float32,
-since half coordinates above 1024 are a pixel coarse. Normalisation is left to the preprocessing kernel.
+The net runs in half precision; everything after its last convolutions (top-k, sigmoid, boxes) is float32, since half
+coordinates above 1024 have a resolution of one pixel. Normalisation is done by the preprocessing kernel.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def to_fp16(path: Path, pictures: list[Array] | None = None) -> tuple[bytes, Nor
     if strange or not heads:
         what = ", ".join(strange) or "no convolution"
         raise EngineMismatch(f"not a net that is known in half precision: it holds {what}", str(path))
-    peak = _peak(model, body, [*probes(), *(pictures or [])])
+    peak = peak_of(model, body, [*probes(), *(pictures or [])])
     scale = 2.0 ** min(0, math.floor(math.log2(LARGEST / ROOM / max(peak, 1e-9))))
     _cast_body(model, body, start, heads, scale)
     onnx.checker.check_model(model, full_check=True)
@@ -51,7 +51,7 @@ def to_fp16(path: Path, pictures: list[Array] | None = None) -> tuple[bytes, Nor
 
 
 def probes() -> list[Array]:
-    """Pictures that drive a net far: flat ones, noise, stripes and patches of extreme colours."""
+    """Images that cause extreme activations: flat ones, noise, stripes and patches of extreme colours."""
     rng = np.random.default_rng(0)
     flat = [np.full((1, 128, 160, 3), value, np.uint8) for value in (0, 255)]
     made = [*flat, rng.integers(0, 256, (1, 128, 160, 3), dtype=np.uint8)]
@@ -109,7 +109,7 @@ def above(model: Any, heads: list[Any], stop: str) -> list[Any]:
     return [node for node in model.graph.node if node.output[0] in found]
 
 
-def _peak(model: Any, body: list[Any], pictures: list[Array]) -> float:
+def peak_of(model: Any, body: list[Any], pictures: list[Array]) -> float:
     """The largest value in the net, input included, that the pictures lead to."""
     import onnx
 
@@ -161,12 +161,51 @@ def _cast_body(model: Any, body: list[Any], start: str, heads: list[Any], scale:
     graph.input[0].CopyFrom(new)
 
 
+def emulated(graph: bytes) -> bytes:
+    """A graph of `to_fp16`, or one of int8 made of it, that computes in float32 and rounds to half precision after
+    every node: what a GPU does, whose sums within a node are float32 too. ONNX Runtime's CPU provider, given the graph
+    as it is, would go through whole chains of nodes in float32, where nothing overflows.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), strict_mode=True)
+    net = model.graph
+    typed = {v.name: v.type.tensor_type.elem_type for v in (*net.value_info, *net.output)}
+    for tensor in net.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    nodes = [helper.make_node("Cast", ["images"], ["images_wide"], to=TensorProto.FLOAT)]
+    for node in net.node:
+        for i, name in enumerate(node.input):
+            if name == "images":
+                node.input[i] = "images_wide"
+        for attribute in node.attribute:
+            if attribute.name == "value" and attribute.t.data_type == TensorProto.FLOAT16:
+                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float32)))
+            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+        nodes.append(node)
+        for i, name in enumerate(node.output):
+            if typed.get(name) == TensorProto.FLOAT16:
+                node.output[i] = name + "_wide"
+                nodes.append(helper.make_node("Cast", [name + "_wide"], [name + "_rounded"], to=TensorProto.FLOAT16))
+                nodes.append(helper.make_node("Cast", [name + "_rounded"], [name], to=TensorProto.FLOAT))
+    made = list(nodes)
+    del net.node[:], net.value_info[:]
+    net.node.extend(made)
+    data: bytes = model.SerializeToString()
+    return data
+
+
 class Fp16Detector(Detector):
-    """A graph of `to_fp16` on ONNX Runtime's CPU: what a GPU computes, slowly. For comparisons."""
+    """A graph of `to_fp16` on ONNX Runtime's CPU, rounded as a GPU rounds it (`emulated`). For comparisons."""
 
     def __init__(self, model: bytes, normalisation: Normalisation, options: DetectorOptions) -> None:
         super().__init__(options)
-        self.session, self.normalisation = open_session(model, options.threads), normalisation
+        # Not optimised: what is left out as superfluous might be a rounding.
+        self.session = open_session(emulated(model), options.threads, optimise=False)
+        self.normalisation = normalisation
 
     def infer(self, images: Array) -> tuple[F32, F32]:
         row = self.normalisation.row()

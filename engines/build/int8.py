@@ -1,9 +1,9 @@
-"""The half-precision graph with its convolutions in eight bits, said by explicit Quantize/Dequantize pairs.
+"""Quantises the half-precision graph's convolutions to int8, with explicit Quantize/Dequantize pairs.
 
-TensorRT 11 has no calibrators: what is quantised, and with which scales, must stand in the graph. Inputs of a
-convolution have one scale each, chosen by what photographs lead to; weights have one an output channel. The first
-convolution reads the picture and the last ones give scores and offsets: those stay in half precision, where they cost
-little and errors would cost most.
+TensorRT 11 has no calibrators: quantised tensors and their scales must be in the graph. Inputs of a convolution have
+one scale each, calibrated on photographs; weights have one per output channel. The first convolution, which reads the
+image, and the last ones, which give scores and offsets, stay in half precision: they cost little, and errors there cost
+most.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""How far two detectors are apart, box by box."""
+"""Compares two detectors box by box."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from facestream.engines.base import Detector
@@ -15,11 +17,14 @@ def differences(reference: Detector, other: Detector, pictures: list[Array] | No
     """Largest differences of the boxes (pixels, and as a share of their longer side) and scores of two detectors.
 
     Pictures: uint8 [N, H, W, 3], else random patches, batches of one and two, three shapes. Each of the reference's
-    300 best boxes with a score of at least PATCHES must have its like.
+    300 best boxes with a score of at least PATCHES must have its like. Where either gives a value that is no number, or
+    is infinite, all differences are infinite.
     """
     worst = {"boxes_compared": 0, "box_error_px": 0.0, "box_error_share": 0.0, "score_error": 0.0}
     for images in pictures or patches():
         (boxes_a, scores_a), (boxes_b, scores_b) = reference.infer(images), other.infer(images)
+        if not all(np.isfinite(values).all() for values in (boxes_a, scores_a, boxes_b, scores_b)):
+            return worst | {"box_error_px": math.inf, "box_error_share": math.inf, "score_error": math.inf}
         for i in range(len(images)):
             order = np.argsort(-scores_a[i], kind="stable")[:300]
             order = order[scores_a[i, order] >= min(PATCHES, scores_a[i].max() / 2)]
@@ -48,14 +53,15 @@ def patches() -> list[Array]:
 
 
 def agreement(reference: Detector, other: Detector, pictures: list[Array]) -> dict[str, float]:
-    """Share of the faces that one detector finds which another finds too (IoU >= 0.5). Pictures: [N, H, W, 3]."""
+    """Share of the faces that one detector finds which another finds too (IoU >= 0.5), 0 where it finds none: then
+    nothing was compared. Pictures: [N, H, W, 3]."""
     views = [ImageView(p[0], p.shape[2], p.shape[1]) for p in pictures]
     best = []
     for view in views:
         a, b = (detector.detect([view])[0].xyxy for detector in (reference, other))
         best.append(iou_xyxy(a, b).max(1) if len(a) and len(b) else np.zeros(len(a)))
     all_best = np.concatenate(best)
-    share = float((all_best >= 0.5).mean()) if len(all_best) else 1.0
+    share = float((all_best >= 0.5).mean()) if len(all_best) else 0.0
     return {"faces_compared": len(all_best), "agreement": round(share, 4)}
 
 
@@ -67,6 +73,9 @@ def detection_errors(reference: Detector, other: Detector, pictures: list[Array]
     for picture in pictures:
         raw, scores = (a[0] for a in reference.infer(picture))
         (found,) = other.detect([ImageView(picture[0], picture.shape[2], picture.shape[1])])
+        if not (np.isfinite(found.xyxy).all() and np.isfinite(found.scores).all()):
+            worst = dict.fromkeys(worst, math.inf)
+            break
         for box, score in zip(found.xyxy, found.scores, strict=True):
             off = np.abs(raw - box).max(1)
             like = int((off + 1e3 * np.abs(scores - score)).argmin())
@@ -74,3 +83,12 @@ def detection_errors(reference: Detector, other: Detector, pictures: list[Array]
             here = float(off[like]), float(off[like]) / side, float(abs(scores[like] - score))
             worst = {key: max(value, new) for (key, value), new in zip(worst.items(), here, strict=True)}
     return worst | agreement(reference, other, pictures)
+
+
+def too_few(found: dict[str, float], what: str) -> str:
+    """What is the matter with an `agreement`: nothing was compared, or too little agrees. "" where all is well."""
+    if not found["faces_compared"]:
+        return "the float32 net finds no face in these pictures, so nothing was compared"
+    if found["agreement"] < AGREEMENT:
+        return f"{what} finds {found['agreement']:.0%} of the faces that float32 finds"
+    return ""

@@ -1,6 +1,6 @@
-"""What a compiled plan was made for, in a JSON file beside it (NAME.plan.json), and whether it fits where it is loaded.
+"""The sidecar of a compiled plan (NAME.plan.json): what it was built for, checked before it is loaded.
 
-TensorRT's plans fit one version and, unless built portable, one kind of GPU; loading another crashes or, worse, runs.
+TensorRT's plans fit one version and, unless built portable, one GPU model; loading another one crashes or, worse, runs.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Sidecar:
     def write(self, plan: Path) -> None:
         path = path_of(plan)
         part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+        part.write_text(json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
         part.replace(path)
 
     @staticmethod
@@ -64,7 +64,7 @@ class Sidecar:
         """BadInput when it is missing or not one of this format."""
         path = path_of(plan)
         try:
-            d: dict[str, Any] = json.loads(path.read_text())
+            d: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if d.pop("format") != FORMAT:
                 raise BadInput("is of another version", str(path), "build the plan again with build_engine.py")
             d["gpu"] = None if d["gpu"] is None else GpuInfo(**d["gpu"])

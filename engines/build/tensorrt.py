@@ -1,17 +1,22 @@
-"""A half-precision ONNX graph -> a plan of TensorRT 10 or 11, or of TensorRT-RTX, which builds without a GPU."""
+"""TensorRT build: compiles a half-precision ONNX graph into a plan for TensorRT 10 or 11, or for TensorRT-RTX, which
+needs no GPU for building."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import Array
-from facestream.engines.build.parity import AGREEMENT, FACES, agreement, detection_errors, differences, patches
+from facestream.engines.build.parity import FACES, agreement, detection_errors, differences, patches, too_few
 from facestream.engines.build.sidecar import Profile, Sidecar, digest
+from facestream.engines.cuda.devices import current_device, index_of
 from facestream.engines.cuda.driver import find_gpu
 from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.cuda.kernels import source_hash
@@ -39,7 +44,7 @@ class PlanOptions:
 
     nms_iou, nms_threshold: of the NMS plugin (tensorrt only). Boxes that the threshold lets through and the caller
     does not want can be dropped afterwards: greedy suppression never lets a worse box touch a better one.
-    timing_cache: file in which measured kernels are kept for the next build.
+    timing_cache: file in which measured kernels are kept for the next build. device: the GPU that tensorrt builds on.
     """
 
     profiles: tuple[Profile, ...] = PROFILES
@@ -48,6 +53,7 @@ class PlanOptions:
     nms_iou: float = 0.3
     nms_threshold: float = 0.02
     timing_cache: Path | None = None
+    device: str = "cuda:0"
     progress: bool = True
 
 
@@ -77,7 +83,9 @@ def compile_plan(
     sidecar = Sidecar(
         backend=backend,
         library=trt.__version__,
-        gpu=find_gpu() if backend == "tensorrt" else None,  # RTX settles for the GPU when it loads the plan
+        gpu=find_gpu(index_of(options.device))
+        if backend == "tensorrt"
+        else None,  # RTX settles for the GPU when it loads the plan
         precision=options.precision,
         profiles=options.profiles,
         normalisation=normalisation,
@@ -103,9 +111,8 @@ def check_int8(source: Path, graph: bytes, normalisation: Normalisation, picture
     options = DetectorOptions(threshold=FACES)
     pair = OnnxDetector(source, options), Fp16Detector(graph, normalisation, options)
     found = agreement(*pair, pictures[:: max(1, len(pictures) // COMPARED)])
-    if found["agreement"] < AGREEMENT:
-        what = f"int8 finds {found['agreement']:.0%} of the faces that float32 finds"
-        raise EngineMismatch(what, str(source), "calibrate on more pictures, or use fp16")
+    if what := too_few(found, "int8"):
+        raise EngineMismatch(what, str(source), "calibrate on more pictures, of faces, or use fp16")
     return found
 
 
@@ -113,17 +120,26 @@ def check_fp16(
     source: Path, graph: bytes, normalisation: Normalisation, pictures: list[Array] | None
 ) -> dict[str, float]:
     """`differences` of a half-precision graph and the float32 one, both on the CPU. EngineMismatch when too large."""
-    from facestream.engines.build.fp16 import Fp16Detector
+    from facestream.engines.build.fp16 import Fp16Detector, probes
 
     options = DetectorOptions()
     pair = OnnxDetector(source, options), Fp16Detector(graph, normalisation, options)
     parity = differences(*pair, [*patches(), *(pictures or [])])
-    pixels, share = BOX_TOLERANCE
-    if parity["box_error_px"] > pixels and parity["box_error_share"] > share:
-        raise EngineMismatch(f"half precision moves boxes: {parity}", str(source), "use float32")
-    if parity["score_error"] > SCORE_TOLERANCE:
-        raise EngineMismatch(f"half precision changes scores: {parity}", str(source), "use float32")
+    finite = all(np.isfinite(values).all() for probe in probes() for values in pair[1].infer(probe))
+    if not finite or math.isinf(parity["score_error"]):
+        raise EngineMismatch("values grow beyond half precision: the net gives no numbers", str(source), "use float32")
+    if not parity["boxes_compared"]:
+        raise EngineMismatch("the net gives no box to compare", str(source), "give photographs with --calibrate")
+    if not within_tolerance(parity):
+        raise EngineMismatch(f"half precision changes boxes or scores: {parity}", str(source), "use float32")
     return parity
+
+
+def within_tolerance(found: dict[str, float]) -> bool:
+    """Whether `differences` are none that half precision may not make, and there was something to compare."""
+    pixels, share = BOX_TOLERANCE
+    moved = found["box_error_px"] > pixels and found["box_error_share"] > share
+    return found["boxes_compared"] > 0 and not moved and found["score_error"] <= SCORE_TOLERANCE
 
 
 def verify_plan(
@@ -139,8 +155,9 @@ def verify_plan(
     far = found["box_error_px"] > pixels and found["box_error_share"] > share
     if precision != "int8" and (far or found["score_error"] > score):
         raise EngineMismatch(f"the plan says other boxes than the graph: {found}", "plan", "do not use it")
-    if found["agreement"] < AGREEMENT:
-        what = f"the plan finds {found['agreement']:.0%} of the faces that the graph finds"
+    if not found["faces_compared"]:
+        raise EngineMismatch(too_few(found, "the plan"), "plan", "give photographs of faces with --calibrate")
+    if what := too_few(found, "the plan"):
         raise EngineMismatch(what, "plan", "do not use it")
     return found
 
@@ -153,6 +170,9 @@ def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
     """
     trt = library(backend)
     log = logger(trt)
+    index = index_of(options.device)
+    if backend == "tensorrt" and find_gpu(index) is not None:
+        current_device(index).enter()  # the builder takes the calling thread's
     try:
         builder = trt.Builder(log)
     except (TypeError, RuntimeError):
@@ -173,6 +193,8 @@ def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
         shapes.set_shape("images", *((n, 3, h, w) for n, h, w in (profile.min, profile.opt, profile.max)))
         config.add_optimization_profile(shapes)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # layers keep their names and types for inspection
+    if hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION"):  # RTX allocates while it runs otherwise: no CUDA graph
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.portable:
         if backend != "tensorrt":
             raise BadConfig("RTX plans fit every GPU from Ampere on as they are", "--portable")
@@ -246,16 +268,23 @@ def _progress(trt: Any) -> Any:
     return Monitor()
 
 
-def layers(backend: str, graph: bytes) -> list[tuple[str, str, str]]:
-    """Name, kind and output type of each layer of the network that the backend makes of a graph."""
-    trt = library(backend)
-    log = logger(trt)
-    network = trt.Builder(log).create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(graph):
-        raise EngineMismatch(f"cannot parse the graph: {parser.get_error(0).desc()}", f"--backend {backend}")
-    made = [network.get_layer(i) for i in range(network.num_layers)]
-    return [(layer.name, layer.type.name, layer.get_output(0).dtype.name) for layer in made]
+def layers(trt: Any, engine: Any) -> list[dict[str, Any]]:
+    """What TensorRT says of each layer of a plan that is loaded: the plan itself, not the network that it was made of.
+    Names, types and formats are in it, since plans are built with them (profiling_verbosity)."""
+    inspector = engine.create_engine_inspector()
+    told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return [layer if isinstance(layer, dict) else {"Name": layer} for layer in told.get("Layers", [])]
+
+
+def float_convolutions(found: list[dict[str, Any]]) -> list[str]:
+    """Names of a plan's convolutions whose input is float32, which nothing in a plan of ours should be."""
+    return [
+        str(layer.get("Name"))
+        for layer in found
+        if "conv" in str(layer.get("LayerType", "")).lower()
+        and any("float" in str(tensor.get("Format/Datatype", "")).lower() for tensor in layer.get("Inputs", []))
+        and not any("half" in str(t.get("Format/Datatype", "")).lower() for t in layer.get("Inputs", []))
+    ]
 
 
 def profiles_of(texts: tuple[str, ...]) -> tuple[Profile, ...]:

@@ -1,10 +1,10 @@
-"""Pictures in device memory: how the preprocessing and covering kernels are told where their planes lie."""
+"""Frames in device memory: descriptors of their planes for the preprocessing kernel."""
 
 from __future__ import annotations
 
 import ctypes
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from facestream.engines.boxes import F32
@@ -76,59 +76,45 @@ def colour_row(full_range: bool) -> F32:
     return np.array([zero, luma, v, -u * blue / green, -v * red / green, u], np.float32)
 
 
-def preprocess(
-    launch: Launch, picture: DeviceFrame, fitted: tuple[int, int], norm: int, colour: int, output: int,
-    out: tuple[int, int],
-) -> None:  # fmt: skip
-    """Shrink, turn and normalise a picture into output, half [3, height, width] of `out` = (width, height), into whose
-    upper left corner it comes as large as `fitted` (width, height, upright).
+# A row of the table that preprocess.cu reads: struct Source.
+SOURCE = np.dtype([
+    ("plane", "<u8", 3), ("first_pitch", "<i4"), ("other_pitch", "<i4"), ("first_step", "<i4"), ("other_step", "<i4"),
+    ("shift", "<i4"), ("width", "<i4"), ("height", "<i4"), ("fitted_width", "<i4"), ("fitted_height", "<i4"),
+    ("turn", "<i4"), ("colour", "<i4"), ("unused", "<i4"),
+])  # fmt: skip
 
-    norm, colour: addresses of the rows above on the device. Colour is not looked at for RGB and BGR.
-    """
-    planes, pitches, yuv = picture.planes, picture.pitches, picture.layout in ("nv12", "yuv420p")
+
+def source_row(frame: DeviceFrame, fitted: tuple[int, int]) -> tuple[Any, ...]:
+    """A row of SOURCE: the frame, shrunk to `fitted` (width, height, upright)."""
+    planes, pitches, yuv = frame.planes, frame.pitches, frame.layout in ("nv12", "yuv420p")
     if not yuv:
-        base, order = planes[0], (0, 1, 2) if picture.layout == "rgb24" else (2, 1, 0)
-        addresses, steps, other_pitch = [base + k for k in order], (3, 3), pitches[0]
-    elif picture.layout == "nv12":
-        addresses, steps, other_pitch = [planes[0], planes[1], planes[1] + 1], (1, 2), pitches[1]
+        order = (0, 1, 2) if frame.layout == "rgb24" else (2, 1, 0)
+        addresses = tuple(planes[0] + k for k in order)
+        steps, other_pitch = (3, 3), pitches[0]
+    elif frame.layout == "nv12":
+        addresses = (planes[0], planes[1], planes[1] + 1)
+        steps, other_pitch = (1, 2), pitches[1]
     else:
-        addresses, steps, other_pitch = list(planes), (1, 1), pitches[1]
-    numbers = (
-        pitches[0],
-        other_pitch,
-        *steps,
-        int(yuv),
-        picture.width,
-        picture.height,
-        *fitted,
-        picture.rotation // 90,
-    )
-    grid = -(-out[0] // 32), -(-out[1] // 8), 1
-    tail = [pointer(colour if yuv else 0), pointer(norm), pointer(output), *map(ctypes.c_int, out)]
-    launch("preprocess", grid, (32, 8, 1), [*map(pointer, addresses), *map(ctypes.c_int, numbers), *tail])
+        addresses = planes
+        steps, other_pitch = (1, 1), pitches[1]
+    colour = int(frame.full_range) if yuv else -1
+    sizes = (int(yuv), frame.width, frame.height, *fitted, frame.rotation // 90, colour, 0)
+    return (addresses, pitches[0], other_pitch, *steps, *sizes)
 
 
-def cover(
-    launch: Launch, picture: DeviceFrame, xyxy: tuple[float, float, float, float], scale: float, shape: str,
-    cells: int | None,
-) -> None:  # fmt: skip
-    """Cover one face of an NV12 picture: its box in stored pixels, grown by `scale`; `cells` squares across it, None
-    for mid grey. What pipeline.stages.anonymise does, to the last bit; boxes outside of the picture do nothing."""
-    box = np.array(xyxy, np.float32)
-    side = float((box[2:] - box[:2]).max())
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * np.float32(scale)
-    grown = np.concatenate([centre - half, centre + half])
-    left, top = (math.floor(max(0.0, float(v))) // 2 * 2 for v in grown[:2])
-    limits = (picture.width, picture.height)
-    right, bottom = (min(end, math.ceil(float(v) / 2) * 2) for v, end in zip(grown[2:], limits, strict=True))
-    if right <= left or bottom <= top:
-        return
-    centre, half = (grown[:2] + grown[2:]) / 2, np.maximum((grown[2:] - grown[:2]) / 2, np.float32(0.5))
-    cell = max(4, math.ceil(side / (cells or 8)))
-    cell += cell % 2
-    grid = -(-right // cell) - left // cell, -(-bottom // cell) - top // cell, 1
-    (luma, chroma), (luma_pitch, chroma_pitch) = picture.planes, picture.pitches
-    numbers = (left, top, right, bottom, cell, int(cells is None), int(shape == "box"))
-    planes = [pointer(luma), ctypes.c_int(luma_pitch), pointer(chroma), ctypes.c_int(chroma_pitch)]
-    doubles = [ctypes.c_double(float(v)) for v in (*centre, *half)]
-    launch("cover", grid, (128, 1, 1), [*planes, *map(ctypes.c_int, numbers), *doubles])
+def colour_table() -> F32:
+    """float32 [2, 6]: the rows of limited and of full range, as `source_row` numbers them."""
+    return np.stack([colour_row(False), colour_row(True)])
+
+
+def preprocess(
+    launch: Launch, images: int, table: int, colours: int, norm: int, output: int, canvas: tuple[int, int]
+) -> None:
+    """Shrink, turn and normalise a batch of frames: the rows of SOURCE at `table` -> half [images, 3, height, width] at
+    `output`, `canvas` being (width, height), into whose upper left corner each frame comes; the rest is grey.
+
+    colours, norm: where `colour_table` and `Normalisation.row` lie. All are addresses on the device.
+    """
+    grid = -(-canvas[0] // 32), -(-canvas[1] // 8), images
+    addresses = [pointer(address) for address in (table, colours, norm, output)]
+    launch("preprocess", grid, (32, 8, 1), [*addresses, *map(ctypes.c_int, canvas)])

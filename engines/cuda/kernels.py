@@ -1,7 +1,7 @@
-"""The CUDA kernels (*.cu beside this file): compiled at run time by NVRTC, and how each is launched.
+"""The CUDA kernels (*.cu beside this file): compiled at run time by NVRTC, and their launchers.
 
-A `Launch` starts one kernel: on a GPU through the driver, in the tests on the CPU. Pointers are numbers, addresses in
-the launcher's memory; they are never looked into here.
+A `Launch` starts one kernel: on a GPU through the driver, in the tests on the CPU. Pointers are integers, addresses in
+the launcher's memory; they are never dereferenced here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ Launch = Callable[[str, Dim3, Dim3, Sequence[Any]], None]  # kernel, grid, block
 
 FOLDER = Path(__file__).parent
 KERNELS = {
-    "cover.cu": ("cover",),
     "nms.cu": ("nms_sort", "nms_mask", "nms_scan"),
     "preprocess.cu": ("preprocess",),
 }
@@ -30,7 +29,7 @@ _ROW = 4 * 4 + 4 + MAX_BOXES // 64 * 8  # sorted box, index, mask
 
 
 def source(file: str) -> str:
-    return (FOLDER / file).read_text()
+    return (FOLDER / file).read_text(encoding="utf-8")
 
 
 def source_hash() -> str:
@@ -58,8 +57,11 @@ def compile_kernels(file: str, architecture: int) -> bytes:
             raise BadConfig(f"NVRTC cannot be loaded ({_line(e)})", file, "pip install nvidia-cuda-nvrtc") from None
         if error != nvrtc.nvrtcResult.NVRTC_SUCCESS and function is not nvrtc.nvrtcCompileProgram:
             raise EngineMismatch(f"NVRTC: {nvrtc.nvrtcGetErrorString(error)[1].decode()}", file)
-        return (error, *out) if function is nvrtc.nvrtcCompileProgram else out[0] if out else None
+        return (
+            (error, *out) if function is nvrtc.nvrtcCompileProgram else out if len(out) > 1 else out[0] if out else None
+        )
 
+    _same_major(call(nvrtc.nvrtcVersion)[0], file)
     program = call(nvrtc.nvrtcCreateProgram, source(file).encode(), file.encode(), 0, [], [])
     options = [f"--gpu-architecture=sm_{architecture}".encode(), b"--std=c++17", b"--fmad=false"]
     (error,) = call(nvrtc.nvrtcCompileProgram, program, len(options), options)
@@ -72,6 +74,16 @@ def compile_kernels(file: str, architecture: int) -> bytes:
     call(nvrtc.nvrtcGetCUBIN, program, cubin)
     call(nvrtc.nvrtcDestroyProgram, program)
     return cubin
+
+
+def _same_major(nvrtc: int, file: str) -> None:
+    """EngineMismatch where NVRTC is of another CUDA than the bindings, whose driver then may not load its code."""
+    from importlib.metadata import version
+
+    bindings = version("cuda-bindings")
+    if int(bindings.split(".")[0]) != nvrtc:
+        do = f"pip install 'nvidia-cuda-nvrtc=={bindings.split('.')[0]}.*'"
+        raise EngineMismatch(f"NVRTC is of CUDA {nvrtc}, cuda-bindings is {bindings}", file, do)
 
 
 def _line(error: Exception) -> str:
@@ -91,7 +103,7 @@ def nms(
     launch: Launch, images: int, boxes: int, threshold: float, iou: float,
     xyxy: int, scores: int, workspace: int, counts: int, faces: int,
 ) -> None:  # fmt: skip
-    """Suppress, as engines.boxes.nms_xyxy does, what is left of xyxy float32 [images, boxes, 4] and scores float32
+    """Suppress, as Detections.nms does, what is left of xyxy float32 [images, boxes, 4] and scores float32
     [images, boxes] at scores >= threshold: counts int32 [images] and faces float32 [images, boxes, 5] (left, top,
     right, bottom, score; best first, zeros behind). All are device addresses, the workspace's a multiple of 256.
 

@@ -1,6 +1,6 @@
 // Batched greedy non-maximum suppression over the boxes of all modules of a detector: sort, compare, scan.
 //
-// A box goes when its IoU with a better kept box is above the threshold, the rule of engines/boxes.py:nms_xyxy, to
+// A box goes when its IoU with a better kept box is above the threshold, as in Detections.nms of engines/types.py (tests/reference_nms.py), to
 // the last bit: products are never fused into sums (__fmul_rn), ties of scores go to the lower index. Boxes under the
 // score threshold, without a number for a score, or with a corner that is not finite are left out.
 //
@@ -15,21 +15,21 @@ typedef unsigned long long Word;
 #define THREADS 1024  // of nms_sort and nms_scan
 #define ROWS (64 / (THREADS / 64))  // rows of a chunk that a thread of nms_scan holds
 
-__device__ bool finite(float x) { return x - x == 0.0f; }
+static __device__ bool finite(float x) { return x - x == 0.0f; }
 
 // An integer that sorts as the score does, best first; the index below it breaks ties. Adding 0 makes -0 equal to 0.
-__device__ Word sort_key(float score, int index) {
+static __device__ Word sort_key(float score, int index) {
     unsigned bits = __float_as_uint(score + 0.0f);
     unsigned rising = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
     return (Word)~rising << 32 | (unsigned)index;
 }
 
-__device__ float area(const float* xyxy) {
+static __device__ float area(const float* xyxy) {
     float w = xyxy[2] - xyxy[0], h = xyxy[3] - xyxy[1];
     return __fmul_rn(w < 0.0f ? 0.0f : w, h < 0.0f ? 0.0f : h);
 }
 
-__device__ bool overlap(const float* a, float area_a, const float* b, float area_b, float iou) {
+static __device__ bool overlap(const float* a, float area_a, const float* b, float area_b, float iou) {
     float w = (a[2] < b[2] ? a[2] : b[2]) - (a[0] > b[0] ? a[0] : b[0]);
     float h = (a[3] < b[3] ? a[3] : b[3]) - (a[1] > b[1] ? a[1] : b[1]);
     float shared_area = __fmul_rn(w < 0.0f ? 0.0f : w, h < 0.0f ? 0.0f : h);

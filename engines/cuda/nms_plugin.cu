@@ -141,8 +141,9 @@ private:
 }  // namespace
 
 // What IPluginRegistry::loadLibrary looks for.
-extern "C" void setLoggerFinder(nvinfer1::ILoggerFinder*) {}
-extern "C" nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
+#define SHOWN extern "C" __attribute__((visibility("default")))
+SHOWN void setLoggerFinder(nvinfer1::ILoggerFinder*) {}
+SHOWN nvinfer1::IPluginCreatorInterface* const* getCreators(int32_t& count) {
     static Creator creator;
     static nvinfer1::IPluginCreatorInterface* const all[] = {&creator};
     count = 1;

@@ -1,4 +1,4 @@
-"""nms.cu as a layer of TensorRT 10 and 11: an IPluginV3 in Python that launches the kernels on TensorRT's stream.
+"""The NMS plugin for TensorRT 10 and 11: an IPluginV3 in Python that launches nms.cu's kernels on TensorRT's stream.
 
 Inputs xyxy float32 [N, K, 4] and scores float32 [N, K]; outputs counts int32 [N] and faces float32 [N, K, 5], see
 kernels.nms. Python runs while a CUDA graph is captured and not when it is replayed. The creator must be registered
@@ -59,10 +59,10 @@ def make(trt: Any) -> Any:
         def enqueue(
             self, input_desc: Any, output_desc: Any, inputs: Any, outputs: Any, workspace: int, stream: int
         ) -> None:
-            from facestream.engines.cuda.devices import current_device
+            from facestream.engines.cuda.devices import device_in_use
 
             images, boxes = input_desc[0].dims[0], input_desc[0].dims[1]
-            launch = current_device().launcher(stream)
+            launch = device_in_use().launcher(stream)
             addresses = (int(a) for a in (*inputs, workspace, *outputs))
             nms(launch, images, boxes, self.threshold, self.iou, *addresses)
 

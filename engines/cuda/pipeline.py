@@ -1,84 +1,141 @@
-"""The loop on a GPU: upload, preprocess, net, NMS, a small download, all one CUDA graph, in two or three slots.
+"""GpuPipeline: upload, preprocessing, net, NMS and a small download, in two or three slots.
 
-Each slot has a stream, memory of its own and a graph for the shapes that it saw last; while the GPU works on one, the
-next is filled. A graph is captured the second time that shapes come, since TensorRT wants to run them once before.
+Each slot has its own stream and memory; while the GPU processes one, the next is filled. Everything after the upload
+depends only on the shape of the net's input, which is padded to a batch of 1, 2, 4, 8 or 16, so that there are few
+shapes. Each shape is captured into a CUDA graph when it comes for the second time, since TensorRT needs to run a shape
+once before. The graphs that a slot used last are kept, the others destroyed.
 """
 
 from __future__ import annotations
 
-import threading
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from facestream.engines.boxes import F32, Array
 from facestream.engines.cuda.driver import Device
-from facestream.engines.cuda.frame import DeviceFrame, Normalisation, colour_row, cover, packed_bytes, preprocess
+from facestream.engines.cuda.frame import (
+    SOURCE,
+    DeviceFrame,
+    Normalisation,
+    colour_table,
+    packed_bytes,
+    preprocess,
+    source_row,
+)
 from facestream.engines.cuda.kernels import MAX_BOXES, nms, nms_workspace
+from facestream.engines.errors import UserError
 from facestream.engines.types import HostFrame
 
-HEAD = 32  # faces of a picture that come down at once, 640 bytes; more are fetched when there are more
+HEAD = 32  # faces of a frame that come down at once, 640 bytes; more are fetched when there are more
+BATCHES = (1, 2, 4, 8, 16)
+SHAPES = 12  # net inputs for which a slot keeps a graph: five batches of landscape and of portrait, and two to spare
+ALIGNED = 256  # bytes
+
+log = logging.getLogger(__name__)
+
+
+class Shape(NamedTuple):
+    """Shape of a net's input."""
+
+    images: int
+    width: int
+    height: int
+
+
+class Needs(NamedTuple):
+    """What a net needs for a shape. boxes: an image that come out. scratch: bytes of device memory to work in."""
+
+    boxes: int
+    scratch: int
 
 
 class Net(Protocol):
-    """What runs between preprocessing and NMS.
+    """What runs between preprocessing and NMS. Each slot has a state of its own for each shape.
 
-    nms_inside: it suppresses itself, and its outputs are counts and faces instead of xyxy and scores.
+    nms_inside: it suppresses itself, and its outputs are counts and faces instead of xyxy and scores. max_batch: the
+    most images that it takes at once.
     """
 
     nms_inside: bool
+    max_batch: int
 
-    def canvas(self, pictures: int, width: int, height: int) -> tuple[int, int]:
-        """The smallest input (width, height) that it takes for so many pictures of at most this size."""
+    def canvas(self, images: int, width: int, height: int) -> tuple[int, int]:
+        """The smallest input (width, height) that it takes for so many images of at most this size."""
         ...
 
-    def prepare(self, slot: int, pictures: int, width: int, height: int, stream: Any) -> int:
-        """Set a slot up for inputs of these shapes; returns how many boxes a picture come out."""
+    def prepare(self, slot: int, shape: Shape, stream: Any) -> Needs:
+        """Set a slot up for inputs of this shape."""
         ...
 
-    def enqueue(self, slot: int, images: int, first: int, second: int, stream: Any) -> None:
+    def enqueue(self, slot: int, shape: Shape, images: int, first: int, second: int, scratch: int, stream: Any) -> None:
         """Put the net into the stream: half [N, 3, H, W] at `images` -> its two outputs at `first` and `second`."""
         ...
 
-    def capturable(self, slot: int, stream: Any) -> bool:
+    def capturable(self, slot: int, shape: Shape, stream: Any) -> bool:
         """Whether what `enqueue` does can be part of a graph."""
         ...
+
+    def forget(self, slot: int, shape: Shape) -> None:
+        """Give back what `prepare` has made; the slot's stream has nothing of it left to do."""
+        ...
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A shape in a slot. runs: how often it came. graph: of all that is done for it. eager: none can be captured."""
+
+    needs: Needs
+    runs: int = 0
+    graph: Any = None
+    eager: bool = False
 
 
 @dataclass(slots=True)
 class Slot:
+    """device, host: one block of memory each, at `parts` of which things lie (offset, bytes)."""
+
     index: int
     stream: Any
     done: Any
-    memory: dict[str, tuple[int, int]] = field(default_factory=dict)  # name -> address, size on the device
-    host: dict[str, Array] = field(default_factory=dict)
-    key: tuple[Any, ...] = ()
-    boxes: int = 0
-    graph: Any = None
-    runs: int = 0  # with this key
+    device: int = 0
+    device_parts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    host: Array | None = None
+    host_parts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    shapes: dict[Shape, Prepared] = field(default_factory=dict)  # the one that was used last is the last in it
     ticket: Ticket | None = None
+
+    def at(self, part: str) -> int:
+        """A part's address on the device."""
+        return self.device + self.device_parts[part][0]
+
+    def view(self, part: str) -> Array:
+        """A part of the page-locked memory."""
+        assert self.host is not None
+        offset, size = self.host_parts[part]
+        return self.host[offset : offset + size]
 
 
 @dataclass(slots=True)
 class Ticket:
-    """Pictures that are on their way; `found` is set once they are through: (xyxy [n, 4], scores [n]) for each, in
-    pixels of the net's input, best first, suppressed. keep: they stay on the GPU until they are covered there."""
+    """Frames that are on their way; `found` is set once they are through: (xyxy [n, 4], scores [n]) for each, in
+    pixels of the net's input, best first, suppressed."""
 
-    pictures: tuple[HostFrame, ...]
+    frames: tuple[HostFrame, ...]
+    shape: Shape
     found: list[tuple[F32, F32]] | None = None
-    keep: bool = False
-    slot: Slot | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CoverStyle:
-    """How faces are covered: ellipse or box, grown by `scale`; `cells` squares across a face, None for mid grey."""
+@dataclass(slots=True)
+class Counters:
+    """Counts of submitted batches, and of those replayed as a graph."""
 
-    shape: str = "ellipse"
-    scale: float = 1.4
-    cells: int | None = 8
+    batches: int = 0
+    replays: int = 0
 
 
 class GpuPipeline:
@@ -87,146 +144,214 @@ class GpuPipeline:
     def __init__(
         self, device: Device, net: Net, normalisation: Normalisation, threshold: float, iou: float, slots: int = 3
     ) -> None:
-        self.device, self.net, self.threshold, self.iou = device, net, threshold, iou
+        self.device = device
+        self.net = net
+        self.threshold = threshold
+        self.iou = iou
+        self.counters = Counters()
         self.slots = [Slot(i, device.stream(), device.event()) for i in range(slots)]
         self._busy: deque[Slot] = deque()
-        self._thread = threading.get_ident()
-        rows = np.concatenate([normalisation.row(), colour_row(False), colour_row(True)])
-        base = device.alloc(rows.nbytes)
-        self._norm, self._colours = base, (base + 28, base + 52)
+        self._told: set[Shape] = set()
+        colours, norm = colour_table(), normalisation.row()
+        rows = np.concatenate([colours.ravel(), norm])
+        self._tables = device.alloc(rows.nbytes)
+        self._norm = self._tables + colours.nbytes
         first = self.slots[0]
-        device.upload(base, rows, first.stream)
+        device.upload(self._tables, rows, first.stream)
         device.record(first.done, first.stream)
         device.wait(first.done)
 
-    def submit(self, pictures: Sequence[HostFrame], keep: bool = False) -> Ticket:
-        """Start on a batch; waits for the oldest one when no slot is free. keep: `cover` is called for it too, and its
-        slot is taken until then. RuntimeError when all slots are kept so."""
-        self._enter()
-        ticket = Ticket(tuple(pictures), keep=keep)
-        while self._busy and all(slot.ticket is not None for slot in self.slots):
+    def shape_of(self, frames: Sequence[HostFrame]) -> Shape:
+        """The net's input for a batch: padded to one of BATCHES, and large enough for each. EngineMismatch where the
+        net takes none such."""
+        count = min((n for n in BATCHES if n >= len(frames)), default=len(frames))
+        count = max(len(frames), min(count, self.net.max_batch))
+        width, height = (max(f.fitted[k] for f in frames) for k in (0, 1))
+        return Shape(count, *self.net.canvas(count, width, height))
+
+    def submit(self, frames: Sequence[HostFrame]) -> Ticket:
+        """Start on a batch, whose frames are copied before this returns; waits for the oldest one when no slot is
+        free."""
+        self.device.enter()
+        ticket = Ticket(tuple(frames), self.shape_of(frames))
+        while all(slot.ticket is not None for slot in self.slots):
             self._finish(self._busy[0])
-        wide, high = (max(p.fitted[k] for p in pictures) for k in (0, 1))
-        canvas = self.net.canvas(len(pictures), wide, high)
-        key = (canvas, *(p.key for p in pictures))
         free = [slot for slot in self.slots if slot.ticket is None]
-        if not free:
-            raise RuntimeError("every slot holds pictures that wait to be covered")
-        slot = next((s for s in free if s.key == key), free[0])
-        if slot.key != key:
-            self._shape(slot, ticket, canvas)
-            slot.key, slot.graph, slot.runs = key, None, 0
-        self._fill(slot, ticket)
-        if slot.graph is None and slot.runs and self.net.capturable(slot.index, slot.stream):
-            slot.graph = self.device.capture(slot.stream, lambda: self._work(slot, ticket, canvas))
-        if slot.graph is not None:
-            self.device.replay(slot.graph, slot.stream)
-        else:
-            self._work(slot, ticket, canvas)
-        slot.runs += 1
-        self.device.record(slot.done, slot.stream)
-        slot.ticket, ticket.slot = ticket, slot
+        slot = next((s for s in free if ticket.shape in s.shapes and s.shapes[ticket.shape].graph), free[0])
+        try:
+            self._start(slot, ticket)
+        except BaseException:
+            # The stream may still read what the next batch would be written over.
+            with suppress(UserError):
+                self.device.record(slot.done, slot.stream)
+                self.device.wait(slot.done)
+            raise
+        slot.ticket = ticket
         self._busy.append(slot)
         return ticket
 
     def result(self, ticket: Ticket) -> list[tuple[F32, F32]]:
         """Wait for a batch, and for those before it."""
-        self._enter()
+        self.device.enter()
         while ticket.found is None:
             self._finish(self._busy[0])
         return ticket.found
 
-    def cover(self, ticket: Ticket, faces: Sequence[F32], style: CoverStyle) -> list[tuple[Array, ...]]:
-        """Cover faces in a batch that was kept, where it lies on the GPU, and bring the pictures back: the planes of
-        each. faces: boxes xyxy [n, 4] of each picture, in its stored pixels. ValueError for pictures not in NV12."""
-        self.result(ticket)
-        slot = ticket.slot
-        if slot is None or any(p.layout != "nv12" for p in ticket.pictures):
-            raise ValueError("only NV12 pictures that were kept can be covered on the GPU")
-        launch, base = self.device.launcher(slot.stream), slot.memory["upload"][0]
-        starts = np.cumsum([0, *(_room(p) for p in ticket.pictures)]).tolist()
-        for picture, boxes, at in zip(ticket.pictures, faces, starts, strict=False):
-            stored = DeviceFrame.packed(picture.layout, *picture.stored, base + at)
-            for box in boxes.tolist():
-                cover(launch, stored, tuple(box), style.scale, style.shape, style.cells)
-        back = slot.host["upload"][: starts[-1]]  # what came from there is on the GPU
-        self.device.download(back, base, slot.stream)
-        self.device.record(slot.done, slot.stream)
-        self.device.wait(slot.done)
-        slot.ticket = ticket.slot = None
-        return [_planes(back[at : at + _room(p)].copy(), p) for p, at in zip(ticket.pictures, starts, strict=False)]
-
-    def _enter(self) -> None:
-        if self._thread != threading.get_ident():
+    def warm_up(self, frames: Sequence[HostFrame]) -> None:
+        """Go through every shape that batches of up to so many such frames lead to, in every slot, until each is
+        captured: compiling and capturing take far longer than a batch does."""
+        while self._busy:
             self.device.enter()
-            self._thread = threading.get_ident()
+            self._finish(self._busy[0])
+        sizes = sorted({min(n, len(frames)) for n in BATCHES}, reverse=True)  # memory that grows costs graphs
+        for batch in (frames[:n] for n in sizes):
+            for _ in range(2):
+                for ticket in [self.submit(batch) for _ in self.slots]:
+                    self.result(ticket)
 
     def close(self) -> None:
-        """Wait for what is on its way and give the device's memory back; the loop is of no use after that."""
-        self._enter()
+        """Wait for what is on its way and give back all that was made; the pipeline is of no use after that."""
+        self.device.enter()
         while self._busy:
             self._finish(self._busy[0])
         for slot in self.slots:
-            for address, _ in slot.memory.values():
-                self.device.free(address)
-            slot.memory, slot.graph, slot.key = {}, None, ()
-        self.device.free(self._norm)
+            self._forget_all(slot)
+            if slot.device:
+                self.device.free(slot.device)
+            if slot.host is not None:
+                self.device.free_pinned(slot.host)
+            self.device.free_event(slot.done)
+            self.device.free_stream(slot.stream)
+        self.slots = []
+        self.device.free(self._tables)
 
-    def _shape(self, slot: Slot, ticket: Ticket, canvas: tuple[int, int]) -> None:
-        n = len(ticket.pictures)
-        slot.boxes = self.net.prepare(slot.index, n, *canvas, slot.stream)
-        if slot.boxes > MAX_BOXES:
-            raise ValueError(f"{slot.boxes} boxes a picture, at most {MAX_BOXES} fit")
-        upload = sum(_room(p) for p in ticket.pictures)
-        pixels = n * canvas[0] * canvas[1]
-        sizes = {"upload": upload, "input": 6 * pixels, "counts": 4 * n, "faces": 20 * n * slot.boxes}
+    def _start(self, slot: Slot, ticket: Ticket) -> None:
+        prepared = self._prepare(slot, ticket)
+        self._fill(slot, ticket)
+        used = sum(_room(frame) for frame in ticket.frames)
+        self.device.upload(slot.at("frames"), slot.view("frames")[:used], slot.stream)
+        if prepared.graph is None and prepared.runs and not prepared.eager:
+            self._capture(slot, ticket.shape, prepared)
+        self.counters.batches += 1
+        if prepared.graph is not None:
+            self.device.replay(prepared.graph, slot.stream)
+            self.counters.replays += 1
+        else:
+            self._work(slot, ticket.shape, prepared.needs)
+        prepared.runs += 1
+        self.device.record(slot.done, slot.stream)
+
+    def _capture(self, slot: Slot, shape: Shape, prepared: Prepared) -> None:
+        """Where it does not work, this shape is run step by step from then on."""
+        if not self.net.capturable(slot.index, shape, slot.stream):
+            return
+        try:
+            prepared.graph = self.device.capture(slot.stream, lambda: self._work(slot, shape, prepared.needs))
+        except (UserError, RuntimeError) as e:
+            prepared.eager = True
+            if shape not in self._told:
+                self._told.add(shape)
+                size = f"{shape.images}x{shape.width}x{shape.height}"
+                reason = (str(e).splitlines() or [type(e).__name__])[0]
+                log.warning("no CUDA graph for inputs of %s (%s): it runs step by step, more slowly", size, reason)
+
+    def _prepare(self, slot: Slot, ticket: Ticket) -> Prepared:
+        """The slot's state for the batch's shape, and memory for all of it."""
+        shape = ticket.shape
+        prepared = slot.shapes.pop(shape, None)
+        if prepared is None:
+            prepared = Prepared(self.net.prepare(slot.index, shape, slot.stream))
+        slot.shapes[shape] = prepared
+        boxes = prepared.needs.boxes
+        if boxes > MAX_BOXES:
+            raise ValueError(f"{boxes} boxes a frame, at most {MAX_BOXES} fit")
+        while len(slot.shapes) > SHAPES:
+            self._forget(slot, next(iter(slot.shapes)))
+        n = shape.images
+        upload = sum(_room(frame) for frame in ticket.frames)
+        sizes = {
+            "table": n * SOURCE.itemsize,
+            "input": 6 * n * shape.width * shape.height,
+            "counts": 4 * n,
+            "faces": 20 * n * boxes,
+            "scratch": prepared.needs.scratch,
+            "frames": upload,
+        }
         if not self.net.nms_inside:
-            sizes |= {"xyxy": 16 * n * slot.boxes, "scores": 4 * n * slot.boxes, "workspace": nms_workspace(n)}
-        for name, size in sizes.items():
-            address, had = slot.memory.get(name, (0, 0))
-            if had < size:
-                if had:
-                    self.device.free(address)
-                slot.memory[name] = self.device.alloc(size), size
-        for name, size in (("upload", upload), ("counts", 4 * n), ("heads", n * HEAD * 20)):
-            if name not in slot.host or len(slot.host[name]) < size:
-                slot.host[name] = self.device.pinned(size)
+            sizes |= {"xyxy": 16 * n * boxes, "scores": 4 * n * boxes, "workspace": nms_workspace(n)}
+        self._grow(slot, sizes, {"table": sizes["table"], "counts": 4 * n, "faces": sizes["faces"], "frames": upload})
+        return prepared
+
+    def _grow(self, slot: Slot, device: Mapping[str, int], host: Mapping[str, int]) -> None:
+        """Make room. Graphs know addresses: where memory moves, they are gone."""
+        larger = _grown(slot.device_parts, device)
+        if larger is not None:
+            self._drop_graphs(slot)
+            if slot.device:
+                self.device.free(slot.device)
+            slot.device = 0
+            slot.device_parts = {}
+            slot.device = self.device.alloc(larger.pop("")[1])
+            slot.device_parts = larger
+        larger = _grown(slot.host_parts, host)
+        if larger is not None:
+            self._drop_graphs(slot)
+            if slot.host is not None:
+                self.device.free_pinned(slot.host)
+            slot.host = None
+            slot.host_parts = {}
+            slot.host = self.device.pinned(larger.pop("")[1])
+            slot.host_parts = larger
+
+    def _drop_graphs(self, slot: Slot) -> None:
+        for prepared in slot.shapes.values():
+            if prepared.graph is not None:
+                self.device.free_graph(prepared.graph)
+                prepared.graph = None
+
+    def _forget(self, slot: Slot, shape: Shape) -> None:
+        prepared = slot.shapes.pop(shape)
+        if prepared.graph is not None:
+            self.device.free_graph(prepared.graph)
+        self.net.forget(slot.index, shape)
+
+    def _forget_all(self, slot: Slot) -> None:
+        for shape in list(slot.shapes):
+            self._forget(slot, shape)
 
     def _fill(self, slot: Slot, ticket: Ticket) -> None:
+        frames, table = slot.view("frames"), slot.view("table")[: ticket.shape.images * SOURCE.itemsize].view(SOURCE)
+        table[:] = np.zeros((), SOURCE)
         at = 0
-        for picture in ticket.pictures:
+        for i, frame in enumerate(ticket.frames):
             start = at
-            for plane in picture.planes:
-                np.copyto(slot.host["upload"][start : start + plane.size].reshape(plane.shape), plane)
+            for plane in frame.planes:
+                np.copyto(frames[start : start + plane.size].reshape(plane.shape), plane)
                 start += plane.size
-            at += _room(picture)
+            address = slot.at("frames") + at
+            stored = DeviceFrame.packed(frame.layout, *frame.stored, address, frame.rotation, frame.full_range)
+            table[i] = source_row(stored, frame.fitted)
+            at += _room(frame)
 
-    def _work(self, slot: Slot, ticket: Ticket, canvas: tuple[int, int]) -> None:
-        """All of a batch, put into the slot's stream; nothing here depends on the pictures' content."""
-        device, stream, n = self.device, slot.stream, len(ticket.pictures)
+    def _work(self, slot: Slot, shape: Shape, needs: Needs) -> None:
+        """All that follows the frames' upload, put into the slot's stream; it depends on the shape alone."""
+        device, stream, n, boxes = self.device, slot.stream, shape.images, needs.boxes
         launch = device.launcher(stream)
-        memory = {name: address for name, (address, _) in slot.memory.items()}
-        used = sum(_room(p) for p in ticket.pictures)
-        device.upload(memory["upload"], slot.host["upload"][:used], stream)
-        at = memory["upload"]
-        for i, picture in enumerate(ticket.pictures):
-            stored = DeviceFrame.packed(picture.layout, *picture.stored, at, picture.rotation, picture.full_range)
-            output = memory["input"] + i * 3 * canvas[0] * canvas[1] * 2
-            colour = self._colours[int(picture.full_range)]
-            preprocess(launch, stored, picture.fitted, self._norm, colour, output, canvas)
-            at += _room(picture)
-        counts, faces = memory["counts"], memory["faces"]
+        device.upload(slot.at("table"), slot.view("table")[: n * SOURCE.itemsize], stream)
+        canvas = shape.width, shape.height
+        preprocess(launch, n, slot.at("table"), self._tables, self._norm, slot.at("input"), canvas)
+        counts, faces, scratch = slot.at("counts"), slot.at("faces"), slot.at("scratch")
         if self.net.nms_inside:
-            self.net.enqueue(slot.index, memory["input"], counts, faces, stream)
+            self.net.enqueue(slot.index, shape, slot.at("input"), counts, faces, scratch, stream)
         else:
-            xyxy, scores = memory["xyxy"], memory["scores"]
-            self.net.enqueue(slot.index, memory["input"], xyxy, scores, stream)
-            workspace = memory["workspace"]
-            nms(launch, n, slot.boxes, self.threshold, self.iou, xyxy, scores, workspace, counts, faces)
-        device.download(slot.host["counts"][: 4 * n], counts, stream)
+            xyxy, scores = slot.at("xyxy"), slot.at("scores")
+            self.net.enqueue(slot.index, shape, slot.at("input"), xyxy, scores, scratch, stream)
+            workspace = slot.at("workspace")
+            nms(launch, n, boxes, self.threshold, self.iou, xyxy, scores, workspace, counts, faces)
+        device.download(slot.view("counts")[: 4 * n], counts, stream)
         for i in range(n):
-            head = slot.host["heads"][i * HEAD * 20 :][: min(HEAD, slot.boxes) * 20]
-            device.download(head, faces + i * slot.boxes * 20, stream)
+            head = slot.view("faces")[i * boxes * 20 :][: min(HEAD, boxes) * 20]
+            device.download(head, faces + i * boxes * 20, stream)
 
     def _finish(self, slot: Slot) -> None:
         """Wait for the oldest batch, take its faces out of the slot and free it."""
@@ -234,13 +359,12 @@ class GpuPipeline:
         assert ticket is not None
         assert self._busy[0] is slot
         self.device.wait(slot.done)
-        n = len(ticket.pictures)
-        counts = slot.host["counts"][: 4 * n].view(np.int32).tolist()
-        rows = [slot.host["heads"][i * HEAD * 20 :][: min(c, HEAD) * 20].copy() for i, c in enumerate(counts)]
+        boxes = slot.shapes[ticket.shape].needs.boxes
+        counts = slot.view("counts")[: 4 * len(ticket.frames)].view(np.int32).tolist()
+        rows = [slot.view("faces")[i * boxes * 20 :][: 20 * count] for i, count in enumerate(counts)]
         rare = [i for i, count in enumerate(counts) if count > HEAD]
         for i in rare:
-            rows[i] = self.device.pinned(20 * counts[i])
-            self.device.download(rows[i], slot.memory["faces"][0] + i * slot.boxes * 20, slot.stream)
+            self.device.download(rows[i][20 * HEAD :], slot.at("faces") + (i * boxes + HEAD) * 20, slot.stream)
         if rare:
             self.device.record(slot.done, slot.stream)
             self.device.wait(slot.done)
@@ -248,19 +372,22 @@ class GpuPipeline:
         sure = [f[f[:, 4] >= self.threshold] for f in faces]
         ticket.found = [(np.array(f[:, :4]), np.array(f[:, 4])) for f in sure]
         self._busy.popleft()
-        if not ticket.keep:
-            slot.ticket = ticket.slot = None
+        slot.ticket = None
 
 
-def _room(picture: HostFrame) -> int:
-    """Bytes of a picture in the upload, rounded up so that the next one is aligned."""
-    return -(-packed_bytes(picture.layout, *picture.stored) // 256) * 256
+def _grown(parts: Mapping[str, tuple[int, int]], needed: Mapping[str, int]) -> dict[str, tuple[int, int]] | None:
+    """Offset and bytes of each part, once all that was and all that is needed fits, and of the whole under ""; None
+    where it fits already."""
+    if all(name in parts and size <= parts[name][1] for name, size in needed.items()):
+        return None
+    made, at = {}, 0
+    for name in {**parts, **needed}:
+        size = max(needed.get(name, 0), parts.get(name, (0, 0))[1])
+        made[name] = at, size
+        at += -(-size // ALIGNED) * ALIGNED
+    return made | {"": (0, max(at, ALIGNED))}
 
 
-def _planes(data: Array, picture: HostFrame) -> tuple[Array, ...]:
-    """A picture's planes, as they were packed for the upload."""
-    found, at = [], 0
-    for plane in picture.planes:
-        found.append(data[at : at + plane.size].reshape(plane.shape))
-        at += plane.size
-    return tuple(found)
+def _room(frame: HostFrame) -> int:
+    """Bytes of a frame in the upload, rounded up so that the next one is aligned."""
+    return -(-packed_bytes(frame.layout, *frame.stored) // ALIGNED) * ALIGNED

@@ -1,12 +1,13 @@
-"""A batch by the machines of a Ray cluster: a file a task, and long files in segments, each a task of its own.
+"""Batches on a Ray cluster: one task per file, or one per segment of a long file.
 
-All machines see the inputs and the output folder under the same paths, and have this software. A task whose process or
-machine is lost is done again elsewhere.
+All machines must see the inputs and the output folder under the same paths and have this software. A task whose process
+or machine is lost is repeated elsewhere.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import tempfile
@@ -31,21 +32,21 @@ from facestream.pipeline.log import fail
 from facestream.pipeline.run import Job, Report, run
 from facestream.pipeline.video.output import sweep
 
-RETRIES = 3  # times that a task is begun anew after its process or machine was lost
-_ANSWER_S = 10.0  # for a cluster to take a connection
-_STOP_S = 10.0  # for which tasks may clean up after themselves
+RETRIES = 3  # repetitions of a task whose process or machine was lost
+_ANSWER_S = 10.0  # seconds for a cluster to accept a connection
+_STOP_S = 10.0  # seconds in which tasks may clean up
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a task gives back. rows: its records."""
+    """A task's result. rows: its records."""
 
     outcome: Outcome
     rows: str = ""
 
 
 class Executor:
-    """The cluster, as segments are given to it."""
+    """Runs the segments' tasks on the cluster."""
 
     def submit(self, do: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
         ray = ray_module()
@@ -54,6 +55,7 @@ class Executor:
 
 def ray_module() -> ModuleType:
     try:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage statistics by default
         import ray
     except ImportError:
         raise BadInput("Ray is not installed", "--ray", "pip install 'facestream[ray]'") from None
@@ -63,13 +65,13 @@ def ray_module() -> ModuleType:
 
 @lru_cache(maxsize=8)
 def remote(do: Callable[..., Any]) -> Any:
-    """A function as Ray calls it; made once, since each is stored in the cluster."""
+    """A function as a Ray remote function; cached, since each is stored in the cluster."""
     ray = ray_module()
     return ray.remote(num_cpus=1, max_retries=RETRIES)(do)
 
 
 def _result(ray: ModuleType, ticket: Any) -> Any:
-    """A task's result. The errors that it raised come as they were, not in Ray's wrapping."""
+    """A task's result. Its exceptions are raised without Ray's wrapper."""
     try:
         return ray.get(ticket)
     except ray.exceptions.RayTaskError as e:
@@ -77,11 +79,11 @@ def _result(ray: ModuleType, ticket: Any) -> Any:
 
 
 def cover_file(task: Task, setup: Setup) -> Answer:
-    """One file, on a machine of the cluster."""
+    """Process one file, on a machine of the cluster."""
     config = setup.config
     if manifest.fingerprint(config, setup.two_pass) != setup.key:
         do = "install the same versions, and the same model, everywhere"
-        error = BadConfig(f"the software of {os.uname().nodename} is not that of the machine that asks", "--ray", do)
+        error = BadConfig(f"the software of {platform.node()} is not that of the machine that asks", "--ray", do)
         source, output = os.path.abspath(task.job.source), str(task.job.output)
         return Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=str(error)), 2))
     detector = load_detector(config.detector.model, config.detector.options())
@@ -104,14 +106,14 @@ def cover_file(task: Task, setup: Setup) -> Answer:
 
 
 class ClusterDispatcher(Dispatcher):
-    """Hands the files out to a cluster."""
+    """Distributes the files over a cluster."""
 
     def _shared_out(self, config: Config) -> Config:
-        """As they are: its machines have cores of their own, and compare the settings with the batch's key."""
+        """The settings, unchanged: the machines have their own cores, and compare settings with the batch's key."""
         return config
 
     def work(self) -> None:
-        """Until nothing waits and nobody works. An interruption stops all tasks and leaves nothing unfinished."""
+        """Run until all files are processed. An interruption stops all tasks and removes unfinished outputs."""
         for line in self.batch.missing:
             fail(line)
             self.codes.append(2)
@@ -128,7 +130,7 @@ class ClusterDispatcher(Dispatcher):
             ray.shutdown()
 
     def _dispatch(self, ray: ModuleType, table: ProgressTable) -> bool:
-        """Give away what the cluster can take; whether that was anything."""
+        """Submit as many tasks as the cluster can take; returns whether there were any."""
         some = False
         most = self.batch.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         while self.waiting and len(self.busy) < most:
@@ -136,7 +138,7 @@ class ClusterDispatcher(Dispatcher):
             task = self._task(index, job)
             if task is None:
                 continue
-            # Nothing was there when it was handed out; what a lost worker had finished may be, when it is done again.
+            # No output existed on submission; a lost worker may have finished one before the repetition.
             assert task.job.output is not None
             away = Job(os.path.abspath(task.job.source), task.job.output.absolute(), True)
             sent = replace(task, job=away, name=task.job.source)
@@ -163,7 +165,7 @@ class ClusterDispatcher(Dispatcher):
         self._finish(outcome)
 
     def _stop(self, ray: ModuleType) -> None:
-        """End what is still at work; its temporary files go."""
+        """Stop running tasks and remove their temporary files."""
         for ticket in self.busy:
             ray.cancel(ticket, recursive=True)
         if self.busy:
@@ -178,8 +180,8 @@ def _output(task: Task) -> Path:
 
 
 def connect(address: str) -> ModuleType:
-    """Ray, connected: to `local` (this machine, for this run), `auto` (the cluster that this machine is part of),
-    HOST:PORT of one, or ray://HOST:PORT. Raises BadInput where nobody answers."""
+    """Connect to Ray: `local` (this machine, for this run), `auto` (the cluster that this machine belongs to),
+    HOST:PORT of one, or ray://HOST:PORT. Raises BadInput if none answers."""
     ray = ray_module()
     where: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     stop = signal.getsignal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Encoded segments of a video, and one file made of them with the source's sound and subtitles beside."""
+"""Joins encoded segments of a video into one file, with the source's audio and subtitles."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def encode(job: Job, tracked: Iterator[TrackedFrame], config: Config) -> Encoded
     options = config.encode.options(job.overwrite)
     container = container_for(job.output)
     encoder = encoder_for(container, info, options)
-    anonymizer = Anonymizer(config.cover)
+    anonymizer = Anonymizer(config.cover, config.advanced.anonymise)
     chunks: list[Chunk] = []
     stream = None
     template_container = av.open(
@@ -63,10 +63,11 @@ def encode(job: Job, tracked: Iterator[TrackedFrame], config: Config) -> Encoded
     try:
         for frame in tracked:
             picture = anonymizer.cover(frame).picture
+            alpha = frame.frame.alpha
             if stream is None:
                 stream = add_video(template_container, container, encoder, info, picture, options)
                 template_container.start_encoding()
-            chunks += map(_chunk, stream.encode(for_encoder(picture, stream)))
+            chunks += map(_chunk, stream.encode(for_encoder(picture, stream, alpha)))
         if stream is None:
             raise SegmentMismatch("a segment is empty")
         chunks += map(_chunk, stream.encode(None))
@@ -111,7 +112,7 @@ def join(job: Job, config: Config, segments: Iterable[Encoded]) -> list[str]:
 
 
 class Joined(FileSink):
-    """A file whose pictures are encoded already."""
+    """A sink for video that is encoded already."""
 
     def begin(self, first: Frame, segments: Iterator[Encoded]) -> Iterator[Chunk]:
         """Write the header; gives the segments' pictures, for mux(). first: tells the format, and no more."""
@@ -150,11 +151,11 @@ class Joined(FileSink):
             raise self._lost(error) from None
 
     def _drain(self) -> None:
-        """The encoder was only there for its header."""
+        """Nothing to flush: the encoder is only used for the header."""
 
 
 def _look(job: Job, config: Config) -> tuple[StreamInfo, Frame]:
-    """What the source is, and its first frame."""
+    """The source's properties, and its first frame."""
     source = VideoSource(parse(job.source), _options(config))
     try:
         info = source.open()

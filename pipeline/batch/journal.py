@@ -1,6 +1,7 @@
-"""A batch's journal, line by line on the disk, so that what a killed run had finished is known.
+"""A batch's journal, which lets `--resume` skip what an earlier, perhaps killed, run finished. Written line by line.
 
-It lies outside the output folder, in $XDG_STATE_HOME/facestream (~/.local/state/facestream), named after that folder.
+It is stored outside the output folder, in $XDG_STATE_HOME/facestream (~/.local/state/facestream on Linux), and named
+after that folder.
 """
 
 from __future__ import annotations
@@ -14,29 +15,28 @@ from pathlib import Path
 from facestream.engines.checked import checked
 from facestream.pipeline.batch.manifest import Entry
 from facestream.pipeline.errors import BadInput, SinkLost
-from facestream.pipeline.video.output import lock
+from facestream.pipeline.system import lock, state_folder
 from msgspec import Struct, to_builtins
 
 
 class WrittenRecords(Struct, frozen=True, forbid_unknown_fields=True):
-    """A records file as it was written. places: where in it the records of each file are, first byte to behind last."""
+    """A records file as written. places: byte range of each input's records in it."""
 
     sha256: str
     places: dict[str, tuple[int, int]]
 
 
 class Journal:
-    """begun: outputs that a run started to write and never finished: they, and their temporary files, are ours.
+    """begun: outputs that a run started and did not finish; they and their temporary files belong to this batch.
 
-    done: the last entry of each output. told: the records files that were written, by path. Raises BadInput where
-    another run is at work on the same folder, or where the journal cannot be kept.
+    done: the last entry of each output. written_records: the records files that were written, by path. Raises BadInput
+    if another run works on the same folder, or if the journal cannot be written.
     """
 
     def __init__(self, output: Path) -> None:
         where = os.path.realpath(output)
         name = hashlib.sha256(os.fsencode(where)).hexdigest()[:32]
-        home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        self.path = home / "facestream" / f"{name}.jsonl"
+        self.path = state_folder() / f"{name}.jsonl"
         self.done: dict[str, Entry] = {}
         self.begun: set[str] = set()
         self.written_records: dict[str, WrittenRecords] = {}
@@ -57,7 +57,7 @@ class Journal:
             self._file.write("\n")
 
     def begin(self, output: str) -> None:
-        """From now on the output may be there, half-known."""
+        """Note that an output may exist from now on, unfinished."""
         self.begun.add(output)
         self._write(json.dumps({"begun": output}))
 
@@ -67,17 +67,17 @@ class Journal:
         self._write(json.dumps(to_builtins(entry)))  # which takes names that are no UTF-8, too
 
     def note_records(self, records: Path, written: WrittenRecords) -> None:
-        """The records of the batch are in one file now."""
+        """Note that the batch's records were joined into one file."""
         self.written_records[str(records.absolute())] = written
         self._write(json.dumps({"records": str(records.absolute())} | to_builtins(written)))
 
     @property
     def folder(self) -> Path:
-        """Beside the journal, for what waits until the batch is over."""
+        """The folder for records that wait for the end of the batch, beside the journal."""
         return self.path.with_suffix("")
 
     def close(self) -> None:
-        """Let another run at it."""
+        """Unlock the journal for other runs."""
         with contextlib.suppress(OSError):  # a line that the disk had no room for
             self._file.close()
 

@@ -68,6 +68,7 @@ def fingerprint(config: Config, two_pass: bool) -> str:
     settings = to_builtins(config)
     for section in ("decode", "anonymize", "run"):  # how the work is done, and what concerns live runs alone
         del settings[section]
+    settings["advanced"] = config.advanced.every()  # those with their default value as well
     parts = [settings, two_pass, sha256(model_file(config)), software(config)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -1,46 +1,57 @@
-"""The progress table of a batch."""
+"""The progress bars of a batch, on a terminal: one for all files, and one for each that is being processed."""
 
 from __future__ import annotations
 
-import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from facestream.pipeline.batch.worker import Progress, Task
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Table
-
-
-def progress_table(console: Console) -> Table:
-    bars = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    # Lines of results go to standard output: through the table where both are the terminal, else past it.
-    return Table(*bars, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
 
 
 class ProgressTable:
-    """The progress table: a line a file that is worked on, and one for all. Without a table it does nothing."""
+    """Bars below each other: the batch's, then one per file in progress. Draws nothing if stream is None.
 
-    def __init__(self, table: Table | None, files: int) -> None:
-        self.table = table
-        self.lines: dict[int, Any] = {}
-        self.all = table.add_task("files", total=files, rate="") if table is not None else None
+    files: how many files the batch has. stream: the terminal.
+    """
+
+    def __init__(self, stream: TextIO | None, files: int) -> None:
+        self.stream = stream
+        self.bars: dict[int, Any] = {}
+        self.all = self._bar("files", "file", 0, files)
 
     def start(self, task: Task) -> None:
-        if self.table is not None:
-            self.lines[task.index] = self.table.add_task(Path(task.job.source).name, total=None, rate="")
+        """A file's processing begins."""
+        taken = {bar.pos for bar in self.bars.values() if bar is not None}
+        place = next(n for n in range(1, len(taken) + 2) if -n not in taken)  # tqdm counts downwards
+        self.bars[task.index] = self._bar(Path(task.job.source).name, "frame", place, None)
 
-    def move(self, word: Progress) -> None:
-        if self.table is not None and (line := self.lines.get(word.index)) is not None:
-            rate = next((t.speed for t in self.table.tasks if t.id == line), None)
-            shown = f"{rate:.0f} frames/s" if rate else ""
-            self.table.update(line, completed=word.frames, total=word.total, rate=shown)
+    def update(self, progress: Progress) -> None:
+        """A file has reached this frame."""
+        if (bar := self.bars.get(progress.index)) is not None:
+            bar.total = progress.total
+            bar.update(progress.frames - bar.n)
 
     def end(self, index: int) -> None:
-        if self.table is not None and self.all is not None:
-            if (line := self.lines.pop(index, None)) is not None:
-                self.table.remove_task(line)
-            self.table.advance(self.all)
+        """A file is done, or given up."""
+        if (bar := self.bars.pop(index, None)) is not None:
+            bar.close()
+        if self.all is not None:
+            self.all.update()
+
+    def close(self) -> None:
+        """Remove all bars."""
+        for bar in (*self.bars.values(), self.all):
+            if bar is not None:
+                with suppress(OSError):  # the terminal is gone
+                    bar.close()
+        self.bars.clear()
+
+    def _bar(self, name: str, unit: str, place: int, total: int | None) -> Any:
+        if self.stream is None:
+            return None
+        from tqdm import tqdm
+
+        return tqdm(
+            total=total, desc=name, unit=unit, position=place, leave=False, file=self.stream, dynamic_ncols=True
+        )

@@ -1,5 +1,5 @@
-"""The records of a batch. Each file's wait beside the journal until all are done, so that a kill loses none; then they
-become one file. Where that file is still what was written, a later `--resume` takes the finished files' from it."""
+"""The records of a batch. Each input's records are kept beside the journal until the batch ends, so that a kill loses
+none; then they are joined into one file. If that file is unchanged, a later `--resume` reuses the records in it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from facestream.pipeline.video.output import Temporary, check, sweep
 
 
 class RecordStore:
-    """target: the one file. Raises BadConfig for its ending, BadInput where it cannot be written, or is not ours."""
+    """Collects the records of a batch. target: the joined file. Raises BadConfig for its ending, BadInput if it cannot
+    be written or was not written by an earlier run of this batch."""
 
     def __init__(self, target: Path, journal: Journal, overwrite: bool, resume: bool) -> None:
         self.ending = ending_of(target)
@@ -30,22 +31,22 @@ class RecordStore:
         try:
             journal.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if before is not None and ours:
-                self._take_apart(before)
+                self._split(before)
         except OSError as e:
             raise BadInput(f"records cannot be kept ({e.strerror})", str(journal.folder)) from None
 
     def draft(self, output: str) -> Path:
-        """Where a file's records are written while it is worked on."""
+        """Where a file's records are written while it is processed."""
         return self._journal.folder / f"{_short(output)}.part"
 
     def of(self, source: str, entry: Entry) -> Path:
-        """The records of a finished file. They are there only if whole, and of this content, these settings and this
-        name: those of another run are another file."""
+        """The path of a finished file's records. It exists only if they are complete and of this content, these
+        settings and this name: records of another run have another path."""
         what = json.dumps([source, entry.input_sha256, entry.key, self.ending])
         return self._journal.folder / f"{_short(entry.output)}-{_short(what)}"
 
     def commit(self, source: str, entry: Entry) -> None:
-        """A file is done, and its draft is whole."""
+        """Turn the draft of a finished file into its records."""
         try:
             for old in self._journal.folder.glob(f"{_short(entry.output)}-*"):
                 old.unlink()
@@ -54,12 +55,12 @@ class RecordStore:
             raise SinkLost(f"records cannot be kept ({e.strerror})", str(self._journal.folder)) from None
 
     def gather(self, finished: Iterable[tuple[str, Entry]]) -> None:
-        """Write the one file, in the order of the sources given; none where there are no sources."""
+        """Write the joined file, in the order of the sources given; nothing if there are none."""
         parts = [self.of(source, entry) for source, entry in finished]
         if parts:
             temporary = Temporary(self._target)
             try:
-                places = self._put_together(temporary.path, parts)
+                places = self._join(temporary.path, parts)
                 written = WrittenRecords(sha256=sha256(temporary.path), places=places)
                 temporary.commit()
             except OSError as e:
@@ -71,7 +72,7 @@ class RecordStore:
             self._journal.note_records(self._target, written)
         shutil.rmtree(self._journal.folder, ignore_errors=True)
 
-    def _put_together(self, path: Path, parts: list[Path]) -> dict[str, tuple[int, int]]:
+    def _join(self, path: Path, parts: list[Path]) -> dict[str, tuple[int, int]]:
         places = {}
         with path.open("wb") as file:
             file.write(head(self.ending).encode())
@@ -82,7 +83,7 @@ class RecordStore:
                 places[part.name] = (start, file.tell())
         return places
 
-    def _take_apart(self, written: WrittenRecords) -> None:
+    def _split(self, written: WrittenRecords) -> None:
         with self._target.open("rb") as file:
             for name, (start, end) in written.places.items():
                 file.seek(start)

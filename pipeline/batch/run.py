@@ -1,4 +1,4 @@
-"""Many files: by several processes, one bad one never stopping the rest, and resumable after anything."""
+"""Batches: many files in several worker processes; a bad file does not stop the rest, and a batch can be resumed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import connection
 from pathlib import Path
@@ -14,30 +14,28 @@ from pathlib import Path
 from facestream.pipeline.batch import manifest
 from facestream.pipeline.batch.journal import Journal
 from facestream.pipeline.batch.manifest import Entry
-from facestream.pipeline.batch.progress_table import ProgressTable, progress_table
+from facestream.pipeline.batch.progress_table import ProgressTable
 from facestream.pipeline.batch.record_store import RecordStore
 from facestream.pipeline.batch.worker import Outcome, Progress, Setup, Task
 from facestream.pipeline.batch.worker_handle import WorkerHandle
 from facestream.pipeline.config import Config
 from facestream.pipeline.cores import cores, workers
-from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.log import fail
-from facestream.pipeline.records import ending_of
+from facestream.pipeline.log import beside_bars, fail
 from facestream.pipeline.run import Job
-from facestream.pipeline.video.output import check, sweep
+from facestream.pipeline.video.output import sweep
 from msgspec import structs
-from rich.console import Console
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """jobs: each with an output. output: the folder (or file) that names the batch. missing: inputs that are not there.
+    """jobs: each with an output. output: the folder (or file) that identifies the batch. missing: inputs that do not
+    exist.
 
-    workers: processes, 0 for as many as pay off. ray: address of a cluster that does the work
-    instead. resume: finished files are skipped.
+    workers: number of processes, 0 chooses. ray: address of a cluster that runs the jobs instead. resume: skip
+    finished files.
     """
 
     jobs: list[Job]
@@ -52,47 +50,11 @@ class Batch:
     workers: int = 0
     missing: tuple[str, ...] = ()
     ray: str = ""
-
-
-def run_batch(batch: Batch) -> int:
-    """Do it all; the exit code is the worst file's. Raises UserError for what concerns all files."""
-    if batch.manifest is not None:
-        check(batch.manifest, batch.overwrite or (batch.resume and manifest.is_ours(batch.manifest)))
-    if batch.records is not None:
-        ending_of(batch.records)
-    detector_of(batch.config)  # else every worker would say what is wrong
-    journal = Journal(batch.output)
-    try:
-        records = None
-        if batch.records is not None:
-            records = RecordStore(batch.records, journal, batch.overwrite, batch.resume)
-        dispatcher = _dispatcher(batch, journal, records)
-        try:
-            dispatcher.work()
-        finally:
-            if batch.manifest is not None:
-                sweep(batch.manifest)
-                complete = len(dispatcher.entries) == len(batch.jobs)
-                told = [entry for _, entry in sorted(dispatcher.entries.items())]
-                manifest.write(batch.manifest, told, batch.config, batch.two_pass, complete)
-        if records is not None:
-            entries = sorted(dispatcher.entries.items())
-            records.gather((batch.jobs[i].source, entry) for i, entry in entries if entry.has_output)
-    finally:
-        journal.close()
-    return dispatcher.summary()
-
-
-def _dispatcher(batch: Batch, journal: Journal, records: RecordStore | None) -> Dispatcher:
-    if not batch.ray:
-        return Dispatcher(batch, journal, records)
-    from facestream.pipeline.batch.cluster import ClusterDispatcher
-
-    return ClusterDispatcher(batch, journal, records)
+    report: bool = False
 
 
 class Dispatcher:
-    """Hands out the files to the workers and takes back what became of them."""
+    """Hands the files to the workers and collects their outcomes."""
 
     def __init__(self, batch: Batch, journal: Journal, records: RecordStore | None = None) -> None:
         self.batch, self.journal, self.records = batch, journal, records
@@ -102,13 +64,17 @@ class Dispatcher:
         key = manifest.fingerprint(batch.config, batch.two_pass)
         self.size = min(len(batch.jobs), batch.workers or workers())
         self.setup = Setup(
-            self._shared_out(batch.config), batch.two_pass, key, records.ending if records is not None else ""
+            self._shared_out(batch.config),
+            batch.two_pass,
+            key,
+            records.ending if records is not None else "",
+            batch.report,
         )
         self.waiting = list(enumerate(batch.jobs))
         self.workers: list[WorkerHandle] = []
 
     def _shared_out(self, config: Config) -> Config:
-        """The settings for each worker: what is left to choose of their threads is their part of the cores."""
+        """The settings for each worker: thread counts that are 0 become the worker's share of the cores."""
         if self.size < 2:
             return config
         part = max(1, cores() // self.size)
@@ -117,7 +83,7 @@ class Dispatcher:
         return structs.replace(config, encode=encode, decode=decode)
 
     def work(self) -> None:
-        """Until nothing waits and nobody works. An interruption stops all workers and leaves nothing unfinished."""
+        """Run until all files are processed. An interruption stops all workers and removes unfinished outputs."""
         for line in self.batch.missing:
             fail(line)
             self.codes.append(2)
@@ -133,7 +99,7 @@ class Dispatcher:
                     sweep(Path(worker.output))
 
     def _give(self, worker: WorkerHandle, table: ProgressTable) -> None:
-        """The next file that can be worked on, or leave."""
+        """Give the worker the next file that can be processed; without one, end the worker."""
         while self.waiting:
             index, job = self.waiting.pop(0)
             task = self._task(index, job)
@@ -166,7 +132,7 @@ class Dispatcher:
         if self.records is not None:
             draft = self.records.draft(name)
             if before is not None and not self.records.of(job.source, before).exists():
-                before = None  # its output may be good, but what was found in it is not known any more
+                before = None  # its output may be good, but its records are gone
         self.journal.begin(name)
         return Task(index, replace(job, overwrite=job.overwrite or ours), before, draft)
 
@@ -174,24 +140,24 @@ class Dispatcher:
         return before is not None and before.has_output and manifest.sha256(Path(before.output)) == before.output_sha256
 
     def _listen(self, table: ProgressTable) -> None:
-        """Wait for a word from any worker, or for one's death."""
+        """Wait for a message from any worker, or for a worker's death."""
         ready = connection.wait([worker.pipe for worker in self.workers])
         for worker in [worker for worker in self.workers if worker.pipe in ready]:
             try:
-                word = worker.pipe.recv()
+                message = worker.pipe.recv()
             except (EOFError, OSError):
                 self._on_worker_death(worker, table)
                 continue
-            if isinstance(word, Progress):
-                table.move(word)
+            if isinstance(message, Progress):
+                table.update(message)
                 continue
-            table.end(word.index)
-            self._finish(word)
+            table.end(message.index)
+            self._finish(message)
             worker.task = None
             self._give(worker, table)
 
     def _on_worker_death(self, worker: WorkerHandle, table: ProgressTable) -> None:
-        """A worker died: its file failed, its temporary file goes, and another worker takes its place."""
+        """Handle a worker's death: its file has failed, its temporary file is removed, a new worker replaces it."""
         self.workers.remove(worker)
         code = worker.stop()
         task = worker.task
@@ -200,14 +166,14 @@ class Dispatcher:
         table.end(task.index)
         sweep(Path(worker.output))
         how = f"signal {-code}" if code and code < 0 else f"exit code {code}"
-        error = f"{task.job.source}: the process that worked on it died ({how}); it is left out"
+        error = f"{task.job.source}: its worker process died ({how}); the file is skipped"
         entry = Entry(input=os.path.abspath(task.job.source), output=worker.output, state="failed", error=error)
         self._finish(Outcome(task.index, entry, 1))
         if self.waiting:
             self._give(WorkerHandle(self.setup), table)
 
     def _finish(self, outcome: Outcome) -> None:
-        """Write down what became of a file. Its records first: what the journal calls done has them."""
+        """Record the outcome of a file. Its records come first: a file that the journal calls done has them."""
         if self.records is not None and outcome.entry.has_output and not outcome.skipped:
             self.records.commit(self.batch.jobs[outcome.index].source, outcome.entry)
         self.journal.finish(outcome.entry)
@@ -226,7 +192,8 @@ class Dispatcher:
         if entry.error:
             log.warning("%s", entry.error)
         if not self.batch.quiet:
-            print(f"{job.source} -> {job.output}: {outcome.line or 'done before'}", flush=True)
+            with beside_bars():
+                print(f"{job.source} -> {job.output}: {outcome.line or 'done before'}", flush=True)
 
     def summary(self) -> int:
         kept = [entry for entry in self.entries.values() if entry.has_output]
@@ -242,6 +209,8 @@ class Dispatcher:
     @contextmanager
     def _table(self) -> Iterator[ProgressTable]:
         live = not self.batch.quiet and sys.stderr.isatty()
-        table = progress_table(Console(stderr=True)) if live else None
-        with table or nullcontext():
-            yield ProgressTable(table, len(self.batch.jobs))
+        table = ProgressTable(sys.stderr if live else None, len(self.batch.jobs))
+        try:
+            yield table
+        finally:
+            table.close()

@@ -26,10 +26,10 @@ from facestream.engines.loader import load_detector
 from facestream.engines.types import Detections
 from facestream.pipeline.batch.join import Encoded, SegmentMismatch, encode, join
 from facestream.pipeline.config import Config, DetectorConfig
-from facestream.pipeline.jobs.two_pass import PixelFreePipeline, first_pass
+from facestream.pipeline.jobs.two_pass import first_pass
 from facestream.pipeline.run import Job, Recorder, Report, run_stages
-from facestream.pipeline.stages.chain import LUMA
-from facestream.pipeline.stages.detect import DetectionStage
+from facestream.pipeline.stages.chain import FacePipeline, policy_for
+from facestream.pipeline.stages.detect import DetectionStage, FullFrameDetector
 from facestream.pipeline.types import Box, Frame, TrackedFrame
 from facestream.pipeline.video.decode import Decoder
 from facestream.pipeline.video.planes import luma_view
@@ -59,14 +59,14 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class FrameDetections:
-    """What was found in a picture by a fine and by a coarse look, and a sum over its brightness.
+    """The faces of a full frame at full and at reduced resolution, and a sum over its brightness.
 
-    coarse: None where all looks are fine ones.
+    reduced: None where the policy never asks for it.
     """
 
     sum: int
-    fine: Detections
-    coarse: Detections | None
+    full: Detections
+    reduced: Detections | None
 
 
 class Executor(Protocol):
@@ -129,14 +129,17 @@ def _decoded(packets: Iterator[Any], decoder: Decoder) -> Iterator[Frame]:
 
 
 def detect_segment(source: str, segment: Segment, config: Config) -> dict[int, FrameDetections]:
-    """What is in each picture of a segment, by pts. All are looked at, in both ways: which ones count is told by the
-    whole."""
-    eye = DetectionStage(_detector(config.detector), config.detector, config.tracker.lookahead)
+    """The faces of each frame of a segment, by pts: at full and, where the policy may ask for it, at reduced
+    resolution. Which ones count is decided by the pass over the whole."""
+    detector = _detector(config.detector)
+    full_frames = FullFrameDetector(detector, config.detector, config.advanced)
+    reduces = policy_for(detector, config).looks_back
     rows: dict[int, FrameDetections] = {}
     for frame in frames(source, segment, config.decode.threads):
         assert frame.pts is not None
-        fine = eye.see(frame, True)
-        rows[frame.pts] = FrameDetections(_sum(frame), fine, eye.see(frame, False) if eye.fine_every > 1 else None)
+        full = full_frames.detect(frame, True)
+        reduced = full_frames.detect(frame, False) if reduces else None
+        rows[frame.pts] = FrameDetections(_sum(frame, config), full, reduced)
     return rows
 
 
@@ -169,14 +172,17 @@ def run_segments(
     assert job.output is not None
     check_output(job.output, config.encode.options(job.overwrite), [job.source])
     whole = first_pass(config) if two_pass else config
-    looks = [executor.submit(detect_segment, job.source, segment, whole) for segment in segments]
-    eye = PrecomputedDetections((look() for look in looks), whole)
-    line = PixelFreePipeline(eye.detector, whole, config.tracker.coast_s if two_pass else None)
-    line.eye = eye
+    rows = [executor.submit(detect_segment, job.source, segment, whole) for segment in segments]
+    detector = _detector(whole.detector)
+    # Where known faces are is known in the pass over the whole only: crops are its own work.
+    full_frames = PrecomputedDetections((result() for result in rows), whole)
+    detection = DetectionStage(detector, whole.detector, full_frames, whole.advanced)
+    max_coast_s = config.tracker.coast_s if two_pass else None
+    pipeline = FacePipeline(detector, whole, max_coast_s, detection=detection, keep_pixels=False)
     dispatcher = SegmentDispatcher(
         segments, lambda segment, boxes: executor.submit(encode_segment, job, segment, boxes, config), records
     )
-    report = run_stages(Job(job.source, None), config, line, dispatcher, progress=False)
+    report = run_stages(Job(job.source, None), config, pipeline, dispatcher, progress=False)
     if report.lost:
         raise NotSegmentable(str(report.lost))
     try:
@@ -186,26 +192,25 @@ def run_segments(
     return report
 
 
-class PrecomputedDetections(DetectionStage):
-    """Knows what is in a whole picture from those who looked at the segments. rows: theirs, in order.
-
-    Where known faces are is told by the pass over the whole only, so it looks there itself.
-    """
+class PrecomputedDetections:
+    """The faces of full frames, as they were found in the segments. rows: of each segment, in order."""
 
     def __init__(self, rows: Iterator[dict[int, FrameDetections]], config: Config) -> None:
-        super().__init__(_detector(config.detector), config.detector, config.tracker.lookahead)
-        self._rows, self._known = rows, dict[int, FrameDetections]()
+        self._rows = rows
+        self._config = config
+        self._known: dict[int, FrameDetections] = {}
 
-    def see(self, frame: Frame, fine: bool) -> Detections:
+    def detect(self, frame: Frame, full_resolution: bool) -> Detections:
+        """Faces in pixels of the displayed frame. Raises NotSegmentable for a frame that no segment has."""
         assert frame.pts is not None
         while (seen := self._known.get(frame.pts)) is None:
             more = next(self._rows, None)
             if more is None:
                 raise NotSegmentable(f"no segment holds the picture at {frame.pts}")
             self._known = more
-        if seen.sum != _sum(frame):
+        if seen.sum != _sum(frame, self._config):
             raise NotSegmentable(f"the picture at {frame.pts} is another one in its segment")
-        return seen.fine if fine or seen.coarse is None else seen.coarse
+        return seen.full if full_resolution or seen.reduced is None else seen.reduced
 
 
 @dataclass(slots=True)
@@ -238,8 +243,8 @@ class SegmentDispatcher:
         self.boxes = {}
 
 
-def _sum(frame: Frame) -> int:
-    return zlib.crc32(luma_view(frame, LUMA)[0].tobytes())
+def _sum(frame: Frame, config: Config) -> int:
+    return zlib.crc32(luma_view(frame, config.advanced.analyse.luma_side)[0].tobytes())
 
 
 def _detector(config: DetectorConfig) -> Detector:

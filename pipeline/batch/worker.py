@@ -1,4 +1,4 @@
-"""A process of its own that covers one file after the other: whatever a broken file does to it, the others go on."""
+"""A batch's worker process, which anonymises one file after the other: a file that crashes it affects no other file."""
 
 from __future__ import annotations
 
@@ -26,23 +26,25 @@ from facestream.pipeline.run import Job, Report, run
 from facestream.pipeline.types import TrackedFrame
 from facestream.pipeline.url import redact
 
-_EVERY_S = 0.3  # seconds between two words about the progress
+_EVERY_S = 0.3  # seconds between two progress messages
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What every file of a batch has in common. key: fingerprint of the settings; ending: of the records, or empty."""
+    """What all files of a batch share. key: fingerprint of the settings. ending: of the records file, or empty.
+    report: the moments at risk of each are written beside its output."""
 
     config: Config
     two_pass: bool
     key: str
     ending: str = ""
+    report: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One file. before: its entry of an earlier run, when a finished file is to be skipped. rows: for its records, in
-    which it is called `name` (empty: what the job calls it)."""
+    """One file. before: its entry of an earlier run, if finished files are to be skipped. rows: file for its records.
+    name: the source name in them (empty: the job's)."""
 
     index: int
     job: Job
@@ -60,7 +62,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """code: the exit code that it would be alone. line: what its report says. skipped: it was finished before."""
+    """code: the exit code that this file alone would give. line: its summary. skipped: it was finished before."""
 
     index: int
     entry: Entry
@@ -70,7 +72,7 @@ class Outcome:
 
 
 class RecordWriter:
-    """Counts what leaves, tells about it now and then, and writes the rows down."""
+    """Counts frames and faces, reports progress periodically, and writes the records."""
 
     def __init__(self, tell: Callable[[int], object], rows: TextIO | None, ending: str, name: str = "") -> None:
         self.frames = 0
@@ -91,7 +93,7 @@ class RecordWriter:
             self._tell(self.frames)
 
     def close(self) -> None:
-        """All of it is on the disk. Raises SinkLost."""
+        """Flush the records to disk. Raises SinkLost."""
         if self._rows is None:
             return
         try:
@@ -100,7 +102,7 @@ class RecordWriter:
             raise SinkLost(f"records cannot be kept ({e.strerror})", self._rows.name) from None
 
     def forget(self) -> None:
-        """Back to the beginning: the file is done again."""
+        """Start over: the file is processed again."""
         self.frames = 0
         self.faces.clear()
         if self._rows is not None:
@@ -109,11 +111,15 @@ class RecordWriter:
 
 
 def work(pipe: Connection, setup: Setup) -> None:
-    """The process: tasks come through the pipe, progress and outcomes go back, None ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and stops us with SIGTERM
+    """The process's main function: receives tasks through the pipe, sends progress and outcomes; None ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and stops us with SIGTERM
     signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    runner = run_twice if setup.two_pass else run
+    runner: Any = run_twice if setup.two_pass else run
+    if setup.report:
+        from facestream.pipeline.review.job_report import Reported
+
+        runner = Reported(runner)
     try:
         detector = load_detector(setup.config.detector.model, setup.config.detector.options())
 
@@ -129,7 +135,7 @@ def work(pipe: Connection, setup: Setup) -> None:
 def do_task(
     task: Task, setup: Setup, runner: Callable[[Job, RecordWriter], Report], tell: Callable[[Progress], object]
 ) -> Outcome:
-    """Do one task; what stops it is told in its outcome."""
+    """Run one task; an error becomes part of its outcome."""
     job = task.job
     assert job.output is not None
     source, target = os.path.abspath(job.source), job.output.absolute()
@@ -152,7 +158,7 @@ def do_task(
             raise
     except UserError as e:
         return Outcome(task.index, Entry(**base, state="failed", error=redact(e)), e.exit_code)
-    except Exception as e:  # a fault of ours, or of a library: this file fails closed, the others go on
+    except Exception as e:  # a bug of ours or of a library: this file fails closed, the others continue
         first = (str(e).splitlines() or [""])[0]
         error = redact(f"{job.source}: unexpected {type(e).__name__}: {first}")
         return Outcome(task.index, Entry(**base, state="failed", error=error), 1)
@@ -175,7 +181,7 @@ def do_task(
 
 
 def _still_good(task: Task, setup: Setup, held: str, target: Path) -> bool:
-    """Whether an earlier run's output can stay: same content in, same settings, and nobody changed it since."""
+    """Whether an earlier run's output can be kept: same input, same settings, output unchanged since."""
     before = task.before
     assert before is not None
     if not before.has_output or before.key != setup.key or not held or before.input_sha256 != held:
@@ -184,7 +190,7 @@ def _still_good(task: Task, setup: Setup, held: str, target: Path) -> bool:
 
 
 def _expected(source: str) -> int | None:
-    """How many frames a video is likely to have, by its header alone."""
+    """The expected number of frames of a video, from its header alone."""
     try:
         with av.open(source) as file:
             film = file.streams.video[0]

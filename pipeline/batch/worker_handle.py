@@ -1,4 +1,4 @@
-"""A worker process as the batch sees it."""
+"""The parent's handle on a worker process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from facestream.pipeline.batch.worker import Setup, Task, work
 
-_STOP_S = 10.0  # for which a worker may clean up after itself
+_STOP_S = 10.0  # seconds in which a worker may clean up
 
 
 class WorkerHandle:
-    """A worker process, and what it is at."""
+    """A worker process and its current task."""
 
     def __init__(self, setup: Setup) -> None:
-        context = get_context("spawn")  # threads and libraries' state do not survive a fork
+        context = get_context("spawn")  # a fork would not copy threads and libraries' state correctly
         ours, theirs = context.Pipe()
         self.pipe: Any = ours
         self.process: SpawnProcess = context.Process(target=work, args=(theirs, setup), daemon=True)
@@ -28,7 +28,7 @@ class WorkerHandle:
     def take(self, task: Task) -> None:
         self.task = task
         self.output = str(task.job.output.absolute()) if task.job.output is not None else ""
-        with suppress(OSError):  # it is dead: the pipe's end says so when it is listened to
+        with suppress(OSError):  # the worker is dead: the next recv on the pipe reports it
             self.pipe.send(task)
 
     def dismiss(self) -> None:
@@ -38,9 +38,9 @@ class WorkerHandle:
         self.stop()
 
     def stop(self) -> int | None:
-        """End it, first gently: it removes what it had begun. Returns its exit code."""
+        """Terminate the process, kill it if needed; it removes its unfinished output. Returns its exit code."""
         if self.process.is_alive():
-            self.process.join(0.2)  # it may be dying by itself, of what we want to know
+            self.process.join(0.2)  # it may be exiting by itself, and its own exit code is the informative one
         if self.process.is_alive():
             self.process.terminate()
             self.process.join(_STOP_S)

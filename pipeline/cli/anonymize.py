@@ -1,4 +1,4 @@
-"""`facestream anonymize`: files and folders to the same with faces covered."""
+"""`facestream anonymize`: copies of files and folders with all faces covered."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from typing import Any
 import click
 from facestream.engines.base import Detector
 from facestream.pipeline.batch.listed import Listed
-from facestream.pipeline.cli.jobs import check_files, jobs_of, run_all
-from facestream.pipeline.cli.options import batching, config_of, covering, shared
+from facestream.pipeline.cli.jobs import Run, check_files, jobs_of, run_all
+from facestream.pipeline.cli.options import batching, config_of, covering, shared, sound
 from facestream.pipeline.config import Config
-from facestream.pipeline.errors import BadInput
+from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.run import Job, Recorder, Report, run
+from facestream.pipeline.video.uri import Kind, parse
 
 
 class Target(click.ParamType[Path]):
-    """An output; with a slash at its end it is a folder, and made."""
+    """An output path; with a slash at its end it is a folder, which is created."""
 
     name = "PATH"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         path = Path(value)
-        if str(value).endswith(os.sep):
+        if str(value).endswith((os.sep, os.altsep or os.sep)):
             try:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as e:
-                raise BadInput(f"cannot make the folder ({e.strerror})", str(value)) from None
+                raise BadInput(f"cannot create the folder ({e.strerror})", str(value)) from None
         return path
 
 
@@ -35,19 +36,21 @@ class Target(click.ParamType[Path]):
 @click.argument("inputs", nargs=-1, metavar="INPUT...")
 @click.option("-o", "--output", required=True, type=Target(), help="file, or folder for several inputs")
 @covering
-@click.option("--two-pass", is_flag=True, help="go through each video twice: later frames tell what earlier ones hid")
+@sound
+@click.option("--two-pass", is_flag=True, help="process each video twice, with a look-ahead of 120 frames; slower")
 @click.option(
-    "--records", type=click.Path(path_type=Path), metavar="FILE", help="write what was found: .jsonl, .csv or .mot"
+    "--records", type=click.Path(path_type=Path), metavar="FILE", help="write boxes and ids: .jsonl, .csv or .mot"
 )
+@click.option("--report", is_flag=True, help="write the moments at risk beside each output, see docs/review.md")
 @batching
 @shared
 def anonymize(
-    inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, list_file: Path | None,
+    inputs: tuple[str, ...], output: Path, records: Path | None, two_pass: bool, report: bool, list_file: Path | None,
     resume: bool, manifest: Path | None, ray: str, **flags: Any,
 ) -> int:  # fmt: skip
-    """Write videos and images again with every face covered.
+    """Copy videos and images with all faces covered.
 
-    Folders keep their structure; of several files, one bad one does not stop the rest.
+    Folders keep their structure. A bad file does not stop the others.
     """
     if not inputs and list_file is None:
         raise BadInput("no input is given", do="name files, folders or globs, or a --list")
@@ -57,16 +60,28 @@ def anonymize(
         listed = Listed.read(list_file)
         jobs += listed.jobs(output, flags["overwrite"])
     alone = len(jobs) == 1 and jobs[0].output == output and not (resume or manifest or listed.missing or ray)
+    if any(parse(job.source).kind is Kind.PIPE for job in jobs) and (two_pass or report or not alone):
+        raise BadInput(
+            "a pipe can be read only once", "INPUT", "without --two-pass, --report, --manifest, --resume and --ray"
+        )
     if alone:
-        return run_all(jobs, records, flags, _twice if two_pass else run)
-    from facestream.pipeline.batch.run import Batch, run_batch
+        runner: Run = _twice if two_pass else run
+        if report:
+            from facestream.pipeline.review.job_report import Reported
+
+            runner = Reported(runner)
+        return run_all(jobs, records, flags, runner)
+    if report and ray:
+        raise BadConfig("the moments at risk are not noted on a cluster", "--report", "leave --ray out")
+    from facestream.pipeline.batch.run import Batch
+    from facestream.pipeline.batch.run_batch import run_batch
 
     config = config_of(flags)
     check_files(jobs, config, flags, [records, manifest], [list_file] if list_file is not None else [])
     return run_batch(
         Batch(
             jobs, output, config, two_pass, records, manifest, resume, flags["overwrite"], flags["quiet"],
-            config.anonymize.workers, listed.missing, ray,
+            config.anonymize.workers, listed.missing, ray, report,
         )
     )  # fmt: skip
 

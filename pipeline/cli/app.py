@@ -1,4 +1,4 @@
-"""The command line as a whole: which commands there are, errors to one line and an exit code."""
+"""The command line: its commands, and conversion of errors to one line and an exit code."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import click
 from facestream.pipeline import log
 from facestream.pipeline.errors import UserError
 
-from facestream.checkout import benchmarks
+from facestream.checkout import benchmarks, is_checkout
 
 
 class Commands(click.Group):
-    """Each command is imported when it is asked for: what a web server or a benchmark needs would else be a third of
-    the cost of covering a short clip. They are listed in this order."""
+    """The commands, listed in this order. Each is imported on demand: importing a web server would add a third to the
+    cost of a short clip."""
 
-    COMMANDS: ClassVar = ("anonymize", "detect", "apply", "run", "verify", "evaluate", "bench")
+    COMMANDS: ClassVar = ("anonymize", "detect", "apply", "review", "run", "verify", "evaluate", "bench")
     CHECKOUT: ClassVar = ("bench",)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.COMMANDS)
+        here = is_checkout()
+        return [name for name in self.COMMANDS if here or name not in self.CHECKOUT]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.COMMANDS:
@@ -39,7 +40,7 @@ class Commands(click.Group):
 
 
 def add_log_options(command: click.Command) -> None:
-    """--log-level and --log-json, which every command has."""
+    """Add --log-level and --log-json to a command."""
     if isinstance(command, click.Group):
         for inner in command.commands.values():
             add_log_options(inner)
@@ -49,11 +50,11 @@ def add_log_options(command: click.Command) -> None:
     for option in (
         click.Option(
             ["--log-level"], type=click.Choice(log.LEVELS), default="info", show_default=True, expose_value=False,
-            is_eager=True, callback=_configure_log, help="least serious events to show on standard error",
+            is_eager=True, callback=_configure_log, help="minimum severity of messages on stderr",
         ),
         click.Option(
             ["--log-json"], is_flag=True, expose_value=False, is_eager=True, callback=_configure_log,
-            help="log as JSON, one object a line",
+            help="log as JSON, one object per line",
         ),
     ):  # fmt: skip
         command.params.append(option)
@@ -68,13 +69,15 @@ def _configure_log(ctx: click.Context, param: click.Parameter, value: Any) -> No
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="facestream", message="facestream %(version)s")
 def app() -> None:
-    """Find, track and hide faces in video."""
+    """Detect, track and anonymise faces in video."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code: 0 done, 2 bad input or usage, 1 failed while running, 130 interrupted."""
+    """Run a command. Returns the exit code: 0 done, 2 bad input or usage, 1 failed while running, 130 interrupted."""
     log.configure()
     signal.signal(signal.SIGTERM, _interrupt)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup keeps it ignored
+        signal.signal(signal.SIGHUP, _interrupt)  # the session was closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything, as standard error knows
     try:

@@ -9,7 +9,7 @@ import click
 from facestream.pipeline.cli.jobs import run_all
 from facestream.pipeline.cli.options import shared
 from facestream.pipeline.run import Job
-from facestream.pipeline.video.uri import expand
+from facestream.pipeline.video.uri import Kind, expand, parse
 
 
 @click.command()
@@ -19,6 +19,7 @@ from facestream.pipeline.video.uri import expand
 )
 @shared
 def detect(input_: str, output: Path, **flags: Any) -> int:
-    """Write the faces of each frame, and no video."""
-    jobs = [Job(str(file.path), None) for file in expand([input_])]
+    """Write the faces of each frame as records, without a video."""
+    pipe = parse(input_).kind is Kind.PIPE
+    jobs = [Job(input_, None)] if pipe else [Job(str(file.path), None) for file in expand([input_])]
     return run_all(jobs, output, flags)

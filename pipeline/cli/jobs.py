@@ -1,8 +1,9 @@
-"""What the commands on files share: inputs to jobs, and jobs run one after the other."""
+"""Shared by the commands on files: turns inputs into jobs, and runs jobs one after the other."""
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from facestream.pipeline.log import fail
 from facestream.pipeline.records import RecordSink
 from facestream.pipeline.run import Job, Recorder, Report, run
 from facestream.pipeline.video.output import check_distinct, sweep
+from facestream.pipeline.video.pipes import STDOUT
 from facestream.pipeline.video.uri import Kind, expand, parse
 
 log = logging.getLogger(__name__)
@@ -25,12 +27,22 @@ Run = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
 
 def jobs_of(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]:
-    """One job a file. A single file goes to the output itself, anything else into it as a folder."""
+    """One job per file. A single file is written to `output` itself, several into the folder `output`."""
+    pipes = [text for text in inputs if parse(text).kind is Kind.PIPE]
+    if pipes and (len(inputs) > 1 or output.is_dir()):
+        raise BadInput(
+            "a pipe is one input, and goes to one file", parse(pipes[0]).shown, "name it alone: - -o out.mp4"
+        )
+    if pipes:
+        return [Job(pipes[0], output, overwrite)]
     for text in inputs:
         uri = parse(text)
         if uri.kind not in (Kind.FILE, Kind.IMAGE, Kind.FOLDER):
             raise BadInput("not a file or folder", uri.shown, "anonymize works on files")
-    files = expand(inputs, skip=output if output.is_dir() else None)
+    left_out: list[str] = []
+    files = expand(inputs, output if output.is_dir() else None, left_out)
+    for line in left_out:
+        log.warning("left out: %s", line)
     single = len(inputs) == 1 and files[0].path == Path(inputs[0])
     if single and not output.is_dir():
         return [Job(str(files[0].path), output, overwrite)]
@@ -53,13 +65,13 @@ def check_files(
 
 
 def run_all(jobs: list[Job], records: Path | None, flags: dict[str, Any], do: Run = run) -> int:
-    """Run the jobs one after the other; a bad one does not stop the rest. The exit code is the worst one's."""
+    """Run the jobs one after the other; a failed one does not stop the rest. Returns the worst exit code."""
     config = config_of(flags)
     check_files(jobs, config, flags, [records])
     detector = detector_of(config)
     for written in (records, *(job.output for job in jobs)):
         if written is not None:
-            sweep(written, dead=False)  # what a run left that was killed
+            sweep(written, dead=False)  # leftovers of a killed run
     notes = RecordSink(records, flags["overwrite"]) if records else None
     worst = 0
     done = 0
@@ -106,4 +118,4 @@ def report_job(job: Job, report: Report, quiet: bool) -> None:
         log.warning("%s", report.lost)
     if not quiet:
         arrow = f" -> {job.output}" if job.output else ""
-        print(f"{job.source}{arrow}: {report.line()}")
+        print(f"{job.source}{arrow}: {report.line()}", file=sys.stderr if job.output == STDOUT else None)

@@ -1,4 +1,4 @@
-"""Flags that commands share, and how they become a configuration."""
+"""Options that several commands share, and their conversion to a configuration."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Size(click.ParamType[tuple[int, int]]):
 
 
 def setting(name: str, key: str, help: str, metavar: str | None = None) -> Decorator:
-    """The flag of a setting: its type, choices and default are the configuration's."""
+    """The command-line option of a setting; type, choices and default are the configuration's."""
     section, field = key.split(".")
     struct = type(getattr(DEFAULTS, section))
     kind = next(f.type for f in fields(struct) if f.name == field)
@@ -68,57 +68,66 @@ def setting(name: str, key: str, help: str, metavar: str | None = None) -> Decor
 
 
 def shared(command: Command) -> Command:
-    """Flags of every command that detects. Their defaults are the configuration's."""
+    """Options of every command that runs the detector."""
     return _add(
         command,
         CONFIG,
         setting("--model", "detector.model", "a shipped model's name, or an .onnx, .xml or .plan file", "NAME"),
         setting("--backend", "detector.backend", "what runs the model, see docs/gpu.md"),
+        setting("--device", "detector.device", "which GPU, where one runs it", "cuda:N"),
         setting("--size", "detector.size", "detector input in pixels; larger finds smaller faces"),
-        setting("--threshold", "detector.threshold", "score from which a box is a face"),
-        setting("--detect-every", "detector.every", "detect on every N-th frame, or as needed", "N|auto"),
-        setting("--lookahead", "tracker.lookahead", "frames by which the output waits", "N"),
+        setting("--threshold", "detector.threshold", "minimum score of a face"),
+        setting("--detect-every", "detector.every", "run the detector on every N-th frame, or as needed", "N|auto"),
+        setting("--lookahead", "tracker.lookahead", "delay output by N frames to cover faces before detection", "N"),
         click.option("--overwrite", is_flag=True, help="replace existing outputs"),
         click.option("--quiet", is_flag=True, help="no progress bar and no summary"),
     )
 
 
 def covering(command: Command) -> Command:
-    """Flags of every command that covers and encodes."""
+    """Options of every command that covers and encodes."""
     return _add(
         command,
         setting("--hide", "cover.hide", "solid, pixelate, blur or image:PATH", "HOW"),
         setting("--shape", "cover.shape", "shape of the covers"),
         setting("--scale", "cover.scale", "the box is grown by this factor"),
-        setting(
-            "--codec", "encode.codec", "h264, hevc, vp9, av1, source, or a hardware encoder, as h264_nvenc", "NAME"
-        ),
+        setting("--codec", "encode.codec", "h264, hevc, vp9, av1, source, or a hardware encoder: h264_nvenc", "NAME"),
         setting("--crf", "encode.crf", "quality of files, lower is better"),
-        setting("--preset", "encode.preset", "speed of the encoder against size of files"),
-        setting("--keep-metadata", "encode.keep_metadata", "keep GPS, maker, title and data streams"),
+        setting("--preset", "encode.preset", "encoder speed against file size"),
+        setting("--keep-metadata", "encode.keep_metadata", "keep GPS, device make, title and data streams"),
     )
 
 
+def sound(command: Command) -> Command:
+    """The option for a file's audio."""
+    kinds = click.Choice(get_args(settings.Audio))
+    what = f"audio: copy, re-encode, remove, or distort voices  [default: {DEFAULTS.encode.audio}]"
+    return _add(command, click.option("--audio", "file_audio", type=kinds, help=what))
+
+
 def batching(command: Command) -> Command:
-    """Flags of a command that works on many files."""
+    """Options of a command that processes many files."""
     return _add(
         command,
         click.option(
-            "--list", "list_file", type=click.Path(path_type=Path), help="a file of inputs, one a line; - = stdin"
+            "--list",
+            "list_file",
+            type=click.Path(path_type=Path),
+            help="read inputs from a file, one per line; -: stdin",
         ),
-        click.option("--resume", is_flag=True, help="skip what an earlier run finished: same content, same settings"),
+        click.option("--resume", is_flag=True, help="skip files that an earlier run finished with the same settings"),
         click.option(
-            "--manifest", type=click.Path(path_type=Path), metavar="FILE", help="write what was done, as JSON"
+            "--manifest", type=click.Path(path_type=Path), metavar="FILE", help="write a report with hashes, as JSON"
         ),
-        click.option("--workers", type=int, metavar="N", help="processes side by side, 0 = one a core"),
-        click.option("--ray", default="", metavar="ADDRESS", help="a Ray cluster does it: auto, HOST:PORT or local"),
+        click.option("--workers", type=int, metavar="N", help="parallel processes; 0: one per core"),
+        click.option("--ray", default="", metavar="ADDRESS", help="run on a Ray cluster: auto, HOST:PORT or local"),
     )
 
 
 def config_of(flags: dict[str, Any], more: dict[str, str] | None = None) -> Config:
-    """The configuration that a command's flags ask for. more: keys beside those of FLAGS, to the flags that set them.
+    """The configuration from a command's options. more: keys beside those of FLAGS, to the options that set them.
 
-    BadConfig names the flag.
+    Raises BadConfig, which names the option.
     """
     sources = {key: name for name, key in FLAGS.items()} | (more or {})
     given = {key: flags[name] for key, name in sources.items() if name in flags}

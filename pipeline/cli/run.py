@@ -1,10 +1,11 @@
-"""`facestream run`: parts to cameras and sinks, and a run that ends when it is told to."""
+"""`facestream run`: connects cameras to sinks, and runs until it is stopped."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -12,25 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import click
-from facestream.pipeline.cli.options import Size, config_of, covering, shared
-from facestream.pipeline.config import Config
+from facestream.pipeline.cli.options import config_of, covering, setting, shared
 from facestream.pipeline.connection import State
 from facestream.pipeline.detectors import detector_of
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.builder import SinkBuilder, SinkSpec
+from facestream.pipeline.live.cameras import CameraManager, camera_options, check_source, read_cameras
 from facestream.pipeline.live.encode import check_encoder
+from facestream.pipeline.live.events import EventFeed
 from facestream.pipeline.live.run import CameraPipeline, Live
-from facestream.pipeline.live.state import CameraOptions
 from facestream.pipeline.log import fail
 from facestream.pipeline.url import hide_in_process_list, hide_in_tracebacks, redact, shown_text
-from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.output import check_distinct
-from facestream.pipeline.video.uri import Kind, Uri, check_file, parse
+from facestream.pipeline.video.uri import Kind, Uri, parse
 from msgspec import structs
 
 log = logging.getLogger(__name__)
 
-LIMIT_S = 4.5  # from the signal to the end at the latest
+LIMIT_S = 4.5  # maximum seconds from the signal to the end
 # Settings of streams that take the flag of the same setting of files. Streams have no preset auto.
 STREAM_FLAGS = {"run.crf": "crf", "run.preset": "preset"}
 _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
@@ -38,40 +38,39 @@ _NAMED = re.compile(r"([A-Za-z0-9_-]+)=(.+)")
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="[NAME=]SOURCE...")
-@click.option(
-    "--to", "sinks", multiple=True, required=True, metavar="SINK", help="where to; may be given several times"
-)
+@click.option("--to", "sinks", multiple=True, metavar="SINK", help="an output; may be repeated; adds to run.sinks")
 @covering
-@click.option("--loop/--once", default=None, help="files begin anew at their end; by default where no output is a file")
+@click.option("--loop/--once", default=None, help="restart files at their end; the default unless an output is a file")
 @click.option("--draw", is_flag=True, help="draw boxes and ids; with --hide none on uncovered faces")
-@click.option("--audio/--no-audio", default=None, help="pass the sound on, as it is; off by default: voices tell who")
-@click.option("--segment", type=float, metavar="S", help="video files: begin a new one every S seconds")
-@click.option("--keep-days", type=float, metavar="D", help="remove segments that ended so many days ago")
-@click.option("--keep-gb", type=float, metavar="G", help="remove a camera's oldest segments beyond so many GB")
-@click.option("--webrtc/--no-webrtc", default=None, help="the page's pictures over WebRTC where that works")
-@click.option("--bitrate", type=int, metavar="KBIT", help="of streams, at most")
-@click.option("--encoder", metavar="NAME", help="of streams: libx264, h264_nvenc, h264_v4l2m2m, ...")
-@click.option("--camera-size", type=Size(), help="asked of a webcam")
-@click.option("--camera-fps", type=float, help="asked of a webcam")
-@click.option("--camera-format", help="asked of a webcam: mjpeg, yuyv422, ...")
-@click.option("--rtsp-transport", type=click.Choice(["tcp", "udp"]), help="from RTSP cameras")
-@click.option("--insecure", is_flag=True, help="do not check certificates of cameras and servers")
+@setting("--audio", "run.audio", "copy the camera's audio, which is personal data")
+@setting("--segment", "run.segment_s", "start a new video file every S seconds; 0: one file", "S")
+@setting("--keep-days", "run.keep_days", "delete segments that ended more than D days ago; 0: never", "D")
+@setting("--keep-gb", "run.keep_gb", "delete a camera's oldest segments beyond G GB in all; 0: never", "G")
+@setting("--webrtc", "run.webrtc", "WebRTC on the page, with MJPEG as fallback")
+@setting("--bitrate", "run.bitrate", "maximum bitrate of streams, kbit/s; 0: by their size", "KBIT")
+@setting("--encoder", "run.encoder", "encoder of streams: libx264, h264_nvenc, h264_v4l2m2m, ...", "NAME")
+@setting("--camera-size", "run.camera_size", "frame size to request from a webcam; 0x0: it chooses")
+@setting("--camera-fps", "run.camera_fps", "frames/s to request from a webcam; 0: it chooses")
+@setting("--camera-format", "run.camera_format", "pixel format to request from a webcam: mjpeg, yuyv422, ...")
+@setting("--rtsp-transport", "run.rtsp_transport", "transport for RTSP cameras; auto: TCP, else UDP")
+@click.option("--insecure", is_flag=True, help="do not verify the certificates of cameras and servers")
 @shared
 def run(
     sources: tuple[str, ...], sinks: tuple[str, ...], loop: bool | None, insecure: bool, draw: bool, **flags: Any
 ) -> int:
-    """Cover faces live, from cameras and files to streams, files and records.
+    """Cover faces live: from cameras and files to streams, files and records.
 
     \b
-    SOURCE  0, /dev/video0, a file, rtsp://, rtsps://, http(s)://, lavfi:GRAPH
+    SOURCE  0, webcam:NAME, a file, rtsp://, rtsps://, http(s)://, lavfi:GRAPH
     SINK    serve:rtsp://[user:password@]host:port/path   be an RTSP server
             rtsp://[user:password@]host:port/path         push to one
             FILE.mp4, FILE.mkv, ...                       a video file
-            FILE.jsonl, FILE.csv, FILE.mot                what was found
-            http://[TOKEN@]host:port                      a page to look at, /metrics, /healthz
+            FILE.jsonl, FILE.csv, FILE.mot                records: boxes and track ids
+            http://[TOKEN@]host:port                      a preview page, /metrics, /healthz
             window                                        a window on this desktop
-    With several sources each SINK but the page and the window must hold {name}. Without a SOURCE the page covers the
-    cameras of the browsers that open it.
+    With several sources, each SINK except the page and the window must contain {name}. Without a SOURCE, browsers that
+    open the page can send their own cameras. --crf and --preset also set the quality of streams, which is 23 and
+    ultrafast by default.
     """
     bare = flags["hide"] == "none"
     if bare:
@@ -84,16 +83,23 @@ def run(
     check_encoder(config.run.encoder)
     hide_in_tracebacks()
     cameras = named(sources)
-    specs = [SinkSpec.of(text, len(cameras) > 1) for text in sinks]
+    config_file = flags.get("config_file")
+    listed = read_cameras(config_file) if config_file is not None else []
+    sinks = (*config.run.sinks, *sinks)
+    several = len(cameras) + len(listed) > 1
+    specs = [SinkSpec.of(text, several) for text in sinks]
     for text in sinks:  # known before anything is said
         shown_text(text.removeprefix("serve:"))
     hide_in_process_list()
-    if not cameras and (any(spec.kind != "page" for spec in specs) or not config.run.webcam_sessions):
+    if not specs and not any(camera.sinks for camera in listed):
+        raise BadInput("nothing would come of it", "--to", "name an output: --to http://127.0.0.1:8080")
+    is_page_alone = all(spec.kind == "page" for spec in specs) and config.run.webcam_sessions
+    if not cameras and not listed and not is_page_alone:
         raise BadInput("nothing to show", "SOURCE", "name one: 0, rtsp://..., a file; a page alone can do without")
     if loop is None:
         loop = not any(spec.kind in ("file", "records") for spec in specs)
     for uri in cameras.values():
-        _check_source(uri)
+        check_source(uri)
     teller = EventPrinter(flags["quiet"])
     if bare:
         log.warning("faces are shown: --hide none")
@@ -103,23 +109,39 @@ def run(
     check_distinct([*read, flags.get("config_file"), config.detector.model, stamp], dict.fromkeys(written))
     live = Live(config, detector_of(config), teller, draw, bare)
     builder = SinkBuilder(live, config, flags["overwrite"], teller)
+    manager: CameraManager | None = None
+    if config.run.events:
+        live.events = EventFeed(config.run.events, lambda message: teller("events", message))
     try:
         builder.open(specs)
         for name, uri in cameras.items():
-            builder.connect(live.add(name, uri, _camera_options(config, loop)), specs)
+            builder.connect(live.add(name, uri, camera_options(config, loop)), specs)
+        if config_file is not None and listed:
+            manager = CameraManager(config_file, live, builder, specs, lambda: config_of(flags, STREAM_FLAGS))
+            builder.reload = manager.request_reload
+            manager.load()
+            if hasattr(signal, "SIGHUP"):
+                signal.signal(signal.SIGHUP, lambda *_: manager.hang_up())
         live.start()
     except BaseException:
         builder.abort()
         raise
-    return _until_the_end(live, builder, flags["quiet"])
+    return _until_the_end(live, builder, flags["quiet"], manager)
 
 
-def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool) -> int:
+def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool, manager: CameraManager | None = None) -> int:
     for line in builder.banner:
         log.info("serving: %s", line)
-    code, window = 0, builder.window
+    code = 0
+    window = builder.window
     try:
-        while not live.wait(1.0 if window is None else 0.0):
+        while True:
+            is_over = live.wait(0.25 if window is None else 0.0)
+            if manager is not None:
+                manager.tick()
+                time.sleep(0.1 if is_over else 0.0)
+            elif is_over:
+                break
             if window is not None and not window.show():
                 break
     except KeyboardInterrupt:  # SIGTERM too
@@ -144,15 +166,16 @@ def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool) -> int:
 
 
 def summary(pipeline: CameraPipeline) -> str:
-    """One line about what a camera's run was."""
+    """One line that summarises a camera's run."""
     counts = pipeline.counts
-    camera, line = counts.camera, counts.line
-    parts = [f"{camera.frames} frames", f"{counts.emitted} left", f"{line.detector_runs} looked at"]
+    camera = counts.camera
+    line = counts.line
+    parts = [f"{camera.frames} frames", f"{counts.emitted} output", f"{line.detector_runs} detections"]
     for number, what in (
-        (counts.dropped, "dropped for want of time"),
-        (line.fully_covered, "covered all over"),
-        (line.withheld, "held back"),
-        (line.detector_failures, "looks failed"),
+        (counts.dropped, "dropped under load"),
+        (line.fully_covered, "fully covered"),
+        (line.withheld, "withheld"),
+        (line.detector_failures, "detections failed"),
         (camera.losses, "connections lost"),
         (camera.stalls, "stalls"),
         (camera.damaged, "damaged"),
@@ -165,7 +188,7 @@ def summary(pipeline: CameraPipeline) -> str:
 
 
 class EventPrinter:
-    """Prints states and troubles, one line each; the same line of one camera not twice within ten seconds."""
+    """Prints states and problems, one line each; repeats a camera's line only after ten seconds."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -186,7 +209,7 @@ class EventPrinter:
 
 
 def named(sources: tuple[str, ...]) -> dict[str, Uri]:
-    """Names for the sources: those given as NAME=SOURCE, else what the source suggests; each its own."""
+    """Unique names of the sources: as given by NAME=SOURCE, else derived from the source."""
     found: dict[str, Uri] = {}
     for text in sources:
         given = _NAMED.fullmatch(text)
@@ -194,7 +217,8 @@ def named(sources: tuple[str, ...]) -> dict[str, Uri]:
         if given is None and "/" not in label and re.match(r"(rtsps?|https?)://", address, re.IGNORECASE):
             raise BadInput("a camera's name holds letters, digits, - and _ alone", redact(label), "NAME=SOURCE")
         if given is not None and not Path(text).exists():
-            name, uri = given[1], parse(given[2])
+            name = given[1]
+            uri = parse(given[2])
             if name in found:
                 raise BadInput("two sources have the same name", name)
         else:
@@ -213,30 +237,3 @@ def _name_of(uri: Uri) -> str:
     else:
         word = Path(uri.text).stem
     return re.sub(r"[^A-Za-z0-9_-]+", "-", word).strip("-") or "camera"
-
-
-def _check_source(uri: Uri) -> None:
-    """What can be known of a source that no waiting would mend. Raises BadInput."""
-    if uri.kind is Kind.FOLDER:
-        raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
-    if uri.kind is Kind.IMAGE:
-        raise BadInput("a picture is no live source", uri.shown, "facestream anonymize covers pictures")
-    if uri.kind is Kind.FILE and not Path(uri.text).is_fifo():
-        check_file(Path(uri.text), uri.shown)
-
-
-def _camera_options(config: Config, loop: bool) -> CameraOptions:
-    live = config.run
-    source = SourceOptions(
-        threads=config.decode.threads,
-        open_timeout_s=live.open_timeout_s,
-        read_timeout_s=live.read_timeout_s,
-        rtsp_transport=live.rtsp_transport,
-        tls_verify=live.tls_verify,
-        ca_file=live.ca_file,
-        camera_size=live.camera_size if all(live.camera_size) else None,
-        camera_fps=live.camera_fps or None,
-        camera_format=live.camera_format,
-        hardware=config.decode.hardware,
-    )
-    return CameraOptions(source=source, loop=loop, stall_s=live.stall_s)

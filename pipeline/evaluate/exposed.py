@@ -14,9 +14,15 @@ from facestream.pipeline.video.planes import rgb_view
 
 TILE = 120  # pixels of a filmstrip's tile
 KEPT = 2_000  # tiles kept while a video goes through: 86 MB
-ROWS, COLUMNS = 8, 10
-_BACK, _SEEN, _OPEN, _HALF, _TEXT = (30, 30, 30), (110, 110, 110), (230, 60, 50), (240, 170, 60), (220, 220, 220)
-_FACE, _COVER = (80, 230, 90), (80, 140, 255)
+ROWS = 8
+COLUMNS = 10
+_BACK = (30, 30, 30)
+_SEEN = (110, 110, 110)
+_OPEN = (230, 60, 50)
+_HALF = (240, 170, 60)
+_TEXT = (220, 220, 220)
+_FACE = (80, 230, 90)
+_COVER = (80, 140, 255)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,8 @@ class Filmstrip:
         """xyxy [4]: the face, drawn in green. covers xyxy [N, 4]: what is covered, in blue; displayed pixels."""
         if share >= TAU or len(self.tiles) >= KEPT:
             return
-        centre, reach = (xyxy[:2] + xyxy[2:]) / 2, max(8.0, float((xyxy[2:] - xyxy[:2]).max()))
+        centre = (xyxy[:2] + xyxy[2:]) / 2
+        reach = max(8.0, float((xyxy[2:] - xyxy[:2]).max()))
         scale = TILE / (2 * reach)
         view = rgb_view(frame, (1920, 1920))
         small = [view.rgb.shape[1] / frame.size[0], view.rgb.shape[0] / frame.size[1]]
@@ -74,21 +81,23 @@ class Filmstrip:
 def timeline(tally: Tally, path: Path, most: int = 40) -> None:
     """A bar a track, the leakiest first: grey where it is in the picture, orange where a part of it leaks, red
     where more than half does."""
-    tracks = sorted(tally.sights.items(), key=lambda t: (-sum(s.share < TAU for s in t[1]), t[0]))
+    tracks = sorted(tally.face_frames.items(), key=lambda t: (-sum(s.share < TAU for s in t[1]), t[0]))
     shown = tracks[:most]
-    last = max((s.frame for _, sights in tracks for s in sights), default=0)
-    left, width, high = 150, 1000, 16
+    last = max((s.frame for _, rows in tracks for s in rows), default=0)
+    left = 150
+    width = 1000
+    high = 16
     sheet = np.full((36 + high * max(1, len(shown)) + 22, left + width + 20, 3), _BACK, np.uint8)
-    clean = sum(all(s.share >= TAU for s in sights) for _, sights in tracks)
+    clean = sum(all(s.share >= TAU for s in rows) for _, rows in tracks)
     _say(sheet, f"{len(tracks)} tracks, {clean} covered throughout; frames 0 to {last}", 6, 20)
-    for row, (track, sights) in enumerate(shown):
+    for row, (track, rows) in enumerate(shown):
         y = 36 + row * high
-        leaks = sum(s.share < TAU for s in sights)
-        _say(sheet, f"{track}: {leaks}/{len(sights)}", 6, y + 12)
-        for sight in sorted(sights, key=lambda s: -s.share):  # what leaks is drawn last, so that it shows
-            x0 = left + sight.frame * width // (last + 1)
-            x1 = max(x0 + 1, left + (sight.frame + 1) * width // (last + 1))
-            colour = _OPEN if sight.share < 0.5 else _HALF if sight.share < TAU else _SEEN
+        leaks = sum(s.share < TAU for s in rows)
+        _say(sheet, f"{track}: {leaks}/{len(rows)}", 6, y + 12)
+        for face_frame in sorted(rows, key=lambda s: -s.share):  # what leaks is drawn last, so that it shows
+            x0 = left + face_frame.frame * width // (last + 1)
+            x1 = max(x0 + 1, left + (face_frame.frame + 1) * width // (last + 1))
+            colour = _OPEN if face_frame.share < 0.5 else _HALF if face_frame.share < TAU else _SEEN
             sheet[y + 3 : y + high - 2, x0:x1] = colour
     _write(path, sheet)
 

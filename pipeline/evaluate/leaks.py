@@ -1,8 +1,8 @@
-"""How much of the faces that are really there is left uncovered.
+"""Leak metrics: how much of the ground-truth faces is left uncovered.
 
-Truth is a MOT file: `frame,id,left,top,width,height,...`, frame from 1, in pixels of the displayed
-picture. A face-frame is covered when at least 95 % of the ellipse inside its truth box lies under
-the covers, drawn with the shape and scale of the configuration.
+Ground truth is a MOT file: `frame,id,left,top,width,height,...`, frame from 1, in pixels of the displayed
+frame. A face-frame (one face in one frame) is covered when at least 95 % of the ellipse inside its truth box
+lies under the covers, drawn with the shape and scale of the configuration.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from facestream.engines.boxes import Array, grow_xyxy
 from facestream.pipeline.config import CoverConfig
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.evaluate.exposed import Filmstrip
-from facestream.pipeline.evaluate.tally import Leaks, Sight, Tally
+from facestream.pipeline.evaluate.tally import FaceFrame, Leaks, Tally
 from facestream.pipeline.types import TrackedFrame
 
 
 def read_truth(path: Path) -> dict[int, dict[int, Array]]:
-    """frame (from 0) -> id -> xyxy. BadInput names the line that is wrong."""
+    """Read a ground-truth file: frame (from 0) -> id -> xyxy. Raises BadInput, which names the invalid line."""
     truth: dict[int, dict[int, Array]] = defaultdict(dict)
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise BadInput(f"cannot read the truth ({e})", str(path)) from None
     for number, line in enumerate(lines, 1):
@@ -38,9 +38,9 @@ def read_truth(path: Path) -> dict[int, dict[int, Array]]:
 
 
 class LeakMeter:
-    """Give it to run() as recorder, then ask for the result.
+    """Accumulates leak metrics: pass it to run() as recorder, then call `result`.
 
-    smallest: faces whose longer side is shorter than this, in pixels, are not counted.
+    smallest: ignore faces whose longer side is below this, in pixels.
     """
 
     def __init__(
@@ -50,7 +50,10 @@ class LeakMeter:
         smallest: float = 0.0,
         strip: Filmstrip | None = None,
     ) -> None:
-        self.truth, self.config, self.smallest, self.strip = truth, cover, smallest, strip
+        self.truth = truth
+        self.config = cover
+        self.smallest = smallest
+        self.strip = strip
         self.tally = Tally()
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
@@ -69,8 +72,8 @@ class LeakMeter:
             part, face = ellipse_of(xyxy, width, height)
             if face.any():
                 share = float(under[part][face].mean())
-                sight = Sight(index, share, int(face.sum()), tracked.frame.time_s or 0.0)
-                self.tally.sights[track].append(sight)
+                face_frame = FaceFrame(index, share, int(face.sum()), tracked.frame.time_s or 0.0)
+                self.tally.face_frames[track].append(face_frame)
                 if self.strip is not None:
                     self.strip.add(tracked.frame, track, xyxy, covers, share)
 
@@ -79,7 +82,7 @@ class LeakMeter:
 
 
 def ellipse_of(xyxy: Array, width: int, height: int) -> tuple[tuple[slice, slice], Array]:
-    """The rows and columns that a face spans in a picture, and its ellipse there: bool [h, w]."""
+    """The rows and columns that a face spans in a frame of this size, and its ellipse there: bool [h, w]."""
     x0, y0 = np.maximum(np.floor(xyxy[:2]).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(xyxy[2:]).astype(int), (width, height))
     face = drawn(xyxy[None] - (x0, y0, x0, y0), x1 - x0, y1 - y0, "ellipse")
@@ -87,11 +90,14 @@ def ellipse_of(xyxy: Array, width: int, height: int) -> tuple[tuple[slice, slice
 
 
 def drawn(xyxy: Array, width: int, height: int, shape: str) -> Array:
-    """Boxes [N, 4] as filled ellipses or rectangles: bool [height, width], a pixel counts by its centre."""
+    """Rasterise boxes xyxy [N, 4] as filled ellipses or rectangles: bool [height, width]; a pixel is inside if its
+    centre is."""
     canvas = np.zeros((max(0, height), max(0, width)), bool)
     for x0, y0, x1, y1 in xyxy:
-        left, top = max(0, int(np.floor(x0))), max(0, int(np.floor(y0)))
-        right, bottom = min(width, int(np.ceil(x1))), min(height, int(np.ceil(y1)))
+        left = max(0, int(np.floor(x0)))
+        top = max(0, int(np.floor(y0)))
+        right = min(width, int(np.ceil(x1)))
+        bottom = min(height, int(np.ceil(y1)))
         if right <= left or bottom <= top:
             continue
         x = (np.arange(left, right) + 0.5 - (x0 + x1) / 2) / max((x1 - x0) / 2, 0.5)

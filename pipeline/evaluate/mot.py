@@ -36,10 +36,9 @@ from facestream.pipeline.stages.track import Tracker
 from facestream.pipeline.types import AssociationStage
 
 FLOOR = 0.1
-HIGH, BIRTH = (
-    0.6,
-    0.7,
-)  # ByteTrack's on MOT17: they belong to the detector, and the tracker's defaults to the shipped one
+# ByteTrack's on MOT17: they belong to the detector, and the tracker's defaults to the shipped one
+HIGH = 0.6
+BIRTH = 0.7
 CLASSES = range(1, 14)  # MOT17's, 1 is a pedestrian
 
 
@@ -104,7 +103,9 @@ def track(sequence: Sequence, config: TrackerConfig) -> Array:
         affine = None if sequence.affines is None else sequence.affines[frame]
         detections = Detections(here[:, 1:5].astype(np.float32), here[:, 5].astype(np.float32))
         boxes = tracker.update(detections, frame / sequence.rate, sequence.size, affine)
-        rows += [(frame, b.id, *b.xyxy, b.score) for b in boxes if b.sight not in (None, AssociationStage.TENTATIVE)]
+        rows += [
+            (frame, b.id, *b.xyxy, b.score) for b in boxes if b.association not in (None, AssociationStage.TENTATIVE)
+        ]
     return np.array(rows, float).reshape(-1, 7)
 
 
@@ -187,9 +188,10 @@ def read_info(path: Path) -> tuple[int, float, tuple[int, int]]:
     """Frames, frames/s, and the picture's width and height."""
     parser = configparser.ConfigParser()
     try:
-        parser.read_string(path.read_text(), str(path))
+        parser.read_string(path.read_text(encoding="utf-8"), str(path))
         info = parser["Sequence"]
-        frames, rate = int(info["seqLength"]), float(info["frameRate"])
+        frames = int(info["seqLength"])
+        rate = float(info["frameRate"])
         size = int(info["imWidth"]), int(info["imHeight"])
         if not (frames > 0 and rate > 0 and min(size) > 0):
             raise ValueError("seqLength, frameRate, imWidth and imHeight must be positive")
@@ -241,7 +243,7 @@ def _check_sides(path: Path, table: Array, lines: list[int]) -> None:
 def _read_table(path: Path, columns: int, comma: str | None, form: str, frames: int) -> tuple[Array, list[int]]:
     """The first columns of each line, float64 [N, columns], and the line numbers. The first column is a frame."""
     try:
-        text = [(n, line) for n, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+        text = [(n, line) for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
     except (OSError, UnicodeDecodeError) as e:
         raise BadInput(f"cannot read it ({getattr(e, 'strerror', None) or e})", str(path)) from None
     rows = []

@@ -1,4 +1,4 @@
-"""Face-frames counted up: shares, runs and identities of what leaked."""
+"""Leak statistics over face-frames: rates, exposed runs and exposed tracks."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-TAU = 0.95
+TAU = 0.95  # share of a face that must be covered; below it the face-frame leaks
 
 
 @dataclass(slots=True)
 class Leaks:
-    """What was found out.
+    """Leak metrics.
 
-    leak_rate, leak_rate_tau50: share of face-frames covered less than 95 % and 50 %. leaked_area: share of
-    all the faces' area. Runs are in frames in which a track has truth. overblur: covered area outside faces
-    over the faces' area. exposed_5: tracks that leak in at least five frames (leaky_tracks: in one).
-    redetected: share of face-frames at whose place another detector still finds a face in the output, None
-    when none looked.
+    leak_rate, leak_rate_tau50: share of face-frames of which less than 95 % and 50 % is covered. leaked_area: share of
+    the faces' area that is uncovered. Runs count frames in which a track has ground truth. overblur: covered area
+    outside faces over the faces' area. exposed_5: tracks that leak in at least five frames (leaky_tracks: in one).
+    redetected: share of face-frames in which another detector still finds the face in the output; None if none ran.
     """
 
     face_frames: int = 0
@@ -39,7 +38,7 @@ class Leaks:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class FaceFrame:
     """A face in a frame: the share of it that is covered, its area in pixels, the frame's time in seconds."""
 
     frame: int
@@ -49,33 +48,35 @@ class Sight:
 
 
 class Tally:
-    """Face-frames counted up, however their cover was found out."""
+    """Collects face-frames and computes the leak metrics; how their coverage was measured does not matter."""
 
     def __init__(self) -> None:
-        self.sights: dict[int, list[Sight]] = defaultdict(list)
-        self.outside = self.inside = 0
-        self.seen_again: int | None = None  # face-frames that another detector still finds; None: none looked
+        self.face_frames: dict[int, list[FaceFrame]] = defaultdict(list)  # by track
+        self.outside = 0  # covered pixels outside faces
+        self.inside = 0  # pixels of faces
+        self.redetected: int | None = None  # face-frames that another detector still finds; None: none ran
 
-    def runs(self) -> list[tuple[int, list[Sight]]]:
-        """(track, sights) of each run of leaking sights; a run ends with a covered one."""
-        out: list[tuple[int, list[Sight]]] = []
-        for track, rows in self.sights.items():
-            run: list[Sight] = []
-            for sight in sorted(rows, key=lambda s: s.frame):
-                if sight.share >= TAU:
+    def runs(self) -> list[tuple[int, list[FaceFrame]]]:
+        """(track, face-frames) of each run of leaking face-frames; a covered one ends a run."""
+        out: list[tuple[int, list[FaceFrame]]] = []
+        for track, rows in self.face_frames.items():
+            run: list[FaceFrame] = []
+            for face_frame in sorted(rows, key=lambda s: s.frame):
+                if face_frame.share >= TAU:
                     run = []
                     continue
                 if not run:
                     out.append((track, run))
-                run.append(sight)
+                run.append(face_frame)
         return out
 
     def result(self) -> Leaks:
-        tracks = {track: sorted(rows, key=lambda s: s.frame) for track, rows in self.sights.items()}
-        every = [sight for rows in tracks.values() for sight in rows]
+        tracks = {track: sorted(rows, key=lambda s: s.frame) for track, rows in self.face_frames.items()}
+        every = [face_frame for rows in tracks.values() for face_frame in rows]
         exposed = {t: [s.frame for s in rows if s.share < TAU] for t, rows in tracks.items()}
         runs = [_longest_run(rows) for rows in tracks.values()]
-        n, area = max(1, len(every)), max(1, sum(s.area for s in every))
+        n = max(1, len(every))
+        area = max(1, sum(s.area for s in every))
         leaked = sum(map(len, exposed.values()))
         return Leaks(
             face_frames=len(every),
@@ -85,7 +86,7 @@ class Tally:
             leaked_area=sum((1 - s.share) * s.area for s in every) / area,
             longest_exposed_run=max((frames for frames, _ in runs), default=0),
             longest_exposed_ms=1000 * max((seconds for _, seconds in runs), default=0.0),
-            redetected=None if self.seen_again is None else self.seen_again / n,
+            redetected=None if self.redetected is None else self.redetected / n,
             overblur=self.outside / max(1, self.inside),
             tracks=len(tracks),
             leaky_tracks=sum(len(frames) >= 1 for frames in exposed.values()),
@@ -94,18 +95,19 @@ class Tally:
         )
 
 
-def _longest_run(sights: list[Sight]) -> tuple[int, float]:
-    """Frames and seconds of a track's longest run of leaking sights; a frame lasts until the next one."""
+def _longest_run(rows: list[FaceFrame]) -> tuple[int, float]:
+    """Frames and seconds of a track's longest run of leaking face-frames; a frame lasts until the next one."""
     best = run = 0
     longest = began = 0.0
-    for i, sight in enumerate(sights):
-        if sight.share >= TAU:
+    for i, face_frame in enumerate(rows):
+        if face_frame.share >= TAU:
             run = 0
             continue
         if not run:
-            began = sight.time_s
+            began = face_frame.time_s
         run += 1
-        step = sight.time_s - sights[i - 1].time_s if i else 0.0
-        ends = sights[i + 1].time_s if i + 1 < len(sights) else sight.time_s + step
-        best, longest = max(best, run), max(longest, ends - began)
+        step = face_frame.time_s - rows[i - 1].time_s if i else 0.0
+        ends = rows[i + 1].time_s if i + 1 < len(rows) else face_frame.time_s + step
+        best = max(best, run)
+        longest = max(longest, ends - began)
     return best, longest

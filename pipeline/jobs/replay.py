@@ -1,4 +1,4 @@
-"""Faces from records instead of from a detector."""
+"""Faces from saved records instead of from the detector."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from facestream.pipeline.types import Frame, TrackedFrame
 
 
 class RecordReplay:
-    """In the place of `Line`: gives each frame the boxes that its record holds.
+    """Replaces `FacePipeline`: gives each frame the boxes of its record.
 
-    Refuses a video that the records were not made of: BadInput when a frame's size or pts differs, when
-    a frame has no record, or when records are left over at the end. MOT files hold neither size nor pts
-    nor frames without faces, so there only frames beyond the video's end can be told.
+    Refuses a video that the records do not belong to: raises BadInput if a frame's size or pts differs, if a frame
+    has no record, or if records are left over at the end. MOT files contain neither size nor pts nor frames without
+    faces, so there only records beyond the video's end can be detected.
     """
 
     def __init__(self, records: dict[int, Record], where: Path) -> None:

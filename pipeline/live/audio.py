@@ -1,4 +1,4 @@
-"""A camera's sound on its way past the line: it waits until the pictures of its time leave, then goes with them."""
+"""A camera's audio bypasses the face pipeline: packets wait until the frames of the same time leave."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.types import SidePacket
 from facestream.pipeline.video.decode import Packet
 
-MOST = 2048  # packets that wait: 40 s of them; then pictures have not left for long, and the oldest go
+MOST = 2048  # packets that may wait, about 40 s; then the oldest are dropped
 
 
 @dataclass(frozen=True, slots=True)
 class AudioPacket:
-    """A packet as it came, and its time in clock.TICK, on the pictures' time line."""
+    """An audio packet of the source, and its time on the video's timeline in units of clock.TICK."""
 
     packet: Packet
     ticks: int
@@ -27,7 +27,7 @@ class AudioPacket:
         return codec_of(self.packet.stream)
 
     def side(self) -> SidePacket:
-        """As a packet of its stream with the new time."""
+        """A copy of the packet with the new time."""
         copy: Packet = av.Packet(bytes(self.packet))
         copy.stream, copy.time_base = self.packet.stream, TICK
         copy.pts = copy.dts = self.ticks
@@ -36,15 +36,15 @@ class AudioPacket:
 
 
 def codec_of(stream: av.stream.Stream) -> str:
-    """FFmpeg's name, "" where it has none."""
+    """FFmpeg's name of a stream's codec, "" if unknown."""
     return stream.codec_context.codec.canonical_name if stream.codec_context is not None else ""
 
 
 class AudioSink:
-    """A sink that can pass audio on.
+    """A sink that can output audio.
 
-    audio_queue: where it waits, None where none is wanted. audio_stream: gives the camera's audio stream, None where it
-    has none. on_event: called with what the user should know.
+    audio_queue: packets waiting for output, None without audio. audio_stream: returns the camera's audio stream, None
+    if it has none. on_event: called with messages for the user.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class AudioSink:
 
 
 class AudioQueue:
-    """Where a sink's sound waits. put() from the camera's thread, until() from the sink's."""
+    """A sink's waiting audio packets. The camera's thread calls put(), the sink's thread until()."""
 
     def __init__(self) -> None:
         self._waiting: deque[AudioPacket] = deque(maxlen=MOST)
@@ -63,6 +63,6 @@ class AudioQueue:
         self._waiting.append(audio)
 
     def until(self, ticks: int) -> Iterator[AudioPacket]:
-        """What is not later than a picture that leaves now."""
+        """The packets that are not later than the frame that leaves now."""
         while self._waiting and self._waiting[0].ticks <= ticks:
             yield self._waiting.popleft()

@@ -1,11 +1,13 @@
-"""From what a SINK says to a camera's sinks, and the servers, pages and pushers that several of them share."""
+"""Builds a camera's sinks from SINK arguments, and the servers, pages and pushers that several sinks share."""
 
 from __future__ import annotations
 
 import re
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -16,9 +18,11 @@ from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live import retention
 from facestream.pipeline.live.audio import AudioQueue, AudioSink
 from facestream.pipeline.live.encode import LiveOptions
+from facestream.pipeline.live.health import run_problems
 from facestream.pipeline.live.metrics import CameraMetrics
+from facestream.pipeline.live.recording import RecordingSink, RecordsSink, check_limits, segment_path
 from facestream.pipeline.live.run import CameraPipeline, Live
-from facestream.pipeline.live.sinks import LiveSink, RecordingSink, RecordsSink, SinkWorker, StreamSink
+from facestream.pipeline.live.sinks import LiveSink, SinkWorker, StreamSink
 from facestream.pipeline.live.window import Window
 from facestream.pipeline.rtsp.client import PushOptions, Target, target_of
 from facestream.pipeline.rtsp.player import Limits
@@ -36,14 +40,14 @@ RECORDS = (".jsonl", ".csv", ".mot")
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
-    """What a SINK means: serve, push, file, records, page or window."""
+    """A parsed SINK argument. kind: serve, push, file, records, page or window."""
 
     kind: str
     text: str = field(repr=False)
 
     @staticmethod
     def of(text: str, several: bool) -> SinkSpec:
-        """Raises BadInput for what means nothing."""
+        """Parse a SINK argument. Raises BadInput for an invalid one."""
         if text.startswith("${"):
             text = expand(text, "the output")
         if text.lower().startswith(("http://", "https://")):
@@ -60,7 +64,7 @@ class SinkSpec:
         if re.match(r"rtsps?://", text, re.IGNORECASE):
             target_of(text)
             return SinkSpec("push", text)
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", text):
             raise BadInput(
                 "this output is not known", shown_text(text), "a file, rtsp://, serve:rtsp://, http://, window"
             )
@@ -68,7 +72,7 @@ class SinkSpec:
 
 
 class SinkBuilder:
-    """Makes a camera's sinks, and the servers and pushers that several of them share."""
+    """Creates sinks, and the servers and pushers that several of them share."""
 
     def __init__(self, live: Live, config: Config, overwrite: bool, on_event: Callable[[str, str], None]) -> None:
         self.live, self.config, self.overwrite, self._on_event = live, config, overwrite, on_event
@@ -77,9 +81,10 @@ class SinkBuilder:
         self._pages: dict[str, Page] = {}
         self._paths: set[Path] = set()
         self.window: Window | None = None
+        self.reload: Callable[[], tuple[bool, str]] | None = None  # reads the settings again, where there is a file
 
     def open(self, specs: list[SinkSpec]) -> None:
-        """What is there once for all cameras, and without any."""
+        """Create what all cameras share, such as the page and the window."""
         for spec in specs:
             if spec.kind == "page":
                 self._page(spec.text)
@@ -91,11 +96,15 @@ class SinkBuilder:
         stream: StreamSink | None = None
         for spec in specs:
             if spec.kind == "page":
-                self._add(pipeline, self._pages[spec.text].sink(pipeline.name, pipeline.tuner))
+                page = self._pages[spec.text]
+                self._add(pipeline, page.sink(pipeline.name, pipeline.tuner))
+                pipeline.undo.append(partial(page.remove, pipeline.name))
                 continue
             if spec.kind == "window":
                 assert self.window is not None
-                self._add(pipeline, self.window.pane(pipeline))
+                pane = self.window.pane(pipeline)
+                self._add(pipeline, pane)
+                pipeline.undo.append(partial(self.window.panes.remove, pane))
                 continue
             where = spec.text.replace("{name}", pipeline.name)
             if spec.kind in ("file", "records"):
@@ -105,7 +114,7 @@ class SinkBuilder:
                 stream = self._stream(pipeline)
                 self._add(pipeline, stream)
             if spec.kind == "serve":
-                self._serve(stream, where)
+                self._serve(pipeline, stream, where)
             else:
                 self._push(pipeline, stream, where)
 
@@ -130,7 +139,16 @@ class SinkBuilder:
         from facestream.pipeline.live.preview import Page  # its libraries take half a second to import
 
         page = Page(
-            url.host, url.port, token, all_metrics, self._tune, self.live.webcam_sessions, tls, self.config.run.webrtc
+            url.host,
+            url.port,
+            token,
+            all_metrics,
+            self._tune,
+            self.live.webcam_sessions,
+            tls,
+            self.config.run.webrtc,
+            lambda: run_problems(self.live),
+            lambda: self.reload,
         )
         self._pages[text] = page
         self.live.servers.append(page)
@@ -143,15 +161,18 @@ class SinkBuilder:
         pipeline.tune(settings_patch)
 
     def _add(self, pipeline: CameraPipeline, sink: LiveSink) -> None:
-        if self.config.run.audio and isinstance(sink, AudioSink):
-            sink.audio_queue, sink.audio_stream = AudioQueue(), lambda: pipeline.camera.audio_stream
+        if isinstance(sink, AudioSink):
             sink.on_event = lambda message: self._on_event(pipeline.name, message)
+            if pipeline.config.run.audio:
+                sink.audio_queue = AudioQueue()
+                sink.audio_stream = lambda: pipeline.camera.audio_stream
         pipeline.workers.append(
             SinkWorker(sink, lambda message: self._on_event(pipeline.name, f"output lost: {message}"))
         )
 
     def _stream(self, pipeline: CameraPipeline) -> StreamSink:
-        live, camera = self.config.run, pipeline.camera
+        live = pipeline.config.run
+        camera = pipeline.camera
         encoder = live.encoder
         if encoder == "libx264":
             encoder = hardware.encoder_of(self.config.decode.hardware, "h264", encoder)
@@ -162,34 +183,46 @@ class SinkBuilder:
         if path in self._paths:
             raise BadInput("two outputs have the same name", str(path), "put {name} into it")
         self._paths.add(path)
+        pipeline.undo.append(partial(self._paths.discard, path))
+        if self.live.started and path.exists() and not self.overwrite:  # of the same camera, before it was changed
+            path = segment_path(path, time.time())
         source = pipeline.camera.uri.shown
         if kind == "records":
-            return RecordsSink(str(path), path, self.overwrite, source)
+            sink = RecordsSink(str(path), path, self.overwrite, source)
+            sink.on_event = lambda message: self._on_event(pipeline.name, message)
+            return sink
         options = self.config.encode.options(self.overwrite, self.config.decode.hardware)
         segment_s = self.config.run.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
         check_output(first, options, [pipeline.camera.uri.text])
         camera, live = pipeline.camera, self.config.run
         limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
-        if limits and not segment_s:
-            raise BadConfig("only segments can be kept for a time", "run.keep_days, run.keep_gb", "--segment S too")
+        check_limits(limits, segment_s)
         return RecordingSink(
             path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits
         )
 
-    def _serve(self, stream: StreamSink, text: str) -> None:
+    def _serve(self, pipeline: CameraPipeline, stream: StreamSink, text: str) -> None:
         target = target_of(text)
         path = unquote(urlsplit(target.url).path).strip("/")
         server = self._server(target)
         mount = server.mount(path, {target.user: target.password} if target.user else {}, stream.packetizer)
         stream.serve(server, mount)
+        pipeline.undo.append(partial(server.unmount, mount))
         self.banner.append(f"{target.shown}" + ("" if target.user else _open_to_all(target.host)))
 
     def _server(self, target: Target) -> RtspServer:
         key = target.host, target.port
         if key not in self._servers:
-            limits = Limits(connections=self.config.run.players)
-            server = RtspServer(target.host, target.port, limits, self._tls(target.shown) if target.tls else None)
+            players = self.config.run.players
+            limits = Limits(connections=players, strangers=max(1, players // 4))
+
+            def on_event(message: str) -> None:
+                self._on_event(target.shown, message)
+
+            server = RtspServer(
+                target.host, target.port, limits, self._tls(target.shown) if target.tls else None, on_event
+            )
             self._servers[key] = server
             self.live.servers.append(server)
         server = self._servers[key]
@@ -219,10 +252,15 @@ class SinkBuilder:
         pusher = Pusher(text, stream.packetizer, options, on_event)
         stream.push(pusher)
         self.live.pushers.append(pusher)
+        pipeline.undo += [pusher.stop, lambda: self._forget(pusher)]
+
+    def _forget(self, pusher: Pusher) -> None:
+        pusher.join(2.0)
+        self.live.pushers.remove(pusher)
 
 
 def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:
-    """A camera's figures, for the page."""
+    """A camera's metrics."""
     counts = pipeline.counts
     camera, line = counts.camera, counts.line
     totals = {
@@ -239,9 +277,20 @@ def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:
         "connections_lost": camera.losses,
         "stalls": camera.stalls,
         "hangs": camera.hangs,
+        "placeholder_frames": pipeline.placeholders,
+        "recordings_lost": sum(int(getattr(worker.sink, "losses", 0)) for worker in pipeline.workers),
     }
-    gauges = {"stream_delay_ms": counts.delay_ms, "latency_ms": counts.latency_ms}
-    return CameraMetrics(pipeline.name, camera.state, camera.message, totals, gauges, pipeline.tuner.shown)
+    gauges = {
+        "stream_delay_ms": counts.delay_ms,
+        "latency_ms": counts.latency_ms,
+        "placeholder": float(pipeline.placeholder),
+    }
+    problems = pipeline.problems
+    message = camera.message if camera.state is not State.LIVE or not problems else problems[0]
+    buckets, total_s = pipeline.latencies.buckets
+    return CameraMetrics(
+        pipeline.name, camera.state, message, totals, gauges, pipeline.tuner.shown, problems, buckets, total_s
+    )
 
 
 def _open_to_all(host: str) -> str:

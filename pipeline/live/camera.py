@@ -1,12 +1,13 @@
-"""A live source that is kept alive: opened, watched, and opened again for as long as it takes.
+"""A live source with a watchdog: opens it, and reconnects with backoff whenever it fails.
 
-One thread opens, decodes and closes, since FFmpeg crashes when another one closes what is being read. Who watches it
-only looks at the clock. A thread that hangs where FFmpeg has no time-out (a device that does not answer, a name server
-that is gone) cannot be ended from outside: it is left behind, told to stop should it ever wake, and a new one starts.
+One thread opens, decodes and closes, since FFmpeg crashes when another thread closes a source that is being read. The
+watchdog only compares times. A thread that hangs where FFmpeg has no time-out (an unresponsive device, DNS lookup)
+cannot be stopped from outside: it is abandoned, asked to stop should it ever continue, and replaced by a new one.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -15,18 +16,25 @@ from typing import Any
 
 import av
 from facestream.pipeline.connection import STEADY_S, Backoff, State
-from facestream.pipeline.errors import Refused, SourceLost, UserError
+from facestream.pipeline.errors import BadInput, Refused, SourceLost, UserError
 from facestream.pipeline.live.audio import AudioPacket
 from facestream.pipeline.live.clock import TICK, LiveClock
 from facestream.pipeline.live.state import CameraOptions, Status
 from facestream.pipeline.ring import Cancelled
+from facestream.pipeline.rtsp.relay import RtspRelay
 from facestream.pipeline.types import Frame, SidePacket, StreamInfo
 from facestream.pipeline.url import redact
+from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.pace import Pace
-from facestream.pipeline.video.source import open_source
+from facestream.pipeline.video.source import Source, open_source
 from facestream.pipeline.video.uri import Kind, Uri
 
 _FINITE = (Kind.FILE, Kind.IMAGE, Kind.LAVFI)
+QUIET_INTERVALS = 4  # times the usual time between pictures after which a connection counts as dead
+DRAIN_S = 3.0  # after the first picture, for which a backlog may be left out
+FEW = 5  # pictures of a connection with which a time-out says that it was too short
+MOST_PATIENCE = 32  # times the time-outs that were asked for
+LONGEST_OPEN_S = 40.0  # for a camera to answer
 LEFT_BEHIND = 3  # threads that may hang at a time
 
 
@@ -63,6 +71,12 @@ class Camera:
         self._pace, self._paced = Pace(), False
         self._sign_s = self._frame_s = self._live_s = 0.0  # last sign of life, last frame, begin of the connection
         self._resting = False  # between two tries
+        self._needs_relay = False
+        self._opened = False
+        self._patience_factor = 1  # by which time-outs are longer than asked for
+        self._frames_before = 0  # when this connection began
+        self._drain_until_s = 0.0
+        self._came: tuple[float, float] = (0.0, 0.0)  # time and arrival of the last frame
         self._over = False  # nothing is tried any more
 
     @property
@@ -100,7 +114,8 @@ class Camera:
             if state is State.LIVE and now - self._frame_s > self._patience():
                 what = f"no picture for {now - self._frame_s:.1f} s"
                 self._become(State.STALLED, what, stalls=self._status.stalls + 1)
-            if now - self._sign_s > self.options.hang_s:
+            opening_s = 2 * self.options.source.open_timeout_s * self._patience_factor
+            if now - self._sign_s > max(self.options.hang_s, 0.0 if self._opened else opening_s):
                 self._leave_behind()
 
     def _begin(self) -> None:
@@ -126,7 +141,7 @@ class Camera:
     def _patience(self) -> float:
         """Slow cameras are not stalled between two pictures."""
         rate = self._status.rate
-        return max(self.options.stall_s, 3 / rate if rate > 0 else 0.0)
+        return max(self.options.stall_s, 3 / rate if rate > 0 else 0.0, 3 * self._status.interval_s)
 
     def _run(self, turn: int) -> None:
         try:
@@ -139,6 +154,8 @@ class Camera:
                         return
                     continue
                 except UserError as error:
+                    if self._learn(error):
+                        continue
                     what, refused = _words(error), isinstance(error, Refused)
                     final = self.uri.kind in _FINITE and not (self.options.loop and isinstance(error, SourceLost))
                     state = State.ENDED if isinstance(error, SourceLost) else State.FAILED
@@ -160,11 +177,18 @@ class Camera:
         with self._lock:
             self._check_turn(turn)
             self._sign_s = self._frame_s = now
-            self._limit_s, self._live_s = options.first_frame_s, 0.0
+            self._limit_s = options.first_frame_s * self._patience_factor
+            self._live_s = 0.0
+            self._opened = False
+            self._frames_before = self._status.frames
+            self._drain_until_s = 0.0
             self._clock.restart()
-        source = open_source(self.uri, replace(options.source, interrupt_callback=lambda: self._check_interrupt(turn)))
+        relay = self._relay()
+        uri = self.uri if relay is None else replace(self.uri, text=relay.address)
+        source = open_source(uri, self._source_options(turn))
         try:
-            info = source.open()
+            info = self._open(source)
+            self._opened = True
             self._pace.restart(segmented=info.container == "hls")
             self._paced = options.paced and (self.uri.kind in _FINITE or not info.live or self._pace.segmented)
             self.audio_stream = next((side for side in info.side_streams if isinstance(side, av.AudioStream)), None)
@@ -178,6 +202,53 @@ class Camera:
                     first = False
         finally:
             source.close()
+            if relay is not None:
+                relay.close()
+
+    def _open(self, source: Source) -> StreamInfo:
+        """Raises UserError; where FFmpeg gave up waiting, that is what it says."""
+        began = time.monotonic()
+        limit_s = self._source_options(self._turn).open_timeout_s
+        try:
+            return source.open()
+        except BadInput as error:
+            took_s = time.monotonic() - began
+            if took_s > 0.9 * limit_s and error.what.startswith("what it sent is no video"):
+                raise BadInput(f"it did not answer in time ({took_s:.0f} s)", self.uri.shown) from None
+            raise
+
+    def _relay(self) -> RtspRelay | None:
+        """What proves the password for FFmpeg, once the camera has refused it."""
+        if not self._needs_relay or self.uri.url is None:
+            return None
+        relay = RtspRelay(self.uri.url, self.options.source.tls_verify, self.options.source.ca_file)
+        relay.start()
+        return relay
+
+    def _source_options(self, turn: int) -> SourceOptions:
+        """Time-outs grow with each one that was too short: some cameras take half a minute to answer, or give a picture
+        every few seconds."""
+        source = self.options.source
+        longest_s = max(source.open_timeout_s, LONGEST_OPEN_S)
+        return replace(
+            source,
+            interrupt_callback=lambda: self._check_interrupt(turn),
+            open_timeout_s=min(longest_s, source.open_timeout_s * self._patience_factor),
+            read_timeout_s=max(source.read_timeout_s * self._patience_factor, 2 * self._status.interval_s),
+        )
+
+    def _learn(self, error: UserError) -> bool:
+        """Take from a failure what the next try should do otherwise; True where that may come at once."""
+        is_denied = isinstance(error, Refused) and "401" in error.what
+        url = self.uri.url
+        if is_denied and self.uri.kind is Kind.RTSP and url is not None and url.user and not self._needs_relay:
+            self._needs_relay = True
+            return True
+        if re.search("in time|no picture for|what it sent is no video|broke off", error.what):
+            frames = self._status.frames - self._frames_before
+            if frames < FEW and self._patience_factor < MOST_PATIENCE:
+                self._patience_factor *= 3
+        return False
 
     def _queue_audio(self, item: SidePacket) -> None:
         """Sound waits for the next picture: only that tells where both are in time."""
@@ -214,9 +285,16 @@ class Camera:
         with self._lock:
             self._check_turn(turn)
             now, status = time.monotonic(), self._status
+            if self._is_backlog(frame.time_s, now, info is not None):
+                self._sign_s = self._frame_s = now
+                return
             ticks = self._clock.tick(frame.time_s, now)
+            if info is None:
+                step = now - self._frame_s
+                status = replace(status, interval_s=max(step, 0.9 * status.interval_s))
+                self._status = status
             self._sign_s = self._frame_s = now
-            self._limit_s = self.options.dead_s
+            self._limit_s = max(self.options.dead_s, QUIET_INTERVALS * status.interval_s)
             counts: dict[str, Any] = {
                 "frames": status.frames + 1,
                 "damaged": status.damaged + bool(frame.picture.is_corrupt),
@@ -226,7 +304,7 @@ class Camera:
                 self._live_s = now
                 rate = float(info.rate) if info.rate else 0.0
                 counts["connects"] = status.connects + 1
-                self._status = replace(status, rate=rate)
+                self._status = replace(status, rate=rate, live_since_s=now)
             if status.state is not State.LIVE or (width, height) != (status.width, status.height):
                 sized = replace(self._status, width=width, height=height)
                 self._status = sized
@@ -235,6 +313,23 @@ class Camera:
                 self._status = replace(self._status, **counts)
             index = status.frames
         self._put(replace(frame, index=index, pts=ticks, time_base=TICK))
+
+    def _is_backlog(self, time_s: float | None, now: float, first: bool) -> bool:
+        """Whether it lay in a buffer while the stream was looked into: such frames come at once, and are old."""
+        if self._paced or self.uri.kind not in (Kind.RTSP, Kind.HTTP) or time_s is None:
+            return False
+        last_s, came_s = self._came
+        self._came = time_s, now
+        if first:
+            self._drain_until_s = now + DRAIN_S
+            return False
+        if now > self._drain_until_s:
+            return False
+        if time_s - last_s > 0 and now - came_s < (time_s - last_s) / 2:
+            return True
+        self._drain_until_s = 0.0
+        self._clock.restart()  # from here on, frames come as they are taken
+        return False
 
     def _await(self, frame: Frame) -> None:
         """Wait until a frame is due that could be had earlier, as if it came from a camera."""

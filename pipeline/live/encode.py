@@ -1,4 +1,4 @@
-"""Covered pictures encoded for players that watch now: no B-frames, no look-ahead, a key picture every second."""
+"""Low-latency H.264 encoding for players: no B-frames, no encoder look-ahead, a keyframe every second."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _OTHERS = {
 
 @dataclass(frozen=True, slots=True)
 class LiveOptions:
-    """encoder: FFmpeg's name of an H.264 encoder. bitrate: kbit/s at most, 0 for what suits the size.
-    crf, preset: x264's. gop_s: seconds between key pictures."""
+    """encoder: FFmpeg's name of an H.264 encoder. bitrate: maximum kbit/s, 0 chooses by the frame size.
+    crf, preset: x264's. gop_s: keyframe interval in seconds."""
 
     encoder: str = "libx264"
     bitrate: int = 0
@@ -41,7 +41,7 @@ class LiveOptions:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPicture:
-    """An encoded picture: Annex B bytes, its time in clock.TICK, whether one can begin with it."""
+    """An encoded frame: Annex B bytes, its time in units of clock.TICK, whether it is a keyframe."""
 
     data: bytes
     ticks: int
@@ -49,7 +49,7 @@ class EncodedPicture:
 
 
 def check_encoder(name: str) -> None:
-    """Raise BadConfig for an encoder that is not H.264 or not in this build of FFmpeg."""
+    """Raises BadConfig for an encoder that is not H.264 or not in this build of FFmpeg."""
     try:
         known = av.Codec(name, "w").canonical_name == "h264"
     except (av.FFmpegError, ValueError):
@@ -59,13 +59,13 @@ def check_encoder(name: str) -> None:
 
 
 class LiveEncoder:
-    """Encodes covered frames one by one: each goes in and comes out at once.
+    """Encodes covered frames without delay.
 
-    A new size of the picture gets a new encoder; the stream goes on with new parameter sets.
+    A new frame size gets a new encoder; the stream continues with new parameter sets.
     """
 
     def __init__(self, options: LiveOptions, rate: float) -> None:
-        """rate: frames/s to expect, 0 when unknown."""
+        """rate: expected frames/s, 0 if unknown."""
         check_encoder(options.encoder)
         self.options = options
         self.rate = Fraction(rate or 30).limit_denominator(1001)
@@ -75,11 +75,11 @@ class LiveEncoder:
         self._keyframe_requested = False
 
     def request_keyframe(self) -> None:
-        """Ask for a key picture soon, from any thread: somebody begins to watch. Two in half a second are one."""
+        """Request a keyframe, from any thread, for a new viewer. Requests within half a second are merged."""
         self._keyframe_requested = True
 
     def encode(self, covered: CoveredFrame) -> list[EncodedPicture]:
-        """Raises SinkLost where the encoder cannot do it."""
+        """Encode a frame. Raises SinkLost if the encoder fails."""
         picture = to_stream_format(covered)
         if self._context is None or self._shape != (picture.width, picture.height):
             self._open(picture)

@@ -22,7 +22,7 @@ from facestream.pipeline.types import CoveredFrame
 
 
 class FrameSplitter:
-    """Makes frames that refer to the same pixels, through FFmpeg's `split` filter: nothing is copied.
+    """Creates frames that share the same pixels, by FFmpeg's `split` filter, without copying.
 
     A splitter belongs to one thread; the frames that it gives may go to one thread each.
     """
@@ -92,6 +92,7 @@ class FanOut:
         for is_upright in upright:
             picture = playable.pop() if is_upright else stored.pop()
             rotation = 0 if is_upright else frame.rotation
-            own = replace(frame, picture=picture, rotation=rotation)
+            mirrored = frame.mirrored and not is_upright
+            own = replace(frame, picture=picture, rotation=rotation, mirrored=mirrored)
             shared.append(replace(covered, picture=picture, tracked=replace(covered.tracked, frame=own)))
         return shared

@@ -1,7 +1,8 @@
-"""A live run's figures, for the page and as Prometheus wants them. Extra `web`."""
+"""Metrics of a live run, for the preview page and in Prometheus format. Extra `web`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,14 +12,18 @@ from facestream.pipeline.live.webcam_session import WebcamSessions
 
 try:
     from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 except ImportError:  # the extra is not installed; preview.check_web() says so
     pass
 
 
 @dataclass(frozen=True, slots=True)
 class CameraMetrics:
-    """A camera's figures. counts: name -> total so far; gauges: name -> value now. settings: Tuner.shown."""
+    """A camera's metrics. counts: name -> total so far; gauges: name -> value now. settings: Tuner.shown.
+
+    problems: current problems. latencies_s: histogram buckets, (upper bound in seconds, cumulative count of frames).
+    latency_sum_s: sum of the latencies.
+    """
 
     name: str
     state: State
@@ -26,17 +31,20 @@ class CameraMetrics:
     counts: dict[str, int]
     gauges: dict[str, float]
     settings: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    latencies_s: tuple[tuple[float, int], ...] = ()
+    latency_sum_s: float = 0.0
 
 
 def metrics(camera_metrics: list[CameraMetrics], sessions: WebcamSessions | None) -> bytes:
-    """In Prometheus' text format."""
+    """All metrics in Prometheus' text format."""
     registry = CollectorRegistry()
     registry.register(Collector(camera_metrics, sessions))
     return generate_latest(registry)
 
 
 class Collector:
-    """Figures as Prometheus wants them."""
+    """A Prometheus collector over the cameras' metrics."""
 
     def __init__(self, camera_metrics: list[CameraMetrics], sessions: WebcamSessions | None) -> None:
         self._camera_metrics, self._sessions = camera_metrics, sessions
@@ -49,6 +57,17 @@ class Collector:
             for each in State:
                 state.add_metric([camera_metrics.name, each], float(camera_metrics.state is each))
         yield state
+        healthy = GaugeMetricFamily("facestream_camera_healthy", "1 while nothing is wrong with it", labels=["camera"])
+        latency = HistogramMetricFamily(
+            "facestream_latency_seconds", "from a picture's arrival until it may leave", labels=["camera"]
+        )
+        for camera in self._camera_metrics:
+            healthy.add_metric([camera.name], float(not camera.problems))
+            if camera.latencies_s:
+                buckets = [("+Inf" if bound == math.inf else f"{bound:g}", n) for bound, n in camera.latencies_s]
+                latency.add_metric([camera.name], buckets, camera.latency_sum_s)
+        yield healthy
+        yield latency
         for name in sorted({name for camera_metrics in self._camera_metrics for name in camera_metrics.counts}):
             count = CounterMetricFamily(f"facestream_{name}", name.replace("_", " "), labels=["camera"])
             for camera_metrics in self._camera_metrics:

@@ -1,7 +1,6 @@
-"""The page: what leaves, as it leaves, with each camera's state and figures; /metrics and /healthz. Extra `web`.
+"""The preview page: each camera's output, state and metrics; /metrics and /healthz. Extra `web`.
 
-One thread runs the event loop with all requests. Pictures are compressed only while somebody looks, and who is slow
-gets fewer of them.
+One thread runs the event loop with all requests. JPEGs are encoded only while somebody watches; slow viewers get fewer.
 """
 
 from __future__ import annotations
@@ -16,19 +15,16 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from av.video.reformatter import VideoReformatter
-from facestream.engines.boxes import Array
 from facestream.pipeline.connection import State
 from facestream.pipeline.errors import BadConfig, BadInput, UserError
 from facestream.pipeline.live.metrics import CameraMetrics, metrics
-from facestream.pipeline.live.screen import draw_boxes, encode, scaled_bgr
+from facestream.pipeline.live.preview_sink import PictureViewer, PreviewSink
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.live.webcam_socket import serve
 from facestream.pipeline.live.webrtc import WebRtcSessions
-from facestream.pipeline.types import CoveredFrame
 from facestream.pipeline.url import redact
 
 try:
@@ -37,7 +33,6 @@ try:
 except ImportError:  # the extra is not installed; check_web() says so
     web = None  # type: ignore[assignment]
 
-WIDTH = 960  # pixels at most
 VIEWERS = 32  # at a time; each is an open connection
 HTML = Path(__file__).with_name("preview.html")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -50,46 +45,15 @@ def check_web() -> None:
         raise BadConfig("the page needs more libraries", "http://", "pip install 'facestream[web]'")
 
 
-class PreviewSink:
-    """The newest covered picture of one camera, as JPEG or for WebRTC, for whoever looks."""
-
-    upright = True
-
-    def __init__(self, name: str, tuner: Tuner) -> None:
-        self.name, self._tuner = name, tuner
-        self.viewers = self.callers = 0
-        self.jpeg = b""
-        self.bgr: Array | None = None
-        self.number = 0
-        self.woken: Callable[[], None] = lambda: None
-        self._scaler = VideoReformatter()  # of the sink's thread
-
-    def wants(self, size: tuple[int, int]) -> bool:
-        return bool(self.viewers or self.callers)
-
-    def write(self, covered: CoveredFrame) -> None:
-        viewers, callers = self.viewers, self.callers
-        if not viewers and not callers:
-            return
-        bgr = scaled_bgr(covered, WIDTH, scaler=self._scaler)
-        bgr = draw_boxes(bgr, covered) if self._tuner.boxes else bgr
-        self.jpeg, self.bgr = encode(bgr) if viewers else b"", bgr if callers else None
-        self.number += 1
-        self.woken()
-
-    def close(self) -> None:
-        """Nothing is kept."""
-
-    def abort(self) -> None:
-        """Nothing is kept."""
-
-
 def _no_camera(name: str, settings_patch: dict[str, Any]) -> None:
     raise KeyError(name)
 
 
 class Page:
     """Serves on host:port. token: what a request must hold, as ?token= or as a bearer; "" only on loopback.
+
+    problems: what is wrong with the run beside its cameras. reload: gives what reads the settings again, None where
+    nothing does.
 
     tune: changes a camera's settings; raises KeyError for one that is not there, BadConfig for what may not be.
     sessions: None where no browser may show its camera. tls: serve https.
@@ -99,17 +63,22 @@ class Page:
         self, host: str, port: int, token: str, camera_metrics: Callable[[], Iterable[CameraMetrics]],
         tune: Callable[[str, dict[str, Any]], None] = _no_camera, sessions: WebcamSessions | None = None,
         tls: ssl.SSLContext | None = None, webrtc: bool = False,
+        problems: Callable[[], list[str]] = list,
+        reload: Callable[[], Callable[[], tuple[bool, str]] | None] = lambda: None,
     ) -> None:  # fmt: skip
-        """Raises BadInput for an address that others reach without a token."""
+        """Raises BadInput for a non-loopback address without a token."""
         check_web()
         self.host, self.port = host, port
         self._token, self._camera_metrics, self._tune = token, camera_metrics, tune
+        self._problems = problems
+        self._reload = reload
         self._sessions = sessions if sessions is not None and sessions.limit else None
         self._tls = tls
         self._calls = WebRtcSessions(self._next) if webrtc else None
         self._sinks: dict[str, PreviewSink] = {}
+        self._watchers = 0  # open sockets with the pictures of all cameras
         if not token and host not in LOOPBACK:
-            raise BadInput("others can reach it, so it needs a token", self.where, "http://TOKEN@host:port")
+            raise BadInput("other machines can reach it, so it needs a token", self.where, "http://TOKEN@host:port")
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._error: OSError | None = None
@@ -120,14 +89,18 @@ class Page:
         return f"http{'s' * bool(self._tls)}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
     def sink(self, name: str, tuner: Tuner) -> PreviewSink:
-        """A place on the page for a camera."""
+        """Add a camera to the page; returns its sink."""
         sink = PreviewSink(name, tuner)
         sink.woken = self._wake
         self._sinks[name] = sink
         return sink
 
+    def remove(self, name: str) -> None:
+        """A camera has gone."""
+        self._sinks.pop(name, None)
+
     def start(self) -> None:
-        """Raises BadInput where the address cannot be had."""
+        """Start serving. Raises BadInput if the address is not available."""
         self._thread.start()
         self._ready.wait(10)
         if self._error is not None:
@@ -175,10 +148,14 @@ class Page:
         app.router.add_get("/status", self._status)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
+        app.router.add_get("/pictures", self._pictures)
         app.router.add_get("/camera/{name}.mjpg", self._stream)
         app.router.add_post("/camera/{name}/settings", self._settings)
         app.router.add_post("/camera/{name}/call", self._call)
+        app.router.add_post("/camera/{name}/whep", self._whep)
+        app.router.add_delete("/camera/{name}/whep/{id}", self._hang_up)
         app.router.add_get("/webcam", self._webcam)
+        app.router.add_post("/reload", self._reload_settings)
         return app
 
     @property
@@ -190,11 +167,11 @@ class Page:
             given = request.query.get("token", "") or request.headers.get("Authorization", "").removeprefix("Bearer ")
             if self._token and not hmac.compare_digest(given.encode(), self._token.encode()):
                 raise web.HTTPUnauthorized(text="the token is missing or wrong: ?token=...\n")
-            # Without a token nobody but this machine's own pages may ask: a name that a stranger's server points
-            # at 127.0.0.1 is not one of ours.
+            # Without a token only loopback names are accepted: a foreign host name that resolves to 127.0.0.1 (DNS
+            # rebinding) is refused.
             if not self._token and (request.url.host or "") not in LOOPBACK:
                 raise web.HTTPForbidden(text="not by this name\n")
-            # Browsers let any page send to any address, but they say where it came from.
+            # Browsers let any page send requests to any address, but state the page's origin.
             origin = request.headers.get("Origin", "")
             if origin and urlsplit(origin).netloc != request.host:
                 raise web.HTTPForbidden(text="not from another page\n")
@@ -206,6 +183,7 @@ class Page:
         host = re.sub(r"[^A-Za-z0-9.:\[\]-]", "", request.host)
         headers = {
             "Content-Security-Policy": f"default-src 'self' 'unsafe-inline'; connect-src 'self' ws://{host} wss://{host};"
+            " img-src 'self' blob: data:;"  # pictures come over a socket; the page has its icon in itself
             " frame-ancestors 'none'",
             "Referrer-Policy": "no-referrer",  # the address may hold the token
             "X-Content-Type-Options": "nosniff",
@@ -219,6 +197,7 @@ class Page:
                 "name": f.name,
                 "state": f.state,
                 "message": redact(f.message),
+                "problems": f.problems,
                 **f.counts,
                 **f.gauges,
                 "settings": f.settings,
@@ -231,7 +210,7 @@ class Page:
         return web.json_response(status, headers={"Cache-Control": "no-store"})
 
     async def _settings(self, request: web.Request) -> web.Response:
-        """Change some of a camera's settings: one JSON object. 400 with words for what may not be."""
+        """Change some of a camera's settings: one JSON object. 400 with a message for invalid ones."""
         if (request.content_length or 0) > 4096:
             raise web.HTTPRequestEntityTooLarge(4096, request.content_length or 0)
         try:
@@ -249,38 +228,103 @@ class Page:
         return web.json_response(now)
 
     async def _call(self, request: web.Request) -> web.Response:
-        """WebRTC: an offer's SDP in, the answer's out."""
+        """WebRTC signalling: takes an SDP offer, returns the SDP answer."""
         sink = self._sinks.get(request.match_info["name"])
         if sink is None or self._calls is None:
             raise web.HTTPNotFound(text="there is no such camera, or no WebRTC (live.webrtc)\n")
         if self._calls.full:
-            raise web.HTTPServiceUnavailable(text="too many look already\n")
+            raise web.HTTPServiceUnavailable(text="too many viewers\n")
         try:
-            answer = await self._calls.answer(sink, await request.text())
+            _, answer = await self._calls.answer(sink, await request.text())
         except ValueError as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from None
         return web.Response(text=answer, content_type="application/sdp")
+
+    async def _whep(self, request: web.Request) -> web.Response:
+        """WebRTC for ordinary players: draft-ietf-wish-whep. An offer in; 201, the answer and where to end it."""
+        sink = self._sinks.get(request.match_info["name"])
+        if sink is None or self._calls is None:
+            raise web.HTTPNotFound(text="there is no such camera, or no WebRTC (run.webrtc)\n")
+        if request.content_type != "application/sdp":
+            raise web.HTTPUnsupportedMediaType(text="an offer is application/sdp\n")
+        if self._calls.full:
+            raise web.HTTPServiceUnavailable(text="too many look already\n", headers={"Retry-After": "10"})
+        try:
+            number, answer = await self._calls.answer(sink, await request.text())
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from None
+        headers = {"Location": f"/camera/{quote(sink.name)}/whep/{number}"}
+        return web.Response(status=201, text=answer, content_type="application/sdp", headers=headers)
+
+    async def _hang_up(self, request: web.Request) -> web.Response:
+        if self._calls is None or not await self._calls.end(request.match_info["id"]):
+            raise web.HTTPNotFound(text="there is no such session\n")
+        return web.Response()
 
     async def _webcam(self, request: web.Request) -> web.StreamResponse:
         if self._sessions is None:
             raise web.HTTPNotFound(text="browsers' own cameras are switched off (live.webcam_sessions)\n")
         return await serve(request, self._sessions)
 
+    async def _reload_settings(self, request: web.Request) -> web.Response:
+        """Read the settings again: 200 with what changed, 400 with what is wrong and then nothing changed."""
+        reload = self._reload()
+        if reload is None:
+            raise web.HTTPNotFound(text="the run was not started with cameras in a settings file\n")
+        good, text = await self._loop.run_in_executor(None, reload)
+        return web.Response(text=redact(text) + "\n", status=200 if good else 400)
+
     async def _health(self, request: web.Request) -> web.Response:
-        """200 when every camera delivers, else 503; which one does not stands in the body."""
-        ill = {f.name: str(f.state) for f in self._camera_metrics() if f.state not in (State.LIVE, State.ENDED)}
-        return web.Response(text=json.dumps({"ok": not ill, "not_live": ill}) + "\n", status=503 if ill else 200)
+        """200 if frames of every camera arrive and leave and all is recorded, else 503 with the problems."""
+        cameras = {f.name: f.problems for f in self._camera_metrics() if f.problems}
+        run = self._problems()
+        not_live = {f.name: str(f.state) for f in self._camera_metrics() if f.state not in (State.LIVE, State.ENDED)}
+        ok = not cameras and not run
+        body = {"ok": ok, "not_live": not_live, "problems": cameras | ({"run": run} if run else {})}
+        return web.Response(text=redact(json.dumps(body)) + "\n", status=200 if ok else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body = metrics(list(self._camera_metrics()), self._sessions)
         return web.Response(body=body, content_type="text/plain", charset="utf-8")
+
+    async def _pictures(self, request: web.Request) -> web.StreamResponse:
+        """The pictures of all cameras over one WebSocket: browsers open six connections to a server, and no more.
+
+        A message is a byte with the length of the camera's name, the name, and a JPEG. The page may send a JSON list of
+        the cameras that it wants.
+        """
+        if self._watchers >= VIEWERS:
+            raise web.HTTPServiceUnavailable(text="too many look already\n")
+        socket = web.WebSocketResponse(heartbeat=20, timeout=1, compress=False, max_msg_size=65536)
+        await socket.prepare(request)
+        self._watchers += 1
+        viewer = PictureViewer(self._sinks)
+        listener = asyncio.ensure_future(viewer.listen(socket))
+        try:
+            while not (self._over or socket.closed or listener.done()):
+                viewer.follow()
+                fresh = viewer.fresh()
+                if not fresh:
+                    await self._next()
+                for name, jpeg in fresh:
+                    head = bytes([len(name.encode())]) + name.encode()
+                    await asyncio.wait_for(socket.send_bytes(head + jpeg), 10)
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            self._watchers -= 1
+            viewer.leave()
+            listener.cancel()
+            with contextlib.suppress(Exception):
+                await socket.close()
+        return socket
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         sink = self._sinks.get(request.match_info["name"])
         if sink is None:
             raise web.HTTPNotFound(text="there is no such camera\n")
         if sum(other.viewers for other in self._sinks.values()) >= VIEWERS:
-            raise web.HTTPServiceUnavailable(text="too many look already\n")
+            raise web.HTTPServiceUnavailable(text="too many viewers\n")
         response = web.StreamResponse(headers={"Cache-Control": "no-store"})
         response.content_type = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
         await response.prepare(request)
@@ -303,7 +347,7 @@ class Page:
         return response
 
     async def _next(self) -> None:
-        """Until one of the cameras has a new picture, or a little while."""
+        """Wait until one of the cameras has a new frame, at most a second."""
         self._news.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), 1)

@@ -1,6 +1,6 @@
-"""How long segments are segments: those beyond an age or a total size go, the oldest first, whole.
+"""Retention of recorded segments: deletes those beyond an age or a total size, oldest first.
 
-What may go is told by its name alone, so it does not matter which run made it. Nothing else is ever touched.
+Segments are recognised by their names alone, so it does not matter which run wrote them. Other files are never touched.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PERIOD_S = 10.0  # between two looks at the folder while a segment is written
-FRESH_S = 600.0  # an unfinished file that was written to since then may be another run's
+PERIOD_S = 10.0  # seconds between two scans of the folder while a segment is written
+FRESH_S = 600.0  # an unfinished file that was modified within this time may belong to another run
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """age_s: since a segment's end. octets: of all segments of one output together. 0 for none."""
+    """age_s: maximum seconds since a segment's end. octets: maximum total size of an output's segments, bytes. 0: no
+    limit."""
 
     age_s: float = 0.0
     octets: int = 0
@@ -29,7 +30,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A segment: when it was last written to (Unix seconds), and bytes."""
+    """A segment: time of its last modification (Unix seconds), and size in bytes."""
 
     ended_s: float
     path: Path
@@ -37,20 +38,20 @@ class Segment:
 
 
 class SegmentCleaner:
-    """Removes old segments of one output, see sink.segment_path() for their names."""
+    """Deletes old segments of one output; sink.segment_path() names them."""
 
     def __init__(self, path: Path, limits: Limits, on_event: Callable[[str], None] = lambda message: None) -> None:
-        """path: the output as it was asked for, without a segment's time."""
+        """path: the output as the user named it, without a segment's time."""
         self._folder, self.limits, self.on_event = path.absolute().parent, limits, on_event
-        name = rf"{re.escape(path.stem)}-(\d{{8}}-\d{{6}})(?:-\d+)?{re.escape(path.suffix)}"
-        self._whole = re.compile(name)
-        self._unfinished = re.compile(rf"\.{name}\.facestream-[0-9a-f]{{8}}\.part")
+        name = rf"{re.escape(path.stem)}-(\d{{8}}-\d{{6}})(?:-\d+)?"
+        self._whole = re.compile(name + re.escape(path.suffix))
+        self._unfinished = re.compile(rf"{name}\.unfinished(?:-\d+)?{re.escape(path.suffix)}")
         self._next_s = 0.0
         self._failed = False
 
     def sweep(self, writing: Path | None, now: bool = False) -> None:
-        """Remove what is too much. writing: the unfinished file of now, which counts and stays. Without `now`, looks
-        into the folder every PERIOD_S only."""
+        """Delete segments beyond the limits. writing: the current unfinished file, which counts and is kept. Unless
+        `now`, scans the folder only every PERIOD_S."""
         if not self.limits or (not now and time.monotonic() < self._next_s):
             return
         self._next_s = time.monotonic() + PERIOD_S

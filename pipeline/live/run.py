@@ -1,17 +1,18 @@
-"""Live cameras through the line to their sinks: the only place where the threads of a live run start and stop.
+"""Live runs: cameras, their pipelines and sinks. The only place where threads of a live run are started and stopped.
 
-    camera thread -> ring (newest frames) -> line thread: look, track, look ahead, cover -> ring -> sink threads
+    camera thread -> queue (newest frames) -> pipeline thread: detect, track, look ahead, cover -> queue -> sink threads
 
-All lines ask one detector, which has a thread too. Nothing of one camera waits for anything of another.
+All pipelines share one detector, which has its own thread. No camera waits for another.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Protocol
 
@@ -21,26 +22,41 @@ from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config
 from facestream.pipeline.connection import State
 from facestream.pipeline.live.audio import AudioPacket, AudioSink
-from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed
+from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient
 from facestream.pipeline.live.camera import Camera
+from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.events import EventFeed
 from facestream.pipeline.live.fail_closed import FailClosedCounts, FailClosedPipeline
 from facestream.pipeline.live.fanout import FanOut
+from facestream.pipeline.live.health import Heartbeat, LatencyHistogram, camera_problems, run_problems
 from facestream.pipeline.live.sinks import SinkWorker, StreamSink
 from facestream.pipeline.live.state import CameraOptions, Status
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.push import Pusher
-from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.stages.overlay import placeholder
+from facestream.pipeline.stages.types import InferenceFailed
+from facestream.pipeline.types import CoveredFrame, Frame, Polygon, TrackedFrame
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.uri import Uri
 
-WARM_UP_S = 30.0  # for the first look at a picture; then the cameras start without it, covered all over
+DOWN_S = 2.0  # for which a camera may be away before its streams show that
+PLACEHOLDER_S = 0.5  # between two such pictures
+WARM_UP_S = 30.0  # seconds for the first inference; after that the cameras start without it, fully covered
 EventHandler = Callable[[str, str], None]  # name, message
 
 
+class MasksOf(Protocol):
+    """The regions to cover in every frame of a camera."""
+
+    def of(self, size: tuple[int, int]) -> tuple[Polygon, ...]:
+        """Polygons in pixels of a displayed frame of this width and height."""
+        ...
+
+
 class Gap:
-    """In a ring between two frames: the second comes after an interruption."""
+    """A marker in a queue: the next frame comes after an interruption."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,7 @@ class Counts:
 
 
 class CameraPipeline:
-    """One camera with its line and its sinks."""
+    """One camera with its face pipeline and its sinks."""
 
     def __init__(
         self,
@@ -68,23 +84,35 @@ class CameraPipeline:
         uri: Uri,
         options: CameraOptions,
         config: Config,
-        desk: BatchingDetector,
+        shared_detector: BatchingDetector,
         tuner: Tuner,
         on_event: EventHandler,
     ) -> None:
         self.name, self.tuner, self._on_event = name, tuner, on_event
+        self.config = config
         self.workers: list[SinkWorker] = []
         self._ring: Ring[Frame | Gap] = Ring(config.run.queue, Policy.DROP_OLDEST)
         self.camera = Camera(name, uri, options, self._take, self._on_status)
-        self._asked = DetectorClient(desk, config.run.deadline_s)
-        self.guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
+        self._client = DetectorClient(shared_detector, config.run.deadline_s)
+        self.fail_closed = FailClosedPipeline(self._client, config, config.run.max_detect_interval)
+        self.latencies = LatencyHistogram()
         self._delays_s: deque[float] = deque(maxlen=100)  # from a frame's arrival until it may leave
         self._fan_out = FanOut()  # of the pipeline's thread
         self._trouble = ""
         self._emitted = 0
-        self._thread = threading.Thread(target=self._run, name=f"line {name}", daemon=True)
+        self.beat = Heartbeat()
+        self.last_emitted_s = 0.0  # monotonic
+        self.started = False
+        self.stopped = False
+        self.placeholder = False  # streams show that there is no picture
+        self.placeholders = 0
+        self._stood_in_s = 0.0
+        self.masks: MasksOf | None = None  # may be changed at any time
+        self.undo: list[Callable[[], None]] = []  # takes away what its sinks have at servers and pages
+        self.thread = threading.Thread(target=self._run, name=f"pipeline {name}", daemon=True)
 
     def start(self) -> None:
+        self.started = True
         listening = [worker.sink.audio_queue for worker in self.workers if isinstance(worker.sink, AudioSink)]
         audio_consumers = [audio_queue for audio_queue in listening if audio_queue is not None]
 
@@ -95,12 +123,12 @@ class CameraPipeline:
         self.camera.on_audio = on_audio if audio_consumers else None
         for worker in self.workers:
             worker.start()
-        self._thread.start()
+        self.thread.start()
         self.camera.start()
 
     @property
     def over(self) -> bool:
-        return not self._thread.is_alive()
+        return not self.thread.is_alive()
 
     @property
     def failed(self) -> bool:
@@ -111,7 +139,7 @@ class CameraPipeline:
         delays = [worker.sink.delay_ms for worker in self.workers if isinstance(worker.sink, StreamSink)]
         return Counts(
             self.camera.status,
-            self.guard.counts,
+            self.fail_closed.counts,
             self._ring.counts.dropped,
             self._emitted,
             sum(worker.ring.counts.dropped for worker in self.workers),
@@ -119,26 +147,32 @@ class CameraPipeline:
             1000 * median(self._delays_s.copy()) if self._delays_s else 0.0,
         )
 
+    @property
+    def problems(self) -> list[str]:
+        """Its current problems, see health.py."""
+        return camera_problems(self)
+
     def tune(self, settings_patch: Mapping[str, Any]) -> None:
-        """Change settings, for all outputs, from the next frame that leaves. Raises BadConfig for what may not be."""
+        """Change settings of all outputs, from the next frame on. Raises BadConfig for values that are not allowed."""
         before = self.tuner.now
         self.tuner.change(settings_patch)
         if self.tuner.now != before:
-            self._asked.threshold = self.tuner.now.threshold
+            self._client.threshold = self.tuner.now.threshold
             self._on_event(self.name, "set: " + ", ".join(f"{key} {value}" for key, value in settings_patch.items()))
 
     def stop(self) -> None:
-        """No more frames; those inside still leave."""
+        """Stop the camera; frames inside still leave."""
+        self.stopped = True
         self.camera.stop()
         self._ring.close()
 
     def finish(self, timeout_s: float) -> bool:
-        """After stop(): wait for the line, then for the sinks. False when a thread of them hangs."""
+        """After stop(): wait for the pipeline, then for the sinks. Returns False if one of their threads hangs."""
         end = time.monotonic() + timeout_s
-        self._thread.join(timeout_s)
+        self.thread.join(timeout_s)
         if not self.over:
             self._ring.cancel()
-            self._thread.join(0.5)
+            self.thread.join(0.5)
         ended = [worker.finish(max(0.5, end - time.monotonic())) for worker in self.workers]
         return self.over and all(ended)
 
@@ -149,7 +183,7 @@ class CameraPipeline:
             raise Cancelled from None
 
     def _on_status(self, status: Status) -> None:
-        """The camera's state, on whichever thread it changed."""
+        """The camera's state has changed; called on any thread."""
         words = ", ".join(filter(None, (str(status.state), status.message)))
         self._on_event(self.name, words)
         try:
@@ -163,41 +197,74 @@ class CameraPipeline:
     def _run(self) -> None:
         try:
             for item in self._ring:
-                if isinstance(item, Gap):
-                    self._leave(self.guard.flush())
-                else:
-                    self._leave(self.guard.push(item, self._ring.counts.inside > 0))
-                self._tell_trouble()
-            self._leave(self.guard.flush())
+                self.beat.begin()
+                try:
+                    if isinstance(item, Gap):
+                        self._leave(self.fail_closed.flush())
+                    else:
+                        self._leave(self.fail_closed.push(item, self._ring.counts.inside > 0))
+                    self._tell_trouble()
+                except Exception as error:  # a bug must not end a camera: nothing of this frame leaves
+                    self.fail_closed.counts.withheld += 1
+                    self._on_event(self.name, f"a frame is withheld: {type(error).__name__}: {error}".splitlines()[0])
+                self.beat.end()
+            self._leave(self.fail_closed.flush())
         except Cancelled:
             pass
 
     def _leave(self, frames: list[TrackedFrame]) -> None:
-        """Cover and give away. A frame that cannot be covered stays here."""
+        """Cover a frame and pass it to the sinks. A frame that cannot be covered does not leave."""
         for tracked in frames:
             try:
-                covered = self.tuner.coverer.cover(tracked)
+                covered = self._cover(tracked)
                 size = covered.picture.width, covered.picture.height
                 takers = [worker for worker in self.workers if worker.wants(size)]
                 frames_of_their_own = self._fan_out.share(covered, [worker.sink.upright for worker in takers])
             except Exception as error:
-                self.guard.counts.withheld += 1
-                self.guard.trouble = f"frames are held back: {type(error).__name__}: {error}".splitlines()[0]
+                self.fail_closed.counts.withheld += 1
+                self.fail_closed.trouble = f"frames are withheld: {type(error).__name__}: {error}".splitlines()[0]
                 continue
             self._emitted += 1
-            self._delays_s.append(time.time() - self.camera.epoch_s - (tracked.frame.time_s or 0.0))
+            self.last_emitted_s = time.monotonic()
+            late_s = max(0.0, time.time() - self.camera.epoch_s - (tracked.frame.time_s or 0.0))
+            self._delays_s.append(late_s)
+            self.latencies.add(late_s)
             for worker, own in zip(takers, frames_of_their_own, strict=True):
                 worker.give(own)
 
+    def stand_in(self) -> None:
+        """Keep served streams going while the camera is down: players and recorders would give up. To be called a few
+        times a second."""
+        status = self.camera.status
+        now = time.monotonic()
+        is_down = status.state not in (State.LIVE, State.ENDED) and now - status.since_s > DOWN_S and not self.stopped
+        self.placeholder = is_down
+        if not is_down or now - self._stood_in_s < PLACEHOLDER_S:
+            return
+        self._stood_in_s = now
+        pts = round((time.time() - self.camera.epoch_s) / TICK)
+        lines = (self.name, "no picture", time.strftime("%Y-%m-%d %H:%M:%S"))
+        for worker in self.workers:
+            if isinstance(worker.sink, StreamSink) and worker.wants(worker.sink.size):
+                worker.give(placeholder(worker.sink.size, lines, status.frames, pts, TICK))
+                self.placeholders += 1
+
+    def _cover(self, tracked: TrackedFrame) -> CoveredFrame:
+        """The frame with the camera's masks, which records do not repeat for each frame."""
+        if self.masks is None:
+            return self.tuner.coverer.cover(tracked)
+        masked = replace(tracked, masks=(*tracked.masks, *self.masks.of(tracked.frame.size)))
+        return replace(self.tuner.coverer.cover(masked), tracked=tracked)
+
     def _tell_trouble(self) -> None:
-        trouble = self.guard.trouble
+        trouble = self.fail_closed.trouble
         if trouble != self._trouble:
             self._trouble = trouble
-            self._on_event(self.name, redact(trouble) if trouble else "faces are looked for again")
+            self._on_event(self.name, redact(trouble) if trouble else "faces are detected again")
 
 
 class Server(Protocol):
-    """What others connect to: an RTSP server, a page. start() raises BadInput where its address cannot be had."""
+    """A server: RTSP or the page. start() raises BadInput if its address is not available."""
 
     def start(self) -> None: ...
 
@@ -210,54 +277,94 @@ class Live:
     def __init__(
         self, config: Config, detector: Detector, on_event: EventHandler, drawn: bool = False, bare: bool = False
     ) -> None:
-        """drawn: boxes are drawn on what all outputs get; bare: on faces that are not covered."""
+        """drawn: draw boxes on all outputs; bare: on uncovered faces."""
         self.config, self._on_event = config, on_event
-        self.desk = BatchingDetector(detector, config.run.batch or detector.batch, config.run.batch_wait_ms / 1000)
+        self.shared_detector = BatchingDetector(
+            detector, config.run.batch or detector.batch, config.run.batch_wait_ms / 1000
+        )
         self.pipelines: list[CameraPipeline] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
         self._drawn, self._bare = drawn, bare
-        self.webcam_sessions = WebcamSessions(self.desk, config, drawn, bare)
+        self.started = False
+        self._serving: list[Server] = []
+        self.events: EventFeed | None = None
+        self._watched_s = 0.0
+        self._stuck: set[tuple[str, str]] = set()
+        self.webcam_sessions = WebcamSessions(self.shared_detector, config, drawn, bare)
 
-    def add(self, name: str, uri: Uri, options: CameraOptions) -> CameraPipeline:
-        tuner = Tuner(self.config, self._drawn, self._bare, self.desk.detector.adjustable)
-        pipeline = CameraPipeline(name, uri, options, self.config, self.desk, tuner, self._on_event)
+    def add(
+        self, name: str, uri: Uri, options: CameraOptions, config: Config | None = None, masks: MasksOf | None = None
+    ) -> CameraPipeline:
+        """Add a camera. config: its own settings, if they differ from the run's."""
+        own = config or self.config
+        tuner = Tuner(own, self._drawn, self._bare, self.shared_detector.detector.adjustable)
+        pipeline = CameraPipeline(name, uri, options, own, self.shared_detector, tuner, self._on_event)
+        pipeline.masks = masks
         self.pipelines.append(pipeline)
         return pipeline
 
-    def start(self) -> None:
-        """Raises BadInput where a server's address cannot be had; then nothing has been started."""
-        started: list[Server] = []
-        try:
-            for server in self.servers:
+    def remove(self, pipeline: CameraPipeline, timeout_s: float = 3.0) -> None:
+        """End one camera and close its outputs; the others continue."""
+        pipeline.stop()
+        if pipeline.started:
+            pipeline.finish(timeout_s)
+            pipeline.camera.join(timeout_s)
+        for undo in pipeline.undo:
+            undo()
+        self.pipelines.remove(pipeline)
+        self.shared_detector.clients -= 1
+
+    def start_new(self) -> None:
+        """Start cameras added since the run started."""
+        if not self.started:
+            return
+        for server in self.servers:
+            if server not in self._serving:
                 server.start()
-                started.append(server)
-        except BaseException:
-            for server in started:
-                server.stop()
-            raise
-        # The first look takes several times as long as the others: not at the cost of a frame's deadline.
-        self.desk.start()
-        self._warm_up()
+                self._serving.append(server)
         for pusher in self.pushers:
             pusher.start()
         for pipeline in self.pipelines:
-            pipeline.start()
+            if not pipeline.started:
+                pipeline.start()
+
+    @property
+    def on_event(self) -> EventHandler:
+        return self._on_event
+
+    def start(self) -> None:
+        """Start the run. Raises BadInput if a server's address is not available; then nothing has been started."""
+        try:
+            for server in self.servers:
+                server.start()
+                self._serving.append(server)
+        except BaseException:
+            for server in self._serving:
+                server.stop()
+            raise
+        # The first inference takes several times as long as others; it must not exceed a frame's deadline.
+        self.shared_detector.start()
+        self._warm_up()
+        self.started = True
+        self.start_new()
 
     def _warm_up(self) -> None:
-        """On the detector's own thread: one that hangs must not keep this one, which hears that the run is to end."""
+        """Warm up on the detector's own thread: a hanging detector must not block this one, which handles the end."""
         width, height = self.config.detector.size
         try:
-            self.desk.submit(ImageView(np.zeros((height, width, 3), np.uint8), width, height), WARM_UP_S)
+            self.shared_detector.submit(ImageView(np.zeros((height, width, 3), np.uint8), width, height), WARM_UP_S)
         except InferenceFailed as error:
-            self._on_event("detector", f"the first look failed: {redact(error)}")
+            self._on_event("detector", f"the first inference failed: {redact(error)}")
 
     def wait(self, seconds: float) -> bool:
-        """Watch over the cameras for about so long; True when all of them are over. Without one, browsers may come."""
+        """Supervise the cameras for about this long; returns True if all have ended. Without any, wait for browsers."""
         end = time.monotonic() + seconds
         while True:
             for pipeline in self.pipelines:
                 pipeline.camera.check()
+                pipeline.stand_in()
+            self._watch()
             if self.pipelines and all(pipeline.over for pipeline in self.pipelines):
                 return True
             rest = end - time.monotonic()
@@ -265,8 +372,26 @@ class Live:
                 return False
             time.sleep(min(0.1, rest))
 
+    def _watch(self) -> None:
+        """Report once a second problems of workers that cannot report them themselves."""
+        now = time.monotonic()
+        if now - self._watched_s < 1.0:
+            return
+        self._watched_s = now
+        hanging = {("run", problem) for problem in run_problems(self)}
+        hanging |= {(pipeline.name, problem) for pipeline in self.pipelines for problem in pipeline.problems}
+        if self.events is not None:
+            self.events.update(hanging)
+        stuck = {(name, re.sub(r" for \d+ s$", "", problem)) for name, problem in hanging}
+        stuck = {(name, what) for name, what in stuck if re.search("hangs|has died|none has left", what)}
+        for name, what in sorted(stuck - self._stuck):
+            self._on_event(name, what)
+        for name, what in sorted(self._stuck - stuck):
+            self._on_event(name, f"over: {what}")
+        self._stuck = stuck
+
     def stop(self, timeout_s: float = 3.0) -> bool:
-        """End everything within about timeout_s, outputs closed. False when a thread hangs and must be left."""
+        """Stop everything within about timeout_s and close outputs. Returns False if a thread hangs."""
         end = time.monotonic() + timeout_s
         for pipeline in self.pipelines:
             pipeline.stop()
@@ -276,16 +401,16 @@ class Live:
         finished = _together([pipeline.finish for pipeline in self.pipelines], max(0.5, end - time.monotonic()))
         for server in self.servers:
             server.stop()
-        self.desk.stop()
+        self.shared_detector.stop()
         rest = max(0.1, end - time.monotonic())
-        joined = [self.desk.join(rest), *(pusher.join(rest) for pusher in self.pushers)]
+        joined = [self.shared_detector.join(rest), *(pusher.join(rest) for pusher in self.pushers)]
         joined += [session.join(rest) for session in webcam_sessions]
         cameras = _together([pipeline.camera.join for pipeline in self.pipelines], rest)
         return finished and cameras and all(joined)
 
 
 def _together(tasks: list[Callable[[float], bool]], timeout_s: float) -> bool:
-    """Run tasks that wait side by side, so that their waits do not add up."""
+    """Run blocking tasks in parallel."""
     results: list[bool] = []
     threads = [
         threading.Thread(target=lambda task=task: results.append(task(timeout_s)), daemon=True) for task in tasks

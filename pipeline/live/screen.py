@@ -1,4 +1,4 @@
-"""Covered pictures for screens: small, upright, in BGR, boxes drawn on them or not, as JPEG."""
+"""Covered frames for screens: reduced, upright, BGR, with or without boxes, and as JPEG."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from av.video.reformatter import VideoReformatter
 from facestream.engines.boxes import Array
 from facestream.pipeline.errors import SinkLost
 from facestream.pipeline.live.encode import to_stream_format
-from facestream.pipeline.types import BoxState, CoveredFrame
+from facestream.pipeline.types import BoxKind, BoxState, CoveredFrame
 
 QUALITY = 80  # of JPEG
 COLOURS = {  # BGR: green, orange, blue
@@ -22,7 +22,7 @@ COLOURS = {  # BGR: green, orange, blue
 
 
 class PictureFeed(Protocol):
-    """The newest covered picture, BGR; number rises with each. callers: how many look at it over WebRTC."""
+    """The newest covered frame, BGR; number increases with each. callers: number of WebRTC viewers."""
 
     number: int
     callers: int
@@ -36,9 +36,9 @@ def scaled_bgr(
     enlarge: bool = False,
     scaler: VideoReformatter | None = None,
 ) -> Array:
-    """A covered picture, upright, inside so many pixels, which a small one fills only with enlarge.
+    """A covered frame, upright, fitted into this size; enlarged only with `enlarge`.
 
-    BGR, uint8 [h, w, 3], memory of its own. scaler: as for picture.convert().
+    BGR, uint8 [h, w, 3], with its own memory. scaler: as for picture.convert().
     """
     scaler = scaler or VideoReformatter()
     picture = to_stream_format(covered)
@@ -49,13 +49,13 @@ def scaled_bgr(
 
 
 def draw_boxes(bgr: Array, covered: CoveredFrame) -> Array:
-    """Its boxes and ids drawn on what scaled_bgr() gave; that picture itself."""
+    """Draw boxes and ids on the result of scaled_bgr(), in place; returns it."""
     tracked = covered.tracked
     scale = np.array([bgr.shape[1] / tracked.frame.size[0], bgr.shape[0] / tracked.frame.size[1]] * 2)
     thick = max(1, round(bgr.shape[0] / 360))
     size = max(0.4, bgr.shape[0] / 900)
     for box in tracked.boxes:
-        if not box.id:  # the one that covers all over
+        if box.kind is BoxKind.WHOLE_FRAME:
             continue
         x0, y0, x1, y1 = (int(v) for v in np.round(np.array(box.xyxy) * scale))
         cv2.rectangle(bgr, (x0, y0), (x1, y1), COLOURS[box.state], thick, cv2.LINE_AA)
@@ -65,7 +65,7 @@ def draw_boxes(bgr: Array, covered: CoveredFrame) -> Array:
 
 
 def encode(bgr: Array) -> bytes:
-    """As JPEG. Raises SinkLost where that cannot be done."""
+    """Encode as JPEG. Raises SinkLost if that fails."""
     ok, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     if not ok:
         raise SinkLost("the picture cannot be compressed", f"{bgr.shape[1]}x{bgr.shape[0]}")

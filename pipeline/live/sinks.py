@@ -1,4 +1,4 @@
-"""Where a live camera's covered frames go. Each sink has a ring and a thread: none waits for another."""
+"""Sinks of a live camera. Each has its own queue and thread, so that none waits for another."""
 
 from __future__ import annotations
 
@@ -7,43 +7,36 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from fractions import Fraction
-from pathlib import Path
 from statistics import median
 from typing import Protocol
 
 from facestream.pipeline.errors import SinkLost
-from facestream.pipeline.live.audio import AudioPacket, AudioSink, codec_of
+from facestream.pipeline.live.audio import AudioPacket, AudioSink
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.live.encode import LiveEncoder, LiveOptions
-from facestream.pipeline.live.retention import Limits, SegmentCleaner
-from facestream.pipeline.records import RecordSink
+from facestream.pipeline.live.health import Heartbeat
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.audio import AudioPacketizer, format_of
 from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 from facestream.pipeline.rtsp.server import Mount, RtspServer
-from facestream.pipeline.stages.anonymise import fitted
-from facestream.pipeline.types import CoveredFrame, StreamInfo
+from facestream.pipeline.types import CoveredFrame
 from facestream.pipeline.url import redact
-from facestream.pipeline.video.encode import EncodeOptions
-from facestream.pipeline.video.picture import matrix_of
-from facestream.pipeline.video.sink import FileSink, open_sink
 
-DEPTH = 8  # covered frames that wait for a slow sink before the oldest goes
+DEPTH = 8  # covered frames that may wait for a slow sink before the oldest is dropped
 
 
 class LiveSink(Protocol):
-    """Takes covered frames. close() after the last one; abort() where that is not possible any more.
+    """Takes covered frames. close() after the last one, or abort() if that is not possible.
 
-    The frames are its own, see fanout.py. upright: whether it takes them as streams and screens do.
+    It owns the frames, see fanout.py. upright: whether it needs them rotated upright, as streams and screens do.
     """
 
     name: str
     upright: bool
 
     def wants(self, size: tuple[int, int]) -> bool:
-        """Whether it needs the next frame, of this width and height as stored. Asked on another thread."""
+        """Whether it needs the next frame, which has this width and height as stored. Called on another thread."""
         ...
 
     def write(self, covered: CoveredFrame) -> None: ...
@@ -54,56 +47,67 @@ class LiveSink(Protocol):
 
 
 class SinkWorker:
-    """A sink with its thread. What raises in it ends this sink alone; `on_event` hears of it."""
+    """A sink and its thread. An exception ends this sink alone and is reported to `on_event`."""
 
     def __init__(self, sink: LiveSink, on_event: Callable[[str], None]) -> None:
-        self.sink, self._on_event = sink, on_event
+        self.sink = sink
+        self._on_event = on_event
         self.ring: Ring[CoveredFrame] = Ring(DEPTH, Policy.DROP_OLDEST)
         self.failed = False
+        self.failure = ""
+        self.finished = False
         self.written = 0
-        self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
+        self.beat = Heartbeat()
+        self.thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        self.thread.start()
 
     def wants(self, size: tuple[int, int]) -> bool:
         return not self.failed and self.sink.wants(size)
 
     def give(self, covered: CoveredFrame) -> None:
-        """Never waits: the oldest frame goes where there is no room."""
+        """Queue a frame without waiting: if the queue is full, the oldest frame is dropped."""
         if not self.failed:
             with contextlib.suppress(Cancelled, ValueError):
                 self.ring.put(covered)
 
     def finish(self, timeout_s: float) -> bool:
-        """Let it write what it has, and close. False when it does not end in time; then it is cancelled."""
+        """Write what is queued, and close. Returns False if that does not end in time; then it is cancelled."""
         self.ring.close()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
+        self.thread.join(timeout_s)
+        if self.thread.is_alive():
             self.ring.cancel()
-            self._thread.join(0.5)
-        return not self._thread.is_alive()
+            self.thread.join(0.5)
+        return not self.thread.is_alive()
 
     def _run(self) -> None:
         try:
             for covered in self.ring:
+                self.beat.begin()
                 self.sink.write(covered)
+                self.beat.end()
                 self.written += 1
+            self.beat.begin()
             self.sink.close()
         except Cancelled:
             self.sink.abort()
         except Exception as error:
             self.failed = True
+            self.failure = redact(error)
             self.ring.cancel()
-            self._on_event(redact(error))
+            self._on_event(self.failure)
             self.sink.abort()
+        finally:
+            self.beat.end()
+            self.finished = True
 
 
 class StreamSink(AudioSink):
-    """Encoded once for all who watch, under whatever path, and for all servers it is pushed to.
+    """A video stream, encoded once for all viewers, mount paths and push targets.
 
-    epoch_s: gives the wall-clock time of tick 0. Nothing is encoded while nobody watches, but for the first picture
-    of each size, which tells what the stream is.
+    epoch_s: returns the wall-clock time of tick 0. Without viewers nothing is encoded, except the first frame of each
+    size, which describes the stream.
     """
 
     upright = True
@@ -118,6 +122,8 @@ class StreamSink(AudioSink):
         self._pushers: list[Pusher] = []
         self._encoder: LiveEncoder | None = None
         self._size: tuple[int, int] = (0, 0)
+        self.size: tuple[int, int] = (640, 360)  # of the newest picture
+        self._last_pts = -1
         self._stored_size: tuple[int, int] = (0, 0)  # of the frame that was asked about last
         self._audio_ticks = -1
         self.delays_s: deque[float] = deque(maxlen=300)  # from a frame's arrival to its packets
@@ -136,7 +142,7 @@ class StreamSink(AudioSink):
 
     @property
     def delay_ms(self) -> float:
-        """The median from a frame's arrival to its packets, look-ahead included; 0 when nothing was sent."""
+        """Median latency from a frame's arrival to its packets, look-ahead included; 0 if nothing was sent."""
         return 1000 * median(self.delays_s) if self.delays_s else 0.0
 
     @property
@@ -149,6 +155,11 @@ class StreamSink(AudioSink):
         return new or self.audio_queue is not None or self._is_watched
 
     def write(self, covered: CoveredFrame) -> None:
+        pts = covered.tracked.frame.pts or 0
+        if pts <= self._last_pts:  # from before the placeholder that stood in for it
+            return
+        self._last_pts = pts
+        self.size = covered.picture.width, covered.picture.height
         if self._encoder is None:
             self._encoder = LiveEncoder(self._options, self._rate())
         size = covered.picture.width, covered.picture.height
@@ -173,11 +184,11 @@ class StreamSink(AudioSink):
             pusher.send(unit)
 
     def _open_audio(self) -> None:
-        """Before the first picture: what sound there is must be said along with it."""
+        """Set up the audio track; before the first frame, since the SDP describes both."""
         audio_stream = self.audio_stream()
         try:
             if audio_stream is None:
-                raise SinkLost("there is no sound")
+                raise SinkLost("there is no audio")
             self.packetizer.audio = AudioPacketizer(format_of(audio_stream))
         except SinkLost as error:
             self.on_event(f"pictures alone: {error.what}")
@@ -191,121 +202,7 @@ class StreamSink(AudioSink):
                 self._audio_ticks = audio.ticks
 
     def close(self) -> None:
-        """Servers and pushers are stopped by whoever made them."""
+        """Nothing to do: servers and pushers are stopped by their owner."""
 
     def abort(self) -> None:
         """Nothing is left behind."""
-
-
-class RecordingSink(AudioSink):
-    """A video file. It begins with the first frame; pictures of another size are scaled to that one's.
-
-    segment_s: above 0, a new file begins after so many seconds, and with each new size, named by the time of its first
-    frame: door.mkv becomes door-20260131-235959.mkv. Each is whole once it has its name, whatever happens later.
-    limits: how many of them are kept.
-    """
-
-    upright = False
-
-    def __init__(
-        self, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float],
-        segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0, limits: Limits | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.name = str(path)
-        self._path, self._options = path, options
-        self._source, self._rate = source, rate
-        self._segment_s, self._epoch_s = segment_s, epoch_s
-        self._cleaner = SegmentCleaner(path, limits or Limits(), lambda message: self.on_event(message))
-        self._sink: FileSink | None = None
-        self._size = (0, 0)
-        self._began = 0  # ticks
-        self._codec = ""  # of the sound in the file
-        self._reported: set[str] = set()
-
-    def wants(self, size: tuple[int, int]) -> bool:
-        return True
-
-    def write(self, covered: CoveredFrame) -> None:
-        picture, ticks = covered.picture, covered.tracked.frame.pts or 0
-        for audio in self.audio_queue.until(ticks) if self.audio_queue is not None else ():
-            if self._sink is not None and audio.codec == self._codec:
-                self._sink.copy(audio.side())
-        if self._sink is not None and self._segment_s:
-            old = float((ticks - self._began) * TICK) >= self._segment_s
-            if old or (picture.width, picture.height) != self._size:
-                self.close()
-        begins = self._sink is None
-        if self._sink is None:
-            self._sink = self._open(covered)
-            self._size, self._began = (picture.width, picture.height), ticks
-        if self._segment_s:
-            self._cleaner.sweep(self._sink.unfinished, now=begins)
-        self._sink.write(fitted(covered, *self._size))
-
-    def _open(self, covered: CoveredFrame) -> FileSink:
-        frame, rate = covered.tracked.frame, self._rate()
-        audio_stream = self.audio_stream() if self.audio_queue is not None else None
-        if self.audio_queue is not None and audio_stream is None:
-            self._report_once("there is no sound")
-        self._codec = "" if audio_stream is None else codec_of(audio_stream)
-        info = StreamInfo(
-            side_streams=() if audio_stream is None else (audio_stream,),
-            source=self._source, width=frame.size[0], height=frame.size[1], rotation=frame.rotation,
-            time_base=TICK, rate=Fraction(rate).limit_denominator(1001) if rate else None, frames=None, live=True,
-            matrix=matrix_of(frame.rotation, frame.mirrored),
-        )  # fmt: skip
-        path = self._path
-        if self._segment_s:
-            path = segment_path(path, self._epoch_s() + float((frame.pts or 0) * TICK))
-        sink = open_sink(path, info, self._options)
-        if not isinstance(sink, FileSink):
-            sink.abort()
-            raise SinkLost("a live source cannot be written as a picture", str(path))
-        for warning in sink.warnings:
-            self._report_once(warning)
-        return sink
-
-    def _report_once(self, what: str) -> None:
-        """Once, not with each segment."""
-        if what not in self._reported:
-            self._reported.add(what)
-            self.on_event(f"pictures alone: {what}")
-
-    def close(self) -> None:
-        if self._sink is not None:
-            sink, self._sink = self._sink, None
-            sink.close()
-
-    def abort(self) -> None:
-        if self._sink is not None:
-            self._sink.abort()
-
-
-def segment_path(path: Path, wall_s: float) -> Path:
-    """A segment's name, in local time; with a number where there is one of that second already."""
-    stem = f"{path.stem}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(wall_s))}"
-    names = (path.with_name(f"{stem}{f'-{n}' if n > 1 else ''}{path.suffix}") for n in range(1, 10_000))
-    return next(name for name in names if not name.exists())
-
-
-class RecordsSink:
-    """Records of every frame that left: JSON Lines, CSV or MOT."""
-
-    upright = False
-
-    def __init__(self, name: str, path: Path, overwrite: bool, source: str) -> None:
-        self.name, self._source = name, source
-        self._sink = RecordSink(path, overwrite)
-
-    def wants(self, size: tuple[int, int]) -> bool:
-        return True
-
-    def write(self, covered: CoveredFrame) -> None:
-        self._sink.write(covered.tracked, self._source)
-
-    def close(self) -> None:
-        self._sink.close()
-
-    def abort(self) -> None:
-        self._sink.abort()

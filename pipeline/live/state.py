@@ -1,4 +1,4 @@
-"""What is asked of a camera, and how it is."""
+"""Options and status of a camera."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from facestream.pipeline.video.options import SourceOptions
 
 @dataclass(frozen=True, slots=True)
 class CameraOptions:
-    """Times in seconds. loop: a file begins anew at its end. paced: files and HLS come as fast as their times say.
+    """Times in seconds. loop: restart a file at its end. paced: play files and HLS in real time.
 
-    first_frame_s, dead_s: no picture for so long after opening, or later, ends a connection. stall_s: after so long
-    without a picture the camera counts as stalled. hang_s: after so long without a sign of life its thread is given up.
-    refused_wait_s: the wait after a wrong password or path. max_backoff_s: the longest other wait.
+    first_frame_s, dead_s: reconnect after this time without a frame, after opening or later. stall_s: the camera counts
+    as stalled after this time without a frame. hang_s: abandon the camera's thread after this time without progress.
+    refused_wait_s: wait after a wrong password or path. max_backoff_s: longest other wait before reconnecting.
     """
 
     source: SourceOptions = field(default_factory=SourceOptions)
@@ -30,10 +30,11 @@ class CameraOptions:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a camera is. message: one line without passwords, empty when all is well. since_s: monotonic time.
+    """A camera's status. message: one line without passwords, empty if all is well. since_s: monotonic time.
 
-    frames, damaged: decoded, and of them with errors in the picture. connects, losses, stalls, hangs: how often.
-    width, height: of the displayed picture; rate: frames/s that the source claims, 0 when unknown.
+    frames, damaged: counts of decoded frames, and of those with decoding errors. connects, losses, stalls, hangs:
+    counts. width, height: of the displayed frame. rate: frames/s that the source declares, 0 if unknown. live_since_s:
+    monotonic time of this connection's first frame. interval_s: typical seconds between arrivals, 0 if unknown.
     """
 
     name: str
@@ -49,3 +50,5 @@ class Status:
     width: int = 0
     height: int = 0
     rate: float = 0.0
+    live_since_s: float = 0.0
+    interval_s: float = 0.0

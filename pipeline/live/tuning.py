@@ -1,6 +1,6 @@
-"""What may be changed while a live run goes on: how faces are covered, from which score, and whether boxes are drawn.
+"""Settings that can be changed during a live run: covers, detection threshold, and whether boxes are drawn.
 
-By default a change can make more covered than the run's settings say, never less (`run.change`).
+By default a change can only cover more than the run's settings do, never less (`run.change`).
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ LEAST_THRESHOLD, MOST_THRESHOLD, MOST_SCALE = 0.02, 0.95, 5.0
 
 
 class Mode(StrEnum):
-    """What a camera's picture shows."""
+    """What a camera's output shows."""
 
     COVER = "cover"  # faces covered
     BOXES = "boxes"  # faces covered, boxes and ids drawn
-    BARE = "bare"  # boxes drawn on bare faces: only in a run that was started so
+    BARE = "bare"  # boxes drawn on uncovered faces: only if the run was started that way
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """hide, scale, threshold: as cover.hide, cover.scale and detector.threshold; they hold for all of a camera's
-    outputs. mode: for the page and the window; for all outputs where the run draws on all of them."""
+    """hide, scale, threshold: as cover.hide, cover.scale and detector.threshold; for all outputs of a camera.
+    mode: for the page and the window; for all outputs if the run draws on all of them."""
 
     mode: Mode
     hide: str
@@ -42,16 +42,16 @@ class Tuning:
 
 
 class Coverer(Protocol):
-    """Makes what may leave: an Anonymizer, or a Drawer on explicit request."""
+    """Creates covered frames: an Anonymizer, or a Drawer on explicit request."""
 
     def cover(self, tracked: TrackedFrame) -> CoveredFrame: ...
 
 
 class Tuner:
-    """One camera's settings of now, and how far they may be changed.
+    """One camera's current settings, and the limits of changes.
 
-    coverer: makes frames fit to leave, as the settings of now say. drawn: the run draws on all outputs. bare: it was
-    told to show faces. adjustable: the detector can find more than it was made to.
+    coverer: covers frames according to the current settings. drawn: the run draws boxes on all outputs. bare: the run
+    shows uncovered faces. adjustable: the detector's threshold can be lowered.
     """
 
     def __init__(self, config: Config, drawn: bool = False, bare: bool = False, adjustable: bool = True) -> None:
@@ -67,7 +67,7 @@ class Tuner:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What each may become: lists of words, [lowest, highest] of numbers."""
+        """The allowed values: lists of strings, [lowest, highest] for numbers."""
         policy, start = self.config.run.change, self.start
         own = ["image"] if start.hide not in HIDE else []  # never another image: that would read any file here
         min_s = 0 if policy == "any" else STRENGTH.get(start.hide, 2)
@@ -84,11 +84,12 @@ class Tuner:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """The settings of now and the choices, for a page."""
+        """The current settings and the allowed values, for a page."""
         return {**asdict(self.now), "hide": _word(self.now.hide), "choices": self.choices}
 
     def change(self, settings_patch: Mapping[str, Any]) -> Tuning:
-        """Change some of the settings; the result. Raises BadConfig, and changes nothing, for what may not be."""
+        """Change some settings; returns the result. Raises BadConfig and leaves settings unchanged if a value is not
+        allowed."""
         choices = self.choices
         for key in settings_patch:
             if key not in choices:
@@ -109,18 +110,18 @@ class Tuner:
         return tuning
 
     def _coverer(self, tuning: Tuning, cover: CoverConfig) -> Coverer:
-        anonymizer = Anonymizer(cover)
+        anonymizer = Anonymizer(cover, self.config.advanced.anonymise)
         if not self._drawn or tuning.mode is Mode.COVER:
             return anonymizer
         return Drawer(None if tuning.mode is Mode.BARE else anonymizer)
 
     def _as_config(self) -> Config:
-        """The run's configuration with the settings of now."""
+        """The run's configuration with the current settings."""
         cover = structs.replace(self.config.cover, hide=self.now.hide, scale=self.now.scale)
         detector = structs.replace(self.config.detector, threshold=self.now.threshold)
         return structs.replace(self.config, cover=cover, detector=detector)
 
 
 def _word(hide: str) -> str:
-    """How a page calls it, without an image's path."""
+    """The cover's name on a page, without an image's path."""
     return "image" if hide.startswith("image:") else hide

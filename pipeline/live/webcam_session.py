@@ -1,5 +1,5 @@
-"""A browser's own camera: its pictures come in as JPEG and leave covered. Each session has a thread, a ring of one
-picture and a tracker; all ask the one detector, and nothing of one session waits for another."""
+"""Webcam sessions: a browser's own camera sends JPEG frames and gets them back covered. Each session has a thread, a
+queue of one frame and a tracker; all share the detector, and no session waits for another."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from facestream.pipeline.live.fail_closed import FailClosedPipeline
 from facestream.pipeline.live.screen import draw_boxes, encode, scaled_bgr
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.ring import Cancelled, Policy, Ring
-from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.types import BoxKind, Frame, TrackedFrame
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.picture import to_planar
 
-MAX_JPEG_BYTES = 1 << 20  # of a picture
+MAX_JPEG_BYTES = 1 << 20  # of a frame
 MAX_PIXELS = 1920 * 1088
-MAX_BROKEN_IN_A_ROW = 100  # messages without a picture, one after the other, after which a session is sent away
+MAX_BROKEN_IN_A_ROW = 100  # consecutive invalid frames after which a session is ended
 
 
 class TooManySessions(Exception):
-    """As many sessions as are allowed are active already."""
+    """The maximum number of sessions is active."""
 
 
 @dataclass(frozen=True, slots=True)
 class JpegFrame:
-    """A session's picture. correlation_id: whatever it gave with it, and gets back with the covered one."""
+    """A session's frame. correlation_id: set by the browser, returned with the covered frame."""
 
     correlation_id: bytes
     jpeg: bytes
@@ -41,21 +41,21 @@ class JpegFrame:
 
 @dataclass(frozen=True, slots=True)
 class SessionStats:
-    """A session's figures so far. done: pictures that are dealt with, however; dropped: of them, those that total while
-    it was busy; broken: those that were none."""
+    """A session's counts so far. done: frames that are finished in any way; dropped: those of them that came while it
+    was busy; broken: invalid ones."""
 
     done: int
     left: int
     dropped: int
     broken: int
-    veiled: int
+    fully_covered: int
     held: int
     faces: int
     trouble: str
 
 
 class JpegDecoder:
-    """JPEG to planes, nothing else, and nothing larger than MAX_PIXELS."""
+    """Decodes JPEG, no other format, up to MAX_PIXELS."""
 
     def __init__(self) -> None:
         self._context: Any = av.CodecContext.create("mjpeg", "r")
@@ -77,18 +77,18 @@ class JpegDecoder:
 
 
 class WebcamSession:
-    """One session. send: called on its thread with each picture that may leave, and with None when one more is done
-    with; on_message: with words for it; on_end: when it has been sent away. They must not wait."""
+    """One session. send: called on its thread with each covered frame, and with None for each finished frame without
+    one; on_message: with messages for the browser; on_end: when the session was ended. They must not block."""
 
     def __init__(
-        self, desk: BatchingDetector, config: Config, tuner: Tuner,
+        self, shared_detector: BatchingDetector, config: Config, tuner: Tuner,
         send: Callable[[JpegFrame | None], None], on_message: Callable[[str], None], on_end: Callable[[], None],
     ) -> None:  # fmt: skip
         self.tuner, self._send, self._on_message, self._on_end = tuner, send, on_message, on_end
         self._stall_s = config.run.stall_s
         self._ring: Ring[JpegFrame] = Ring(1, Policy.DROP_OLDEST, droppable=lambda jpeg_frame: True)
-        self._asked = DetectorClient(desk, config.run.deadline_s)
-        self._guard = FailClosedPipeline(self._asked, config, config.run.max_detect_interval)
+        self._client = DetectorClient(shared_detector, config.run.deadline_s)
+        self._fail_closed = FailClosedPipeline(self._client, config, config.run.max_detect_interval)
         self._decoder = JpegDecoder()
         self._clock = LiveClock(time.monotonic())
         self._correlation_ids: dict[int, bytes] = {}  # of the frames inside
@@ -108,23 +108,23 @@ class WebcamSession:
         return not self._thread.is_alive()
 
     def take(self, jpeg_frame: JpegFrame) -> None:
-        """Never waits: a picture that was not begun on yet gives way."""
+        """Queue a frame without waiting; replaces one that is not processed yet."""
         try:
             self._ring.put(jpeg_frame)
         except Cancelled:
             self._on_end()
 
     def tune(self, settings_patch: Mapping[str, Any]) -> None:
-        """Raises BadConfig for what may not be."""
-        self._asked.threshold = self.tuner.change(settings_patch).threshold
+        """Change settings. Raises BadConfig for values that are not allowed."""
+        self._client.threshold = self.tuner.change(settings_patch).threshold
 
     @property
     def stats(self) -> SessionStats:
-        counts = self._guard.counts
+        counts = self._fail_closed.counts
         dropped = self._ring.counts.dropped
         return SessionStats(
             self._done + dropped, self._left, dropped, self._broken,
-            counts.fully_covered, counts.withheld, self._faces, redact(self._guard.trouble),
+            counts.fully_covered, counts.withheld, self._faces, redact(self._fail_closed.trouble),
         )  # fmt: skip
 
     def _run(self) -> None:
@@ -132,8 +132,8 @@ class WebcamSession:
         try:
             for jpeg_frame in self._ring:
                 now = time.monotonic()
-                if now - last > self._stall_s:  # nobody wants to see what lies so far back
-                    self._guard.flush()
+                if now - last > self._stall_s:  # too old to be shown
+                    self._fail_closed.flush()
                     self._correlation_ids.clear()
                 last = now
                 self._look(jpeg_frame)
@@ -161,8 +161,8 @@ class WebcamSession:
         pts = self._clock.tick(None, time.monotonic())
         picture.pts, picture.time_base = pts, TICK
         self._correlation_ids[index] = jpeg_frame.correlation_id
-        # Each picture is looked at: a browser sends the next ones only as these are done with.
-        for tracked in self._guard.push(Frame(index, pts, TICK, picture)):
+        # Detection runs on every frame: a browser sends the next one only when one is finished.
+        for tracked in self._fail_closed.push(Frame(index, pts, TICK, picture)):
             self._leave(tracked)
         self._correlation_ids = {
             at: correlation_id for at, correlation_id in self._correlation_ids.items() if at > index - 1000
@@ -175,23 +175,25 @@ class WebcamSession:
             bgr = scaled_bgr(covered, tracked.frame.size[0])
             jpeg = encode(draw_boxes(bgr, covered) if self.tuner.boxes else bgr)
         except Exception as error:  # what cannot be covered does not leave
-            self._guard.counts.withheld += 1
-            self._guard.trouble = f"pictures are held back: {type(error).__name__}: {error}".splitlines()[0]
+            self._fail_closed.counts.withheld += 1
+            self._fail_closed.trouble = f"pictures are withheld: {type(error).__name__}: {error}".splitlines()[0]
             return
         if correlation_id is not None:
-            self._faces = sum(box.id > 0 for box in tracked.boxes)
+            self._faces = sum(box.kind is BoxKind.FACE for box in tracked.boxes)
             self._left += 1
             self._send(JpegFrame(correlation_id, jpeg))
 
 
 class WebcamSessions:
-    """All webcam sessions of a run, at limit config.run.webcam_sessions at a time."""
+    """All webcam sessions of a run, at most config.run.webcam_sessions at a time."""
 
-    def __init__(self, desk: BatchingDetector, config: Config, drawn: bool = False, bare: bool = False) -> None:
+    def __init__(
+        self, shared_detector: BatchingDetector, config: Config, drawn: bool = False, bare: bool = False
+    ) -> None:
         lag = min(config.run.webcam_lookahead, config.tracker.lookahead)
-        # A browser sends few pictures a second, between which faces move far: each is looked at.
+        # A browser sends few frames per second, between which faces move far: detection runs on each.
         self.config = changed(config, {"tracker.lookahead": lag, "detector.every": 1}, "run.webcam_lookahead")
-        self._desk, self._drawn, self._bare = desk, drawn, bare
+        self._shared_detector, self._drawn, self._bare = shared_detector, drawn, bare
         self._active: set[WebcamSession] = set()
         self._lock = threading.Lock()
         self._over = False
@@ -208,26 +210,26 @@ class WebcamSessions:
     def enter(
         self, send: Callable[[JpegFrame | None], None], on_message: Callable[[str], None], on_end: Callable[[], None]
     ) -> WebcamSession:
-        """Raises Full."""
+        """Start a session. Raises TooManySessions."""
         with self._lock:
             if self._over or len(self._active) >= self.limit:
                 self.refused += 1
                 raise TooManySessions
-            tuner = Tuner(self.config, self._drawn, self._bare, self._desk.detector.adjustable)
-            session = WebcamSession(self._desk, self.config, tuner, send, on_message, on_end)
+            tuner = Tuner(self.config, self._drawn, self._bare, self._shared_detector.detector.adjustable)
+            session = WebcamSession(self._shared_detector, self.config, tuner, send, on_message, on_end)
             session.start()
             self._active.add(session)
             self.total += 1
             return session
 
     def leave(self, session: WebcamSession) -> None:
-        """Its place is free at once; its thread ends when the detector lets go of it."""
+        """End a session. Its place is free at once; its thread ends when the detector returns."""
         session.stop()
         with self._lock:
             self._active.discard(session)
 
     def stop(self) -> list[WebcamSession]:
-        """No more; those that are to be joined."""
+        """Refuse new sessions and end all; returns those to be joined."""
         with self._lock:
             self._over = True
             active = list(self._active)

@@ -1,4 +1,4 @@
-"""A webcam session's WebSocket: pictures of its camera come in, covered ones go out. Extra `web`.
+"""A webcam session's WebSocket: receives frames of the browser's camera, sends covered ones. Extra `web`.
 
 A binary message is eight bytes that come back unchanged, then a JPEG. A text message from the page is JSON with
 settings to change; to the page, JSON with message, settings or figures. `done` counts the pictures that are done with,
@@ -29,14 +29,14 @@ except ImportError:  # the extra is not installed; preview.check_web() says so
     web = None  # type: ignore[assignment]
 
 CORRELATION_ID_BYTES = 8  # bytes
-IDLE_S = 30.0  # without a picture, after which a session's place is given to others
-STUCK_S = 10.0  # for one picture to be taken by the browser
-TELL_S = 0.5  # between figures
+IDLE_S = 30.0  # seconds without a frame after which a session ends
+STUCK_S = 10.0  # seconds for the browser to receive one frame
+TELL_S = 0.5  # seconds between two statistics messages
 TRY_LATER, POLICY = 1013, 1008  # RFC 6455 section 7.4.1 and its registry
 
 
 class Mailbox:
-    """What waits to go to one session: the newest picture, and message. Filled from any thread."""
+    """The newest frame and message for a session, waiting to be sent. Filled from any thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -44,7 +44,7 @@ class Mailbox:
         self._jpeg_frame: JpegFrame | None = None
         self._message: dict[str, Any] = {}
         self.over = False
-        self.late = 0  # pictures that gave way to newer ones
+        self.late = 0  # frames replaced by newer ones
 
     def send(self, jpeg_frame: JpegFrame | None) -> None:
         self._soon(lambda: self._put(jpeg_frame))
@@ -69,7 +69,7 @@ class Mailbox:
             self._loop.call_soon_threadsafe(act)
 
     async def take(self, timeout_s: float) -> tuple[JpegFrame | None, dict[str, Any]]:
-        """What has come, after a while at the latest."""
+        """Wait for a frame or message, for a limited time."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), timeout_s)
         self._news.clear()
@@ -78,7 +78,7 @@ class Mailbox:
 
 
 async def serve(request: web.Request, sessions: WebcamSessions) -> web.WebSocketResponse:
-    """One session, until either side ends it."""
+    """Run one session until either side ends it."""
     socket = web.WebSocketResponse(
         max_msg_size=MAX_JPEG_BYTES + CORRELATION_ID_BYTES, heartbeat=10, timeout=1, compress=False
     )
@@ -106,7 +106,7 @@ async def serve(request: web.Request, sessions: WebcamSessions) -> web.WebSocket
 
 
 async def _receive(socket: web.WebSocketResponse, session: WebcamSession, mailbox: Mailbox) -> None:
-    """Until it is closed, breaks off, or nothing comes any more."""
+    """Receive frames until the socket is closed or breaks, or nothing arrives any more."""
     while True:
         try:
             message = await socket.receive(IDLE_S)

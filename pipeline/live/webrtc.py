@@ -1,12 +1,13 @@
-"""The page's pictures over WebRTC, where asked for: the browser paces them and drops what comes late. Extra `webrtc`.
+"""The preview page's video over WebRTC. Extra `webrtc`.
 
-No server elsewhere takes part (no STUN, no TURN): who can reach the page must reach this machine over UDP too.
+Without STUN or TURN servers: a browser that opens the page must reach this machine over UDP too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -23,18 +24,18 @@ except ImportError:  # the extra is not installed; check_webrtc() says so
     aiortc = None  # type: ignore[assignment]
     VideoStreamTrack = object  # type: ignore[assignment,misc]
 
-CALLS = 8  # at a time: each is encoded by itself
-HEAD_S = 20.0  # for a call that does not come about
+CALLS = 8  # sessions at a time: each is encoded separately
+HEAD_S = 20.0  # seconds for a session to connect
 
 
 def check_webrtc() -> None:
-    """Raise BadConfig where the libraries are missing."""
+    """Raises BadConfig if the libraries are missing."""
     if aiortc is None:
         raise BadConfig("WebRTC needs more libraries", "run.webrtc", "pip install 'facestream[webrtc]'")
 
 
 class PictureTrack(VideoStreamTrack):  # type: ignore[misc]
-    """A camera's covered pictures as they leave, the newest one each time."""
+    """A WebRTC video track of a camera's output: always the newest frame."""
 
     def __init__(self, pictures: PictureFeed, news: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
@@ -55,27 +56,28 @@ class PictureTrack(VideoStreamTrack):  # type: ignore[misc]
 
 
 class WebRtcSessions:
-    """The connections of those who look. All of it runs on the page's loop. news: waits for a new picture."""
+    """The WebRTC connections. Runs on the page's event loop. news: waits for a new frame."""
 
     def __init__(self, news: Callable[[], Awaitable[None]]) -> None:
         check_webrtc()
         self._news = news
         self._open: dict[Any, PictureFeed] = {}
+        self._numbers: dict[str, Any] = {}
 
     @property
     def full(self) -> bool:
         return len(self._open) >= CALLS
 
-    async def answer(self, pictures: PictureFeed, sdp: str) -> str:
-        """Take an offer's SDP, give the answer's; pictures follow. Raises ValueError for what is no offer."""
-        # Not None: that would be a public server's address.
+    async def answer(self, pictures: PictureFeed, sdp: str) -> tuple[str, str]:
+        """Answer an SDP offer and start sending. Raises ValueError for an invalid offer."""
+        # Not None: aiortc would then use a public STUN server.
         peer = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
         self._open[peer] = pictures
         pictures.callers += 1
         try:
             await peer.setRemoteDescription(aiortc.RTCSessionDescription(sdp, "offer"))
             if not any(one.kind == "video" for one in peer.getTransceivers()):
-                raise ValueError("no video is asked for")
+                raise ValueError("the offer does not ask for video")
             peer.addTrack(PictureTrack(pictures, self._news))
             await peer.setLocalDescription(await peer.createAnswer())
         except BaseException as error:
@@ -90,7 +92,17 @@ class WebRtcSessions:
                 await self._end(peer)
 
         self._watch = asyncio.get_running_loop().call_later(HEAD_S, self._check, peer)
-        return str(peer.localDescription.sdp)
+        number = secrets.token_urlsafe(16)
+        self._numbers[number] = peer
+        return number, str(peer.localDescription.sdp)
+
+    async def end(self, number: str) -> bool:
+        """End a session by its id; False where there is none."""
+        peer = self._numbers.pop(number, None)
+        if peer is None or peer not in self._open:
+            return False
+        await self._end(peer)
+        return True
 
     def _check(self, peer: Any) -> None:
         if peer in self._open and peer.connectionState != "connected":
@@ -98,12 +110,13 @@ class WebRtcSessions:
 
     async def _end(self, peer: Any) -> None:
         pictures = self._open.pop(peer, None)
+        self._numbers = {number: other for number, other in self._numbers.items() if other is not peer}
         if pictures is not None:
             pictures.callers -= 1
             with contextlib.suppress(Exception):
                 await peer.close()
 
     async def close(self) -> None:
-        """All of them, within two seconds."""
+        """Close all connections, within two seconds."""
         if self._open:
             await asyncio.wait([asyncio.ensure_future(self._end(peer)) for peer in tuple(self._open)], timeout=2)

@@ -1,4 +1,4 @@
-"""A window on this desktop: all cameras as they leave, with their figures, and keys to change how. Extra `window`.
+"""A desktop window: the output of all cameras with their metrics, and keys for settings. Extra `window`.
 
 SDL wants its window and its events on the thread that began the program, so the run's main loop calls show(). The
 panes' pictures are made ready on the sinks' threads; one that was not shown yet gives way to the next.
@@ -42,14 +42,14 @@ BACK, DIM, TEXT, BAD = (21, 23, 26), (154, 164, 176), (240, 240, 240), (255, 107
 
 @dataclass(frozen=True, slots=True)
 class ReadyPicture:
-    """A picture that is ready. bgr: uint8 [h, w, 3]; came_s: wall-clock time at which its frame came in."""
+    """A frame to show. bgr: uint8 [h, w, 3]; came_s: wall-clock time of its arrival."""
 
     bgr: Array
     came_s: float
 
 
 class Pane:
-    """One camera's part of the window: the sink that takes its frames."""
+    """One camera's part of the window: a sink for its frames."""
 
     upright = True
 
@@ -76,13 +76,13 @@ class Pane:
         self._window.wake()
 
     def close(self) -> None:
-        """The last picture stays."""
+        """Keep showing the last frame."""
 
     def abort(self) -> None:
-        """The last picture stays."""
+        """Keep showing the last frame."""
 
     def take(self) -> ReadyPicture | None:
-        """The picture to show now."""
+        """The frame to show now."""
         shown, self.newest = self.newest, None
         if shown is not None:
             self.last = shown
@@ -92,7 +92,7 @@ class Pane:
 
     @property
     def fps(self) -> float:
-        """PictureFeed shown a second, over the last thirty; 0 when none came for two seconds."""
+        """Frames shown per second, over the last thirty; 0 if none came for two seconds."""
         times = list(self._times)
         if len(times) < 2 or time.monotonic() - times[-1] > 2:
             return 0.0
@@ -100,10 +100,10 @@ class Pane:
 
 
 class Window:
-    """Opens with start(), on the main thread; then show() again and again until it is False; then stop()."""
+    """Call start() on the main thread, then show() repeatedly until it returns False, then stop()."""
 
     def __init__(self, pipelines: Sequence[CameraPipeline]) -> None:
-        """Raises BadConfig where the extra is missing. channels: the run's, in the order of their panes."""
+        """Raises BadConfig without the extra. channels: the camera pipelines, in the order of their panes."""
         if pygame is None:
             raise BadConfig("the window needs one more library", "window", "pip install 'facestream[window]'")
         self._pipelines = pipelines
@@ -120,11 +120,11 @@ class Window:
         return self.panes[-1]
 
     def wake(self) -> None:
-        """A pane has a new picture; from any thread."""
+        """Notify of a new frame in a pane; from any thread."""
         self._news.set()
 
     def start(self) -> None:
-        """Raises BadInput where there is no display."""
+        """Open the window. Raises BadInput without a display."""
         try:
             pygame.display.init()
             pygame.font.init()
@@ -258,7 +258,7 @@ class Window:
         dropped = pipeline.counts.dropped + pipeline.counts.sink_dropped + pane.dropped
         words += [f"{dropped} dropped"] * bool(dropped)
         self._write("   ".join(words), left + 8, top + 8, TEXT)
-        trouble = pipeline.guard.trouble
+        trouble = pipeline.fail_closed.trouble
         if status.state not in (State.LIVE, State.ENDED):
             trouble = ", ".join(filter(None, (str(status.state), status.message)))
         if trouble:

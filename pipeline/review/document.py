@@ -137,9 +137,13 @@ class Document:
         """The masks of a frame."""
         return [mask for mask in self.masks.values() if mask.start <= frame <= mask.end]
 
-    def records(self) -> dict[int, Record]:
-        """Records of the faces that are covered, of every frame."""
-        return {index: structs.replace(row, faces=tuple(self.covered(index))) for index, row in self.rows.items()}
+    def export(self) -> dict[int, Record]:
+        """Records of what is covered, of every frame."""
+        out = {}
+        for index, row in self.rows.items():
+            masks = tuple(mask.corners() for mask in self.masks_at(index))
+            out[index] = structs.replace(row, faces=tuple(self.covered(index)), masks=(*row.masks, *masks))
+        return out
 
     def _certain_frames(self, track: int) -> frozenset[int]:
         """Frames of a track in which it is beyond doubt who it is."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from facestream.engines.boxes import Array
-from facestream.pipeline.stages.analyse.scene_cuts import differs, signature_of
+from facestream.pipeline.stages.analyse.scene_cuts import is_different, signature_of
 from facestream.pipeline.stages.template_match import match_template
 from facestream.pipeline.types import XYXY, Frame, xyxy
 from facestream.pipeline.video.planes import luma_view
@@ -16,6 +16,7 @@ LONGEST_S = 10.0  # for so long a box is followed to each side
 LUMA = 960  # pixels of the longer side of the picture in which it is sought
 ALIKE = 0.6  # correlation from one frame to the next from which it is the same face
 STILL_ITSELF = 0.35  # the same with the face as it was drawn: less, since it turns
+ANCHOR, NEARBY = 0.6, 0.3  # correlation with the face as drawn, and sides, within which its place there is taken
 LOST_FRAMES = 4  # frames further that are covered when it is lost: growing, since nobody knows where it went
 LOST_GROWTH = 0.08
 GROWTH, MOST_GROWTH = 0.004, 1.25  # by which a box grows with each frame it was followed, and at most in all
@@ -63,12 +64,13 @@ def _follow(
     drawn = _patch(first, place)
     for count, number in enumerate(numbers, 1):
         now = _Look(read(number))
-        if now.luma.shape != last.luma.shape or differs(last.signature, now.signature):
+        if now.luma.shape != last.luma.shape or is_different(last.signature, now.signature):
             break
         found = _match(last, place, now, place + speed)
         if found is None or not _is_itself(drawn, _patch(now, found)):
             out |= _let_go(place, speed, numbers, count - 1, now.size)
             break
+        found = _anchored(first, np.array(box), now, found)
         speed = 0.5 * speed + 0.5 * (found - place)
         place = found
         if _outside(place, now.size):
@@ -79,6 +81,17 @@ def _follow(
         out[number] = xyxy(_grown(place, min(MOST_GROWTH, 1 + GROWTH * count)))
         last = now
     return out
+
+
+def _anchored(first: _Look, box: Array, now: _Look, found: Array) -> Array:
+    """Where the face that was drawn lies next to where it was followed to: small errors of each step add up."""
+    match = match_template(first.luma, box * first.scale, now.luma, _same_size(found, box) * first.scale)
+    if match is None or match.score < ANCHOR:
+        return found
+    moved = ((match.xyxy[:2] + match.xyxy[2:]) / first.scale - found[:2] - found[2:]) / 2
+    if np.abs(moved).max() > NEARBY * (found[2:] - found[:2]).max():
+        return found
+    return found + np.tile(moved, 2)
 
 
 def _match(last: _Look, place: Array, now: _Look, ahead: Array) -> Array | None:

@@ -1,4 +1,4 @@
-"""Sound into RTP packets as it came, nothing encoded anew: AAC (RFC 3640), Opus (RFC 7587), G.711 (RFC 3551)."""
+"""Packetises audio for RTP without re-encoding: AAC (RFC 3640), Opus (RFC 7587), G.711 (RFC 3551)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PIECE = 160  # bytes of G.711 a channel in a packet: 20 ms at 8000 Hz
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """codec: FFmpeg's name. payload, rtpmap, fmtp: as the SDP says them. clock: of the RTP times, Hz."""
+    """codec: FFmpeg's name. payload, rtpmap, fmtp: as in the SDP. clock: rate of RTP timestamps, Hz."""
 
     codec: str
     payload: int
@@ -31,7 +31,7 @@ class AudioFormat:
 
 
 def format_of(stream: av.AudioStream) -> AudioFormat:
-    """Raises SinkLost for sound that cannot be passed on without encoding it anew."""
+    """The RTP format of an audio stream. Raises SinkLost if it cannot be sent without re-encoding."""
     context = stream.codec_context
     codec, rate, channels = context.codec.canonical_name, context.sample_rate, context.layout.nb_channels
     if codec == "opus":
@@ -51,38 +51,38 @@ def format_of(stream: av.AudioStream) -> AudioFormat:
 
 
 def _aac_config(profile: str | None, rate: int, channels: int) -> bytes:
-    """The AudioSpecificConfig (ISO 14496-3) that ADTS streams do not bring along; empty where it cannot be known."""
+    """The AudioSpecificConfig (ISO 14496-3), which ADTS streams lack; empty if it cannot be derived."""
     if profile != "LC" or rate not in _AAC_RATES or not 1 <= channels <= 6:
         return b""
     return struct.pack(">H", 2 << 11 | _AAC_RATES.index(rate) << 7 | channels << 3)
 
 
 class AudioPacketizer(RtpStream):
-    """The RTP stream of sound beside the pictures' own."""
+    """The RTP stream of the audio track."""
 
     def __init__(self, form: AudioFormat, mtu: int = MTU) -> None:
         super().__init__(mtu)
         self.form = form
 
     def pack(self, data: bytes, ticks: int) -> Unit:
-        """A packet of the source as RTP packets. ticks: its time, 1/90000 s, on the pictures' time line."""
+        """A packet of the source as RTP packets. ticks: its time on the video's timeline, in 1/90000 s."""
         stamp, kind = self._stamp(ticks), self.form.payload
         packets = (self.packet(payload, kind, mark, stamp + later) for payload, later, mark in self._payloads(data))
         return Unit(tuple(packets), False, track=TRACK)
 
     def report(self, ticks: int, wall_s: float) -> bytes:
-        """A sender report: without one, players do not know which sound belongs to which picture."""
+        """A sender report: without one, players cannot synchronise audio and video."""
         return self.report_at(self._stamp(ticks), wall_s)
 
     def _stamp(self, ticks: int) -> int:
         return self.base + round(Fraction(ticks * self.form.clock, CLOCK))
 
     def _payloads(self, data: bytes) -> Iterator[tuple[bytes, int, bool]]:
-        """Payloads with how many samples later they begin and whether they carry the marker."""
+        """Payloads, each with its offset in samples and whether it carries the marker bit."""
         if self.form.codec == "opus":
             yield data, 0, False
         elif self.form.codec == "aac":
-            if len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:  # ADTS: its header says what the SDP does
+            if len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:  # ADTS: its header repeats the SDP
                 data = data[7 if data[1] & 1 else 9 :]
             head, room = struct.pack(">HH", 16, len(data) << 3 & 0xFFFF), self.mtu - 16
             for at in range(0, len(data), room):

@@ -1,4 +1,4 @@
-"""Proofs of a password over RTSP: Digest (RFC 2617, RFC 7616), from both sides, and Basic towards servers."""
+"""RTSP authentication: Digest (RFC 2617, RFC 7616) as server and client, and Basic as client."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _HASHES = {"MD5": "md5", "SHA-256": "sha256"}
 
 
 def fields(text: str) -> dict[str, str]:
-    """The fields of a challenge or of a proof, names in lower case."""
+    """The fields of a WWW-Authenticate or Authorization header, names in lower case."""
     return {name.lower(): quoted or plain for name, quoted, plain in _FIELD.findall(text)}
 
 
 class Gate:
-    """The server's side for one connection: its nonce is worth nothing on another one.
+    """Server-side Digest authentication of one connection; its nonce is not valid on another one.
 
     users: name -> password; empty lets everybody in.
     """
@@ -29,20 +29,20 @@ class Gate:
         self.failures = 0
 
     def challenge(self) -> str:
-        """The WWW-Authenticate header. MD5, since players of today know nothing else."""
+        """The WWW-Authenticate header. MD5, since current players support nothing else."""
         return f'Digest realm="{REALM}", nonce="{self.nonce}", algorithm=MD5'
 
     def admits(self, users: dict[str, str], method: str, header: str) -> bool:
-        """Whether an Authorization header proves the password of one of the users. header: "" where there is none."""
+        """Whether an Authorization header authenticates one of the users. header: "" if there is none."""
         if not users:
             return True
         if not header:
             return False
         given = fields(header) if header.lower().startswith("digest ") else {}
         user = given.get("username", "")
-        # A user who does not exist costs as much time as one who does.
+        # Constant time: an unknown user takes as long as a known one.
         password = users.get(user, secrets.token_hex(8))
-        ok = given.get("realm") == REALM and hmac.compare_digest(given.get("nonce", ""), self.nonce)
+        ok = given.get("realm") == REALM and hmac.compare_digest(given.get("nonce", "").encode(), self.nonce.encode())
         want = digest(user, password, method, given.get("uri", ""), given)
         ok &= user in users and hmac.compare_digest(given.get("response", "").encode(), want.encode())
         self.failures += not ok
@@ -50,7 +50,7 @@ class Gate:
 
 
 def answer(challenges: str, user: str, password: str, method: str, url: str) -> str | None:
-    """The client's Authorization header for WWW-Authenticate headers (one a line); None where none can be met."""
+    """The client's Authorization header for WWW-Authenticate headers (one per line); None if none is supported."""
     offers = challenges.split("\n")
     for offer in offers:
         given = fields(offer)
@@ -73,7 +73,7 @@ def answer(challenges: str, user: str, password: str, method: str, url: str) -> 
 
 
 def digest(user: str, password: str, method: str, url: str, proof: dict[str, str]) -> str:
-    """RFC 2617 section 3.2.2.1, and the older form without qop, which RTSP uses most."""
+    """The Digest response: RFC 2617 section 3.2.2.1, and the older form without qop, which RTSP mostly uses."""
     name = _HASHES.get(proof.get("algorithm", "MD5").upper(), "md5")
 
     def h(text: str) -> str:

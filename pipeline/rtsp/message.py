@@ -1,4 +1,4 @@
-"""RTSP 1.0 messages (RFC 2326), as bytes and back."""
+"""Parses and serialises RTSP 1.0 messages (RFC 2326)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REASONS = {
 
 
 class Malformed(Exception):
-    """What came is no RTSP. code: the answer to it."""
+    """Invalid RTSP was received. code: the status code of the reply."""
 
     def __init__(self, what: str, code: int = 400) -> None:
         super().__init__(what)
@@ -32,7 +32,7 @@ class Malformed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """start: the three parts of the first line. headers: names in lower case. body: mostly SDP."""
+    """start: the three parts of the first line. headers: names in lower case. body: usually SDP."""
 
     start: tuple[str, str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Message:
 
     @property
     def length(self) -> int:
-        """Bytes of the body that follow the head. Raises Malformed."""
+        """Number of bytes of the body. Raises Malformed."""
         text = self.headers.get("content-length", "0").strip()
         if not (text.isascii() and text.isdigit()):
             raise Malformed("Content-Length is no number")
@@ -50,7 +50,7 @@ class Message:
 
     @property
     def code(self) -> int:
-        """Of a response."""
+        """The status code of a response."""
         return int(self.start[1])
 
     @property
@@ -67,7 +67,7 @@ def parse_head(head: bytes) -> Message:
     start = lines[0].split(" ", 2)
     if len(start) != 3 or not any(part.startswith("RTSP/") for part in (start[0], start[2])):
         raise Malformed("not RTSP")
-    if start[0].startswith("RTSP/") and not start[1].isdigit():
+    if start[0].startswith("RTSP/") and not (start[1].isascii() and start[1].isdigit()):
         raise Malformed("an answer without a code")
     headers: dict[str, str] = {}
     for line in lines[1:]:
@@ -77,7 +77,7 @@ def parse_head(head: bytes) -> Message:
             continue
         if not colon or not name:
             raise Malformed("a header without a colon")
-        # A server may offer several ways to prove who one is, each in a header of its own.
+        # A server may offer several authentication schemes, each in a header of its own.
         headers[name] = f"{headers[name]}\n{value.strip()}" if name in headers else value.strip()
     return Message((start[0], start[1], start[2]), headers)
 
@@ -108,7 +108,7 @@ def path_of(url: str) -> str:
 
 
 def transport_of(header: str) -> list[dict[str, str]]:
-    """The transports that a client can do, in its order: parameters of each, its kind under "" in upper case."""
+    """The transports that a client offers, in its order: parameters of each; "" is its protocol in upper case."""
     offers = []
     for offer in header.split(","):
         kind, *parts = (part.strip() for part in offer.split(";"))
@@ -120,7 +120,7 @@ def transport_of(header: str) -> list[dict[str, str]]:
 def pair_of(text: str) -> tuple[int, int] | None:
     """ "8000-8001" -> (8000, 8001), "8000" -> (8000, 8001), None for anything else."""
     first, dash, second = text.partition("-")
-    if not first.isdigit() or (dash and not second.isdigit()):
+    if not (first.isascii() and first.isdigit()) or (dash and not (second.isascii() and second.isdigit())):
         return None
     low, high = int(first), int(second) if dash else int(first) + 1
     return (low, high) if 0 <= low < high <= 65535 else None

@@ -1,4 +1,4 @@
-"""One connection to the RTSP server: its requests, and what is sent to it once it plays."""
+"""One client connection to the RTSP server: answers its requests, and sends media while it plays."""
 
 from __future__ import annotations
 
@@ -33,15 +33,20 @@ GUESSES = 5  # wrong passwords on one connection
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """connections at a time. buffer: bytes that wait for a player over TCP before pictures are dropped for it.
+    """connections at a time; strangers: of these, who has not yet proved a password (or set up a stream, where none is
+    needed): of more than that, the oldest goes. buffer: bytes that wait for a player over TCP before pictures are
+    dropped for it.
 
-    Seconds: idle_s without a request before it plays; stall_s without taking anything of what waits for it;
-    session_s without a sign of life over UDP; describe_s for which one waits for a first picture.
+    Seconds: login_s for a stranger to prove itself; idle_s without a request before it plays; stall_s without taking
+    anything of what waits for it; session_s without a sign of life over UDP; describe_s for which one waits for a first
+    picture.
     """
 
     connections: int = 64
+    strangers: int = 16
     buffer: int = 1 << 20
     idle_s: float = 15.0
+    login_s: float = 10.0
     stall_s: float = 10.0
     session_s: float = 60.0
     describe_s: float = 3.0
@@ -57,7 +62,7 @@ class Route:
 
 
 class Player:
-    """Reads requests until the connection ends. Everything runs on the server's loop."""
+    """Handles requests until the connection ends. Runs on the server's event loop."""
 
     def __init__(self, server: RtspServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.server, self.limits = server, server.limits
@@ -70,10 +75,12 @@ class Player:
         self._mount: Mount | None = None
         self._routes: dict[int, Route] = {}  # of each track that it set up
         self._playing = False
-        self._waits = True  # for a key picture
+        self._waits = True  # for a keyframe
         self._sign_s = self._moved_s = time.monotonic()
         self._held = 0  # bytes that waited when it was last looked at
         self.dropped = 0
+        self.since_s = time.monotonic()
+        self.is_stranger = True
 
     async def serve(self) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
@@ -84,9 +91,12 @@ class Player:
                 self._reply(error.code, {})
             except asyncio.LimitOverrunError:
                 self._reply(413, {})
+            except ValueError as error:  # input that no check of ours foresaw: one line, and its connection ends
+                self.server.on_event(f"a request from {self._host} cannot be read ({type(error).__name__})")
+                self._reply(400, {})
 
     def refuse(self) -> None:
-        """One too many."""
+        """Reject the connection: too many clients."""
         self._reply(503, {"Retry-After": "10"})
         self._writer.close()
 
@@ -95,7 +105,7 @@ class Player:
         if self._mount is not None:
             self._mount.players.discard(self)
         if self._transport.get_write_buffer_size():
-            self._transport.abort()  # who is gone would keep it for ever
+            self._transport.abort()  # a client that is gone would keep the connection open for ever
         else:
             self._writer.close()
 
@@ -103,8 +113,11 @@ class Player:
         self._transport.abort()
 
     def check(self) -> None:
-        """Let go of a player who takes nothing any more, or of whom nothing is heard."""
+        """Disconnect a client that has stopped reading (TCP) or sending keep-alives (UDP)."""
         now = time.monotonic()
+        if self.is_stranger and now - self.since_s > self.limits.login_s:
+            self.abort()
+            return
         self._note_progress(now)
         stalled = self._held > 0 and now - self._moved_s > self.limits.stall_s
         udp = any(route.udp for route in self._routes.values())
@@ -118,7 +131,7 @@ class Player:
                 self._sign_s = time.monotonic()
 
     def give(self, unit: Unit) -> None:
-        """A picture, when it plays: from a key picture on, and after a gap from the next one on."""
+        """Send a frame if the client plays: from a keyframe on, and after a dropped frame from the next keyframe on."""
         mount, route = self._mount, self._routes.get(unit.track)
         if not self._playing or mount is None or route is None:
             return
@@ -140,7 +153,7 @@ class Player:
 
     def _drop(self, mount: Mount, unit: Unit) -> None:
         if unit.track:
-            return  # a gap in the sound; the pictures go on
+            return  # a gap in the audio; the video continues
         self._waits = True
         self.dropped += 1
         mount.dropped += 1
@@ -152,7 +165,7 @@ class Player:
         self._held = size
 
     def _send_tcp(self, unit: Unit) -> bool:
-        """Interleaved with the answers."""
+        """Send interleaved with the replies."""
         channels = {track: (route.rtp, route.rtcp) for track, route in self._routes.items()}
         self._transport.write(unit.interleaved(channels))
         return not self._transport.is_closing()
@@ -167,12 +180,12 @@ class Player:
                     pair.rtcp.sendto(report, (self._host, self._routes[track].rtcp))
             for packet in unit.packets:
                 pair.rtp.sendto(packet, (self._host, route.rtp))
-        except OSError:  # no room, or nobody there any more: the session's time-out finds out
+        except OSError:  # buffer full, or the client is gone: the session times out
             return False
         return True
 
     async def _next(self) -> Message | None:
-        """The next request; None at the end. What players report over the same connection is passed over."""
+        """The next request; None at the end. RTCP that clients send on the same connection is ignored."""
         while True:
             patience = None if self._playing else self.limits.idle_s
             first = await asyncio.wait_for(self._reader.read(1), patience)
@@ -188,7 +201,7 @@ class Player:
                     if len(text) > HEAD_LIMIT:
                         raise Malformed("the head is too long", 413)
                     message = parse_head(text[:-4])
-                    await self._reader.readexactly(message.length)  # what it says does not matter to us
+                    await self._reader.readexactly(message.length)  # bodies of requests are ignored
                     return message
 
     async def _answer(self, message: Message) -> None:
@@ -206,13 +219,23 @@ class Player:
     async def _answer_about(self, message: Message, method: str, url: str, headers: dict[str, str]) -> None:
         path = path_of(url)
         mount = self.server.mounts.get(path) or self.server.mounts.get(_TRACK.sub("", path))
-        # Whether a path exists is told to those alone who may know: every stream's password lets one ask.
+        # Only authenticated clients learn whether a path exists; any stream's password is enough to ask.
         users = mount.users if mount is not None else self._all_users()
-        if not self._gate.admits(users, method, message.headers.get("authorization", "")):
+        proof = message.headers.get("authorization", "")
+        if not self._gate.admits(users, method, proof):
+            if proof:
+                wait_s = self.server.logins.fail(self._host)
+                if wait_s > self.limits.login_s:
+                    raise ConnectionAbortedError
+                await asyncio.sleep(wait_s)
             self._reply(401, headers | {"WWW-Authenticate": self._gate.challenge()})
             if self._gate.failures >= GUESSES:
                 raise ConnectionAbortedError
-        elif mount is None:
+            return
+        if users:
+            self.is_stranger = False
+            self.server.logins.succeed(self._host)
+        if mount is None:
             self._reply(404, headers)
         elif method == "DESCRIBE":
             await self._describe(mount, url, headers)
@@ -220,7 +243,7 @@ class Player:
             named = None if path in self.server.mounts else _TRACK.search(path)
             self._set_up(mount, int(named[1]) if named else 0, message, headers)
         elif not self._session or message.session not in ("", self._session) or mount is not self._mount:
-            # A keep-alive outside of a session is as good as an OPTIONS.
+            # A keep-alive outside a session is answered like OPTIONS.
             self._reply(200 if method.endswith("_PARAMETER") and not message.session else 454, headers)
         else:
             self._act(mount, method, headers | {"Session": self._session})
@@ -229,7 +252,7 @@ class Player:
         return {user: word for mount in self.server.mounts.values() for user, word in mount.users.items()}
 
     async def _describe(self, mount: Mount, url: str, headers: dict[str, str]) -> None:
-        """The stream's description, for which the first key picture must have come."""
+        """Reply with the stream's SDP, which needs the first keyframe."""
         end = time.monotonic() + self.limits.describe_s
         while not mount.described.is_set():
             if time.monotonic() > end:
@@ -253,14 +276,15 @@ class Player:
             if found is not None:
                 self._routes[track], words = found
                 self._mount, self._session = mount, self._session or secrets.token_hex(8)
+                self.is_stranger = False
                 session = f"{self._session};timeout={self.limits.session_s:.0f}"
                 self._reply(200, headers | {"Transport": words, "Session": session})
                 return
         self._reply(461, headers)
 
     def _route_for(self, offer: dict[str, str], mount: Mount, track: int) -> tuple[Route, str] | None:
-        """A way of sending that the client offers and we can do. UDP goes to the client's own address only, wherever
-        it asks us to send: no one can be flooded through us."""
+        """The transport for an offer, None if unsupported. UDP goes to the client's own address only, whatever it asks
+        for: the server cannot be used to flood others."""
         if offer.get("mode", "play").lower() != "play" or "multicast" in offer:
             return None
         audio = mount.packetizer.audio

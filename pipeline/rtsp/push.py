@@ -1,4 +1,4 @@
-"""Pushing a stream to an RTSP server, again and again for as long as it takes."""
+"""Pushes a stream to an RTSP server and reconnects whenever the connection fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from facestream.pipeline.url import redact
 
 @dataclass(frozen=True, slots=True)
 class PushCounts:
-    """PictureFeed sent and dropped, connections made and lost."""
+    """Counts of frames sent and dropped, and of connections made and lost."""
 
     sent: int = 0
     dropped: int = 0
@@ -27,10 +27,10 @@ class PushCounts:
 
 
 class Pusher:
-    """Keeps one stream on one server, on a thread of its own. send() never waits.
+    """Pushes one stream to one server, on its own thread. send() never waits.
 
-    on_event: called with each new state and a line of explanation without passwords.
-    request_keyframe: called when the server begins to record, which wants a key picture.
+    on_event: called with each new state and a message without passwords.
+    request_keyframe: called when the server starts recording, which needs a keyframe.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class Pusher:
         return PushCounts(self._sent, self._dropped, self._connects, self._losses)
 
     def start(self) -> None:
-        self._thread.start()
+        """Once; more often does nothing."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def stop(self) -> None:
         """Ask it to end; returns at once."""

@@ -1,7 +1,7 @@
-"""H.264 into RTP packets (RFC 6184, packetization mode 1) with sender reports (RFC 3550), and the SDP for them.
+"""Packetises H.264 for RTP (RFC 6184, packetization mode 1), with sender reports (RFC 3550) and SDP.
 
-FFmpeg has a packetiser too, but a new one for each encoder: with a new size of the picture the players would see
-another stream, with other numbers and times. Here they see one stream that goes on.
+FFmpeg's packetiser is tied to an encoder: after a change of the frame size players would get another stream, with other
+sequence numbers and timestamps. Here the stream continues.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _SPS, _PPS, _SEI, _DELIMITER, _FU_A = 7, 8, 6, 9, 28
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A picture on its way: its RTP packets, whether a player may begin with it, and a sender report with each such.
+    """A packetised frame or piece of audio. key: a player can start here; key units have a sender report.
 
-    track: 0 for pictures, 1 for sound. audio_report: of the sound at the same time, where there is any.
+    track: 0 for video, 1 for audio. audio_report: the audio track's sender report for the same time, if there is audio.
     """
 
     packets: tuple[bytes, ...]
@@ -38,7 +38,7 @@ class Unit:
 
     @property
     def reports(self) -> tuple[tuple[int, bytes], ...]:
-        """Sender reports with their tracks: they go before the packets."""
+        """(track, sender report) pairs, to be sent before the packets."""
         both = (0, self.report), (1, self.audio_report)
         return tuple((track, report) for track, report in both if report is not None)
 
@@ -47,8 +47,8 @@ class Unit:
         return sum(map(len, self.packets))
 
     def interleaved(self, channels: Mapping[int, tuple[int, int]]) -> bytes:
-        """As it goes over the connection of the requests, RFC 2326 section 10.12. channels: of each track that was set
-        up, its RTP and RTCP channel; what belongs to another is left out."""
+        """The bytes for sending interleaved on the RTSP connection, RFC 2326 section 10.12. channels: RTP and RTCP
+        channel of each track that was set up; other tracks are omitted."""
         parts: list[bytes] = []
         for track, report in self.reports:
             if track in channels:
@@ -74,7 +74,7 @@ def nal_units(data: bytes) -> list[bytes]:
 
 
 class RtpStream:
-    """One RTP stream, from its first packet to its last: its numbers and counts."""
+    """One RTP stream: sequence number, timestamp base and counts."""
 
     def __init__(self, mtu: int) -> None:
         self.mtu = mtu
@@ -82,7 +82,7 @@ class RtpStream:
         self.sent = self.octets = 0
 
     def packet(self, payload: bytes, kind: int, marker: bool, stamp: int) -> bytes:
-        """The next packet. kind: its payload type; stamp: its RTP time."""
+        """Build the next packet. kind: payload type. stamp: RTP timestamp."""
         head = struct.pack(">BBHII", 0x80, marker << 7 | kind, self.sequence, stamp & 0xFFFFFFFF, self.ssrc)
         self.sequence = (self.sequence + 1) & 0xFFFF
         self.sent += 1
@@ -90,12 +90,12 @@ class RtpStream:
         return head + payload
 
     def report_at(self, stamp: int, wall_s: float) -> bytes:
-        """A sender report of what went so far. stamp: the RTP time at wall_s."""
+        """A sender report of the packets so far. stamp: the RTP timestamp at wall_s."""
         return sender_report(self.ssrc, stamp & 0xFFFFFFFF, wall_s, self.sent, self.octets)
 
 
 class Packetizer(RtpStream):
-    """The pictures' stream, and that of the sound beside it."""
+    """The video stream, and the audio stream beside it."""
 
     def __init__(self, mtu: int = MTU) -> None:
         super().__init__(mtu)
@@ -103,23 +103,23 @@ class Packetizer(RtpStream):
         self.audio: AudioPacketizer | None = None
 
     def pack(self, data: bytes, ticks: int, key: bool, wall_s: float) -> Unit:
-        """An encoded picture (Annex B) as packets. ticks: its time, 1/90000 s; wall_s: the same by the wall clock."""
+        """Packetise an encoded frame (Annex B). ticks: its time in 1/90000 s; wall_s: the same by the wall clock."""
         units = [unit for unit in nal_units(data) if unit[0] & 31 not in (_SEI, _DELIMITER)]
         kinds = {unit[0] & 31 for unit in units}
         self.sps = next((unit for unit in units if unit[0] & 31 == _SPS), self.sps)
         self.pps = next((unit for unit in units if unit[0] & 31 == _PPS), self.pps)
-        if key and self.sps and not {_SPS, _PPS} <= kinds:  # who joins here needs them
+        if key and self.sps and not {_SPS, _PPS} <= kinds:  # a player that joins here needs them
             units = [self.sps, self.pps, *(unit for unit in units if unit[0] & 31 not in (_SPS, _PPS))]
         payloads = [payload for unit in units for payload in self._fragments(unit)]
         stamp, last = self.base + ticks, len(payloads) - 1
         packets = tuple(self.packet(payload, PAYLOAD_TYPE, n == last, stamp) for n, payload in enumerate(payloads))
         if not key:
             return Unit(packets, key)
-        note_activity = self.audio.report(ticks, wall_s) if self.audio is not None else None
-        return Unit(packets, key, self.report_at(stamp, wall_s), audio_report=note_activity)
+        audio_report = self.audio.report(ticks, wall_s) if self.audio is not None else None
+        return Unit(packets, key, self.report_at(stamp, wall_s), audio_report=audio_report)
 
     def _fragments(self, unit: bytes) -> list[bytes]:
-        """A NAL unit as payloads: itself, or FU-A parts (RFC 6184 section 5.8)."""
+        """A NAL unit as RTP payloads: a single one, or FU-A fragments (RFC 6184 section 5.8)."""
         room = self.mtu - 12
         if len(unit) <= room:
             return [unit]
@@ -129,7 +129,7 @@ class Packetizer(RtpStream):
         return [bytes([head, kind | (n == 0) << 7 | (n == last) << 6]) + part for n, part in enumerate(parts)]
 
     def sdp(self, name: str, address: str = "0.0.0.0") -> str:
-        """The stream's description (RFC 8866). Wants a first key picture to have been packed."""
+        """The stream's SDP (RFC 8866). A keyframe must have been packed before."""
         family = "IP6" if ":" in address else "IP4"
         sets = ",".join(base64.b64encode(part).decode() for part in (self.sps, self.pps))
         level = self.sps[1:4].hex().upper()
@@ -151,7 +151,8 @@ class Packetizer(RtpStream):
 
 
 def sender_report(ssrc: int, stamp: int, wall_s: float, sent: int, octets: int) -> bytes:
-    """A sender report and a source description, as RFC 3550 wants them together. stamp: the RTP time at wall_s."""
+    """A sender report with a source description, a compound packet as RFC 3550 requires. stamp: RTP timestamp at
+    wall_s."""
     ntp = round((wall_s + _NTP_EPOCH) * 2**32) & (2**64 - 1)
     words = struct.pack(">BBHIQIII", 0x80, 200, 6, ssrc, ntp, stamp, sent & 0xFFFFFFFF, octets & 0xFFFFFFFF)
     name = b"facestream"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from facestream.pipeline.errors import BadInput
+from facestream.pipeline.rtsp.guessing import LoginGuard
 from facestream.pipeline.rtsp.player import Limits, Player
 from facestream.pipeline.rtsp.rtp import Packetizer, Unit
 
@@ -48,13 +49,23 @@ class Mount:
 class RtspServer:
     """Listens on one address. mount() the streams, start(), send() to mounts from any thread, stop()."""
 
-    def __init__(self, host: str, port: int, limits: Limits | None = None, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        limits: Limits | None = None,
+        tls: ssl.SSLContext | None = None,
+        on_event: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """on_event: called with a line about failed log-ins and requests that cannot be read."""
         self.host, self.port = host, port
         self.limits, self.tls = limits or Limits(), tls
         self.mounts: dict[str, Mount] = {}
         self.connections: set[Player] = set()
         self.refused = 0  # connections beyond the limit
-        self._loop = asyncio.new_event_loop()
+        self.on_event = on_event
+        self.logins = LoginGuard(on_event)
+        self._loop = asyncio.SelectorEventLoop()  # Windows' own has no add_reader
         self._over = asyncio.Event()  # not the loop's stop(): between two runs of it that would be lost
         self._thread: threading.Thread | None = None
         self._waiting = 0
@@ -66,6 +77,21 @@ class RtspServer:
             raise BadInput("two streams want the same path", f"{self.where}/{path}", "put {name} into the sink's path")
         self.mounts[path] = Mount(path, users or {}, packetizer or Packetizer())
         return self.mounts[path]
+
+    def unmount(self, mount: Mount) -> None:
+        """Take a stream away; who watches it is cut off."""
+        self.mounts.pop(mount.path, None)
+
+        def end() -> None:
+            for player in tuple(mount.players):
+                player.abort()
+
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(end)
+
+    @property
+    def thread(self) -> threading.Thread | None:
+        return self._thread
 
     @property
     def where(self) -> str:
@@ -146,6 +172,12 @@ class RtspServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         player = Player(self, reader, writer)
+        strangers = [other for other in self.connections if other.is_stranger]
+        if len(strangers) >= self.limits.strangers:
+            oldest = min(strangers, key=lambda other: other.since_s)
+            oldest.abort()
+            self.connections.discard(oldest)
+            self.refused += 1
         if len(self.connections) >= self.limits.connections:
             self.refused += 1
             player.refuse()

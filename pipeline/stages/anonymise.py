@@ -14,11 +14,10 @@ from facestream.engines.boxes import Array, Bool, grow_xyxy
 from facestream.pipeline.config import CoverConfig
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.stages.regions import in_pixels, to_cover
+from facestream.pipeline.stages.settings import DEFAULTS, AnonymiseSettings
 from facestream.pipeline.types import XYXY, CoveredFrame, Frame, Polygon, TrackedFrame
 from facestream.pipeline.video.picture import convert
 from facestream.pipeline.video.planes import Plane, planes, to_stored
-
-LEAST_CELL = 4  # pixels: faces of a few pixels become one or a few flat squares
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,9 @@ class Grid:
 class Anonymizer:
     """Covers every box of a tracked frame that lies in no allowed region, and the masks."""
 
-    def __init__(self, config: CoverConfig) -> None:
+    def __init__(self, config: CoverConfig, settings: AnonymiseSettings = DEFAULTS.anonymise) -> None:
         self.config = config
+        self.settings = settings
         self.stamp = _read_stamp(config.hide.removeprefix("image:")) if config.hide.startswith("image:") else None
 
     def cover(self, tracked: TrackedFrame) -> CoveredFrame:
@@ -116,7 +116,7 @@ class Anonymizer:
             elif self.config.hide == "solid":
                 new = _solid(picture, index, area)
             elif self.config.hide == "blur":
-                new = _blur(area)
+                new = _blur(area, self.settings)
             else:
                 new = _pixelate(area, grid)
             cv2.copyTo(new, mask, area)
@@ -127,7 +127,7 @@ class Anonymizer:
         The grid is fixed to the picture: were it to move with the face, the frames of a video would sample it at many
         offsets, from which a sharper face can be computed.
         """
-        cell = max(LEAST_CELL, math.ceil(patch.face / self.config.cells))
+        cell = max(self.settings.min_cell, math.ceil(patch.face / self.config.cells))
         cell += cell % 2
         rows = _borders(patch.y, cell, plane.down, height)
         columns = _borders(patch.x, cell, plane.across, width)
@@ -186,7 +186,7 @@ def _borders(start: int, cell: int, step: int, size: int) -> Array:
 
 
 def _pixelate(area: Array, grid: Grid) -> Array:
-    """Squares of one colour, the mean of what was there."""
+    """Pixelation: each cell becomes the mean colour of its pixels."""
     # Sums over all that lies above and left: exact, as int32 for bytes (it may wrap, a square's own sum does not) and
     # as float64 for more bits.
     above = cv2.integral(area).take(grid.rows, 0).take(grid.columns, 1)
@@ -204,12 +204,12 @@ def _solid(picture: av.VideoFrame, index: int, area: Array) -> Array:
     return np.full(area.shape, 1 << (bits - 1), area.dtype)
 
 
-def _blur(area: Array) -> Array:
-    """Blur as strong as the area is large: shrunk to twelve pixels, smoothed, enlarged."""
+def _blur(area: Array, settings: AnonymiseSettings) -> Array:
+    """Blur as strong as the area is large: shrunk to a few pixels, smoothed, enlarged."""
     h, w = area.shape[:2]
-    scale = min(1.0, 12 / max(h, w))
+    scale = min(1.0, settings.blur_side / max(h, w))
     small = cv2.resize(area, (max(1, round(w * scale)), max(1, round(h * scale))), interpolation=cv2.INTER_AREA)
-    out = cv2.resize(cv2.GaussianBlur(small, (5, 5), 1.2), (w, h), interpolation=cv2.INTER_LINEAR)
+    out = cv2.resize(cv2.GaussianBlur(small, (5, 5), settings.blur_sigma), (w, h), interpolation=cv2.INTER_LINEAR)
     return out
 
 

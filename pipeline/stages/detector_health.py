@@ -1,34 +1,29 @@
-"""When what the detector says cannot be trusted: the picture shows nothing, or every face went at once."""
+"""Detector health: detections cannot be trusted if the frame is dark or flat, or if all faces are lost at once."""
 
 from __future__ import annotations
 
-import cv2
-import numpy as np
-from facestream.engines.boxes import Array
 from facestream.engines.types import Detections
-
-DARK, MOST = 45, 0.98  # luma under which so large a share of the pixels lies in a dark picture (16 is black)
-FLAT = 6.0  # spread of luma in a picture of nothing: a hand over the lens, fog, a grey card
-CROWD = 1.5  # faces a look, of late, whose going all at once is a fault rather than people leaving
-MEMORY = 0.9  # share of the running mean that a look leaves
-FADE = 0.995  # the same while all are lost: two faces are held for about two seconds, five for eight
+from facestream.pipeline.stages.settings import DEFAULTS, DetectorHealthSettings
 
 
 class DetectorHealth:
-    """Fed with each frame; says whether the detector is blind in it."""
+    """Determines for each frame whether the detector is blind."""
 
-    def __init__(self) -> None:
-        self.usual = 0.0  # faces a look, running mean
+    def __init__(self, settings: DetectorHealthSettings = DEFAULTS.detector_health) -> None:
+        self.settings = settings
+        self.mean_faces = 0.0  # confirmed faces per detection, running mean
         self.lost = False
 
-    def is_blind(self, luma: Array, found: Detections | None, sure: float) -> bool:
-        """luma: uint8 [h, w]; found: None when this frame was not looked at; sure: the score of a sure face."""
-        small = np.ascontiguousarray(luma[::4, ::4])
-        dark = bool(np.count_nonzero(small < DARK) > MOST * small.size)
-        shows_nothing = dark or float(cv2.meanStdDev(small)[1][0, 0]) < FLAT
+    def is_blind(self, shows_nothing: bool, found: Detections | None, confirm_score: float) -> bool:
+        """Update with a frame. shows_nothing: it is dark or flat. found: its detections, None without a detection.
+        confirm_score: minimum score of a confirmed face."""
         if found is not None:
-            count = int((found.scores >= sure).sum())
-            # The mean hardly falls while all are lost: that lasts until somebody is seen, or for some seconds.
-            self.lost = not len(found) and self.usual >= CROWD
-            self.usual = MEMORY * self.usual + (1 - MEMORY) * count if not self.lost else self.usual * FADE
+            count = int((found.scores >= confirm_score).sum())
+            # The mean hardly falls while all are lost: this lasts until a face is detected, or for some seconds.
+            self.lost = not len(found) and self.mean_faces >= self.settings.min_mean_faces
+            if self.lost:
+                self.mean_faces *= self.settings.lost_decay
+            else:
+                decay = self.settings.mean_decay
+                self.mean_faces = decay * self.mean_faces + (1 - decay) * count
         return shows_nothing or self.lost

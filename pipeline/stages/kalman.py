@@ -1,61 +1,61 @@
-"""Where boxes are and how they move, as far as one can know: constant-velocity filters."""
+"""Kalman filters of box positions and sizes, with a constant-velocity model."""
 
 from __future__ import annotations
 
 import numpy as np
 from facestream.engines.boxes import Array, Bool
+from facestream.pipeline.stages.settings import DEFAULTS, KalmanSettings
 from numpy.typing import NDArray
 
-# Random walk of position and speed, in sides of the box a tick; measurement noise as position (ByteTrack's values).
-POSITION_NOISE, SPEED_NOISE = 1 / 20, 1 / 160
-TICK_S = 1 / 30
+TICK_S = 1 / 30  # seconds: the unit of time in which the noise is given
 
 
 class Kalman:
-    """Constant-velocity filters for N boxes: centre x, centre y, width, height, each on its own.
+    """Constant-velocity filters for N boxes: centre x, centre y, width and height independently.
 
-    With diagonal noise the usual 8-dimensional filter falls apart into four of position and speed,
-    so everything is elementwise. table: float64 [5, N, 4], which holds the values (pixels), the
-    speeds (pixels/s), and of each 2x2 covariance the entries position-position, position-speed
-    and speed-speed.
+    With diagonal noise the usual 8-dimensional filter separates into four filters of position and speed,
+    so everything is elementwise. table: float64 [5, N, 4] with the values (pixels), the speeds (pixels/s), and
+    the entries position-position, position-speed and speed-speed of each 2x2 covariance.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: KalmanSettings = DEFAULTS.kalman) -> None:
+        self.settings = settings
         self.table = np.zeros((5, 0, 4))
 
     def add(self, cxcywh: Array) -> None:
-        """Begin filters at the boxes [N, 4], at rest."""
+        """Add filters at boxes cxcywh [N, 4], with speed 0."""
         sides = _sides(cxcywh)
         new = np.zeros((5, *cxcywh.shape))
         new[0] = cxcywh
-        new[2] = (2 * POSITION_NOISE * sides) ** 2
-        new[4] = (10 * SPEED_NOISE / TICK_S * sides) ** 2
+        new[2] = (2 * self.settings.position_noise * sides) ** 2
+        new[4] = (10 * self.settings.speed_noise / TICK_S * sides) ** 2
         self.table = np.concatenate([self.table, new], 1)
 
     def keep(self, which: Bool) -> None:
         self.table = self.table[:, which]
 
     def only(self, which: Bool) -> Kalman:
-        """Some of the filters, on their own."""
-        some = Kalman()
+        """A copy of some of the filters."""
+        some = Kalman(self.settings)
         some.table = self.table[:, which]
         return some
 
     def predict(self, seconds: float, missing: Bool) -> None:
-        """Move on. Sizes of boxes that were not seen last time stay, so that they neither explode nor vanish."""
+        """Predict. Sizes of boxes without a detection last time stay constant: they must neither explode nor vanish."""
         value, speed, pp, ps, ss = self.table
         speed[missing, 2:] = 0
-        sides, ticks = _sides(value), seconds / TICK_S
+        sides = _sides(value)
+        ticks = seconds / TICK_S
         value += speed * seconds
         np.maximum(value[:, 2:], 1.0, out=value[:, 2:])
-        pp += 2 * seconds * ps + seconds**2 * ss + ticks * (POSITION_NOISE * sides) ** 2
+        pp += 2 * seconds * ps + seconds**2 * ss + ticks * (self.settings.position_noise * sides) ** 2
         ps += seconds * ss
-        ss += ticks * (SPEED_NOISE / TICK_S * sides) ** 2
+        ss += ticks * (self.settings.speed_noise / TICK_S * sides) ** 2
 
     def warp(self, affine: Array) -> None:
-        """Move with the camera: affine float64 [2, 3] takes a point of the frame before to its place in this one.
+        """Apply the camera's motion: affine float64 [2, 3] maps a point of the frame before to this one.
 
-        A box keeps its upright shape and grows by the zoom alone; so its covariances stay four blocks.
+        A box stays upright and is scaled by the zoom only, so the covariances stay four separate blocks.
         """
         linear = affine[:, :2]
         zoom = np.sqrt(abs(np.linalg.det(linear)))
@@ -66,17 +66,18 @@ class Kalman:
         self.table[2:, :, 2:] *= zoom**2
 
     def update(self, index: NDArray[np.intp], cxcywh: Array) -> None:
-        """Correct the filters `index` with what was seen."""
+        """Correct the filters `index` with measurements."""
         value, speed, pp, ps, ss = self.table[:, index]
-        total = pp + (POSITION_NOISE * _sides(value)) ** 2
-        gain_p, gain_s = pp / total, ps / total
+        total = pp + (self.settings.position_noise * _sides(value)) ** 2
+        gain_p = pp / total
+        gain_s = ps / total
         error = cxcywh - value
         self.table[:, index] = (
             value + gain_p * error, speed + gain_s * error, pp * (1 - gain_p), ps * (1 - gain_p), ss - gain_s * ps
         )  # fmt: skip
 
     def spread(self) -> Array:
-        """Two standard deviations of each box's place, in its longer sides, [N]."""
+        """Two standard deviations of each box's position, in units of its longer side, [N]."""
         value, _, pp, _, _ = self.table
         spread: Array = 2 * np.sqrt(pp[:, :2].max(1, initial=0.0)) / value[:, 2:].max(1, initial=1e-9)
         return spread
@@ -89,5 +90,5 @@ class Kalman:
 
 
 def _sides(cxcywh: Array) -> Array:
-    """The side that each number scales with: width, height, width, height."""
+    """The side that each component scales with: width, height, width, height."""
     return np.concatenate([cxcywh[:, 2:], cxcywh[:, 2:]], 1)

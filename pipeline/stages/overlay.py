@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import av
 import cv2
 import numpy as np
 from facestream.pipeline.stages.anonymise import Anonymizer
-from facestream.pipeline.types import Box, BoxState, CoveredFrame, TrackedFrame
+from facestream.pipeline.types import Box, BoxKind, BoxState, CoveredFrame, Frame, TrackedFrame
 from facestream.pipeline.video.planes import Plane, planes, to_stored
 
 # Y, U, V of each state's line, for 8 bits: green, orange, blue.
@@ -30,7 +33,7 @@ class Drawer:
             self._anonymizer.cover(tracked) if self._anonymizer is not None else CoveredFrame(frame.picture, tracked)
         )
         picture = covered.picture
-        boxes = [box for box in tracked.boxes if box.id]  # without the one that covers all over
+        boxes = [box for box in tracked.boxes if box.kind is not BoxKind.WHOLE_FRAME]
         if boxes:
             picture.make_writable()
             xyxy = np.array([box.xyxy for box in boxes], np.float32)
@@ -66,3 +69,25 @@ def _write(pixels: np.ndarray, text: str, left: int, bottom: int, value: int, th
     left = max(0, min(left, pixels.shape[1] - mask.shape[1]))
     area = pixels[top : top + mask.shape[0], left : left + mask.shape[1]]
     area[mask[: area.shape[0], : area.shape[1]] > 0] = value
+
+
+def placeholder(
+    size: tuple[int, int], lines: tuple[str, ...], frame_index: int, pts: int, unit: Fraction
+) -> CoveredFrame:
+    """A grey picture with words, for a camera that gives none: it shows nothing of what the camera saw.
+
+    size: width and height in pixels, even. pts: its time in units of `unit`.
+    """
+    width, height = size
+    picture = av.VideoFrame(width, height, "yuv420p")
+    layers = planes(picture)
+    for layer, value in zip(layers, (60, 128, 128), strict=True):
+        layer.pixels[:] = value
+    scale = max(0.3, height / 480)
+    for number, line in enumerate(lines):
+        at = round(0.06 * width), round(height * 0.45 + number * 40 * scale)
+        thick = max(1, round(2 * scale))
+        cv2.putText(layers[0].pixels, line, at, cv2.FONT_HERSHEY_SIMPLEX, scale, 200, thick, cv2.LINE_AA)
+    picture.pts = pts
+    picture.time_base = unit
+    return CoveredFrame(picture, TrackedFrame(Frame(frame_index, pts, unit, picture), ()))

@@ -1,17 +1,23 @@
-"""How large a face of a track usually is, and how surely it is seen, from its sightings around a frame; its cover."""
+"""Smoothing: a box's final size and position, from its track's boxes in the frames around it.
+
+Each box is united with the smoothed path of its track, so that a box that jumps for a frame uncovers nothing, and is
+enlarged to the track's usual size, so that a box that shrinks (a face half hidden, blurred, cut by the edge) uncovers
+nothing either. Boxes with a low score, or of a track with low scores, are enlarged, because they are placed less
+exactly: a cover that needs 1.25 times the box at scores over 0.65 needs 1.7 to 2.3 times the box below 0.5 (measured).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
-from facestream.pipeline.types import Box, BoxState
+from facestream.pipeline.stages.settings import DEFAULTS, SmoothSettings
+from facestream.pipeline.types import Box, BoxKind, BoxState
 
-SHARE = 0.7  # of a track's sizes are not larger than the usual one, and of its scores not lower
-# A box's score under which its place is doubtful, the one at which it is grown by all of DOUBT (by less where its track
-# was never sure: that may be no face at all).
-CLEAR, DIM, DOUBT, WEAK_DOUBT = 0.65, 0.45, 0.45, 0.25
-Sizes = dict[int, tuple[float, float, float]]  # of each track: width and height in pixels, score
+Sightings = dict[int, tuple[float, float, float]]  # of each track: width and height in pixels, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,31 +29,109 @@ class TrackStatistics:
     score: float
 
 
-def sightings_of(boxes: Iterable[Box]) -> Sizes:
-    """The width, height and score of each face that was observed."""
+def sightings_of(boxes: Iterable[Box]) -> Sightings:
+    """The width, height and score of each face that was detected."""
     seen = ((box.id, box.xyxy, box.score) for box in boxes if box.state is BoxState.OBSERVED)
     return {track: (right - left, bottom - top, score) for track, (left, top, right, bottom), score in seen}
 
 
-def statistics_of(seen: list[tuple[float, float, float]]) -> TrackStatistics:
-    """Of a track's sightings, one at least, as in Sizes."""
-    place = int(SHARE * (len(seen) - 1))
+def statistics_of(
+    seen: list[tuple[float, float, float]], settings: SmoothSettings = DEFAULTS.smooth
+) -> TrackStatistics:
+    """Of a track's detections, one at least, as in Sightings."""
+    place = int(settings.percentile * (len(seen) - 1))
     widths, heights, scores = (sorted(values) for values in zip(*seen, strict=True))
     return TrackStatistics(widths[place], heights[place], scores[-1 - place])
 
 
-def smooth_box(box: Box, path: list[float], usual: TrackStatistics | None, sure: bool) -> Box:
-    """A box, enlarged as its score or its track's usual one is doubtful, and to its track's usual width and height,
-    grown over the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners. sure:
-    its track once was."""
+def smooth_box(
+    box: Box,
+    path: list[float],
+    usual: TrackStatistics | None,
+    confirmed: bool,
+    settings: SmoothSettings = DEFAULTS.smooth,
+) -> Box:
+    """The box, enlarged if its score or its track's usual score is low, and to its track's usual width and height,
+    united with the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners.
+    confirmed: whether its track is."""
     left, top, right, bottom = box.xyxy
     score = box.score if usual is None else min(box.score, usual.score)
-    grown = 1 + (DOUBT if sure else WEAK_DOUBT) * min(max((CLEAR - score) / (CLEAR - DIM), 0.0), 1.0)
-    width, height = (right - left) * grown, (bottom - top) * grown
+    doubt = min(max((settings.clear_score - score) / (settings.clear_score - settings.dim_score), 0.0), 1.0)
+    grown = 1 + (settings.max_growth if confirmed else settings.weak_growth) * doubt
+    width = (right - left) * grown
+    height = (bottom - top) * grown
     if usual is not None:
-        width, height = max(width, usual.width), max(height, usual.height)
-    x, y = (left + right) / 2, (top + bottom) / 2
+        width = max(width, usual.width)
+        height = max(height, usual.height)
+    x = (left + right) / 2
+    y = (top + bottom) / 2
     mean = [total / path[0] for total in path[1:]]
-    left, top = min(x - width / 2, mean[0]), min(y - height / 2, mean[1])
-    right, bottom = max(x + width / 2, mean[2]), max(y + height / 2, mean[3])
-    return Box(box.id, (left, top, right, bottom), box.score, box.state, box.sight)
+    corners = (
+        min(x - width / 2, mean[0]),
+        min(y - height / 2, mean[1]),
+        max(x + width / 2, mean[2]),
+        max(y + height / 2, mean[3]),
+    )
+    return Box(box.id, corners, box.score, box.state, box.association, box.kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """A frame that left: its number, its boxes before smoothing, and what was detected in it."""
+
+    index: int
+    boxes: list[Box]
+    sightings: Sightings
+
+
+class Smoother:
+    """Smooths boxes; keeps the boxes of the frames that left last."""
+
+    def __init__(self, settings: SmoothSettings = DEFAULTS.smooth) -> None:
+        self.settings = settings
+        self.emitted: deque[Emitted] = deque(maxlen=settings.statistics_frames)
+
+    def statistics(self, boxes: list[Box], own: Sightings, coming: Sequence[Sightings]) -> dict[int, TrackStatistics]:
+        """The usual size and score of each track of a leaving frame, from its detections around it."""
+        around = [own, *(frame.sightings for frame in self.emitted), *coming]
+        found = {}
+        for box in boxes:
+            if box.kind is not BoxKind.FACE:
+                continue
+            if seen := [sightings[box.id] for sightings in around if box.id in sightings]:
+                found[box.id] = statistics_of(seen, self.settings)
+        return found
+
+    def smooth(
+        self,
+        index: int,
+        boxes: list[Box],
+        confirmed: list[bool],
+        coming: Sequence[tuple[int, Iterable[Box]]],
+        coming_sightings: Sequence[Sightings],
+    ) -> tuple[Box, ...]:
+        """The final boxes of the leaving frame `index`. confirmed: for each, whether its track is.
+
+        coming: number and boxes of the next `path_frames` frames; coming_sightings: of the next `statistics_frames`.
+        """
+        settings = self.settings
+        sightings = sightings_of(boxes)
+        start = max(0, len(self.emitted) - settings.path_frames)
+        before = ((frame.index, frame.boxes) for frame in islice(self.emitted, start, None))
+        paths = {box.key: [0.0, 0.0, 0.0, 0.0, 0.0] for box in boxes}  # sums: weights, weighted corners
+        usual = self.statistics(boxes, sightings, coming_sightings)
+        for at, others in [(index, boxes), *before, *coming]:
+            weight = math.exp(-(((at - index) / settings.path_sigma) ** 2) / 2)
+            for box in others:
+                if (path := paths.get(box.key)) is not None:
+                    left, top, right, bottom = box.xyxy
+                    path[0] += weight
+                    path[1] += weight * left
+                    path[2] += weight * top
+                    path[3] += weight * right
+                    path[4] += weight * bottom
+        self.emitted.append(Emitted(index, boxes, sightings))
+        return tuple(
+            smooth_box(box, paths[box.key], usual.get(box.id) if box.kind is BoxKind.FACE else None, sure, settings)
+            for box, sure in zip(boxes, confirmed, strict=True)
+        )

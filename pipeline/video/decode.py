@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import av
 import av.container
 import av.stream
 from av.codec.context import ThreadType
-from av.format import Flags as FormatFlags
 from facestream.pipeline.cores import half_of_cores
 from facestream.pipeline.types import Frame
-from facestream.pipeline.video.picture import display_matrix, orientation_of, to_planar
+from facestream.pipeline.video.alpha import split
+from facestream.pipeline.video.picture import display_matrix, orientation_of
 from facestream.pipeline.video.wall_clock import CameraClock
 
 _BACKWARD = Fraction(1, 10)  # seconds; less than that is jitter
+_DAY_S = 86400  # seconds; no recording has a gap that long
 _SANE_ASPECT = (0.2, 5.0)  # of pixels; anything beyond is a mistake in the file
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 _WAIT = 64  # pictures without a time that are kept at a file's beginning until one has it
 Packet: TypeAlias = "av.Packet[av.stream.Stream]"  # PyAV's class takes no [] when it runs
 
@@ -39,7 +41,20 @@ def frame_of(
 ) -> Frame:
     """A decoded picture as a frame: in a planar format, with the way in which a player shows it."""
     rotation, mirrored = orientation_of(display_matrix(picture))
-    return Frame(index, pts, time_base, to_planar(picture), rotation, wall_s, mirrored, pixel_aspect)
+    planar, alpha = split(picture)
+    return Frame(index, pts, time_base, planar, rotation, wall_s, mirrored, pixel_aspect, alpha)
+
+
+def _context_of(video: av.VideoStream) -> av.VideoCodecContext:
+    """The stream's decoder; FFmpeg's own for VP8 and VP9 leaves out the transparency, and would show what it hides."""
+    name = _ALPHA_DECODERS.get(video.codec_context.name)
+    tags = {key.lower(): value for key, value in video.metadata.items()}
+    if name is None or tags.get("alpha_mode") != "1" or name not in av.codecs_available:
+        return video.codec_context
+    context = av.CodecContext.create(name, "r")
+    assert isinstance(context, av.VideoCodecContext)
+    context.extradata = video.codec_context.extradata
+    return context
 
 
 class Decoder:
@@ -65,7 +80,10 @@ class Decoder:
         # In AVI the tail cannot be told by its times, see _decode_tail().
         video.thread_type = ThreadType.SLICE if low_delay or self._avi else ThreadType.AUTO
         video.thread_count = threads or half_of_cores()
-        self.reopen = None if self._avi else reopen
+        self._context = _context_of(video)
+        self.reopen = None if self._avi or self._context is not video.codec_context else reopen
+        self.resized: list[str] = []  # sizes other than the first that pictures came in
+        self._size: tuple[int, int] | None = None if not low_delay else (0, 0)
         self._waiting: list[av.VideoFrame] | None = None if low_delay else []
         self._fed = 0
         self._sound = False  # a picture without damage has come
@@ -81,7 +99,7 @@ class Decoder:
         if self._first_dts is None:
             self._first_dts = packet.dts
         try:
-            pictures = self._video.codec_context.decode(packet)
+            pictures = self._context.decode(packet)
         except av.FFmpegError:
             self.undecodable += 1
             return
@@ -109,15 +127,15 @@ class Decoder:
             yield self._frame(picture)
 
     def flush(self) -> Iterator[Frame]:
-        """The frames that are still held back at the end."""
+        """The remaining frames, at the end."""
         pictures: list[av.VideoFrame] = []
         failed = False
         try:
-            pictures = self._video.codec_context.decode(None)
+            pictures = self._context.decode(None)
         except av.FFmpegError:
             failed = True
         # It still holds what it would predict from: five pictures or so, which cover() would have to copy.
-        self._video.codec_context.flush_buffers()
+        self._context.flush_buffers()
         for picture in pictures:
             yield from self._lead_in(picture)
         if self._waiting:
@@ -158,6 +176,7 @@ class Decoder:
         if pts is not None:
             self._step = max(1, pts - self._last_pts) if self._last_pts is not None else max(1, picture.duration)
             self._last_pts = pts
+        picture = self._as_first(picture)
         picture.pts, picture.time_base = pts, self._time_base  # pictures from a flush come without
         if picture.is_corrupt:
             self.damaged += self._sound  # a recording may start amid a group of pictures: that is no damage
@@ -167,6 +186,21 @@ class Decoder:
         frame = frame_of(picture, self.frames, pts, self._time_base, self._pixel_aspect, wall_s)
         self.frames += 1
         return frame
+
+    def _as_first(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """A file's picture in the size of its first: a video has one size, and so have its boxes. Live sources change
+        as they like: what takes their frames scales them."""
+        size = picture.width, picture.height
+        if self._size is None:
+            self._size = size
+        if size == self._size or self._size == (0, 0):
+            return picture
+        shown = f"{size[0]}x{size[1]}"
+        if shown not in self.resized:
+            self.resized.append(shown)
+        scaled = picture.reformat(width=self._size[0], height=self._size[1])
+        scaled.duration = picture.duration
+        return scaled
 
     def _time(self, picture: av.VideoFrame) -> int | None:
         """A picture's time in the stream's units.
@@ -186,32 +220,45 @@ class Decoder:
 class TimestampUnwrapper:
     """Lets time run on where a recording is put together from several, each of which begins anew.
 
-    Transport streams may do that. The times of the others are taken as they are, backward or not.
+    A stream that jumps back, or ahead by more than a day (what FFmpeg makes of a reset that it takes for an overflow),
+    begins a new part, which follows the last one. Subtitles and data come seldom and out of order: they go along with
+    the newest part.
     """
 
-    def __init__(self, container: av.container.InputContainer) -> None:
+    def __init__(self, possible: bool = True) -> None:
+        """possible: False leaves all times as they are."""
         self.found = False
-        discontinuous: Any = FormatFlags.ts_discont.value
-        self._possible = bool(container.format.flags & discontinuous)
-        self._ends: dict[int, Fraction] = {}  # seconds up to which each stream has come
+        self._possible = possible
+        self._last: dict[int, Fraction] = {}  # seconds: the newest time of each stream,
+        self._ends: dict[int, Fraction] = {}  # and up to which it has come
         self._offsets = [Fraction(0)]  # of each part
         self._part: dict[int, int] = {}  # in which each stream is: they do not cross a seam together
 
     def unwrap(self, packet: Packet) -> None:
         """Move a packet's times to behind the last seam."""
-        if not self._possible or packet.dts is None:
+        if not self._possible or packet.dts is None or not packet.time_base:
             return
         unit, index = packet.time_base, packet.stream_index
-        part = self._part.setdefault(index, len(self._offsets) - 1)
+        newest = len(self._offsets) - 1
+        if packet.stream.type not in ("video", "audio"):
+            self._shift(packet, newest)
+            return
+        part = self._part.setdefault(index, newest)
         dts = packet.dts * unit + self._offsets[part]
-        if dts < self._ends.get(index, dts) - _BACKWARD:
+        last = self._last.get(index, dts)
+        if dts < last - _BACKWARD or dts > last + _DAY_S:
             part = self._part[index] = part + 1
             if part == len(self._offsets):
                 self._offsets.append(max(self._ends.values()) - packet.dts * unit)
             dts = packet.dts * unit + self._offsets[part]
             self.found = True
+        self._last[index] = dts
         self._ends[index] = dts + (packet.duration or 0) * unit
-        shift = round(self._offsets[part] / unit)
+        self._shift(packet, part)
+
+    def _shift(self, packet: Packet, part: int) -> None:
+        shift = round(self._offsets[part] / packet.time_base)
         if shift:
+            assert packet.dts is not None
             packet.dts += shift
             packet.pts = None if packet.pts is None else packet.pts + shift

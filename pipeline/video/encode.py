@@ -12,10 +12,12 @@ import av
 import av.container
 import numpy as np
 from av.codec.context import Flags
+from facestream.engines.boxes import Array
 from facestream.pipeline.cores import half_of_cores
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.types import StreamInfo
 from facestream.pipeline.video import hardware
+from facestream.pipeline.video.alpha import flattened, with_alpha
 from facestream.pipeline.video.picture import convert, orientation_of
 
 
@@ -26,7 +28,8 @@ class EncodeOptions:
     crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
     preset: x264's names, ultrafast to veryslow, or auto, see x264_words(). threads: 0: as many as pay.
     overwrite: replace an existing output. keep_metadata: words and data streams that may say who, where and with what.
-    hardware: a setting of run.hardware.
+    hardware: a setting of run.hardware. audio: keep (as it is; encoded anew where the container does not hold it),
+    transcode, drop or distort (voices).
     """
 
     codec: str | None = None
@@ -36,6 +39,7 @@ class EncodeOptions:
     overwrite: bool = False
     keep_metadata: bool = False
     hardware: str = "off"
+    audio: str = "keep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +156,15 @@ def add_video(
     ctx = stream.codec_context
     ctx.width, ctx.height = picture.width, picture.height
     ctx.pix_fmt = format_for(encoder, picture)
+    if info.alpha and encoder == "libvpx-vp9":
+        ctx.pix_fmt = "yuva420p"
+        stream.metadata["alpha_mode"] = "1"
     # What a time stamp means is settled here, once: never the frame rate, which phones do not keep.
     ctx.time_base = info.time_base
     stream.time_base = 1 / rate if container.format == "avi" else info.time_base
     ctx.flags |= Flags.frame_duration  # else the last frame's length, and so the file's, is a guess
     ctx.thread_count = options.threads or _threads(encoder, options.preset, picture)
-    tagged = convert(picture, ctx.pix_fmt) if ctx.pix_fmt != "pal8" else picture
+    tagged = picture if ctx.pix_fmt == "pal8" else convert(picture, ctx.pix_fmt.replace("yuva", "yuv"))
     ctx.color_range, ctx.colorspace = tagged.color_range, tagged.colorspace
     ctx.color_primaries, ctx.color_trc = tagged.color_primaries, tagged.color_trc
     if info.pixel_aspect is not None:
@@ -189,19 +196,36 @@ def container_options(container: Container, info: StreamInfo) -> dict[str, str]:
     """The muxer's options: among them the clock of the source's video, which mp4 would else choose by itself."""
     # Exact: no random numbers, so that the same work gives the same bytes, and no version of the program.
     options = {"fflags": "+bitexact"} | dict(container.options)
+    if container.format == "gif" and info.loops is not None:
+        options["loop"] = str(info.loops)
     if container.format in ("mp4", "mov", "3gp"):
         options["video_track_timescale"] = str(info.time_base.denominator)
         # The unit of edit lists, which hold the start time.
         options["movie_timescale"] = str(max(info.time_base.denominator, 1000))
+    if info.live:  # what was written can be played before it is finished, and where it never is
+        options["flush_packets"] = "1"
+        if container.format in ("mp4", "mov"):
+            options["movflags"] = "+frag_keyframe+delay_moov+default_base_moof"
+            options["frag_duration"] = "1000000"  # microseconds
+        elif container.format in ("matroska", "webm"):
+            options["cluster_time_limit"] = "1000"  # milliseconds
     return options
 
 
-def for_encoder(picture: av.VideoFrame, stream: av.VideoStream) -> av.VideoFrame:
-    """picture in the stream's pixel format, free of the source's frame types, which x264 would repeat."""
+def for_encoder(picture: av.VideoFrame, stream: av.VideoStream, alpha: Array | None = None) -> av.VideoFrame:
+    """picture in the stream's pixel format, free of the source's frame types, which x264 would repeat. alpha: its
+    opacity, which is kept where the format holds it; else the picture is laid on white."""
     name = stream.codec_context.pix_fmt
     assert name is not None
     if name == "pal8":
-        picture = _palette(picture)
+        picture = _palette(picture, alpha)
+    elif name == "yuva420p":
+        opaque = np.full((picture.height, picture.width), 255, np.uint8)
+        picture = with_alpha(convert(picture, "yuv420p"), opaque if alpha is None else alpha)
+    elif alpha is not None:
+        picture = flattened(picture, alpha)
+    if name in ("pal8", "yuva420p"):
+        pass
     elif picture.format.name != name:
         picture = convert(picture, name)
     if picture.pict_type:
@@ -255,16 +279,21 @@ def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str
     return hardware.options(encoder, crf, speed) if encoder in hardware.HARDWARE else {}
 
 
-def _palette(picture: av.VideoFrame) -> av.VideoFrame:
-    """picture in the 256 colours that suit it best, which FFmpeg's own conversion does not look for."""
+def _palette(picture: av.VideoFrame, alpha: Array | None) -> av.VideoFrame:
+    """picture in the 256 colours that suit it best, which FFmpeg's own conversion does not look for. One of them is for
+    what is more transparent than not."""
     from PIL import Image
 
-    image = Image.fromarray(picture.to_ndarray(format="rgb24")).quantize(256)
+    image = Image.fromarray(picture.to_ndarray(format="rgb24")).quantize(256 if alpha is None else 255)
     colours = np.zeros((256, 4), np.uint8)
     table = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     colours[:, 0] = 255
     colours[: len(table), 1:] = table
-    indexed: Any = (np.asarray(image), colours)
+    indices = np.asarray(image)
+    if alpha is not None:
+        colours[255] = 0
+        indices = np.where(alpha < 128, 255, indices).astype(np.uint8)
+    indexed: Any = (indices, colours)
     new = av.VideoFrame.from_ndarray(indexed, format="pal8")
     new.pts, new.time_base, new.duration = picture.pts, picture.time_base, picture.duration
     return new

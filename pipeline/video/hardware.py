@@ -1,5 +1,5 @@
-"""Decoders and encoders in GPUs and mobile chips: which there are, which of them answer here, and what
-quality and speed are called in each."""
+"""Hardware decoders and encoders: which exist, which are usable here, and each encoder's options for quality and
+speed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import av.codec.hwaccel
 from av.codec.hwaccel import HWAccel
 from facestream.pipeline.errors import BadConfig
 
-# FFmpeg's kinds of device that decode into host memory, and how its encoders for them end ("": they need frames there).
+# FFmpeg's device types that decode into host memory, and the suffix of their encoders ("": these need device frames).
 DEVICES = {"cuda": "nvenc", "qsv": "qsv", "videotoolbox": "videotoolbox", "vaapi": "", "d3d11va": "amf"}
 
-# FFmpeg's name -> the codec it makes.
+# FFmpeg's encoder name -> codec.
 HARDWARE = {
     f"{codec}_{maker}": codec
     for maker, codecs in {
@@ -29,14 +29,14 @@ HARDWARE = {
 
 
 def check(encoder: str) -> None:
-    """Raise BadConfig for an encoder that this FFmpeg was built without. Whether its device is there shows later."""
+    """Raises BadConfig for an encoder that this FFmpeg was built without. A missing device is found only on opening."""
     if encoder not in av.codecs_available:
         known = [name for name in HARDWARE if name in av.codecs_available]
         raise BadConfig(f"this FFmpeg was built without {encoder}", "codec", "it has " + " ".join(known))
 
 
 def options(encoder: str, crf: float, speed: int) -> dict[str, str]:
-    """The encoder's own words for a quality (crf, x264's scale) and a speed (0 to 8, fastest first)."""
+    """The encoder's options for a quality (crf, on x264's scale) and a speed (0 to 8, fastest first)."""
     quality = f"{crf:.0f}"
     if encoder.endswith("_nvenc"):
         return {"preset": f"p{1 + min(6, speed * 6 // 8)}", "rc": "vbr", "cq": quality, "b": "0"}
@@ -55,7 +55,7 @@ def options(encoder: str, crf: float, speed: int) -> dict[str, str]:
 
 @cache
 def missing(device: str) -> str:
-    """Why nothing can be decoded on a kind of device, empty when it can. Asked once: it takes a while to answer."""
+    """Why a device type cannot decode here, empty if it can. Cached: the check is slow."""
     if device not in av.codec.hwaccel.hwdevices_available():
         return "this FFmpeg was built without it"
     try:
@@ -67,14 +67,14 @@ def missing(device: str) -> str:
 
 
 def device_of(setting: str) -> str:
-    """The device that a setting of `decode.hardware` leads to here; empty: everything is done on the CPU."""
+    """The device to use here for a setting of `decode.hardware`; empty: the CPU."""
     if setting == "auto":
         return next((device for device in DEVICES if not missing(device)), "")
     return "" if setting == "off" or missing(setting) else setting
 
 
 def decoder(setting: str) -> HWAccel | None:
-    """For av.open. Streams that the device does not know are decoded on the CPU all the same."""
+    """The hwaccel argument for av.open. Streams that the device does not support are decoded on the CPU."""
     device = device_of(setting)
     return HWAccel(device, allow_software_fallback=True) if device else None
 

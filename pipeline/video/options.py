@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from facestream.pipeline.video import webcam
 from facestream.pipeline.video.uri import Kind, Uri
 
 # Not nobuffer: it throws away what was read to find out what comes, the key picture that a camera begins with among it.
@@ -25,13 +26,13 @@ class SourceOptions:
     camera_size (width, height), camera_fps, camera_format (`mjpeg`, `yuyv422`, ...): what is asked of a webcam; None
     and "" leave it the choice. interrupt_callback: called with each packet of a live source; what it raises ends the
     reading.
-    hardware: a setting of run.hardware.
+    hardware: a setting of run.hardware. max_picture_mb: still pictures that need more memory are refused.
     """
 
     threads: int = 0
     open_timeout_s: float = 5.0
     read_timeout_s: float = 2.0
-    rtsp_transport: str = "tcp"
+    rtsp_transport: str = "auto"
     data: bool = False
     tls_verify: bool = True
     ca_file: str = ""
@@ -40,6 +41,7 @@ class SourceOptions:
     camera_format: str = ""
     interrupt_callback: Callable[[], None] | None = None
     hardware: str = "off"
+    max_picture_mb: int = 4096
 
 
 def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
@@ -47,6 +49,8 @@ def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
     chosen = dict(_LIVE_OPTIONS)
     if uri.kind is Kind.RTSP:
         chosen["rtsp_transport"] = options.rtsp_transport
+        if options.rtsp_transport == "auto":  # UDP where the camera refuses TCP
+            chosen |= {"rtsp_transport": "tcp+udp", "rtsp_flags": "prefer_tcp"}
     if options.tls_verify and uri.text.lower().startswith(("rtsps:", "https:")):
         import ssl  # 4 MB, for who asks for it
 
@@ -54,10 +58,5 @@ def live_options(uri: Uri, options: SourceOptions) -> dict[str, str]:
         if ca_file := options.ca_file or ssl.get_default_verify_paths().cafile:
             chosen["ca_file"] = ca_file
     if uri.kind is Kind.WEBCAM:
-        if options.camera_size is not None:
-            chosen["video_size"] = "{}x{}".format(*options.camera_size)
-        if options.camera_fps is not None:
-            chosen["framerate"] = f"{options.camera_fps:g}"
-        if options.camera_format:
-            chosen["input_format"] = options.camera_format
+        chosen |= webcam.options_of(options.camera_size, options.camera_fps, options.camera_format)
     return chosen

@@ -1,16 +1,16 @@
-"""Output files that appear under their name only when they are whole."""
+"""Atomic outputs: a file is written under a temporary name and renamed on success, when it is complete."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
 
 from facestream.pipeline.errors import BadInput
+from facestream.pipeline.system import lock
 
 
 def check(path: Path, overwrite: bool, inputs: Iterable[str | os.PathLike[str]] = ()) -> None:
@@ -98,13 +98,19 @@ class Temporary:
         lock(self._file)
 
     def commit(self) -> None:
-        """Give it its name; what had that name before is replaced."""
-        os.replace(self.path, self.target)
+        """Rename the file to its final name, replacing an existing one."""
+        self._rename(self.target)
+
+    def _rename(self, target: Path) -> None:
+        """Rename; the file stays locked meanwhile, except on Windows, which renames no open file."""
+        if sys.platform == "win32":
+            self._file.close()
+        os.replace(self.path, target)
         self._file.close()
 
     def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
         self._file.close()
+        self.path.unlink(missing_ok=True)
 
 
 def sweep(target: Path, dead: bool = True) -> None:
@@ -121,16 +127,6 @@ def _hidden(target: Path) -> tuple[str, str]:
     """How the name of a temporary file begins and ends."""
     stem = os.fsdecode(os.fsencode(target.name)[:200])  # a name holds 255 bytes at most
     return f".{stem}.facestream-", ".part"
-
-
-def lock(file: IO[Any]) -> bool:
-    """Hold an open file until it is closed, or this process ends. False where another one holds it, or where that
-    cannot be."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _is_left(path: Path) -> bool:

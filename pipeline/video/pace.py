@@ -1,17 +1,17 @@
-"""Sources that give their frames faster than these were taken: when each is due, and which has been there before."""
+"""Real-time pacing of sources that are faster than real time (files, HLS), and removal of repeated frames."""
 
 from __future__ import annotations
 
-LATE_S = 0.25  # a frame that is later than this sets the pace anew: what follows must not come all at once
-AHEAD_S = 3.0  # so does one that is due later than this: its times have jumped
-TAIL_S = 0.5  # the last pictures before a connection was lost never came out of the decoder; they are old by now too
-REPLAY_S = 60.0  # no playlist is as long; what is sent from longer ago belongs to another time line
+LATE_S = 0.25  # a frame later than this resets the pace, so that the following ones do not come all at once
+AHEAD_S = 3.0  # so does a frame due later than this: its timestamps have jumped
+TAIL_S = 0.5  # the last frames before a connection loss never left the decoder; they are old by now too
+REPLAY_S = 60.0  # longer than any playlist; older timestamps belong to another timeline
 
 
 class Pace:
-    """The times at which frames are due, from their own times. segmented: an HLS stream, which comes in bursts.
+    """Computes when frames are due, from their timestamps. segmented: an HLS stream, which arrives in bursts.
 
-    A playlist begins with pictures of some time ago, and after each new connection with the same ones.
+    A playlist starts with frames of some time ago, and after each reconnect with the same ones.
     """
 
     def __init__(self) -> None:
@@ -20,11 +20,11 @@ class Pace:
         self._last_s: float | None = None  # the newest time of a segmented stream
 
     def restart(self, segmented: bool) -> None:
-        """A new connection."""
+        """Start a new connection."""
         self.segmented, self._due_s = segmented, None
 
     def seen(self, time_s: float | None) -> bool:
-        """Whether the frame of this time was there before the connection was lost."""
+        """Whether a frame with this timestamp was delivered before the connection was lost."""
         if not self.segmented or time_s is None:
             return False
         if self._due_s is None and self._last_s is not None and -TAIL_S < self._last_s - time_s < REPLAY_S:

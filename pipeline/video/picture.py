@@ -1,4 +1,4 @@
-"""Picture formats: which ones the pipeline works on, how others get there, and which way up they are shown."""
+"""Pixel formats that the pipeline works on, conversion of others, and display orientation."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def planar_format(name: str) -> str:
 
 
 def to_planar(picture: av.VideoFrame) -> av.VideoFrame:
-    """picture itself where its format is in PLANAR, else a converted copy with the same times and colour tags."""
+    """The picture itself if its format is in PLANAR, else a converted copy with the same times and colour tags."""
     return convert(picture, planar_format(picture.format.name))
 
 
 def convert(picture: av.VideoFrame, name: str, scaler: VideoReformatter | None = None) -> av.VideoFrame:
-    """picture in another pixel format; its range, its primaries and, where both are YUV, its matrix stay as they are.
+    """The picture in another pixel format; range, primaries and, if both are YUV, the matrix are kept.
 
-    From RGB to YUV the result is limited-range BT.709 and tagged so. scaler: FFmpeg's scaler to use, which one thread
-    keeps from picture to picture; else a new one is made each time. The picture must not be in use on another thread:
-    its colour tags are changed while it is converted.
+    From RGB to YUV the result is limited-range BT.709 and tagged so. scaler: an FFmpeg scaler to reuse on one thread;
+    without it, a new one is created each time. The picture must not be in use on another thread: its colour tags
+    change during conversion.
     """
     if picture.format.name == name:
         return picture
@@ -68,8 +68,8 @@ def convert(picture: av.VideoFrame, name: str, scaler: VideoReformatter | None =
 
 
 def orientation_of(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
-    """Degrees counter-clockwise (0, 90, 180 or 270) by which a player turns the stored picture, and whether it mirrors
-    it left to right before.
+    """Degrees counter-clockwise (0, 90, 180 or 270) by which a player rotates the stored picture, and whether it is
+    mirrored left to right first.
 
     A display matrix maps a stored point (x, y) to (a x + c y, b x + d y); a negative determinant mirrors.
     """
@@ -83,7 +83,7 @@ def orientation_of(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
 
 
 def matrix_of(rotation: int, mirrored: bool) -> tuple[int, ...] | None:
-    """The display matrix for an orientation; None where the picture is stored as it is shown."""
+    """The display matrix for an orientation; None for the identity."""
     if not rotation and not mirrored:
         return None
     one = 1 << 16
@@ -93,13 +93,13 @@ def matrix_of(rotation: int, mirrored: bool) -> tuple[int, ...] | None:
 
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
-    """The nine numbers of the stored display matrix (it can mirror as well as turn), None where there is none."""
+    """The nine numbers of the stored display matrix (rotation and mirroring), None if there is none."""
     data: Any = picture.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
     return None if data is None else struct.unpack("=9i", bytes(data)[:36])
 
 
 def duplicate(picture: av.VideoFrame) -> av.VideoFrame:
-    """A copy with planes of its own and the same times and colour tags."""
+    """A copy with its own planes and the same times and colour tags."""
     copy = av.VideoFrame(picture.width, picture.height, picture.format.name)
     for source, target in zip(picture.planes, copy.planes, strict=True):
         width = min(source.line_size, target.line_size)  # rows are padded, each copy to its own width

@@ -1,8 +1,7 @@
-"""A picture's planes as numpy arrays, what the detector sees of them, and how displayed boxes lie on them.
+"""A picture's planes as numpy arrays, the detector's input made of them, and mapping of displayed boxes onto them.
 
-Formats are those of picture.PLANAR. The displayed picture is the stored one mirrored left to right where
-`mirrored`, then turned counter-clockwise by `rotation`; boxes are xyxy in displayed pixels everywhere but in
-`to_stored`'s result.
+Formats are those of picture.PLANAR. The displayed picture is the stored one, mirrored left to right if `mirrored`, then
+rotated counter-clockwise by `rotation`; boxes are xyxy in displayed pixels, except in `to_stored`'s result.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Plane:
 
 
 def planes(picture: av.VideoFrame) -> list[Plane]:
-    """Views of the planes of a picture, without padding; writing into them writes into the picture."""
+    """Views of a picture's planes, without padding; writing into them writes into the picture."""
     out = []
     wide = picture.format.components[0].bits > 8
     for index, plane in enumerate(picture.planes):
@@ -55,7 +54,7 @@ def planes(picture: av.VideoFrame) -> list[Plane]:
 
 @dataclass(slots=True)
 class Scratch:
-    """Memory in which one view after the other is made: getting new memory costs more than making the view.
+    """Reused buffers for detector input: allocating new ones costs more than filling them.
 
     planes: uint8 [h * 3 / 2, w], a small picture's planes one behind the other; rgb: see letterbox.canvas().
     """
@@ -65,12 +64,12 @@ class Scratch:
 
     @staticmethod
     def of(width: int, height: int) -> Scratch:
-        """For views of this size, both even."""
+        """Allocate for views of this size, both even."""
         return Scratch(np.empty((height * 3 // 2, width), np.uint8), canvas(width, height))
 
 
 class Viewer:
-    """Makes views of frames for a detector. One holds until the next is made."""
+    """Creates detector inputs of frames. One is valid until the next is created."""
 
     def __init__(self) -> None:
         self._scratch: Scratch | None = None
@@ -90,7 +89,7 @@ class Viewer:
 
 
 def view_scale(frame: Frame, limit: tuple[int, int]) -> float:
-    """Pixels of a view inside `limit` for one square pixel of the displayed picture, at most 1."""
+    """Scale from the displayed picture's square pixels to a view inside `limit`, at most 1."""
     return fit(*frame.square_size, *limit)[0] / frame.square_size[0]
 
 
@@ -101,7 +100,7 @@ def upright(pixels: Array, frame: Frame) -> Array:
 
 
 def upright_picture(picture: av.VideoFrame, frame: Frame) -> av.VideoFrame:
-    """A picture of this frame as it is displayed, for where no orientation can be said; itself where it is so."""
+    """The frame's picture in display orientation, for outputs without orientation metadata."""
     if not frame.rotation and not frame.mirrored:
         return picture
     sideways = frame.rotation in (90, 270)
@@ -126,9 +125,9 @@ def _stored_fit(frame: Frame, limit: tuple[int, int]) -> tuple[int, int]:
 
 
 def rgb_view(frame: Frame, limit: tuple[int, int]) -> ImageView:
-    """The displayed picture, upright, in RGB inside `limit` (width, height): all that the detector sees.
+    """The detector's input: the displayed picture, upright, in RGB, inside `limit` (width, height).
 
-    The planes are shrunk first and only the small picture is converted.
+    The planes are reduced first, and only the reduced picture is converted.
     """
     return Viewer().view(frame, limit)
 
@@ -148,8 +147,8 @@ def host_frame(frame: Frame, limit: tuple[int, int]) -> HostFrame | None:
 
 
 def luma_view(frame: Frame, longest: int) -> tuple[Array, float]:
-    """The displayed picture's brightness, upright, uint8 [h, w], its longer side at most `longest`; and its
-    pixels for one of the picture's. RGB lends its green, deeper pictures their upper eight bits."""
+    """The displayed picture's luma, upright, uint8 [h, w], its longer side at most `longest`; and its scale to the
+    picture. RGB uses green, deeper formats their upper eight bits."""
     picture = frame.picture
     plane = planes(picture)[0].pixels
     scale = min(1.0, longest / max(plane.shape))
@@ -161,7 +160,7 @@ def luma_view(frame: Frame, longest: int) -> tuple[Array, float]:
     luma = (small >> (bits - 8)).astype(np.uint8) if bits > 8 else small
     luma = _tone_mapped(luma, picture)
     luma = upright(luma, frame)
-    # Never the picture's own memory, which is covered and given back while this is still looked at.
+    # Never the picture's own memory, which is covered and reused while this is still needed.
     own = np.ascontiguousarray(luma) if scale < 1 or bits > 8 else luma.copy()
     return own, luma.shape[1] / frame.size[0]
 
@@ -185,7 +184,7 @@ def part_rgb(frame: Frame, layers: list[Plane], region: tuple[int, int, int, int
 
 
 def _tone_mapped(pixels: Array, picture: av.VideoFrame) -> Array:
-    """8-bit HDR pixels as the SDR that faces were learned in; others as they are."""
+    """8-bit HDR pixels tone-mapped to SDR, which the detector was trained on; others unchanged."""
     curve = TONE_CURVES.get(picture.color_trc)
     return pixels if curve is None else cv2.LUT(pixels, curve, pixels if pixels.flags.c_contiguous else None)
 

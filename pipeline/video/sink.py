@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Protocol
 import av
 import av.container
 import av.stream
+import numpy as np
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.types import CoveredFrame, SidePacket, StreamInfo
 from facestream.pipeline.url import redact
+from facestream.pipeline.video.audio import NAMES, AudioTranscoder, encoder_of
 from facestream.pipeline.video.container_metadata import HOLD_ATTACHMENTS, HOLD_CHAPTERS, add_chapters, text_metadata
 from facestream.pipeline.video.decode import Packet
 from facestream.pipeline.video.encode import (
+    CONTAINERS,
     Container,
     EncodeOptions,
     add_video,
@@ -35,8 +38,10 @@ from facestream.pipeline.video.encode import (
 from facestream.pipeline.video.hardware import HARDWARE
 from facestream.pipeline.video.output import Temporary, check
 from facestream.pipeline.video.picture import duplicate
-from facestream.pipeline.video.planes import upright_picture
-from facestream.pipeline.video.streams import add_side, copied, is_filler
+from facestream.pipeline.video.pipes import STDOUT, StandardOutput
+from facestream.pipeline.video.planes import upright, upright_picture
+from facestream.pipeline.video.streams import add_side, copied, is_filler, label
+from facestream.pipeline.video.telemetry import has_place, text_of
 from facestream.pipeline.video.uri import IMAGE_SUFFIXES
 
 if TYPE_CHECKING:
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
 
 # A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
 _LATE_START_S = 10
+_MOST_DELAY_S = 600  # by which a picture may be stored before it is shown
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EFBIG: "the file grew too large", errno.EDQUOT: "over the quota"}
 
 
@@ -70,6 +76,11 @@ def open_sink(
     """
     options = options or EncodeOptions()
     target = check_output(path, options, [info.source])
+    if target == STDOUT:
+        container = CONTAINERS[
+            ".ts" if info.container == "mpegts" and options.codec in (None, "h264", "hevc") else ".mkv"
+        ]
+        return FileSink(StandardOutput(), container, encoder_for(container, info, options), info, options)
     if target.suffix.lower() in IMAGE_SUFFIXES:
         if info.still is None:
             raise BadInput("a video cannot be written as a picture", str(target), "name a video file, as out.mp4")
@@ -86,6 +97,8 @@ def check_output(
 ) -> Path:
     """The output's path, after all that can be known before any work starts. Raises BadInput."""
     target = Path(path)
+    if target == STDOUT:
+        return target
     if not os.path.isdir(target) and target.suffix.lower() not in IMAGE_SUFFIXES:
         container_for(target)
     check(target, options.overwrite, inputs)
@@ -101,20 +114,24 @@ class FileSink:
 
     def __init__(
         self,
-        temporary: Temporary,
+        temporary: Temporary | StandardOutput,
         container: Container,
         encoder: str,
         info: StreamInfo,
         options: EncodeOptions,
     ) -> None:
-        self.warnings: list[str] = [f"{what} is not copied" for what in info.left_out]
+        self.warnings: list[str] = [f"not copied: {what}" for what in info.left_out]
         self._path, self._temporary = temporary.target, temporary
         self._info = as_stored(info, container.format)
         self._turns = self._info is not info
         self._kind, self._encoder, self._options = container, encoder, options
         self._output: av.container.OutputContainer | None = None
         self._side_streams: dict[int, av.stream.Stream] = {}
-        self._holdable = [side for side in info.side_streams if self._can_hold(side)]
+        self._to_encode: set[int] = set()
+        self._encoded: dict[int, AudioTranscoder] = {}
+        self._places = 0  # subtitles that hold coordinates
+        self._unreadable = 0  # packets of timed metadata left out because a picture is in them
+        self._holdable = [side for side in info.side_streams if self._plan(side)]
         self._note_extras()
         self._waiting: list[SidePacket] = []  # until the first frame tells what the header must say
         self._shift = Fraction(0)  # seconds taken off every time stamp
@@ -133,13 +150,15 @@ class FileSink:
         Raises BadInput where the first frame cannot be encoded at all, SinkLost where the file cannot be written.
         """
         picture = covered.picture
+        alpha = covered.tracked.frame.alpha
         if self._turns:
             picture = upright_picture(picture, covered.tracked.frame)
+            alpha = None if alpha is None else np.ascontiguousarray(upright(alpha, covered.tracked.frame))
         if self._output is None:
             if picture.pts is None:  # a live source's first frame: where it belongs cannot be known
                 return
             self._start(picture)
-        picture = self._in_time(for_encoder(picture, self._video))
+        picture = self._in_time(for_encoder(picture, self._video, alpha))
         try:
             for packet in self._video.encode(picture):
                 self._mux_video(packet)
@@ -151,14 +170,31 @@ class FileSink:
         if self._output is None:
             self._waiting.append(packet)
             return
-        stream = self._side_streams.get(packet.packet.stream_index)
+        index = packet.packet.stream_index
+        if index in self._encoded:
+            self._transcode(self._encoded[index], packet.packet)
+            return
+        stream = self._side_streams.get(index)
         if stream is None or is_filler(packet.packet, stream):
             return
         copy = copied(packet.packet, stream, self._shift)
+        if copy is None:
+            self._unreadable += 1
+            return
         if not self._in_order(copy):
             return
+        if stream.type == "subtitle":
+            self._places += has_place(text_of(bytes(packet.packet)))
         try:
             self._output.mux(copy)
+        except (av.FFmpegError, ValueError) as error:
+            raise self._lost(error) from None
+
+    def _transcode(self, transcoder: AudioTranscoder, packet: Packet | None) -> None:
+        assert self._output is not None
+        try:
+            for made in transcoder.encode(packet, self._shift):
+                self._output.mux(made)
         except (av.FFmpegError, ValueError) as error:
             raise self._lost(error) from None
 
@@ -169,13 +205,19 @@ class FileSink:
             raise SinkLost("no frame arrived, nothing was written", str(self._path))
         try:
             self._drain()
+            for transcoder in self._encoded.values():
+                self._transcode(transcoder, None)
             self._output.close()
-            if not self._options.overwrite and self._path.exists():
+            if self._path != STDOUT and not self._options.overwrite and self._path.exists():
                 raise FileExistsError(errno.EEXIST, "another program wrote the output meanwhile")
             self._temporary.commit()
         except (av.FFmpegError, OSError, ValueError) as error:
             self.abort()
             raise self._lost(error) from None
+        if self._places:
+            self.warnings.append(f"{self._places} subtitles hold coordinates: read them before you publish")
+        if self._unreadable:
+            self.warnings.append(f"{self._unreadable} packets of timed metadata hold pictures and are left out")
         if self._late:
             self.warnings.append(f"{self._late} side packets came without a usable time and are left out")
 
@@ -194,11 +236,14 @@ class FileSink:
         """Write the header, now that a picture shows what is in it."""
         muxer = container_options(self._kind, self._info)
         if self._options.keep_metadata and self._kind.format in ("mp4", "mov"):
-            muxer["movflags"] = "use_metadata_tags"
+            muxer["movflags"] = muxer.get("movflags", "") + "+use_metadata_tags"
         output = av.open(os.fspath(self._temporary.path), "w", format=self._kind.format, container_options=muxer)
         try:
             self._video = add_video(output, self._kind, self._encoder, self._info, picture, self._options)
             for side in self._holdable:
+                if side.index in self._to_encode:
+                    self._encoded[side.index] = self._add_encoder(output, side)
+                    continue
                 self._side_streams[side.index] = add_side(output, side, self._kind.format, self._options.keep_metadata)
             self._start_shift(picture)
             self._add_extras(output)
@@ -211,6 +256,7 @@ class FileSink:
             absent = "is its device there? Else " if self._encoder in HARDWARE else ""
             raise BadInput(what, str(self._path), f"{absent}choose another codec or suffix") from None
         self._output = output
+        self._most_delay = round(_MOST_DELAY_S / self._info.time_base)
         waiting, self._waiting = self._waiting, []
         for packet in waiting:
             self.copy(packet)
@@ -275,6 +321,8 @@ class FileSink:
         if self._shift:
             offset = round(self._shift / packet.time_base)
             packet.pts, packet.dts = (packet.pts or 0) - offset, (packet.dts or 0) - offset
+        if packet.pts is not None and packet.dts is not None and not 0 <= packet.pts - packet.dts < self._most_delay:
+            packet.dts = packet.pts  # x265 makes one up where there is a single picture
         if self._kind.format == "avi":
             self._snap(packet)
         self._output.mux(packet)
@@ -291,17 +339,66 @@ class FileSink:
         packet.duration = 1
         packet.time_base = grid
 
+    def _plan(self, side: av.stream.Stream) -> bool:
+        """Whether a stream goes into the output, as it is or (`_to_encode`) encoded anew; says what does not."""
+        name = side.codec_context.codec.canonical_name if side.codec_context is not None else str(side.index)
+        kind, audio = self._kind.format, self._options.audio
+        if side.type != "audio":
+            if not self._can_hold(side):
+                self.warnings.append(f"the {name} {side.type} stream is left out: {kind} does not hold it")
+                return False
+            return True
+        if audio == "drop":
+            return False
+        if audio == "keep" and self._can_hold(side):
+            return True
+        made = encoder_of(kind)
+        if made is not None and side.index in self._info.audio_decoders and self._can_encode(side):
+            self._to_encode.add(side.index)
+            if audio == "keep":
+                self.warnings.append(f"the {name} sound becomes {NAMES[made]}: {kind} does not hold it")
+            return True
+        why = f"{kind} does not hold it" if audio == "keep" or made is None else "it cannot be decoded here"
+        if audio == "distort" and made is not None:
+            why += ", and a voice must not go out as it is"
+        self.warnings.append(f"the {name} audio stream is left out: {why}")
+        return False
+
     def _can_hold(self, side: av.stream.Stream) -> bool:
-        """Whether the container takes a stream, found out by writing a header into memory."""
+        """Whether the container takes a stream: header, packets and trailer are written into memory and read again."""
+        samples = self._info.samples.get(side.index, ())
+        file = io.BytesIO()
+        try:
+            with av.open(file, "w", format=self._kind.format, options=dict(self._kind.options)) as trial:
+                stream = add_side(trial, side, self._kind.format, False)
+                trial.start_encoding()
+                for packet in samples:
+                    if (copy := copied(packet, stream, Fraction(0))) is not None and not is_filler(packet, stream):
+                        trial.mux(copy)
+            if side.type != "audio" or not samples:
+                return True
+            file.seek(0)
+            with av.open(file) as back:
+                decoder = back.streams.audio[0].codec_context
+                assert side.codec_context is not None
+                return decoder is not None and decoder.codec.canonical_name == side.codec_context.codec.canonical_name
+        except (av.FFmpegError, ValueError, IndexError, OSError):
+            return False
+
+    def _can_encode(self, side: av.stream.Stream) -> bool:
         try:
             with av.open(io.BytesIO(), "w", format=self._kind.format) as trial:
-                add_side(trial, side, self._kind.format, False)
+                self._add_encoder(trial, side)
                 trial.start_encoding()
             return True
         except (av.FFmpegError, ValueError):
-            name = side.codec_context.codec.canonical_name if side.codec_context is not None else str(side.index)
-            self.warnings.append(f"the {name} {side.type} stream is left out: {self._kind.format} does not hold it")
             return False
+
+    def _add_encoder(self, output: av.container.OutputContainer, side: av.stream.Stream) -> AudioTranscoder:
+        distort = self._options.audio == "distort"
+        transcoder = AudioTranscoder(output, self._kind.format, self._info.audio_decoders[side.index], distort)
+        label(transcoder.stream, side, self._options.keep_metadata)
+        return transcoder
 
     def _lost(self, error: Exception) -> SinkLost:
         return SinkLost(f"writing failed: {_reason(error)}", str(self._path))

@@ -6,19 +6,22 @@ a crash in FFmpeg, not an exception.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import av.container
 import av.stream
+from av.format import Flags as FormatFlags
 from facestream.pipeline.errors import BadInput, SourceLost
 from facestream.pipeline.types import Frame, SidePacket, StreamInfo
-from facestream.pipeline.video import hardware
+from facestream.pipeline.video import hardware, webcam
+from facestream.pipeline.video.alpha import holds_alpha
 from facestream.pipeline.video.container_metadata import (
     Attachment,
     attachment_of,
@@ -29,12 +32,17 @@ from facestream.pipeline.video.container_metadata import (
 from facestream.pipeline.video.decode import Decoder, Packet, TimestampUnwrapper
 from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.picture import display_matrix
+from facestream.pipeline.video.pipes import PipeReader
 from facestream.pipeline.video.streams import best_video, clone, is_regenerated
-from facestream.pipeline.video.truncation import missing_bytes, stamp
-from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, parse
+from facestream.pipeline.video.telemetry import is_telemetry, text_of
+from facestream.pipeline.video.truncation import gif_loops, missing_bytes, stamp
+from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, is_still, parse
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
+# Packets of a subtitle and of an audio stream that are looked at before the work begins, and in how many of all.
+_SAMPLE_TEXTS, _SAMPLE_SOUNDS, _SAMPLE_PACKETS = 24, 8, 4000
+_DISCONTINUOUS: Any = FormatFlags.ts_discont.value  # formats whose times may begin anew
 SEGMENTS = 5  # times the usual time-out for HLS, where nothing comes until the next segment is whole
 
 
@@ -43,12 +51,21 @@ class Source(Protocol):
 
     uri: Uri
 
+    @property
+    def warnings(self) -> list[str]:
+        """What was noticed while it was read."""
+        ...
+
     def open(self) -> StreamInfo:
         """Open it and decode the first frame. Raises BadInput where no frame can be had."""
         ...
 
     def items(self) -> Iterator[Frame | SidePacket]:
         """Everything in it, once. Raises SourceLost after the last item where a part was missing or damaged."""
+        ...
+
+    def cancel(self) -> None:
+        """Wait for nothing more: whoever reads it is woken. May be called from any thread."""
         ...
 
     def close(self) -> None:
@@ -61,10 +78,10 @@ def open_source(uri: Uri | str | os.PathLike[str], options: SourceOptions | None
     uri = uri if isinstance(uri, Uri) else parse(uri)
     if uri.kind is Kind.FOLDER:
         raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
-    if uri.kind is Kind.IMAGE:
+    if uri.kind is Kind.IMAGE or (uri.kind is Kind.FILE and is_still(uri.path)):
         from facestream.pipeline.video.still import ImageSource  # which takes Pillow: for videos it is spared
 
-        return ImageSource(uri)
+        return ImageSource(uri, (options or SourceOptions()).max_picture_mb)
     return VideoSource(uri, options or SourceOptions())
 
 
@@ -79,6 +96,7 @@ class VideoSource:
         self._first: list[Frame | SidePacket] = []
         self._rest: Generator[Frame | SidePacket] | None = None
         self._live = self._may_end = False
+        self._pipe: PipeReader | None = None
         self._fault = ""  # why reading ended before the end
         self._end: dict[int, Fraction] = {}  # seconds up to which each stream has been read
         self._step = Fraction(0)  # seconds that the last video packet lasts
@@ -100,11 +118,13 @@ class VideoSource:
     def _start(self, container: av.container.InputContainer) -> StreamInfo:
         self._video = best_video(container, self.uri)
         kind = self.uri.kind
-        self._may_end = kind in (Kind.FILE, Kind.LAVFI) or (kind is Kind.HTTP and container.duration is not None)
+        self._may_end = kind in (Kind.FILE, Kind.LAVFI, Kind.PIPE) or (
+            kind is Kind.HTTP and container.duration is not None
+        )
         self._live = not self._may_end or (kind is Kind.LAVFI and "realtime" in self.uri.text)
         reopen = self._open_container if kind is Kind.FILE else None
         self._decoder = Decoder(self._video, self._options.threads, self._live, reopen)
-        self._timestamps = TimestampUnwrapper(container)
+        self._timestamps = TimestampUnwrapper(not self._live or bool(container.format.flags & _DISCONTINUOUS))
         self._clone_streams()
         self._rest = self._read()
         return self._info(self._read_first())
@@ -124,12 +144,25 @@ class VideoSource:
                 packet.stream = self._templates[packet.stream_index]
                 yield SidePacket(packet)
 
+    @property
+    def warnings(self) -> list[str]:
+        """What was noticed while it was read."""
+        sizes = self._decoder.resized if self._container is not None or self._rest is not None else []
+        return [f"the pictures' size changes to {', '.join(sizes)}: scaled to that of the first"] if sizes else []
+
     def close(self) -> None:
         if self._rest is not None:
             self._rest.close()  # who goes on reading gets the end, not a crash in a container that is gone
         if self._container is not None:
             self._container.close()
             self._container = None
+        if self._pipe is not None:
+            self._pipe.close()
+
+    def cancel(self) -> None:
+        """From any thread: wait for nothing more."""
+        if self._pipe is not None:
+            self._pipe.cancel()
 
     def _open_container(self) -> av.container.InputContainer:
         text, kind = self.uri.text, self.uri.kind
@@ -137,6 +170,12 @@ class VideoSource:
             return av.open(os.path.abspath(text), hwaccel=hardware.decoder(self._options.hardware))
         if kind is Kind.LAVFI:
             return av.open(text, format="lavfi")
+        if kind is Kind.PIPE:
+            try:
+                self._pipe = PipeReader(text)
+            except (OSError, ValueError) as error:
+                raise BadInput(f"it cannot be read ({getattr(error, 'strerror', None) or error})", text) from None
+            return av.open(self._pipe, "r")
         options = live_options(self.uri, self._options)
         hls = text.partition("?")[0].endswith(".m3u8")
         container = self._open_live(text, options, SEGMENTS if hls else 1)
@@ -148,7 +187,8 @@ class VideoSource:
     def _open_live(self, text: str, options: dict[str, str], patience: int) -> av.container.InputContainer:
         timeout = (self._options.open_timeout_s, patience * self._options.read_timeout_s)
         if self.uri.kind is Kind.WEBCAM:
-            return av.open(text, format="v4l2", options=options, timeout=timeout)
+            file, kind = webcam.input_of(text)
+            return av.open(file, format=kind, options=options, timeout=timeout)
         return av.open(text, options=options, timeout=timeout, hwaccel=hardware.decoder(self._options.hardware))
 
     def _clone_streams(self) -> None:
@@ -162,22 +202,54 @@ class VideoSource:
         self._left_out: list[str] = []
         self._attachments: list[Attachment] = []
         wanted = ("audio", "subtitle", "data") if self._options.data else ("audio", "subtitle")
+        self._audio_decoders: dict[int, av.AudioCodecContext] = {}
+        self._samples = self._sample() if self.uri.kind is Kind.FILE else {}
         for stream in self._container.streams:
-            if (file := attachment_of(stream)) is not None:
+            if (file := attachment_of(stream, len(self._attachments) + 1)) is not None:
                 self._attachments.append(file)
+                continue
+            if stream.type == "subtitle" and not self._options.data and self._is_telemetry(stream):
+                self._left_out.append("a subtitle track with places (a drone's or camera's log)")
+                stream.discard = av.stream.Discard.all
                 continue
             if is_regenerated(stream, self._container, self._options.data):
                 stream.discard = av.stream.Discard.all
                 continue
             if stream.index == self._video.index or stream.type in wanted:
                 try:
-                    self._templates[stream.index] = clone(template_container, stream)
+                    twin = clone(template_container, stream)
+                    self._templates[stream.index] = twin
+                    if isinstance(stream, av.AudioStream):
+                        self._audio_decoders[twin.index] = stream.codec_context
                     continue
                 except (av.FFmpegError, ValueError):  # no decoder: FFmpeg does not know its parameters either
                     pass
-            cover = stream.disposition & av.stream.Disposition.attached_pic
-            self._left_out.append("a cover picture" if cover else f"{stream.type} stream {stream.index}")
+            self._left_out.append(_name_of(stream))
             stream.discard = av.stream.Discard.all
+
+    def _sample(self) -> dict[int, tuple[Packet, ...]]:
+        """The first packets of each audio and subtitle stream, read from the file on its own: they tell what a
+        container can hold, and what is in a track, before anything is written."""
+        found: dict[int, list[Packet]] = {}
+        with contextlib.suppress(av.FFmpegError, ValueError), av.open(os.path.abspath(self.uri.text)) as again:
+            wanted = [s for s in again.streams if s.type in ("audio", "subtitle") and s.codec_context is not None]
+            for stream in again.streams:
+                if stream not in wanted:
+                    stream.discard = av.stream.Discard.all
+            found = {stream.index: [] for stream in wanted}
+            missing = {s.index: _SAMPLE_TEXTS if s.type == "subtitle" else _SAMPLE_SOUNDS for s in wanted}
+            for packet, _ in zip(again.demux(wanted) if wanted else (), range(_SAMPLE_PACKETS), strict=False):
+                if packet.size and missing.get(packet.stream_index, 0) > 0:
+                    found[packet.stream_index].append(packet)
+                    missing[packet.stream_index] -= 1
+                if not any(missing.values()):
+                    break
+        return {index: tuple(packets) for index, packets in found.items()}
+
+    def _is_telemetry(self, stream: av.stream.Stream) -> bool:
+        names = [value for key, value in stream.metadata.items() if key.lower() in ("handler_name", "title", "name")]
+        packets = self._samples.get(stream.index, ())
+        return is_telemetry(names, [text_of(bytes(p)) for p in packets if p.size > 2])
 
     def _read_first(self) -> Frame:
         """Decode up to the first frame: only that tells the picture format, the rotation, and that there is one."""
@@ -192,7 +264,7 @@ class VideoSource:
         raise BadInput("there is no frame in it", self.uri.shown)
 
     def _info(self, frame: Frame) -> StreamInfo:
-        video, container = self._video, self._container
+        video, container, kind = self._video, self._container, self.uri.kind
         assert container is not None
         duration = _seconds(video.duration, video.time_base) or _seconds(container.duration, Fraction(1, av.time_base))
         rate = video.average_rate or video.guessed_rate
@@ -218,6 +290,10 @@ class VideoSource:
             chapters=chapters_of(container),
             attachments=tuple(self._attachments),
             hdr=hdr_metadata_of(frame.picture),
+            audio_decoders=self._audio_decoders,
+            samples={self._templates[i].index: p for i, p in self._samples.items() if i in self._templates},
+            alpha=frame.alpha is not None or holds_alpha(self._video.codec_context.pix_fmt or "gray"),
+            loops=gif_loops(self.uri.path) if container.format.name == "gif" and kind is Kind.FILE else None,
             pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 
@@ -305,6 +381,16 @@ class VideoSource:
         else:
             return None
         return promised - end if promised - end > slack else None
+
+
+def _name_of(stream: av.stream.Stream) -> str:
+    """A stream in words, for what is not copied of it."""
+    if stream.disposition & av.stream.Disposition.attached_pic:
+        return "a cover picture"
+    if stream.type == "attachment":
+        return "an attached file that is no font"
+    article = "an" if stream.type[0] in "aeiou" else "a"
+    return f"{article} {stream.type} stream (#{stream.index})"
 
 
 def _seconds(count: int | None, unit: Fraction | None) -> Fraction | None:

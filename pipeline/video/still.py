@@ -1,24 +1,41 @@
-"""Still images as a source of one frame and as a sink of one: JPEG, PNG, WebP, BMP and TIFF, through Pillow."""
+"""Still images as a source of one frame and as a sink of one: JPEG, PNG, WebP, BMP, TIFF, HEIC, AVIF, through Pillow.
+
+Nothing but pixels, transparency and colours goes from one to the other: EXIF, XMP, comments, previews and further
+pictures in the same file stay behind. Of the EXIF only the orientation is read, and never fatally.
+"""
 
 from __future__ import annotations
 
+import threading
 import warnings as _warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange
+from facestream.engines.boxes import Array
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.types import CoveredFrame, Frame, SidePacket, StreamInfo
+from facestream.pipeline.video.icc import colours_of
 from facestream.pipeline.video.output import Temporary
 from facestream.pipeline.video.uri import Uri, check_file
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
+from pillow_heif import register_heif_opener
+
+register_heif_opener(thumbnails=False)
 
 _TIME_BASE = Fraction(1, 1000)
 FORMATS = {
+    ".avif": "AVIF",
     ".bmp": "BMP",
+    ".heic": "HEIF",
+    ".heif": "HEIF",
+    ".hif": "HEIF",
+    ".jfif": "JPEG",
+    ".jpe": "JPEG",
     ".jpeg": "JPEG",
     ".jpg": "JPEG",
     ".png": "PNG",
@@ -26,18 +43,37 @@ FORMATS = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
+_HOLD_ALPHA = ("AVIF", "HEIF", "PNG", "TIFF", "WEBP")
+BACKGROUND = 255  # white: what is seen through transparent pixels where the output holds none
+_PIXEL_BYTES = 13  # of memory for a pixel, at the moment when most is held
+_TEXT_BYTES = 64 << 20  # of a PNG's text, which is read past
+_EXIF_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_limits = threading.Lock()
 
 
 class ImageSource:
     """One picture. Turned as its EXIF says, then gray for gray pictures and gbrp for all others.
 
-    alpha and icc_profile are what a frame cannot carry; an ImageSink that is given this source puts them back.
+    alpha and icc_profile are what a frame cannot carry; an ImageSink that is given this source puts them back. Pixels
+    that are wholly transparent are white: what they hide may be a face.
     """
 
-    def __init__(self, uri: Uri) -> None:
+    def __init__(self, uri: Uri, max_memory_mb: int = 4096) -> None:
+        """max_memory_mb: pictures that need more to be worked on are refused."""
         self.uri = uri
         self.alpha: Image.Image | None = None
         self.icc_profile: bytes | None = None
+        self.warnings: list[str] = []
+        self._max_memory_mb = max_memory_mb
         self._frame: Frame | None = None
 
     def open(self) -> StreamInfo:
@@ -49,8 +85,11 @@ class ImageSource:
 
     def items(self) -> Iterator[Frame | SidePacket]:
         if self._frame is not None:
-            yield self._frame
-        self._frame = None
+            frame, self._frame = self._frame, None
+            yield frame
+
+    def cancel(self) -> None:
+        """Nothing waits here."""
 
     def close(self) -> None:
         self._frame = None
@@ -58,39 +97,92 @@ class ImageSource:
     def _read(self) -> Image.Image:
         """The picture, upright, as L or RGB."""
         try:
-            with _warnings.catch_warnings():
-                _warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with _own_limits(), _warnings.catch_warnings():
+                _warnings.simplefilter("ignore")
                 with Image.open(self.uri.text) as image:
+                    self._check_size(image)
                     return self._decode(image)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise BadInput("the picture is too large to open safely", self.uri.shown, "scale it down first") from None
+        except BadInput:
+            raise
         except UnidentifiedImageError:
             raise BadInput("it is not a picture, or damaged", self.uri.shown) from None
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's decoders raise all three for broken data
-            raise BadInput(f"the picture cannot be decoded ({error})", self.uri.shown) from None
+        except MemoryError:
+            raise BadInput(
+                "there is not enough memory for the picture", self.uri.shown, "scale it down first"
+            ) from None
+        except Exception as error:  # decoders raise anything for broken data: struct.error, KeyError, ZeroDivisionError
+            reason = " ".join(str(error).split())[:100] or type(error).__name__
+            raise BadInput(f"the picture cannot be decoded ({reason})", self.uri.shown) from None
+
+    def _check_size(self, image: Image.Image) -> None:
+        needed = image.width * image.height * _PIXEL_BYTES / 1e6
+        if needed > self._max_memory_mb:
+            what = f"the picture is {image.width}x{image.height} and needs {needed:.0f} MB of memory"
+            raise BadInput(
+                what, self.uri.shown, f"scale it down, or raise decode.max_picture_mb ({self._max_memory_mb})"
+            )
 
     def _decode(self, image: Image.Image) -> Image.Image:
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
+        # MPO is a phone's JPEG with a preview behind it, HEIF may hold a burst: the first, or primary, one is meant.
+        if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "HEIF"):
             raise BadInput("it holds several pictures", self.uri.shown, "convert it to a video, or to single pictures")
-        self.icc_profile = image.info.get("icc_profile")
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+        profile = image.info.get("icc_profile")
+        image.load()
+        turn = _TURNS.get(_orientation(image))
+        upright = image.transpose(turn) if turn is not None else image
+        if upright.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in upright.info:
+            gray = upright.mode in ("LA", "La")
             rgba = upright.convert("RGBA")
             self.alpha = rgba.getchannel("A")
-            return rgba.convert("L" if upright.mode == "LA" else "RGB")
-        if upright.mode.startswith("I;16") or upright.mode in ("I", "F"):  # scanners: 16-bit gray
-            values = np.asarray(upright, dtype=np.float64)
-            return Image.fromarray(np.clip(values / 257, 0, 255).round().astype(np.uint8))
-        if upright.mode == "CMYK":  # the profile describes inks: it would be wrong for what is written
-            self.icc_profile = None
-        return upright.convert("L" if upright.mode in ("1", "L") else "RGB")
+            found = rgba.convert("L" if gray else "RGB")
+            found.paste(BACKGROUND if gray else (BACKGROUND,) * 3, mask=self.alpha.point(lambda v: 255 * (v == 0)))
+        elif upright.mode.startswith("I") or upright.mode == "F":
+            found = self._deep_gray(np.asarray(upright))
+        elif upright.mode == "LAB":
+            plain = ImageCms.profileToProfile(
+                upright, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            assert plain is not None
+            return plain
+        elif upright.mode == "CMYK":
+            return upright.convert("RGB")  # its profile describes inks
+        else:
+            found = upright.convert("L" if upright.mode in ("1", "L") else "RGB")
+        self.icc_profile = colours_of(profile, found.mode == "L")
+        return found
+
+    def _deep_gray(self, values: Array) -> Image.Image:
+        """Gray of 16 or 32 bits (scanners), or floating point (0..1, or 0..255)."""
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(low + high) or low < 0 or high > (255 if values.dtype.kind == "f" else 65535):
+            what = f"its pixels are numbers from {low:g} to {high:g}, of which the range is not known"
+            raise BadInput(what, self.uri.shown, "convert it to 8 or 16 bits first")
+        most = 65535.0 if values.dtype.kind != "f" else 1.0 if high <= 1 else 255.0
+        return Image.fromarray((values * (255 / most)).round().clip(0, 255).astype(np.uint8))
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # broken EXIF: it is thrown away anyhow
+        return 1
+
+
+@contextmanager
+def _own_limits() -> Iterator[None]:
+    """Pillow's limits of pixels and of text are replaced by ours while a picture is read."""
+    with _limits:
+        before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+        Image.MAX_IMAGE_PIXELS = None
+        PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _TEXT_BYTES
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = before
 
 
 class ImageSink:
-    """Writes one picture in the format of its suffix, with its colour profile and alpha and with no other metadata.
-
-    EXIF holds where the picture was taken and a thumbnail of it, with the faces uncovered: none of it is written.
-    """
+    """Writes one picture in the format of its suffix, with its colour profile and alpha and with no other metadata."""
 
     def __init__(self, temporary: Temporary, info: StreamInfo) -> None:
         self.warnings: list[str] = []
@@ -104,10 +196,16 @@ class ImageSink:
             raise SinkLost("a picture holds one frame", str(self._path), "name a video as the output")
         image = to_image(covered.picture)
         kind = FORMATS[self._path.suffix.lower()]
-        if self._still is not None and self._still.alpha is not None and kind in ("PNG", "WEBP", "TIFF"):
-            image.putalpha(self._still.alpha)
-        options: dict[str, object] = {"icc_profile": self._still.icc_profile} if self._still is not None else {}
-        if kind in ("JPEG", "WEBP"):
+        alpha = self._still.alpha if self._still is not None else None
+        if alpha is not None and kind in _HOLD_ALPHA:
+            image.putalpha(alpha)
+        elif alpha is not None:
+            white = BACKGROUND if image.mode == "L" else (BACKGROUND,) * 3
+            image = Image.composite(image, Image.new(image.mode, image.size, white), alpha)
+        options: dict[str, object] = {}
+        if self._still is not None and self._still.icc_profile is not None:
+            options["icc_profile"] = self._still.icc_profile
+        if kind in ("JPEG", "WEBP", "AVIF", "HEIF"):
             options["quality"] = 95
         if kind == "JPEG":
             options["subsampling"] = "4:4:4"
@@ -115,8 +213,8 @@ class ImageSink:
             options["compression"] = "tiff_lzw"
         try:
             image.save(self._temporary.path, format=kind, **options)
-        except OSError as error:
-            raise SinkLost(error.strerror or str(error), str(self._path)) from None
+        except (OSError, ValueError, RuntimeError) as error:
+            raise SinkLost(getattr(error, "strerror", None) or str(error), str(self._path)) from None
         self._done = True
 
     def copy(self, packet: SidePacket) -> None:
@@ -136,11 +234,12 @@ class ImageSink:
 
 def to_frame(image: Image.Image) -> av.VideoFrame:
     """An L or RGB image as a gray or gbrp picture."""
+    pixels = np.asarray(image)
     if image.mode == "L":
-        gray = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="gray")
+        gray = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="gray")
         gray.color_range = ColorRange.JPEG
         return gray
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="gbrp")
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(format="gbrp")
 
 
 def to_image(picture: av.VideoFrame) -> Image.Image:

@@ -1,4 +1,4 @@
-"""A container's streams: which one is worked on, and how the others come along as they are."""
+"""Selects a container's video stream, and copies its other streams."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ import av
 import av.container
 import av.stream
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.video.container_metadata import text_metadata
+from facestream.pipeline.video.codec_headers import rebuilt
+from facestream.pipeline.video.container_metadata import text_metadata, without_pictures
 from facestream.pipeline.video.decode import Packet
 from facestream.pipeline.video.uri import Uri
 
 # An AVI names a block size for its sound that makes FFmpeg write constant-rate sound into another, and PyAV cannot
 # clear it. A stream set up for an encoder has none; the encoder never runs.
 _AVI_ENCODERS = {"mp3": "libmp3lame", "ac3": "ac3", "aac": "aac"}
-_KEPT_METADATA = ("language",)  # all else may say who, where and with what
+# By FFmpeg's names. Others hold new headers, tags, pictures beside the sound.
+_KEPT_SIDE_DATA = ("skip_samples", "webvtt_settings")
+_KEPT_METADATA = ("language",)  # everything else may identify people, places and devices
 
 
 def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStream:
-    """The stream to work on: FFmpeg's own choice, never cover art. Raises BadInput where there is none."""
-    if container.format.name == "tty":  # FFmpeg renders any text file as a film of a terminal
+    """The video stream to process: FFmpeg's own choice, never cover art. Raises BadInput if there is none."""
+    if container.format.name == "tty":  # FFmpeg renders any text file as a video of a terminal
         raise BadInput("it is text, not a video", uri.shown)
     attached = av.stream.Disposition.attached_pic
     films = [stream for stream in container.streams.video if not stream.disposition & attached]
@@ -36,7 +39,7 @@ def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStre
 
 
 def clone(template_container: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
-    """A stream of an open container that only holds what is known of another one, for after that is closed."""
+    """A stream of a separate container with another stream's parameters, for use after that one is closed."""
     twin = template_container.add_stream_from_template(stream, opaque=True)
     twin.metadata.update(stream.metadata)
     twin.disposition = stream.disposition
@@ -57,7 +60,10 @@ def is_regenerated(stream: av.stream.Stream, container: av.container.InputContai
 def add_side(
     output: av.container.OutputContainer, template: av.stream.Stream, kind: str, words: bool
 ) -> av.stream.Stream:
-    """A stream for the packets of `template`; kind: the container. words: with all its tags, not only the language."""
+    """A stream for the packets of `template`; kind: the container. words: with all its tags, not only the language.
+
+    Raises ValueError where the codec's header cannot be made anew without what else it may hold.
+    """
     encoder = None
     if kind == "avi" and template.codec_context is not None:
         encoder = _AVI_ENCODERS.get(template.codec_context.codec.canonical_name)
@@ -66,10 +72,18 @@ def add_side(
         stream = output.add_stream(encoder, rate=template.codec_context.sample_rate, layout=template.layout)
     else:
         stream = output.add_stream_from_template(template)
+        codec = template.codec_context
+        if codec is not None and codec.extradata:
+            stream.codec_context.extradata = rebuilt(codec.codec.canonical_name, bytes(codec.extradata))
+    label(stream, template, words)
+    return stream
+
+
+def label(stream: av.stream.Stream, template: av.stream.Stream, words: bool) -> None:
+    """Copy another stream's language and roles to a stream; words: all its tags."""
     kept = text_metadata(template.metadata.items())
     stream.metadata.update({key: text for key, text in kept.items() if words or key in _KEPT_METADATA})
     stream.disposition = template.disposition
-    return stream
 
 
 def is_filler(packet: Packet, stream: av.stream.Stream) -> bool:
@@ -77,9 +91,15 @@ def is_filler(packet: Packet, stream: av.stream.Stream) -> bool:
     return packet.size == 2 and stream.type == "subtitle" and stream.codec_context.name == "mov_text"
 
 
-def copied(packet: Packet, stream: av.stream.Stream, shift: Fraction) -> Packet:
-    """A packet with the same bytes, times and side data for another stream; muxing changes the packet it is given."""
-    copy: Packet = av.Packet(bytes(packet))
+def copied(packet: Packet, stream: av.stream.Stream, shift: Fraction) -> Packet | None:
+    """A packet with the same bytes and times for another stream; muxing changes the packet it is given. None for a
+    packet of timed metadata that holds a picture; of the side data only what a player needs comes along."""
+    data: bytes | None = bytes(packet)
+    if stream.type not in ("audio", "video", "subtitle"):
+        data = without_pictures(bytes(packet))
+        if data is None:
+            return None
+    copy: Packet = av.Packet(data)
     copy.stream = stream
     copy.time_base = packet.time_base
     offset = round(shift / packet.time_base)
@@ -88,6 +108,7 @@ def copied(packet: Packet, stream: av.stream.Stream, shift: Fraction) -> Packet:
     copy.dts = None if dts is None else dts - offset
     copy.duration = packet.duration
     copy.is_keyframe = packet.is_keyframe
-    for data in packet.iter_sidedata():
-        copy.set_sidedata(data)
+    for side in packet.iter_sidedata():
+        if side.data_type in _KEPT_SIDE_DATA:
+            copy.set_sidedata(side)
     return copy

@@ -1,7 +1,7 @@
-"""HDR as the detector sees it: PQ and HLG code values to those of SDR, by a table for 8-bit pixels.
+"""Tone mapping for the detector: PQ and HLG code values to SDR, by a table for 8-bit pixels.
 
 SMPTE ST 2084 and ARIB STD-B67 (ITU-R BT.2100). Reference white (BT.2408: 203 cd/m2, or 75 % of HLG's signal) becomes
-SDR's bright skin and paper; what is brighter is compressed. Gamut and hue stay: a detector hardly minds those.
+SDR's bright skin and paper; brighter values are compressed. Gamut and hue are unchanged: they hardly affect detection.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from av.video.reformatter import ColorTrc
 from facestream.engines.boxes import Array
 
 _WHITE_NITS = 203.0
-_WHITE = 0.75  # of SDR's linear light that reference white becomes; the rest is for what is brighter
+_KNEE = 0.8  # of SDR's linear light, up to which light stays as it is; the rest is for what is brighter
 
 
 def _pq_nits(signal: Array) -> Array:
@@ -30,10 +30,9 @@ def _hlg_nits(signal: Array) -> Array:
 
 
 def _table(nits: Array) -> Array:
-    light = nits / _WHITE_NITS * _WHITE
-    knee = 0.6  # up to here light stays as it is
-    over = np.maximum(light - knee, 0)
-    mapped = np.minimum(light, knee) + (1 - knee) * over / (over + 1 - knee)
+    light = nits / _WHITE_NITS
+    over = np.maximum(light - _KNEE, 0)
+    mapped = np.minimum(light, _KNEE) + (1 - _KNEE) * over / (over + 1 - _KNEE)
     return np.clip(255 * mapped ** (1 / 2.2), 0, 255).round().astype(np.uint8)
 
 

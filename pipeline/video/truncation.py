@@ -1,4 +1,4 @@
-"""Whether a file is as long as it says in its first bytes: Matroska's and AVI's do; and whether it stays as it is."""
+"""Detects truncated files (Matroska and AVI declare their length in the header) and files that are still written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def missing_bytes(path: Path) -> int:
-    """Bytes that were cut off at the end, 0 where none are or nothing can be told.
+    """Number of bytes missing at the end; 0 if none or unknown.
 
     AVI: the RIFF chunk's size, 32 bits, little-endian. Matroska (RFC 8794): the segment's size, of 1 to 8 bytes, which
     a recorder leaves unknown (all ones) until it is stopped.
@@ -29,20 +29,28 @@ def missing_bytes(path: Path) -> int:
     return 0 if value is None else max(0, at + length + value - size)
 
 
-def stamp(path: Path) -> tuple[int, int] | None:
-    """Size in bytes and time of the last change in ns; another one later means that somebody writes to the file.
-
-    None where it cannot be told.
-    """
+def gif_loops(path: Path) -> int:
+    """How often a GIF is repeated: 0 for ever, -1 never (it says nothing). The extension stands before the pictures."""
     try:
-        told = path.stat()
+        with path.open("rb") as file:
+            head = file.read(65536)
+    except OSError:
+        return 0
+    at = head.find(b"NETSCAPE2.0\x03\x01")
+    return -1 if at < 0 else int.from_bytes(head[at + 13 : at + 15], "little")
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and modification time in ns; if these change, somebody writes to the file. None if unknown."""
+    try:
+        status = path.stat()
     except OSError:
         return None
-    return (told.st_size, told.st_mtime_ns) if S_ISREG(told.st_mode) else None  # a pipe is written to all the time
+    return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else None  # a pipe changes all the time
 
 
 def _number(data: bytes) -> tuple[int, int | None]:
-    """EBML's variable-size integer: how many bytes it takes, and its value, None for the unknown one."""
+    """Decode EBML's variable-size integer: its length in bytes, and its value, None for "unknown"."""
     length = 9 - data[0].bit_length() if data and data[0] else 0
     if not 0 < length <= len(data):
         return 0, None

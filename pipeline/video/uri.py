@@ -1,4 +1,4 @@
-"""What an input's name means, which files it stands for, how to show it without its password, why it does not open."""
+"""Inputs: what a name means, which files it stands for, its redacted form, and errors on opening."""
 
 from __future__ import annotations
 
@@ -9,27 +9,42 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import av
 from facestream.pipeline.errors import BadInput, Refused, UserError
 from facestream.pipeline.url import Url, parse_url, redact, shown_text
 from facestream.pipeline.url import expand as expand_secrets
+from facestream.pipeline.video import webcam
+from facestream.pipeline.video.pipes import STDIN, is_pipe
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset((
-    ".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv", ".mov",
-    ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m",
+    ".264", ".265", ".360", ".3g2", ".3gp", ".amv", ".asf", ".avc", ".avi", ".divx", ".dv", ".f4v", ".flv",
+    ".gif", ".h264", ".h265", ".hevc", ".insv", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg",
+    ".mk3d", ".mkv", ".mod", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".obu", ".ogm",
+    ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv", ".y4m",
 ))
 # fmt: on
-IMAGE_SUFFIXES = frozenset([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"])
+# fmt: off
+IMAGE_SUFFIXES = frozenset((
+    ".avif", ".bmp", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp",
+))
+# Media that is not read here: pictures of other kinds, raw ones, sound alone. In a folder it is named, not passed over.
+OTHER_MEDIA_SUFFIXES = frozenset((
+    ".aac", ".arw", ".bpg", ".braw", ".cr2", ".cr3", ".crm", ".dng", ".eps", ".exr", ".flac", ".flif", ".hdr",
+    ".ico", ".j2k", ".jng", ".jp2", ".jpx", ".jxl", ".m4a", ".m4b", ".mp3", ".nef", ".oga", ".ogg", ".opus", ".orf",
+    ".pcx", ".pdf", ".pef", ".pgm", ".pnm", ".ppm", ".psd", ".qoi", ".r3d", ".raf", ".raw", ".rw2", ".sr2",
+    ".srw", ".svg", ".swf", ".tga", ".wav", ".wma", ".x3f", ".xcf", ".lrv", ".insp", ".gpr",
+))
+# fmt: on
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter alone is a drive
 
 
 class Kind(StrEnum):
-    """What a source is."""
+    """The kind of a source."""
 
     FILE = "file"
     IMAGE = "image"
@@ -38,6 +53,7 @@ class Kind(StrEnum):
     RTSP = "rtsp"
     HTTP = "http"
     LAVFI = "lavfi"
+    PIPE = "pipe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +84,17 @@ class MediaFile:
 
 
 def parse(text: str | os.PathLike[str]) -> Uri:
-    """Tell what a source's name means. Looks at the disk only to tell folders from files.
+    """Parse a source's name. Accesses the disk only to distinguish folders from files.
 
     Raises BadInput for an empty name and for a scheme that cannot be read.
     """
     name = os.fspath(text)
     if not name.strip():
         raise BadInput("the input has no name")
-    if name.isascii() and name.isdigit():
-        return Uri(Kind.WEBCAM, f"/dev/video{int(name)}", f"/dev/video{int(name)}")
-    if re.fullmatch(r"/dev/video\d+", name):
-        return Uri(Kind.WEBCAM, name, name)
+    if name == STDIN:
+        return Uri(Kind.PIPE, name, "standard input")
+    if (device := webcam.device_of(name)) is not None:
+        return Uri(Kind.WEBCAM, device, device)
     if name.startswith("lavfi:"):
         # A graph may read an address, written in any of the ways in which graphs escape.
         has_address = re.search(r":\\*/\\*/|@", name) is not None
@@ -103,30 +119,41 @@ def _parse_url(name: str) -> Uri:
 
 def _parse_path(name: str) -> Uri:
     if name.startswith("file://"):
-        name = unquote(urlsplit(name).path)
+        from urllib.request import url2pathname  # brings HTTP and TLS along: 40 ms for an address that is rare
+
+        name = url2pathname(urlsplit(name).path)
     if ("@" in name or "://" in name) and not os.path.lexists(name):  # an address whose scheme was forgotten
         return Uri(Kind.FILE, name, shown_text(name))
     if os.path.isdir(name):
         return Uri(Kind.FOLDER, name, name)
+    if is_pipe(name):
+        return Uri(Kind.PIPE, name, name)
     return Uri(Kind.IMAGE if Path(name).suffix.lower() in IMAGE_SUFFIXES else Kind.FILE, name, name)
 
 
-def expand(inputs: Sequence[str | os.PathLike[str]], skip: Path | None = None) -> list[MediaFile]:
+def expand(
+    inputs: Sequence[str | os.PathLike[str]], skip: Path | None = None, left_out: list[str] | None = None
+) -> list[MediaFile]:
     """The media files that inputs stand for, sorted by where they belong below an output folder, none of them twice.
 
     An input is a file, a folder (searched to the bottom) or a glob (`**` goes deep). Files named outright are taken as
     they are; from folders and globs only those with a media suffix, hidden ones left out. A folder that must not be
     looked into, and a link that leads nowhere, come as files, since what they hide would be missed. Folders that are
-    links are not entered. skip: a folder to leave
-    out, usually the output folder, which may lie inside an input.
+    links are not entered. skip: a folder to leave out, usually the output folder, which may lie inside an input.
+    left_out: gets a line for each file of a folder that is, or may be, media and is not taken.
 
     Raises BadInput for an input that stands for nothing, and for two files that belong in the same place.
     """
     found: dict[str, MediaFile] = {}
     for item in inputs:
-        files = [file for file in _expand_one(os.fspath(item)) if skip is None or not _inside(file.path, skip)]
+        others: list[tuple[Path, str]] = []
+        files = [f for f in _expand_one(os.fspath(item), others) if skip is None or not _inside(f.path, skip)]
+        lines = [f"{path}: {why}" for path, why in sorted(others) if skip is None or not _inside(path, skip)]
+        if left_out is not None:
+            left_out += lines
         if not files:
-            raise BadInput("there is no video or image in it", redact(os.fspath(item)))
+            do = f"left out: {lines[0]}" if lines else ""
+            raise BadInput("there is no video or image in it", redact(os.fspath(item)), do)
         for file in files:
             found.setdefault(os.path.abspath(file.path), file)
     places: dict[Path, MediaFile] = {}
@@ -138,32 +165,86 @@ def expand(inputs: Sequence[str | os.PathLike[str]], skip: Path | None = None) -
     return sorted(places.values(), key=lambda file: file.relative.parts)
 
 
-def _expand_one(name: str) -> Iterator[MediaFile]:
+def _expand_one(name: str, left_out: list[tuple[Path, str]]) -> Iterator[MediaFile]:
     path = Path(name)
     if path.is_dir():
         if _is_closed(path):
             raise BadInput("no permission to look into the folder", redact(name))
-        yield from _media(_walk(path), path)
+        yield from _media(_walk(path, left_out), path, left_out)
     elif path.exists():  # before the glob: names may hold [ and ]
         yield MediaFile(path, Path(path.name))
     elif glob.has_magic(name):
-        yield from _media(map(Path, glob.iglob(name, recursive=True)), _fixed_part(path))
+        yield from _media(map(Path, glob.iglob(name, recursive=True)), _fixed_part(path), left_out)
     else:
         raise BadInput("no such file or folder", redact(name))
 
 
-def _media(paths: Iterable[Path], root: Path) -> Iterator[MediaFile]:
+def _media(paths: Iterable[Path], root: Path, left_out: list[tuple[Path, str]]) -> Iterator[MediaFile]:
     for path in paths:
         relative = path.relative_to(root)
         hidden = any(part.startswith(".") for part in relative.parts)
         media = path.suffix.lower() in MEDIA_SUFFIXES and (path.is_file() or _leads_nowhere(path))
         if not hidden and (media or _is_closed(path)):
             yield MediaFile(path, relative)
+        elif (why := _why_left_out(path, media, hidden)) is not None:
+            left_out.append((path, why))
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def _why_left_out(path: Path, media: bool, hidden: bool) -> str | None:
+    """Why a file that may be media is not taken; None for any other file."""
+    if path.name.startswith("._") or path.is_dir():  # what macOS keeps beside a file on foreign disks
+        return None
+    if media and hidden:
+        return "it is hidden"
+    suffix = path.suffix.lower()
+    if suffix in MEDIA_SUFFIXES:
+        return "it is no regular file"
+    if suffix in OTHER_MEDIA_SUFFIXES:
+        return f"{suffix} is not read here"
+    if path.is_file() and _looks_like_media(path):
+        return "it looks like media, but its suffix says nothing" if not suffix else f"{suffix} is not known here"
+    return None
+
+
+def _looks_like_media(path: Path) -> bool:
+    """By the bytes that its kind begins with."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(400)
+    except OSError:
+        return False
+    transport = len(head) > 376 and head[0] == head[188] == head[376] == 0x47
+    return head.startswith(_BEGINNINGS) or head[4:8] in (b"ftyp", b"moov", b"mdat") or transport
+
+
+def is_still(path: Path) -> bool:
+    """Whether a file without an image's suffix is one still picture: HEIF and AVIF whatever they are called, since
+    FFmpeg takes their tiles for videos; JPEG, PNG, WebP and TIFF where the suffix says nothing."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError:
+        return False
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif"):
+        return True
+    pictures = (b"\xff\xd8\xff", b"\x89PNG", b"II*\0", b"MM\0*")
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return path.suffix.lower() not in VIDEO_SUFFIXES and (head.startswith(pictures) or webp)
+
+
+# Matroska, AVI and WebP, FLV, JPEG, PNG, GIF, TIFF, Ogg, ASF, MPEG.
+_BEGINNINGS = (
+    b"\x1a\x45\xdf\xa3", b"RIFF", b"FLV\x01", b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"OggS",
+    b"\x30\x26\xb2\x75", b"\0\0\1\xba", b"\0\0\1\xb3",
+)  # fmt: skip
+
+
+def _walk(root: Path, left_out: list[tuple[Path, str]]) -> Iterator[Path]:
     closed: list[str] = []
-    for folder, _, names in os.walk(root, onerror=lambda error: closed.append(str(error.filename))):
+    for folder, folders, names in os.walk(root, onerror=lambda error: closed.append(str(error.filename))):
+        left_out += [(Path(folder, n), "it is a link to a folder") for n in folders if Path(folder, n).is_symlink()]
         yield from (Path(folder, name) for name in names)
     yield from map(Path, closed)
 
@@ -173,7 +254,7 @@ def _leads_nowhere(path: Path) -> bool:
 
 
 def _is_closed(path: Path) -> bool:
-    """Whether it is a folder that we may not look into."""
+    """Whether it is a folder without read permission."""
     effective = os.access in os.supports_effective_ids
     return path.is_dir() and not path.is_symlink() and not os.access(path, os.R_OK | os.X_OK, effective_ids=effective)
 
@@ -197,7 +278,7 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def check_file(path: Path, shown: str) -> None:
-    """Raise BadInput for a file that cannot hold a picture, before FFmpeg says so in its own words."""
+    """Raises BadInput for a file that cannot contain video, with a clearer message than FFmpeg's."""
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
@@ -208,9 +289,9 @@ def check_file(path: Path, shown: str) -> None:
 
 
 def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
-    """What FFmpeg's exception means for this source, in one line and without its password.
+    """An FFmpeg exception as one line about this source, without its password.
 
-    opened: it had been reached before the exception came.
+    opened: whether the source had been opened before the exception.
     """
     live = uri.kind in (Kind.RTSP, Kind.HTTP)
     for kind, (what, do) in _ANSWERS.items():
@@ -218,8 +299,11 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
             return (Refused if kind in _FINAL else BadInput)(what, uri.shown, do)
     if uri.kind is Kind.WEBCAM and error.errno in _WEBCAM:
         asked = error.errno == 22
-        do = "leave --camera-size, -fps, -format away" if asked else "look for cameras with: ls /dev/video*"
+        do = "leave --camera-size, -fps, -format away" if asked else webcam.how_to_find()
         return BadInput(_WEBCAM[error.errno], uri.shown, do)
+    if uri.kind is Kind.PIPE:
+        what = "it is not a video, or one that cannot be read from a pipe: its index is at its end"
+        return BadInput(what, uri.shown, "write it to a file first, or pipe Matroska or MPEG-TS")
     if isinstance(error, av.error.InvalidDataError):
         if live:
             return BadInput("what it sent is no video", uri.shown, "check the address, the port and the path")

@@ -1,4 +1,4 @@
-"""Many files at once: what stops one must not stop the others, and what was killed goes on where it was."""
+"""Batches: a file that fails does not stop the others, and a killed batch resumes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 from facestream.pipeline.batch.manifest import sha256
-from facestream.pipeline.batch.progress_table import ProgressTable, progress_table
+from facestream.pipeline.batch.progress_table import ProgressTable
 from facestream.pipeline.batch.worker import Progress, RecordWriter, Setup, Task, do_task
 from facestream.pipeline.cli.app import main
 from facestream.pipeline.config import read
+from facestream.pipeline.log import beside_bars
 from facestream.pipeline.run import Job, Report, run_stages
 from facestream.pipeline.types import Frame, TrackedFrame
 from PIL import Image
-from rich.console import Console
 
 from tests.conftest import facestream, render
 from tests.pack import demo_frames
@@ -240,7 +240,7 @@ def test_a_worker_that_crashes_costs_one_file(tmp_path: Path) -> None:
     os.kill(worker, signal.SIGSEGV)
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "0.mp4: the process that worked on it died (signal 11)" in errors
+    assert "0.mp4: its worker process died (signal 11)" in errors
     assert len(errors.strip().splitlines()) == 1
     assert "1 of 2 files done, 1 failed" in said
     assert set(hashes(tmp_path / "out")) == {"1.mp4"}
@@ -285,18 +285,23 @@ def test_an_exception_that_nobody_expected_is_one_files_failure(tmp_path: Path) 
 
 def test_the_progress_table_has_a_line_for_each_file_at_work() -> None:
     text = io.StringIO()
-    table = progress_table(Console(file=text, force_terminal=True, width=100))
-    with table:
-        board = ProgressTable(table, 3)
-        board.start(Task(0, Job("videos/first.mp4", None)))
-        board.start(Task(1, Job("videos/second.mp4", None)))
-        board.move(Progress(1, 10, 40))
-        table.refresh()
-        board.end(0)
-        assert [(t.description, t.completed, t.total) for t in table.tasks] == [("files", 1, 3), ("second.mp4", 10, 40)]
-    assert "first.mp4" in text.getvalue()
-    assert "10/40" in text.getvalue()
+    table = ProgressTable(text, 3)
+    table.start(Task(0, Job("videos/first.mp4", None)))
+    table.start(Task(1, Job("videos/second.mp4", None)))
+    table.update(Progress(1, 10, 40))
+    table.end(0)
+    table.start(Task(2, Job("videos/third.mp4", None)))
+    assert (table.all.n, table.all.total) == (1, 3)
+    assert [(bar.desc, bar.n, bar.total, bar.pos) for bar in table.bars.values()] == [
+        ("second.mp4", 10, 40, -2), ("third.mp4", 0, None, -1)
+    ]  # fmt: skip
+    with beside_bars():
+        print("a line")
+    table.close()
+    for part in ("files", "first.mp4", "second.mp4", "third.mp4"):
+        assert part in text.getvalue()
+    assert not table.bars
     silent = ProgressTable(None, 3)
     silent.start(Task(0, Job("a", None)))
-    silent.move(Progress(0, 1, None))
+    silent.update(Progress(0, 1, None))
     silent.end(0)

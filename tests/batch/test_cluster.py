@@ -1,4 +1,4 @@
-"""A batch on a Ray cluster of two machines, both of them this one, is the batch on one machine."""
+"""A batch on a Ray cluster of two nodes, both on this machine, gives the same results as on one machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches that are killed amid their work, and go on."""
+"""Batches that are killed while they work, and resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records of a batch that is resumed: those of one that was never stopped."""
+"""Records of a resumed batch equal those of an uninterrupted one."""
 
 from __future__ import annotations
 

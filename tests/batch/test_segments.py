@@ -1,4 +1,4 @@
-"""A video worked on in segments is the one that is worked on whole."""
+"""A video processed in segments gives the same result as one processed whole."""
 
 from __future__ import annotations
 

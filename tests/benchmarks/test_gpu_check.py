@@ -1,8 +1,9 @@
-"""What gpu_check works out without a GPU, and that it goes through on stand-ins for one."""
+"""gpu_check without a GPU: its calculations, and complete runs on simulated GPUs."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from facestream.benchmarks import gpu_check, gpu_nets, gpu_parts, gpu_times
+from facestream.benchmarks import gpu_check, gpu_dry, gpu_nets, gpu_parts, gpu_product, gpu_times
 from facestream.benchmarks.gpu_parts import Settings
 from facestream.engines.base import DetectorOptions
 from facestream.engines.build.fp16 import Fp16Detector, to_fp16
@@ -88,11 +89,8 @@ def test_measuring_goes_through_on_a_stand_in() -> None:
     assert set(found) == {"net_ms", "gpu_ms", "fps", "down_bytes", "runs"}
     assert found["down_bytes"] == 644
     assert not device.memory, "the loop keeps memory of the GPU"
-    wide = (Profile((1, 32, 32), (2, 384, 640), (2, 384, 640)),)
-    net = CpuNet(device, Fp16Detector(data, normalisation, DetectorOptions()), wide, False)
-    assert all(fps > 0 for fps in gpu_times.covered_fps(device, net, normalisation, 1, (96, 64), 1).values())
     assert len(gpu_times.nms_ms(device, 1, 300)) == 2
-    assert len(gpu_times.picture_ms(device, 1, (64, 48), (32, 24))) == 2
+    assert len(gpu_times.frame_ms(device, 1, (64, 48), (32, 24))) == 2
 
 
 def test_an_engines_part_keeps_each_figure_and_says_what_failed(
@@ -101,7 +99,6 @@ def test_an_engines_part_keeps_each_figure_and_says_what_failed(
     device: Any = LazyDevice(2)
     monkeypatch.setattr(gpu_parts, "current_device", lambda: device)
     monkeypatch.setattr(gpu_parts, "measure", lambda *a: FIGURE_OF[a[4]]() | {})
-    monkeypatch.setattr(gpu_parts, "covered_fps", lambda *a: {"covered": 7.0})
     make = (lambda width, height, batch: (None, None)), (lambda width, height: (1.0, 1.0))
     monkeypatch.setattr(gpu_parts, "plan_net", lambda backend: lambda model, folder: make)
     saved: list[dict[str, Any]] = []
@@ -115,10 +112,8 @@ def test_an_engines_part_keeps_each_figure_and_says_what_failed(
         (2, 2),
         (3, 2),
         (3, 3),
-        (3, 3),
     ]
     assert "batch 2: out of memory" in saved[-1]["problems"][0]
-    assert saved[-1]["covered_fps"] == {"covered": 7.0}
 
 
 def _fails() -> dict[str, Any]:
@@ -149,7 +144,7 @@ if part == "torch-vgg16": result.write_text(json.dumps({"skipped": "no CUDA"}))
     only = "gpu,kernels,tests,torch-plainS,torch-vgg16"
     assert gpu_check.check.callback is not None
     run = gpu_check.check.callback
-    run(tmp_path / "out", only, False, (), 9.0, "1", 1, None, None)
+    run(tmp_path / "out", only, False, (), 9.0, "1", 1, False, None, None)
     found = json.loads((tmp_path / "out/gpu.json").read_text())["parts"]
     assert {name: part["end"] for name, part in found.items()} == {
         "gpu": "done", "kernels": f"ended by signal {signal.SIGSEGV.value}", "tests": "stopped after 3 s",
@@ -158,12 +153,12 @@ if part == "torch-vgg16": result.write_text(json.dumps({"skipped": "no CUDA"}))
     assert found["kernels"]["last_words"] == "about to crash"
     assert all(found[name]["figures"] for name in ("gpu", "kernels", "tests", "torch-plainS"))
     # A second run adds to the first, and what ran well is not lost to what did not.
-    run(tmp_path / "again", "kernels,rtx-plainS", False, (tmp_path / "out/gpu.json",), 9.0, "1", 1, None, None)
+    run(tmp_path / "again", "kernels,rtx-plainS", False, (tmp_path / "out/gpu.json",), 9.0, "1", 1, False, None, None)
     more = json.loads((tmp_path / "again/gpu.json").read_text())["parts"]
     assert set(more) == set(found) | {"rtx-plainS"}
     merged = gpu_check.merged((tmp_path / "out/gpu.json", tmp_path / "again/gpu.json"))
     assert merged["gpu"]["end"] == "done"
-    run(tmp_path / "late", "gpu", False, (), 0.0, "1", 1, None, None)
+    run(tmp_path / "late", "gpu", False, (), 0.0, "1", 1, False, None, None)
     late = json.loads((tmp_path / "late/gpu.json").read_text())["parts"]
     assert late["gpu"]["end"] == "left out: no time"
 
@@ -179,35 +174,71 @@ def test_parts_are_chosen_by_name() -> None:
         gpu_check.merged((Path(__file__),))
 
 
-@needs_compiler
-def test_the_whole_command_goes_through_on_the_stand_in_for_a_driver(tmp_path: Path) -> None:
-    """On a machine that lacks what a rented one does: no PyAV, no msgspec, no TensorRT, a torch without CUDA."""
-    driver = stand_in_driver(tmp_path)
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    (bare / "sitecustomize.py").write_text("""
+ABSENT = """
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("av", "msgspec", "tensorrt", "tensorrt_rtx", "pycuda"):
+        if name.split(".")[0] in ("av", "msgspec", "lap", "tensorrt", "tensorrt_rtx", "pycuda"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
 sys.meta_path.insert(0, Absent())
-""")
-    more = {"PYTHONPATH": str(bare), "FACESTREAM_GPU_CHECK": str(tmp_path / "work")}
-    only = "gpu,torch-plainS,tensorrt-plainS,rtx-plainS"
-    words = [sys.executable, "benchmarks/gpu_check.py", str(tmp_path / "out"), "--only", only, "--runs", "1"]
-    done = subprocess.run(words, cwd=ROOT, env=driver | more, capture_output=True, text=True, check=False)
+"""
+
+
+def bare_run(folder: Path, *words: str, **more: str) -> dict[str, Any]:
+    """The command on a machine that lacks what a rented one does: its report."""
+    (folder / "bare").mkdir()
+    (folder / "bare/sitecustomize.py").write_text(ABSENT)
+    settings = os.environ | more | {"PYTHONPATH": str(folder / "bare"), "FACESTREAM_GPU_CHECK": str(folder / "work")}
+    command = [sys.executable, "benchmarks/gpu_check.py", str(folder / "out"), *words]
+    done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    parts = json.loads((tmp_path / "out/gpu.json").read_text())["parts"]
+    found: dict[str, Any] = json.loads((folder / "out/gpu.json").read_text())["parts"]
+    return found
+
+
+@needs_compiler
+def test_the_whole_command_goes_through_on_the_stand_in_for_a_driver(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs torch")
+    only = "gpu,torch-plainS,tensorrt-plainS,rtx-plainS,product,pycuda"
+    parts = bare_run(tmp_path, "--only", only, "--runs", "1", **stand_in_driver(tmp_path))
     assert parts["gpu"]["end"] == "done", parts["gpu"]
     assert parts["gpu"]["gpu"]["capability"] > 0
-    for name in ("torch-plainS", "tensorrt-plainS", "rtx-plainS"):
+    for name in ("torch-plainS", "tensorrt-plainS", "rtx-plainS", "pycuda"):
         assert parts[name]["end"] == "skipped", parts[name]
     assert "torch" in parts["torch-plainS"]["skipped"]
     assert "TensorRT" in parts["tensorrt-plainS"]["skipped"]
+    assert "PyCUDA" in parts["pycuda"]["skipped"]
+    assert "torch" in parts["product"]["last_words"], "the product has nothing that runs there, and says so"
 
 
-def test_without_a_card_it_says_so_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.slow
+@needs_compiler
+def test_a_dry_run_goes_through_every_part(tmp_path: Path) -> None:
+    parts = bare_run(tmp_path, "--dry-run")
+    assert set(parts) == set(gpu_check.ORDER)
+    ends = {name: part["end"] for name, part in parts.items() if part["end"] != "done"}
+    assert set(ends) <= {"sanitizer", "pycuda"}
+    assert set(ends.values()) <= {"skipped"}
+    assert parts["product"]["cameras"]["frames"] == 2 * gpu_product.CAMERAS
+    assert "is not installed" in parts["product"]["files"] or parts["product"]["files"] == {}
+    assert parts["leak"]["leak"]["batches"] == 3
+    assert parts["accuracy"]["accuracy"]["pictures"] == 2
+    assert (tmp_path / "out/gpu.md").read_text().startswith("Dry run, no figures.")
+
+
+@needs_compiler
+def test_the_parts_of_the_product_go_through_in_a_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(gpu_dry.VARIABLE, "1")
+    saved: dict[str, Any] = {}
+    for part in ("product", "leak", "accuracy"):
+        gpu_parts.run(part, Settings(tmp_path, (1,), 1), saved.update)
+    assert saved["cameras"]["frames"] == 2 * gpu_product.CAMERAS
+    assert saved["leak"]["replayed_share"] > 0.5
+    assert saved["accuracy"]["box_error_px"] < 1
+    assert saved["accuracy"]["ap_float32"] >= 0
+
+
+def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
     if find_gpu() is not None:
         pytest.skip("there is a GPU")
     words = [sys.executable, str(ROOT / "benchmarks/gpu_check.py"), str(tmp_path / "out")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import av
 import pytest
-from facestream.benchmarks.command import _ways
+from facestream.benchmarks.command import _deface_runs
 from facestream.benchmarks.goals import chart, goals
 from facestream.benchmarks.job_bench import CALLS, Bench, Spent, bench, timed
 from facestream.pipeline.config import read
@@ -114,12 +114,12 @@ def test_several_clips_are_held_against_the_goals_and_drawn(tmp_path: Path) -> N
 
 
 def test_the_baseline_gets_our_encoders_words() -> None:
-    (*_, last) = _ways("auto", 20).values()
+    (*_, last) = _deface_runs("auto", 20).values()
     words = json.loads(last[-1])["output_params"]
     chosen = dict(zip(words[::2], words[1::2], strict=True))
     assert chosen["-preset"] == "superfast"
     assert "mbtree=1" in chosen["-x264-params"]
-    assert json.loads(list(_ways("fast", 18.5).values())[-1][-1])["output_params"] == [
+    assert json.loads(list(_deface_runs("fast", 18.5).values())[-1][-1])["output_params"] == [
         "-crf",
         "18.5",
         "-preset",

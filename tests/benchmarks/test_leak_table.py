@@ -1,7 +1,8 @@
-"""The leak table's cache of what the detector found."""
+"""The leak table's cache of detections."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from facestream.benchmarks.leak_table import Known, cache_of
+from facestream.benchmarks.leak_table import Known, cache_of, overrides, seeds_of
 from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read
+from facestream.pipeline.errors import BadInput
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.planes import Viewer
@@ -101,3 +103,20 @@ def test_a_cache_that_is_no_cache_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_text("nonsense")
     with pytest.raises(ValueError, match="pickle"):
         Known(Counts(DetectorOptions()), tmp_path / "x.npz")
+
+
+def test_constants_and_settings_can_be_set_by_name() -> None:
+    values = overrides(["policy.eager_frames=3", "tracker.coast_s=1.5", "detector.every=auto"])
+    assert values == {"advanced.policy.eager_frames": 3, "tracker.coast_s": 1.5, "detector.every": "auto"}
+    config = read(None, values)
+    assert config.advanced.policy.eager_frames == 3
+    assert config.tracker.coast_s == 1.5
+    for text in ("policy.eager_frames", "eager_frames=3"):
+        with pytest.raises(BadInput, match="--set"):
+            overrides([text])
+
+
+def test_each_table_says_which_seeds_its_clips_have(tmp_path: Path) -> None:
+    assert seeds_of(tmp_path) == "seed unknown"
+    (tmp_path / "clips.json").write_text(json.dumps([{"name": "a", "seed": 101, "set": "report"}, {"name": "b"}]))
+    assert seeds_of(tmp_path) == "seed 101 (report)"

@@ -1,4 +1,4 @@
-"""The committed demo clip is what its script renders, and its truth describes it."""
+"""The committed demo clip is what its script renders, and its ground truth is correct."""
 
 import importlib
 from pathlib import Path

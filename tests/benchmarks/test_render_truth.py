@@ -1,4 +1,4 @@
-"""Rendered clips and their truth: the boxes are where the pixels are, and no visible face is without one."""
+"""Rendered clips and their ground truth: boxes match the pixels, and no visible face lacks a box."""
 
 from __future__ import annotations
 
@@ -337,7 +337,7 @@ def test_the_command_writes_clips_truth_and_index(
     script.main()
     entry = json.loads((out / "clips.json").read_text())
     known = {"name": "two", "shows": "a test", "frames": 12, "fps": 30, "size": [160, 120], "tracks": 3, "cuts": [9]}
-    assert entry == [{"name": "kept"}, known]
+    assert entry == [{"name": "kept"}, known | {"seed": 0, "set": "tune"}]
     assert {path.name for path in out.iterdir()} == {"clips.json", "two.mp4", "two.truth.txt"}
     monkeypatch.setattr("sys.argv", ["render_truth", "-o", str(out)])
     with pytest.raises(SystemExit, match="2"):
@@ -419,3 +419,19 @@ def test_every_still_fills_the_frame_and_every_face_is_true(tools: SimpleNamespa
                 x0, y0, x1, y1 = np.int32(box.round())
                 shown = cv2.resize(rgb[y0:y1, x0:x1], (24, 32), interpolation=cv2.INTER_AREA)
                 assert np.corrcoef(source.ravel(), shown.ravel())[0, 1] > 0.97
+
+
+def test_fresh_seeds_move_otherwise_and_tuned_ones_stay_as_they_were(tools: SimpleNamespace) -> None:
+    made = tools.render_truth
+    clip = two_shots(tools)
+    assert made.varied(clip, made.TUNE_SEEDS[0]) is clip
+    assert not set(made.TUNE_SEEDS) & set(made.REPORT_SEEDS)
+    assert [made.set_of(seed) for seed in (made.TUNE_SEEDS[0], made.REPORT_SEEDS[0], 77)] == ["tune", "report", "other"]
+    poses = []
+    for seed in made.REPORT_SEEDS:
+        other = made.varied(clip, seed)
+        assert other.frames == clip.frames
+        poses.append(other.shots[0].layers[0].pose(0.1))
+        assert np.allclose(poses[-1], made.varied(clip, seed).shots[0].layers[0].pose(0.1))
+    assert not np.allclose(poses[0], clip.shots[0].layers[0].pose(0.1))
+    assert not np.allclose(poses[0], poses[1])

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: a process, its words and its exit code."""
+"""The command line as a process: arguments, output and exit codes."""
 
 from __future__ import annotations
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from facestream.engines.boxes import area_xyxy, grow_xyxy, intersection_xyxy, iou_xyxy, nms_xyxy, union_xyxy
+from facestream.engines.boxes import area_xyxy, grow_xyxy, intersection_xyxy, iou_xyxy, union_xyxy
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.reference_nms import nms_xyxy
 
 
 def test_iou_by_hand() -> None:

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="compiling weights needs the train extra")
 
 from facestream.engines.base import DetectorOptions  # noqa: E402
+from facestream.engines.build.openvino import compare_files  # noqa: E402
 from facestream.engines.errors import EngineMismatch  # noqa: E402
 from facestream.engines.letterbox import view  # noqa: E402
 from facestream.engines.loader import WEIGHTS, load_detector  # noqa: E402
@@ -93,7 +94,7 @@ def test_a_quantised_net_that_finds_less_is_refused(photographs: Path, tmp_path:
     build_engine.export_openvino(tmp_path / "other.safetensors", tmp_path / "other.xml", "fp32", None)
     pictures = build_engine.calibration(photographs)
     with pytest.raises(EngineMismatch, match="of the faces"):
-        build_engine.compare_files(WEIGHTS / "plainS.onnx", tmp_path / "other.xml", pictures)
+        compare_files(WEIGHTS / "plainS.onnx", tmp_path / "other.xml", pictures)
 
 
 def test_missing_weights_and_folders_are_one_line(tmp_path: Path) -> None:

@@ -12,36 +12,6 @@ import pytest
 from tests.cuda import needs_compiler, stand_in_driver
 
 ROOT = Path(__file__).parents[2]
-LOOP = """
-from pathlib import Path
-import numpy as np
-from facestream.engines.cuda.pipeline import GpuPipeline
-from facestream.engines.types import HostFrame
-from facestream.engines.cuda.driver import CudaDevice
-from facestream.engines.cuda.frame import Normalisation
-from facestream.engines.build.sidecar import Profile
-from tests.lazy_device import view
-
-class Constant:
-    nms_inside = False
-    def canvas(self, pictures, width, height): return width, height
-    def prepare(self, slot, pictures, width, height, stream): return 40
-    def capturable(self, slot, stream): return True
-    def enqueue(self, slot, images, first, second, stream):
-        int(stream)
-        at = np.arange(40, dtype=np.float32) * 20
-        rows = np.stack([at, at, at + 9, at + 9], 1)
-        view(first, np.float32, (40, 4))[:] = rows
-        view(second, np.float32, (40,))[:] = np.linspace(0.9, 0.5, 40)
-
-device = CudaDevice()
-loop = GpuPipeline(device, Constant(), Normalisation((0.0,) * 3, (1.0,) * 3), 0.3, 0.3, slots=2)
-picture = HostFrame("rgb24", (np.zeros((32, 32, 3), np.uint8),), (32, 32), 32, 32)
-for found in [loop.result(t) for t in [loop.submit([picture]) for _ in range(6)]]:
-    assert len(found[0][1]) == 40, found
-assert all(slot.graph is not None for slot in loop.slots)
-print("six batches")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +20,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @needs_compiler
-def test_the_tests_for_a_card_pass_on_the_stand_in(environment: dict[str, str]) -> None:
+def test_the_tests_for_a_gpu_pass_on_the_stand_in(environment: dict[str, str]) -> None:
     chosen = ["tests/engines/test_gpu.py", "-k", "65 or odd or chain or preprocessing or covers"]
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen]
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -59,22 +29,46 @@ def test_the_tests_for_a_card_pass_on_the_stand_in(environment: dict[str, str]) 
     assert int(done.stdout.splitlines()[-1].split()[0]) > 20
 
 
+def run_loop(environment: dict[str, str], kind: str, index: int, **more: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "tests.gpu_loop", kind, str(index)]
+    settings = environment | {"FACESTREAM_GPUS": "2"} | more
+    return subprocess.run(words, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
+
+
 @needs_compiler
-def test_graphs_are_captured_and_replayed_through_the_bindings(environment: dict[str, str]) -> None:
-    words = [sys.executable, "-c", LOOP]
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("index", [0, 1])
+def test_graphs_are_captured_replayed_and_given_back_through_the_bindings(
+    environment: dict[str, str], index: int
+) -> None:
+    """In three threads, on the GPU that was asked for."""
+    done = run_loop(environment, "cuda", index)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "six batches" in done.stdout
+    replayed, _, of = done.stdout.split()[1:4]
+    assert int(replayed) > 0.8 * int(of)
+    assert "done" in done.stdout
+    assert not done.stderr
+
+
+@needs_compiler
+def test_a_driver_that_captures_nothing_is_said_once_and_worked_around(environment: dict[str, str]) -> None:
+    done = run_loop(environment, "cuda", 0, FACESTREAM_REFUSE_CAPTURE="1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("replayed 0 of")
+    said = done.stderr.strip().splitlines()
+    assert {line.split(" (")[0] for line in said} == {f"no CUDA graph for inputs of {n}x32x32" for n in (1, 2, 4)}
+    assert len(said) == 3
+    assert all("cuStreamEndCapture failed" in line for line in said)
 
 
 @needs_compiler
 @pytest.mark.parametrize(("more", "words"), [
     ({"FACESTREAM_CUINIT": "100"}, "no NVIDIA GPU here"),
     ({"FACESTREAM_DRIVER": "12080"}, "the driver knows CUDA 12.8, the libraries here are for CUDA 13"),
+    ({"FACESTREAM_GPUS": "0"}, "no NVIDIA GPU here"),
     ({"FACESTREAM_CUINIT": "999"}, "cuInit failed: CUDA_ERROR_UNKNOWN"),
     ({"LD_LIBRARY_PATH": ""}, "no NVIDIA driver here"),
 ])  # fmt: skip
-def test_what_is_wrong_with_card_or_driver_is_one_line(
+def test_what_is_wrong_with_gpu_or_driver_is_one_line(
     environment: dict[str, str], tmp_path: Path, more: dict[str, str], words: str
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs the rtx extra")

@@ -1,19 +1,32 @@
-"""The half-precision graph: what it is made of, and that it says what the float32 one says."""
+"""The half-precision graph: its types, and agreement with the float32 graph."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from facestream.engines.base import DetectorOptions
-from facestream.engines.build.fp16 import LARGEST, ROOM, Fp16Detector, to_fp16
-from facestream.engines.build.parity import differences
+from facestream.engines.boxes import F32, Array
+from facestream.engines.build.fp16 import (
+    LARGEST,
+    ROOM,
+    Fp16Detector,
+    above,
+    emulated,
+    entry,
+    heads_of,
+    peak_of,
+    to_fp16,
+)
+from facestream.engines.build.parity import differences, patches
 from facestream.engines.build.tensorrt import check_fp16
 from facestream.engines.errors import EngineMismatch
 from facestream.engines.letterbox import view
-from facestream.engines.loader import WEIGHTS, load_detector
+from facestream.engines.loader import WEIGHTS, load_detector, shipped
 from onnx import TensorProto, numpy_helper
 
 from tests.alike import found_alike
@@ -65,6 +78,13 @@ def test_it_finds_what_the_shipped_net_finds() -> None:
     assert parity["boxes_compared"] > 300
 
 
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_net_passes_the_gate(name: str) -> None:
+    source = WEIGHTS / f"{name}.onnx"
+    data, normalisation, _ = to_fp16(source)
+    assert check_fp16(source, data, normalisation, None)["boxes_compared"] > 0
+
+
 def test_values_too_large_for_half_precision_are_scaled_without_a_trace(tmp_path: Path) -> None:
     large = enlarged(tmp_path, 2.0**14)
     assert differences(load_detector("plainS"), load_detector(str(large)))["box_error_px"] < 0.01
@@ -76,6 +96,67 @@ def test_values_too_large_for_half_precision_are_scaled_without_a_trace(tmp_path
     half = [numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16]
     assert all(np.isfinite(values).all() for values in half)
     check_fp16(large, data, normalisation, None)
+
+
+def grown(gain: float) -> tuple[bytes, Any]:
+    """The half-precision graph of the shipped net with all values in its body `gain` times as large, and the weights of
+    the last layers as much smaller: the same function as long as nothing exceeds half precision."""
+    data, normalisation, _ = to_fp16(SHIPPED)
+    model = onnx.load_from_string(data)
+    convs = [node for node in model.graph.node if node.op_type == "Conv"]
+    last = {node.input[1] for node in heads_of(model)}
+    changes = {name: 1 / gain for name in last} | {convs[0].input[1]: gain}
+    changes |= {node.input[2]: gain for node in convs if node.input[1] not in last}
+    for tensor in model.graph.initializer:
+        if tensor.name in changes:
+            values = numpy_helper.to_array(tensor).astype(np.float32) * changes[tensor.name]
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    return model.SerializeToString(), normalisation
+
+
+def largest_power() -> int:
+    """By how many powers of two the net's body may grow before a value of it exceeds half precision."""
+    model = onnx.load(SHIPPED)
+    start, _ = entry(model, SHIPPED)
+    heads = heads_of(model)
+    body = [node for node in above(model, heads, stop=start) if node not in heads]
+    return math.floor(math.log2(LARGEST / peak_of(model, body, patches())))
+
+
+def test_the_gate_refuses_a_net_whose_values_exceed_half_precision() -> None:
+    """And no other: what is just within it passes."""
+    power = largest_power()
+    for within in (power - 1, power):
+        check_fp16(SHIPPED, *grown(2.0**within), None)
+    for beyond in (power + 1, power + 2):
+        with pytest.raises(EngineMismatch, match="beyond half precision"):
+            check_fp16(SHIPPED, *grown(2.0**beyond), None)
+
+
+def test_a_net_that_gives_no_numbers_is_refused_wherever_they_are() -> None:
+    class Broken(Fp16Detector):
+        def infer(self, images: Array) -> tuple[F32, F32]:
+            xyxy, scores = super().infer(images)
+            scores[0, -1] = np.nan  # the least of all scores
+            return xyxy, scores
+
+    data, normalisation, _ = to_fp16(SHIPPED)
+    options = DetectorOptions()
+    found = differences(load_detector("plainS"), Broken(data, normalisation, options))
+    assert math.isinf(found["score_error"])
+    assert math.isinf(found["box_error_px"])
+
+
+def test_every_value_of_the_net_is_rounded_to_half_precision() -> None:
+    data, _, _ = to_fp16(SHIPPED)
+    model = onnx.load_from_string(emulated(data))
+    body = [
+        node for node in model.graph.node if node.op_type in ("Conv", "Relu", "LeakyRelu", "Add", "Concat", "Resize")
+    ]
+    rounded = {node.input[0] for node in model.graph.node if node.op_type == "Cast"}
+    convs = [node for node in body if node.op_type == "Conv"]
+    assert all(node.output[0] in rounded for node in convs)
+    assert len(rounded & {node.output[0] for node in body}) >= len(convs)
 
 
 def test_a_graph_that_differs_is_refused(tmp_path: Path) -> None:

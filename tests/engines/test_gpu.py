@@ -1,4 +1,4 @@
-"""The kernels, the loop and the engines on a real GPU; benchmarks/gpu_check.py runs these there."""
+"""Kernels, GpuPipeline and engines on a real GPU; benchmarks/gpu_check.py runs these tests there."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import pytest
 from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import Array
 from facestream.engines.build.sidecar import Profile
-from facestream.engines.build.tensorrt import PlanOptions, compile_plan
+from facestream.engines.build.tensorrt import PlanOptions, compile_plan, float_convolutions, layers
 from facestream.engines.cuda.devices import current_device
 from facestream.engines.cuda.driver import CudaDevice, find_gpu
-from facestream.engines.cuda.frame import DeviceFrame, colour_row, packed_bytes, preprocess
+from facestream.engines.cuda.frame import SOURCE, DeviceFrame, colour_table, packed_bytes, preprocess, source_row
 from facestream.engines.cuda.kernels import Launch, nms, nms_workspace
 from facestream.engines.letterbox import view
 from facestream.engines.loader import WEIGHTS, load_detector, shipped
-from facestream.engines.tensorrt_library import MODULES
+from facestream.engines.tensorrt_library import MODULES, library, unsupported
 
 from tests import reference as pictures
 from tests.alike import found_alike
-from tests.cuda import cpu, needs_compiler
 from tests.engines import test_nms_kernel as suppression
 from tests.pack import demo_frames
 
@@ -87,33 +86,22 @@ def test_preprocessing_on_the_gpu_is_numpys_to_the_bit(gpu: Card, layout: str, t
     out = -(-fitted[0] // 32) * 32, -(-fitted[1] // 32) * 32
     data = np.random.default_rng(0).integers(0, 256, packed_bytes(layout, *size), dtype=np.uint8)
     output = np.zeros((3, out[1], out[0]), np.float16)
-    norm, colour = pictures.NORM.row(), colour_row(False)
-    source, rows, colours, target = (gpu.put(a) for a in (data, norm, colour, output))
-    picture = DeviceFrame.packed(layout, *size, source, 90 * turn)
-    preprocess(gpu.launcher(), picture, fitted, rows, colours, target, out)
+    norm, colours = pictures.NORM.row(), colour_table()
+    frame = DeviceFrame.packed(layout, *size, gpu.put(data), 90 * turn)
+    table = np.array([source_row(frame, fitted)], SOURCE)
+    sources, rows, ranges, target = (gpu.put(a) for a in (table, norm, colours, output))
+    preprocess(gpu.launcher(), 1, sources, ranges, rows, target, out)
     gpu.fetch()
-    used = colour if layout in ("nv12", "yuv420p") else None
+    used = colours[0] if layout in ("nv12", "yuv420p") else None
     want = pictures.reference(pictures.full_planes(layout, data, *size), fitted, out, turn, used)
     assert output.tobytes() == want.tobytes()
-
-
-@needs_compiler
-@pytest.mark.parametrize("hide", ["pixelate", "solid"])
-def test_covers_on_the_gpu_are_the_cpus_to_the_bit(gpu: Card, hide: str) -> None:
-    """Against the kernel on the CPU, which tests/engines/test_gpu_frame.py holds against the pipeline's covers."""
-    size = (151, 113)
-    made = np.random.default_rng(4).integers(0, 256, packed_bytes("nv12", *size), dtype=np.uint8)
-    want, before = made.copy(), made.copy()
-    pictures.cover_all(cpu("cover.cu"), DeviceFrame.packed("nv12", *size, want.ctypes.data), hide, "ellipse", 1.4)
-    on_gpu = DeviceFrame.packed("nv12", *size, gpu.put(made))
-    pictures.cover_all(gpu.launcher(), on_gpu, hide, "ellipse", 1.4)
-    gpu.fetch()
-    assert made.tobytes() == want.tobytes() != before.tobytes()
 
 
 @pytest.mark.parametrize("backend", sorted(MODULES))
 def test_a_plan_finds_on_the_gpu_what_the_cpu_finds(backend: str, tmp_path: Path) -> None:
     pytest.importorskip(MODULES[backend], reason=f"needs {MODULES[backend]}")
+    if why := unsupported(library(backend), backend, current_device().gpu.capability):
+        pytest.skip(why)
     source, out = WEIGHTS / "plainS.onnx", tmp_path / "plainS.plan"
     profile = Profile((1, 192, 320), (2, 384, 640), (4, 384, 640))
     compile_plan(backend, source, out, PlanOptions((profile,), progress=False), None, "build it")
@@ -122,6 +110,8 @@ def test_a_plan_finds_on_the_gpu_what_the_cpu_finds(backend: str, tmp_path: Path
     views = [view(rgb, (640, 384)) for rgb in demo_frames([30, 60, 90])]
     # Eagerly, captured, replayed.
     assert sum(found_alike(detectors, views, 0.4, 0.95) for _ in range(3)) > 9
+    engine = detectors[1].pipeline.net.engine
+    assert not float_convolutions(layers(library(backend), engine)), "the plan itself, not the graph it was made of"
 
 
 @pytest.mark.parametrize("model", shipped())

@@ -1,7 +1,8 @@
-"""preprocess.cu and cover.cu themselves, run on the CPU against numpy and against what the CPU path does."""
+"""preprocess.cu itself, run on the CPU against numpy and against what the CPU path does."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -9,18 +10,24 @@ import cv2
 import numpy as np
 import pytest
 from facestream.engines.boxes import Array
-from facestream.engines.cuda.frame import DeviceFrame, colour_row, packed_bytes, preprocess
+from facestream.engines.cuda.frame import (
+    SOURCE,
+    DeviceFrame,
+    colour_row,
+    colour_table,
+    packed_bytes,
+    preprocess,
+    source_row,
+)
 from facestream.engines.cuda.kernels import Launch, pointer, source
 from facestream.engines.letterbox import fit, pad
-from facestream.pipeline.config import CoverConfig
-from facestream.pipeline.stages.anonymise import Anonymizer
-from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame, xyxy
+from facestream.pipeline.types import Frame
 from facestream.pipeline.video import planes as planes_module
 from facestream.pipeline.video.planes import planes, rgb_view
 
 from tests.cuda import Cpu, build, cpu, needs_compiler, survives
 from tests.pack import demo_frames
-from tests.reference import FACES, NORM, cover_all, full_planes, reference
+from tests.reference import NORM, full_planes, reference
 
 pytestmark = needs_compiler
 
@@ -31,12 +38,14 @@ def bytes_of(picture: av.VideoFrame) -> Array:
 
 
 def run_preprocess(
-    launch: Cpu, data: Array, picture: DeviceFrame, fitted: tuple[int, int], out: tuple[int, int]
+    launch: Launch, frames: list[tuple[DeviceFrame, tuple[int, int]] | None], out: tuple[int, int]
 ) -> Array:
-    output = np.full((3, out[1], out[0]), np.nan, np.float16)
-    norm, colour = NORM.row(), colour_row(picture.full_range)
-    assert len(data) == packed_bytes(picture.layout, picture.width, picture.height)
-    preprocess(launch, picture, fitted, norm.ctypes.data, colour.ctypes.data, output.ctypes.data, out)
+    """Half [N, 3, H, W] of frames and what they are shrunk to; None: a place that no frame has."""
+    output = np.full((len(frames), 3, out[1], out[0]), np.nan, np.float16)
+    table = np.array([np.zeros((), SOURCE).item() if f is None else source_row(*f) for f in frames], SOURCE)
+    norm, colours = NORM.row(), colour_table()
+    addresses = (a.ctypes.data for a in (table, colours, norm, output))
+    preprocess(launch, len(frames), *addresses, out)
     return output
 
 
@@ -55,7 +64,7 @@ def test_a_picture_becomes_the_input_to_the_bit(
     data = np.random.default_rng(size[0]).integers(0, 256, packed_bytes(layout, *size), dtype=np.uint8)
     for full_range in (False, True):
         picture = DeviceFrame.packed(layout, *size, data.ctypes.data, 90 * turn, full_range)
-        made = run_preprocess(cpu("preprocess.cu"), data, picture, fitted, out)
+        (made,) = run_preprocess(cpu("preprocess.cu"), [(picture, fitted)], out)
         colour = colour_row(full_range) if layout in ("nv12", "yuv420p") else None
         want = reference(full_planes(layout, data, *size), fitted, out, turn, colour)
         assert made.tobytes() == want.tobytes()
@@ -80,7 +89,7 @@ def test_the_input_is_what_the_cpu_path_shows_its_detector(
     fitted, padded = shown.shape[1::-1], pad(shown)
     data = bytes_of(stored)
     picture = DeviceFrame.packed(layout, stored.width, stored.height, data.ctypes.data, rotation)
-    made = run_preprocess(cpu("preprocess.cu"), data, picture, fitted, padded.shape[1::-1]).astype(np.float32)
+    made = run_preprocess(cpu("preprocess.cu"), [(picture, fitted)], padded.shape[1::-1])[0].astype(np.float32)
     row = NORM.row()
     back = made / row[3:6, None, None] + row[:3, None, None]
     difference = back - padded.transpose(2, 0, 1)
@@ -120,59 +129,32 @@ def noise(size: tuple[int, int], seed: int = 4) -> av.VideoFrame:
     return picture
 
 
-def covered_both_ways(
-    launch: Launch, size: tuple[int, int], hide: str, shape: str, scale: float
-) -> tuple[Array, Array]:
-    picture = noise(size)
-    data = bytes_of(picture)
-    cover_all(launch, DeviceFrame.packed("nv12", *size, data.ctypes.data), hide, shape, scale)
-    boxes = tuple(Box(i, xyxy(face), 1.0, BoxState.OBSERVED) for i, face in enumerate(FACES))
-    config = CoverConfig(hide=hide, shape=shape, scale=scale)  # type: ignore[arg-type]
-    done = Anonymizer(config).cover(TrackedFrame(Frame(0, 0, Fraction(1, 30), picture), boxes))
-    return data, bytes_of(done.picture)
-
-
-@pytest.mark.parametrize("hide", ["pixelate", "solid"])
-@pytest.mark.parametrize("shape", ["ellipse", "box"])
-@pytest.mark.parametrize("size", [(160, 120), (151, 113)])
-def test_faces_are_covered_as_on_the_cpu_to_the_bit(hide: str, shape: str, size: tuple[int, int]) -> None:
-    for scale in (1.0, 1.4):
-        made, want = covered_both_ways(cpu("cover.cu"), size, hide, shape, scale)
-        assert made.tobytes() == want.tobytes()
-        assert (made != bytes_of(noise(size))).mean() > 0.1
-
-
 MUTATIONS = {
-    ("cover.cu", "without its first barrier"): (0, "__syncthreads();", ""),
-    ("cover.cu", "without its second barrier"): (1, "__syncthreads();", ""),
-    ("cover.cu", "edge not covered"): (0, "<= 1.0", "< 0.99"),
-    ("cover.cu", "grid moves with the face"): (0, "(left / cell + (int)blockIdx.x) *", "left + (int)blockIdx.x *"),
-    ("cover.cu", "chroma only where its first pixel is"): (0, "k < 4", "k < 1"),
-    ("cover.cu", "odd edge left open"): (0, "(x1 + 1) / 2", "x1 / 2"),
     ("preprocess.cu", "one pixel short"): (0, "column <= x.last", "column < x.last"),
     ("preprocess.cu", "tail weighs as a whole"): (0, "i == s.last ? s.tail", "i == -1 ? s.tail"),
     ("preprocess.cu", "red and green swapped"): (0, "rgb[0] = a, rgb[1] = b,", "rgb[0] = b, rgb[1] = a,"),
     ("preprocess.cu", "turned the other way"): (0, "turn == 1 ? width - 1 - y", "turn == 3 ? width - 1 - y"),
     ("preprocess.cu", "not clipped"): (0, "return x < 0.0f ? 0.0f : x > 255.0f ? 255.0f : x", "return x"),
+    ("preprocess.cu", "every frame is the first"): (0, "sources + blockIdx.z", "sources"),
+    ("preprocess.cu", "one colour range for all"): (0, "colours + 6 * frame->colour", "colours"),
     ("preprocess.cu", "chroma at full size"): (0, "(column >> shift)", "column"),
 }  # fmt: skip
 
 
 def battery(file: str, launch: Cpu) -> None:
-    if file == "cover.cu":
-        for _ in range(4):
-            made, want = covered_both_ways(launch, (151, 113), "pixelate", "ellipse", 1.4)
-            assert made.tobytes() == want.tobytes()
-    else:
-        data = np.random.default_rng(0).integers(0, 256, packed_bytes("nv12", 90, 62), dtype=np.uint8)
-        for turn, fitted in ((0, (60, 41)), (1, (41, 60)), (3, (41, 60))):
-            picture = DeviceFrame.packed("nv12", 90, 62, data.ctypes.data, 90 * turn)
-            made = run_preprocess(launch, data, picture, fitted, (64, 64))
-            want = reference(full_planes("nv12", data, 90, 62), fitted, (64, 64), turn, colour_row(False))
-            assert made.tobytes() == want.tobytes()
+    """Two frames and a place that is empty."""
+    data = np.random.default_rng(0).integers(0, 256, packed_bytes("nv12", 90, 62), dtype=np.uint8)
+    for turn, fitted in ((0, (60, 41)), (1, (41, 60)), (3, (41, 60))):
+        frame = DeviceFrame.packed("nv12", 90, 62, data.ctypes.data, 90 * turn)
+        made = run_preprocess(launch, [(frame, fitted), None, (replace(frame, full_range=True), fitted)], (64, 64))
+        for image, full_range in ((made[0], False), (made[2], True)):
+            want = reference(full_planes("nv12", data, 90, 62), fitted, (64, 64), turn, colour_row(full_range))
+            assert image.tobytes() == want.tobytes()
+        row = NORM.row()
+        assert (made[1] == ((row[6] - row[:3]) * row[3:6]).astype(np.float16)[:, None, None]).all()
 
 
-@pytest.mark.parametrize("file", ["cover.cu", "preprocess.cu"])
+@pytest.mark.parametrize("file", ["preprocess.cu"])
 def test_the_source_itself_passes_what_mutations_must_not(file: str) -> None:
     launch = cpu(file)
     assert survives(battery, file, launch)

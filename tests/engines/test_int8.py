@@ -84,6 +84,12 @@ def test_a_badly_calibrated_net_is_refused(pictures: list[Any], monkeypatch: pyt
         check_int8(SHIPPED, data, normalisation, pictures)
 
 
+def test_pictures_without_a_face_prove_nothing(made: tuple[bytes, Any, float]) -> None:
+    data, normalisation, _ = made
+    with pytest.raises(EngineMismatch, match="finds no face in these pictures, so nothing was compared"):
+        check_int8(SHIPPED, data, normalisation, [np.full((1, 64, 64, 3), 127, np.uint8)])
+
+
 def test_the_scale_cuts_outliers_and_keeps_what_is_common() -> None:
     even = np.linspace(0, 10, 1000, dtype=np.float32)
     assert best_scale(even) * 127 == pytest.approx(10, rel=0.05)

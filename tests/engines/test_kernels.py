@@ -1,4 +1,4 @@
-"""Every kernel file compiles for every GPU that is supported, with NVRTC and nvcc; neither needs a GPU."""
+"""Every kernel file compiles for every supported GPU, with NVRTC and nvcc; neither needs a GPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from facestream.engines.cuda import kernels
 from facestream.engines.cuda.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels, nms_workspace
 from facestream.engines.errors import EngineMismatch
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -39,6 +41,13 @@ def test_an_error_in_a_kernel_is_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     assert "\n" not in str(caught.value)
 
 
+def test_nvrtc_and_bindings_of_two_cudas_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.bindings.nvrtc", reason="compiling needs the rtx or gpu extra")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "12.9.1")
+    with pytest.raises(EngineMismatch, match=r"NVRTC is of CUDA 13, cuda-bindings is 12\.9\.1.*nvrtc==12"):
+        compile_kernels.__wrapped__("nms.cu", 90)
+
+
 def test_kernel_files_stand_alone_and_ship() -> None:
     assert sorted(p.name for p in FOLDER.glob("*.cu")) == sorted([*KERNELS, "nms_plugin.cu"]), (
         "the last wraps nms.cu for TensorRT's SDK"
@@ -49,17 +58,40 @@ def test_kernel_files_stand_alone_and_ship() -> None:
         assert text.count("__global__") == len(names)
 
 
-def test_the_plugin_for_programs_without_python_compiles_and_answers(tmp_path: Path) -> None:
-    """With declarations of our own in the place of TensorRT's headers, which no package holds: it has not met
-    TensorRT. The launches are those of kernels.nms, which run elsewhere."""
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["10.0", "11.1"])
+def test_the_plugin_for_programs_without_python_compiles_and_answers(version: str, tmp_path: Path) -> None:
+    """Against NVIDIA's own headers (tests/nvinfer), the oldest and the newest; launches go nowhere without a GPU."""
     if shutil.which("nvcc") is None:
         pytest.skip("no nvcc here")
-    folder, program = Path(__file__).parents[1] / "nvinfer", tmp_path / "check"
-    words = ["nvcc", "-O1", "--fmad=false", "-gencode=arch=compute_90,code=sm_90", "-Werror=all-warnings"]
-    done = subprocess.run(
-        [*words, f"-I{folder}", f"-I{FOLDER}", "-o", program, folder / "check.cu"], capture_output=True, text=True
-    )
+    folder, program = ROOT / "tests/nvinfer", tmp_path / "check"
+    words = ["nvcc", "-O1", "-std=c++17", "--fmad=false", "-gencode=arch=compute_90,code=sm_90"]
+    words += ["-Werror=all-warnings", f"-isystem={folder / version / 'include'}", f"-I{FOLDER}"]
+    done = subprocess.run([*words, "-o", program, folder / "check.cu"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = subprocess.run([program], capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stdout
-    assert told.stdout == f"workspace {nms_workspace(8)}\n"
+    answer = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stdout
+    assert answer.stdout == f"workspace {nms_workspace(8)}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["10.0", "11.1"])
+def test_make_plugin_builds_a_library_that_is_found(version: str, tmp_path: Path) -> None:
+    if shutil.which("nvcc") is None or shutil.which("make") is None:
+        pytest.skip("no nvcc or make here")
+    out = tmp_path / "nms.so"
+    words = ["make", "plugin", f"TENSORRT=tests/nvinfer/{version}", "ARCHITECTURES=120", f"PLUGIN={out}"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    defined = subprocess.run(["nm", "-D", "--defined-only", out], capture_output=True, text=True, check=True).stdout
+    assert {"getCreators", "setLoggerFinder"} <= {line.split()[-1] for line in defined.splitlines()}
+    assert not any(name in defined for name in ("area", "overlap", "sort_key", "finite")), "only what is asked for"
+
+
+@pytest.mark.parametrize("architecture", [75, 90, 120])
+def test_preprocessing_spills_nothing_to_memory(architecture: int, tmp_path: Path) -> None:
+    if shutil.which("nvcc") is None:
+        pytest.skip("no nvcc here")
+    words = ["nvcc", "-cubin", f"-arch=sm_{architecture}", "--fmad=false", "-Xptxas", "-v", "-o", tmp_path / "k.cubin"]
+    done = subprocess.run([*words, FOLDER / "preprocess.cu"], capture_output=True, text=True, check=True)
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in done.stderr

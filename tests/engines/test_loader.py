@@ -49,8 +49,8 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., D
     """choose(backend, *broken) on a machine with a GPU, in an empty folder with a model of its own."""
     copyfile(SHIPPED, tmp_path / "net.onnx")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loader, "current_device", Device)
-    monkeypatch.setattr(loader, "compile_kernels", lambda file, capability: b"")
+    monkeypatch.setattr("facestream.engines.cuda.devices.current_device", lambda index: Device())
+    monkeypatch.setattr("facestream.engines.cuda.kernels.compile_kernels", lambda file, capability: b"")
 
     def choose(backend: str, *broken: str) -> Detector:
         def make(path: Path, options: DetectorOptions, **more: Any) -> Detector:
@@ -113,18 +113,18 @@ def test_only_plans_of_this_model_are_taken(with_gpu: Callable[..., Any]) -> Non
     assert with_gpu("auto").made_of == "torch"
 
 
-def test_a_card_without_nvrtc_is_none(with_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_without_nvrtc_is_none(with_gpu: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(file: str, capability: int) -> bytes:
         raise BadConfig("NVRTC cannot be loaded", file, "pip install nvidia-cuda-nvrtc")
 
-    monkeypatch.setattr(loader, "compile_kernels", missing)
+    monkeypatch.setattr("facestream.engines.cuda.kernels.compile_kernels", missing)
     assert with_gpu("auto").chosen == "ONNX Runtime on the CPU (NVRTC cannot be loaded)"
     with pytest.raises(BadConfig, match="pip install nvidia-cuda-nvrtc"):
         with_gpu("cuda")
 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU")
-def test_without_a_card_auto_takes_the_cpu_and_the_others_say_why() -> None:
+def test_without_a_gpu_auto_takes_the_cpu_and_the_others_say_why() -> None:
     detector = load_detector("plainXS16", DetectorOptions(backend="auto"))
     assert isinstance(detector, OnnxDetector)
     assert detector.chosen.startswith("ONNX Runtime on the CPU (")

@@ -1,4 +1,4 @@
-"""Nothing leaves the machine: ONNX Runtime's telemetry stays off, whoever imports it first."""
+"""No telemetry: ONNX Runtime's stays off, whoever imports it first."""
 
 from __future__ import annotations
 

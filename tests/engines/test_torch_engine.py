@@ -1,9 +1,11 @@
-"""The torch engine for GPUs, on the CPU: its net in half precision, its place in the loop."""
+"""The torch engine for GPUs, run on the CPU: its half-precision net, and its use in GpuPipeline."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,15 +15,16 @@ from facestream.engines import torch_engine  # noqa: E402
 from facestream.engines.base import DetectorOptions  # noqa: E402
 from facestream.engines.build.fp16 import to_fp16  # noqa: E402
 from facestream.engines.cuda.detector import GpuDetector  # noqa: E402
+from facestream.engines.cuda.pipeline import Shape  # noqa: E402
 from facestream.engines.errors import EngineMismatch  # noqa: E402
 from facestream.engines.letterbox import view  # noqa: E402
 from facestream.engines.loader import WEIGHTS, load_detector  # noqa: E402
-from facestream.engines.torch_engine import SHAPES, TorchNet  # noqa: E402
+from facestream.engines.torch_engine import TorchNet  # noqa: E402
 from facestream.engines.torch_graph import GraphModule  # noqa: E402
 
 from tests.alike import found_alike  # noqa: E402
 from tests.cuda import needs_compiler  # noqa: E402
-from tests.lazy_device import LazyDevice, Stream  # noqa: E402
+from tests.lazy_device import LazyDevice  # noqa: E402
 from tests.pack import demo_frames  # noqa: E402
 
 
@@ -37,17 +40,17 @@ def one_thread() -> Iterator[None]:
 class Late(TorchNet):
     """Works when its stream does."""
 
-    def enqueue(self, slot: int, images: int, first: int, second: int, stream: Stream) -> None:
-        stream.put(lambda: TorchNet.enqueue(self, slot, images, first, second, stream))
+    def enqueue(self, *given: Any) -> None:
+        given[-1].put(lambda: TorchNet.enqueue(self, *given))
 
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> LazyDevice:
     """As if there were a GPU; torch works on the CPU all the same."""
     device = LazyDevice(3)
-    monkeypatch.setattr(torch_engine, "current_device", lambda: device)
+    monkeypatch.setattr(torch_engine, "current_device", lambda index: device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch_engine, "TorchNet", lambda module: Late(module, "cpu"))
+    monkeypatch.setattr(torch_engine, "TorchNet", lambda module, device: Late(module, "cpu"))
     return device
 
 
@@ -59,13 +62,13 @@ def test_a_shipped_graph_finds_in_the_loop_what_the_cpu_finds(stand_in: LazyDevi
     for size, frames in (((320, 192), [30, 90]), ((256, 160), [60])):  # another batch, another size
         views = [view(rgb, size) for rgb in demo_frames(frames)]
         assert found_alike(detectors, views, 0.3, 0.95) > 1
-    detectors[1].loop.close()
-    assert not stand_in.memory
+    detectors[1].pipeline.close()
+    assert not stand_in.alive()
 
 
 @needs_compiler
 @pytest.mark.usefixtures("stand_in")
-def test_what_torch_cannot_do_on_a_card_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_torch_cannot_do_on_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: TorchNet) -> None:
         raise RuntimeError("CUDA error: no kernel image is available\nmore words")
 
@@ -77,14 +80,37 @@ def test_what_torch_cannot_do_on_a_card_is_one_line(monkeypatch: pytest.MonkeyPa
         torch_engine.on_gpu(WEIGHTS / "plainXS16.onnx", DetectorOptions())
 
 
-def test_a_slot_keeps_what_it_has_for_the_shapes_that_came_last() -> None:
+def test_each_shape_of_a_slot_has_memory_of_its_own_until_it_is_forgotten() -> None:
     net = TorchNet(GraphModule(to_fp16(WEIGHTS / "plainXS16.onnx")[0], "plainXS16"), "cpu")
-    boxes = [net.prepare(0, pictures, 64, 32, None) for pictures in range(1, SHAPES + 2)]
-    assert set(boxes) == {3 * (32 + 8 + 2)}
-    first, last = net.made[0][2, 64, 32], net.slots[0]
-    assert last.images.shape == (SHAPES + 1, 3, 32, 64)
-    assert (1, 64, 32) not in net.made[0]
-    net.prepare(0, 2, 64, 32, None)
-    assert net.slots[0] is first
-    net.prepare(1, 2, 64, 32, None)
-    assert net.slots[1] is not first, "slots work side by side"
+    shapes = [Shape(images, 64, 32) for images in (1, 2)]
+    assert {net.prepare(0, shape, None).boxes for shape in shapes} == {3 * (32 + 8 + 2)}
+    net.prepare(1, shapes[0], None)
+    assert net.made[0, shapes[1]].images.shape == (2, 3, 32, 64)
+    assert len({id(made.images) for made in net.made.values()}) == 3
+    net.forget(0, shapes[0])
+    assert set(net.made) == {(0, shapes[1]), (1, shapes[0])}
+
+
+def test_a_capture_that_fails_leaves_torch_as_it_was_and_the_net_usable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """torch measures algorithms while a graph is captured, which must not go on for every shape after it."""
+    net = TorchNet(GraphModule(to_fp16(WEIGHTS / "plainXS16.onnx")[0], "plainXS16"), "cpu")
+    shape = Shape(1, 64, 32)
+    net.prepare(0, shape, None)
+
+    def broken(*given: object, **named: object) -> None:
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "Stream", broken)
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    before = torch.backends.cudnn.benchmark
+    net._capture(0, net.made[0, shape])
+    assert torch.backends.cudnn.benchmark == before
+    assert net.made[0, shape].eager
+    assert net.made[0, shape].scores.isfinite().all()
+    assert "it runs step by step" in caplog.text
+    assert "more\n" not in caplog.text

@@ -1,4 +1,4 @@
-"""The shipped graphs in torch, held against ONNX Runtime, on the CPU."""
+"""The shipped graphs in torch agree with ONNX Runtime, on the CPU."""
 
 from __future__ import annotations
 

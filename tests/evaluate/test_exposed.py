@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from facestream.engines.boxes import Array
 from facestream.pipeline.evaluate.exposed import ROWS, TILE, Filmstrip, timeline
-from facestream.pipeline.evaluate.tally import Sight, Tally
+from facestream.pipeline.evaluate.tally import FaceFrame, Tally
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import open_source
@@ -17,7 +17,7 @@ from tests.pack import DEMO, demo_truth
 def tally(tracks: dict[int, list[float]]) -> Tally:
     out = Tally()
     for track, shares in tracks.items():
-        out.sights[track] = [Sight(i, share, 100, i / 25) for i, share in enumerate(shares)]
+        out.face_frames[track] = [FaceFrame(i, share, 100, i / 25) for i, share in enumerate(shares)]
     return out
 
 
@@ -45,9 +45,9 @@ def test_the_filmstrip_shows_the_longest_runs_first_with_what_was_seen(tmp_path:
     source.close()
     face = np.array(demo_truth()[29][0])
     strip, counted = Filmstrip(), tally({1: [1.0] * 27 + [0.5], 2: [1.0] * 20 + [0.1] * 10})
-    for track, sights in counted.sights.items():
-        for sight in sights:
-            strip.add(frames[sight.frame], track, face, np.zeros((0, 4)), sight.share)
+    for track, rows in counted.face_frames.items():
+        for face_frame in rows:
+            strip.add(frames[face_frame.frame], track, face, np.zeros((0, 4)), face_frame.share)
     assert set(strip.tiles) == {(1, 27), *((2, i) for i in range(20, 30))}
     strip.save(counted, tmp_path / "worst.png")
     image = pixels(tmp_path / "worst.png")

@@ -1,4 +1,4 @@
-"""The leak gate: a rendered clip through the whole program, and proof that it sees each safeguard fail."""
+"""The leak gate: a rendered clip through the whole program; it fails if any safeguard is removed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST, LONGEST, AREA, OVERBLUR = 0.005, 2, 0.002, 1.9
 
 
 class Gate:
-    """A clip of 90 frames with a late birth, an occlusion, a cut and a face that is never sharp.
+    """A clip of 90 frames with a face that appears late, an occlusion, a cut and a face that is never sharp.
 
     The detector looks at each picture once a threshold.
     """

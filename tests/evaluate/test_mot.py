@@ -81,7 +81,7 @@ def test_the_cameras_motion_is_used_when_it_is_given(tmp_path: Path) -> None:
     assert scores(tmp_path)["all"].IDF1 < 80
 
 
-def test_the_command_prints_each_sequence_and_all(tmp_path: Path) -> None:
+def test_the_command_prints_each_sequence_and_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     walkers(walkers(tmp_path), "LONG", 60)
     (tmp_path / "MORE/gt").mkdir(parents=True)
     (tmp_path / "MORE/gt/gt.txt").write_text("")
@@ -92,8 +92,8 @@ def test_the_command_prints_each_sequence_and_all(tmp_path: Path) -> None:
     last = json.loads(lines[-1])
     assert list(last) == ["HOTA", "MOTA", "IDF1", "IDSW"]
     assert last["MOTA"] == pytest.approx(100 * (1 - 2 / 90), abs=0.01)
-    assert "MORE" in done.stderr
-    doubtful = CliRunner().invoke(tracks, [str(tmp_path), str(tmp_path), "--birth", "0.95", "--json"])
+    assert "MORE" in caplog.text
+    doubtful = CliRunner().invoke(tracks, [str(tmp_path), str(tmp_path), "--new-track-score", "0.95", "--json"])
     assert json.loads(doubtful.stdout.splitlines()[-1])["MOTA"] == 0  # no track is ever sure
 
 

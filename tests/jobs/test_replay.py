@@ -1,4 +1,4 @@
-"""detect, edit by hand, apply: as someone who corrects a result would do it."""
+"""detect, edit the records, apply: the workflow of a manual correction."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read
-from facestream.pipeline.jobs.two_pass import WINDOW, run_twice
+from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.run import Job, run
+from facestream.pipeline.stages.settings import DEFAULTS
 from facestream.pipeline.types import BoxState, TrackedFrame
 
 from tests.conftest import render
@@ -90,4 +91,5 @@ def test_the_file_is_covered_as_the_records_say(tmp_path: Path) -> None:
 
 
 def test_the_window_is_longer_than_the_bridge() -> None:
-    assert WINDOW >= 2.0 * 60  # also at 60 frames a second
+    settings = DEFAULTS.two_pass
+    assert settings.lookahead >= settings.bridge_s * 60  # also at 60 frames/s

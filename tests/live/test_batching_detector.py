@@ -4,23 +4,32 @@ card (on a stand-in for it, lazy_device.py)."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import Array
 from facestream.engines.build.fp16 import Fp16Detector
-from facestream.engines.cuda.detector import GpuDetector
+from facestream.engines.cuda.detector import GpuDetector, Pending
 from facestream.engines.letterbox import ImageView
 from facestream.engines.loader import load_detector
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import Config, DetectorConfig, read
-from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, queue_delay_s
+from facestream.pipeline.live.batching_detector import (
+    BatchingDetector,
+    DetectorClient,
+    InferenceFailed,
+    Request,
+    queue_delay_s,
+)
 from facestream.pipeline.live.run import Live
 from facestream.pipeline.stages.detect import DetectionStage
+from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Reason, Scope
 from facestream.pipeline.types import Frame
 
 from tests.conftest import picture
@@ -53,13 +62,13 @@ def test_a_batch_waits_for_others_but_not_for_long(
 class Noted(GpuDetector):
     """Keeps what came as one batch."""
 
-    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
-        self.__dict__.setdefault("sizes", []).append(len(pictures))
-        return super().detect_yuv(pictures)
+    def submit(self, frames: Sequence[HostFrame]) -> Pending:
+        self.__dict__.setdefault("sizes", []).append(len(frames))
+        return super().submit(frames)
 
 
 @needs_compiler
-def test_pictures_of_several_cameras_are_one_batch_on_the_card(
+def test_pictures_of_several_cameras_are_one_batch_on_the_gpu(
     fp16: Fp16Detector,
     pictures: list[Array],
 ) -> None:
@@ -68,9 +77,9 @@ def test_pictures_of_several_cameras_are_one_batch_on_the_card(
     device = LazyDevice(1)
     detector = Noted(loop(device, fp16), 4, options)
     # An age: a batch that is not full goes only when all have asked.
-    desk = BatchingDetector(detector, detector.batch, 30.0)
+    shared_detector = BatchingDetector(detector, detector.batch, 30.0)
     alone = [GpuDetector(loop(LazyDevice(2), fp16), 4, options).detect_yuv([shown(p)])[0] for p in pictures]
-    cameras = [DetectorClient(desk, 60.0) for _ in range(3)]
+    cameras = [DetectorClient(shared_detector, 60.0) for _ in range(3)]
     found: dict[int, Detections] = {}
 
     def work(camera: int) -> None:
@@ -78,13 +87,13 @@ def test_pictures_of_several_cameras_are_one_batch_on_the_card(
             found[i] = cameras[camera].detect_yuv([shown(pictures[i])])[0]
 
     threads = [threading.Thread(target=work, args=(camera,)) for camera in range(3)]
-    desk.start()
+    shared_detector.start()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    desk.stop()
-    assert desk.join(5)
+    shared_detector.stop()
+    assert shared_detector.join(5)
     assert detector.__dict__["sizes"] == [3, 3, 3, 3]
     assert len(device.threads) == 2, "made on one thread, used on another"
     for i, want in enumerate(alone):
@@ -100,9 +109,15 @@ class Counting(GpuDetector):
         super().__init__(None, 8, DetectorOptions())  # type: ignore[arg-type]
         self.asked: list[tuple[str, int]] = []
 
-    def detect_yuv(self, pictures: Sequence[HostFrame]) -> list[Detections]:
-        self.asked.append(("planes", len(pictures)))
-        return [Detections(np.zeros((p.width, 4), np.float32), np.ones(p.width, np.float32)) for p in pictures]
+    def warm_up(self, frames: Sequence[HostFrame]) -> None:
+        pass
+
+    def submit(self, frames: Sequence[HostFrame]) -> Any:
+        self.asked.append(("planes", len(frames)))
+        return frames
+
+    def collect(self, pending: Any) -> list[Detections]:
+        return [Detections(np.zeros((p.width, 4), np.float32), np.ones(p.width, np.float32)) for p in pending]
 
     def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
         self.asked.append(("views", len(images)))
@@ -110,24 +125,27 @@ class Counting(GpuDetector):
 
 
 def test_everybody_gets_the_answer_to_his_own_picture() -> None:
-    desk = BatchingDetector(Counting(), 8)
+    shared_detector = BatchingDetector(Counting(), 8)
     views = [ImageView(np.zeros((8, n, 3), np.uint8), n, 8) for n in (3, 5)]
     stored = [replace(shown(v.rgb), width=v.width) for v in (views[1], views[0])]
-    found = desk._found([views[0], stored[0], views[1], stored[1]])
-    assert [len(f) for f in found] == [3, 5, 5, 3]
-    assert desk.detector.asked == [("planes", 2), ("views", 2)]  # type: ignore[attr-defined]
+    requests = [Request(picture, 0.5) for picture in (views[0], stored[0], views[1], stored[1])]
+    shared_detector._finish(shared_detector._begin(requests))
+    assert [len(request.found) for request in requests if request.found is not None] == [3, 5, 5, 3]
+    assert shared_detector.detector.asked == [("planes", 2), ("views", 2)]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("planes", [True, False])
 def test_frames_reach_the_desk_as_the_detector_wants_them(planes: bool) -> None:
     detector = Counting()
     detector.takes_yuv = planes
-    desk = BatchingDetector(detector, 8)
-    desk.start()
+    shared_detector = BatchingDetector(detector, 8)
+    shared_detector.start()
     frame = Frame(0, 0, Fraction(1, 30), picture(0))
-    assert DetectionStage(DetectorClient(desk, 30.0), DetectorConfig()).look(frame) is not None
+    stage = DetectionStage(DetectorClient(shared_detector, 30.0), DetectorConfig())
+    analysed = AnalysedFrame(frame, np.zeros((2, 2), np.uint8))
+    assert stage.run(analysed, DetectionPlan(0, Scope.FULL, Reason.FIRST)).scope is Scope.FULL
     assert detector.asked == [("planes" if planes else "views", 1)]
-    desk.stop()
+    shared_detector.stop()
 
 
 def test_a_camera_sees_what_the_desks_detector_takes() -> None:
@@ -140,9 +158,74 @@ def test_a_camera_sees_what_the_desks_detector_takes() -> None:
 
 def test_a_run_takes_batches_where_the_detector_gains_from_them() -> None:
     def batch(config: Config, detector: object) -> tuple[int, float]:
-        desk = Live(config, detector, lambda name, message: None).desk  # type: ignore[arg-type]
-        return desk.batch, desk.max_queue_delay_s
+        shared_detector = Live(config, detector, lambda name, message: None).shared_detector  # type: ignore[arg-type]
+        return shared_detector.batch, shared_detector.max_queue_delay_s
 
     assert batch(Config(), Counting()) == (8, 0.005)
     assert batch(Config(), load_detector("plainXS16")) == (1, 0.005)
     assert batch(read(None, {"run.batch": 3, "run.batch_wait_ms": 20}), Counting()) == (3, 0.02)
+
+
+class Ordered(GpuDetector):
+    """Writes down in which order batches are begun and waited for."""
+
+    in_flight = 2
+
+    def __init__(self) -> None:
+        super().__init__(None, 1, DetectorOptions())  # type: ignore[arg-type]
+        self.steps: list[str] = []
+        self.begun = 0
+        self.more = threading.Event()
+
+    def warm_up(self, frames: Sequence[HostFrame]) -> None:
+        self.steps.append(f"warm {len(frames)}")
+
+    def submit(self, frames: Sequence[HostFrame]) -> Any:
+        self.more.wait(30)
+        self.begun += 1
+        self.steps.append(f"begin {self.begun}")
+        return self.begun
+
+    def collect(self, pending: Any) -> list[Detections]:
+        self.steps.append(f"end {pending}")
+        if pending == 3:
+            raise RuntimeError("lost")
+        return [Detections(np.zeros((pending, 4), np.float32), np.ones(pending, np.float32))]
+
+
+def test_two_batches_are_on_their_way_at_once() -> None:
+    detector = Ordered()
+    shared_detector = BatchingDetector(detector, 1)
+    frame = shown(np.zeros((32, 32, 3), np.uint8))
+    answers: dict[int, object] = {}
+
+    def ask(number: int) -> None:
+        try:
+            answers[number] = len(shared_detector.submit(frame, 60.0))
+        except InferenceFailed as e:
+            answers[number] = str(e)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(shared_detector._waiting) < 4:
+        time.sleep(0.01)
+    detector.more.set()
+    shared_detector.start()
+    for thread in threads:
+        thread.join(60)
+    shared_detector.stop()
+    assert shared_detector.join(10)
+    assert detector.steps == ["warm 1", "begin 1", "begin 2", "end 1", "begin 3", "end 2", "begin 4", "end 3", "end 4"]
+    failed = "the detector failed (RuntimeError: lost)"
+    assert sorted(answers.values(), key=str) == [1, 2, 4, failed]
+
+
+def test_more_cameras_are_warmed_up_for_and_the_same_are_not() -> None:
+    detector = Ordered()
+    desk = BatchingDetector(detector, 8)
+    small, large = (shown(np.zeros((size, size, 3), np.uint8)) for size in (32, 64))
+    for clients, frame in ((1, small), (2, small), (2, small), (3, small), (4, small), (4, large), (12, small)):
+        desk.clients = clients
+        desk._warm_up([frame])
+    assert detector.steps == ["warm 1", "warm 2", "warm 3", "warm 4", "warm 8"]

@@ -1,4 +1,4 @@
-"""The page in a real browser, with a camera that shows the demo clip: whatever comes back has its faces covered."""
+"""The page in a real browser whose camera shows the demo clip: everything that comes back has its faces covered."""
 
 from __future__ import annotations
 
@@ -176,3 +176,29 @@ def test_cameras_and_their_settings_in_the_browser(browser: Any, tmp_path: Path)
         page.screenshot(path=str(tmp_path / "boxes.png"))
         assert run["yard"].tuner.now == run["yard"].tuner.start
         page.close()
+
+
+def test_eight_cameras_move_in_two_tabs() -> None:
+    """Over one connection a tab: a browser opens six to a server, for all its tabs."""
+    from tests.live.test_fail_closed import Moody
+
+    port = free_port()
+    cameras = {f"cam{n}": "lavfi:testsrc2=size=160x120:rate=5,realtime" for n in range(8)}
+    count = "() => Object.fromEntries(Object.entries(known).map(([n, c]) => [n, [c.pictures ?? 0, c.then ?? 0]]))"
+    with Run(cameras, [f"http://127.0.0.1:{port}"], Moody()), sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context = browser.new_context()
+        tabs = [context.new_page() for _ in range(2)]
+        errors: list[str] = []
+        for tab in tabs:
+            tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+            tab.goto(f"http://127.0.0.1:{port}/")
+        for tab in tabs:
+            tab.wait_for_function("() => Object.keys(known).length === 8", timeout=60_000)
+            before = tab.evaluate(count)
+            moved = "([n, c]) => c.pictures > before[n][0] + 3 && c.then > before[n][1]"
+            tab.wait_for_function(f"before => Object.entries(known).every({moved})", arg=before, timeout=120_000)
+            shown = "() => Object.values(known).every(c => c.picture.src.startsWith('blob:'))"
+            assert tab.evaluate(shown)
+        assert not errors
+        browser.close()

@@ -1,4 +1,4 @@
-"""Cameras that fail in every way: the right state and words, no hang, and back again."""
+"""Cameras that fail: the right state and message, no hang, and recovery."""
 
 from __future__ import annotations
 
@@ -254,7 +254,9 @@ def test_certificates_are_checked_unless_told_otherwise() -> None:
     assert secure.get("ca_file") == ssl.get_default_verify_paths().cafile
     assert live_options(parse("rtsps://h/live"), SourceOptions(ca_file="my.pem"))["ca_file"] == "my.pem"
     assert "tls_verify" not in live_options(parse("rtsps://h/live"), SourceOptions(tls_verify=False))
-    assert live_options(parse("rtsp://h/live"), SourceOptions())["rtsp_transport"] == "tcp"
+    chosen = live_options(parse("rtsp://h/live"), SourceOptions())
+    assert (chosen["rtsp_transport"], chosen["rtsp_flags"]) == ("tcp+udp", "prefer_tcp")
+    assert live_options(parse("rtsp://h/live"), SourceOptions(rtsp_transport="udp"))["rtsp_transport"] == "udp"
 
 
 def test_a_webcam_is_asked_for_what_was_chosen() -> None:

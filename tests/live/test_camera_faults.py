@@ -1,4 +1,4 @@
-"""Every way in which a source is known to fail, each from a real server or device that does so.
+"""Every known fault of a source, each from a real server or device that fails this way.
 
 Beside each of these tests runs a healthy camera that must not notice, and what is written is searched for the password
 (tests/neighbour.py); after each fault that passes, pictures must come within back-off + GOP + twice the time-out.

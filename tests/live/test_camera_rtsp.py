@@ -1,4 +1,4 @@
-"""RTSP cameras that fail: killed, frozen, another size, lost packets, certificates."""
+"""RTSP cameras that fail: killed, frozen, a new frame size, packet loss, certificates."""
 
 from __future__ import annotations
 

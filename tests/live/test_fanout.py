@@ -29,8 +29,9 @@ from facestream.pipeline.live.builder import SinkSpec
 from facestream.pipeline.live.clock import TICK
 from facestream.pipeline.live.encode import LiveOptions
 from facestream.pipeline.live.fanout import FanOut
-from facestream.pipeline.live.preview import PreviewSink
-from facestream.pipeline.live.sinks import RecordingSink, SinkWorker, StreamSink
+from facestream.pipeline.live.preview_sink import PreviewSink
+from facestream.pipeline.live.recording import RecordingSink
+from facestream.pipeline.live.sinks import SinkWorker, StreamSink
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.config import read
 from facestream.pipeline.rtsp.server import RtspServer

@@ -1,4 +1,4 @@
-"""Live runs from end to end: cameras that come and go, a detector that breaks, players that look."""
+"""Live runs from end to end: cameras that connect and disconnect, a detector that fails, players."""
 
 from __future__ import annotations
 
@@ -130,10 +130,10 @@ def test_a_detector_that_breaks_in_mid_stream_shows_nothing(marked: Path, tmp_pa
         run.until(lambda: run["door"].counts.line.fully_covered > 20)
         moody.mood = ""
         moody.awake.set()
-        run.until(lambda: ("door", "faces are looked for again") in run.said)
+        run.until(lambda: ("door", "faces are detected again") in run.said)
         left = run.left("door")
         run.until(lambda: run.left("door") > left + 20)
-    assert any("covered all over" in message for _, message in run.said)
+    assert any("fully covered" in message for _, message in run.said)
     assert spread(out) < 60
 
 
@@ -236,8 +236,8 @@ def test_a_pushed_stream_arrives_covered(marked: Path, tmp_path: Path) -> None:
 def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path: Path) -> None:
     sinks = [str(tmp_path / "{name}.mkv"), str(tmp_path / "{name}.jsonl")]
     with Run({"door": str(marked), "yard": str(marked)}, sinks, Moody(), run__segment_s=1.0) as run:
-        run.until(lambda: len(list(tmp_path.glob("door-2*.mkv"))) >= 2)
-        ready = sorted(tmp_path.glob("door-2*.mkv"))
+        run.until(lambda: len([p for p in tmp_path.glob("door-2*.mkv") if "unfinished" not in p.name]) >= 2)
+        ready = sorted(p for p in tmp_path.glob("door-2*.mkv") if "unfinished" not in p.name)
         assert spread(ready[0]) < 60  # while the run goes on
     frames = []
     for path in sorted(tmp_path.glob("door-2*.mkv")):
@@ -252,7 +252,7 @@ def test_segments_are_whole_one_by_one_and_lose_no_frame(marked: Path, tmp_path:
 
 def test_an_output_that_is_lost_ends_alone(marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from facestream.pipeline.errors import SinkLost
-    from facestream.pipeline.live.sinks import RecordingSink
+    from facestream.pipeline.live.recording import RecordingSink
 
     def full(self: object, covered: object) -> None:
         raise SinkLost("the disk is full", "o.mkv")
@@ -343,6 +343,7 @@ def test_the_end_comes_even_out_of_a_blocked_read(tmp_path: Path, with_: int) ->
 HANGING = """
 import sys, threading, time
 import facestream.pipeline.cli.run as command
+import facestream.pipeline.live.recording as recording
 import facestream.pipeline.live.sinks as sinks
 import facestream.pipeline.stages.anonymise as cover
 from tests.live.test_fail_closed import Moody
@@ -353,16 +354,16 @@ def hang(*given):
     print("hanging", file=sys.stderr, flush=True)
     threading.Event().wait(100)
 
-if stage == "first look":
+if stage == "first inference":
     moody.detect = hang
-if stage == "look":
+if stage == "inference":
     threading.Timer(3, lambda: setattr(moody, "detect", hang)).start()
 if stage == "cover":
     cover.Anonymizer.cover = hang
 if stage == "file":
-    sinks.RecordingSink.write = hang
+    recording.RecordingSink.write = hang
 if stage == "close":
-    sinks.RecordingSink.close = hang
+    recording.RecordingSink.close = hang
 if stage == "encoder":
     sinks.LiveEncoder.encode = hang
 from facestream.pipeline.cli.app import main
@@ -370,7 +371,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("stage", ["first look", "look", "cover", "file", "close", "encoder"])
+@pytest.mark.parametrize("stage", ["first inference", "inference", "cover", "file", "close", "encoder"])
 def test_the_end_comes_whatever_stage_hangs(marked: Path, tmp_path: Path, stage: str) -> None:
     port = free_port()
     words = [f"door={marked}", "--loop", "--to", f"serve:rtsp://127.0.0.1:{port}/live", "--to", str(tmp_path / "o.mkv")]

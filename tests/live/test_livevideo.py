@@ -1,4 +1,4 @@
-"""PictureFeed encoded for players that watch now."""
+"""Encoding of live video for players."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page, /metrics and /healthz, asked over HTTP during a live run."""
+"""The page, /metrics and /healthz over HTTP during a live run."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_settings_change_live_for_one_camera_and_only_to_cover_more(marked: Path
         assert (now["hide"], now["scale"], now["threshold"], now["mode"]) == ("solid", 1.6, 0.2, "cover")
         left = run.left("door")
         run.until(lambda: run.left("door") > left + 10)
-        thresholds = {run["door"].guard._eye.detector.threshold, run["yard"].guard._eye.detector.threshold}
+        thresholds = {run["door"]._client.threshold, run["yard"]._client.threshold}
         assert thresholds == {0.2, None}
         assert np.ptp(pictures(port, "/camera/door.mjpg", 3)[-1][SECRET, SECRET].astype(int)) < 12
         rows = {row["name"]: row["settings"] for row in json.loads(get(port, "/status")[1])["cameras"]}

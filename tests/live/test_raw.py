@@ -1,4 +1,4 @@
-"""No raw frame at any sink, whatever fails: a red mark that only covers hide is looked for in all that comes out."""
+"""No uncovered frame at any sink, whatever fails: searches all outputs for a red mark that only covers hide."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old segments go, and nothing else does."""
+"""Retention deletes old segments and nothing else."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from facestream.pipeline.errors import BadConfig
 from facestream.pipeline.live import retention
 from facestream.pipeline.live.clock import TICK
+from facestream.pipeline.live.recording import RecordingSink
 from facestream.pipeline.live.retention import Limits, SegmentCleaner
-from facestream.pipeline.live.sinks import RecordingSink
 from facestream.pipeline.types import CoveredFrame, Frame, TrackedFrame
 from facestream.pipeline.video.encode import EncodeOptions
 
@@ -36,7 +36,7 @@ def names(folder: Path) -> list[str]:
 def test_by_age_and_only_what_is_named_so(tmp_path: Path) -> None:
     ours = [put(tmp_path, f"door-2026010{n}-120000.mkv", (5 - n) * 24 * HOUR) for n in range(1, 5)]
     put(tmp_path, "door-20260101-120000-2.mkv", 96 * HOUR)
-    put(tmp_path, ".door-20260101-130000.mkv.facestream-0a1b2c3d.part", 96 * HOUR)  # of a run that was killed
+    put(tmp_path, "door-20260101-130000.unfinished.mkv", 96 * HOUR)  # of a run that was killed
     others = [
         "door.mkv", "door-20260101-120000.mp4", "door-20260101-1200.mkv", "door-20261341-120000.mkv", "notes.txt",
         "door-yard-20260101-120000.mkv", "door-20260101-120000-edited.mkv", "mydoor-20260101-120000.mkv",
@@ -46,8 +46,8 @@ def test_by_age_and_only_what_is_named_so(tmp_path: Path) -> None:
         put(tmp_path, name, 1000 * HOUR)
     (tmp_path / "door-20260102-120001.mkv").symlink_to(tmp_path / "notes.txt")
     (tmp_path / "door-20260102-120002.mkv").mkdir()
-    writing = put(tmp_path, ".door-20260105-120000.mkv.facestream-00000000.part", 1000 * HOUR)
-    anothers = put(tmp_path, ".door-20260105-120000.mkv.facestream-00000001.part", 5)
+    writing = put(tmp_path, "door-20260105-120000.unfinished.mkv", 1000 * HOUR)
+    anothers = put(tmp_path, "door-20260105-120000.unfinished-2.mkv", 5)
     SegmentCleaner(tmp_path / "door.mkv", Limits(age_s=50 * HOUR)).sweep(writing)
     left = ["door-20260102-120001.mkv", "door-20260102-120002.mkv", writing.name, anothers.name]
     assert names(tmp_path) == sorted([*others, *left, ours[2].name, ours[3].name])
@@ -58,7 +58,7 @@ def test_by_size_with_what_is_being_written(tmp_path: Path) -> None:
     cleaner = SegmentCleaner(tmp_path / "door.mkv", Limits(octets=3000))
     cleaner.sweep(None)
     assert names(tmp_path) == [path.name for path in ours[2:]]
-    writing = put(tmp_path, ".door-20260101-130000.mkv.facestream-00000000.part", 0, 2500)
+    writing = put(tmp_path, "door-20260101-130000.unfinished.mkv", 0, 2500)
     cleaner.sweep(writing)  # it has looked just now
     assert len(names(tmp_path)) == 4
     cleaner.sweep(writing, now=True)
@@ -91,8 +91,8 @@ def test_real_segments_over_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
             shown = numbered(n, noise=True)
             shown.pts, shown.time_base = round(n / 25 / TICK), TICK
             sink.write(CoveredFrame(shown, TrackedFrame(Frame(n, shown.pts, TICK, shown), ())))
-            sizes = [found.stat().st_size for found in tmp_path.glob("door-*.mkv")]
-            unfinished = [found for found in tmp_path.iterdir() if found.name.startswith(".")]
+            unfinished = list(tmp_path.glob("*.unfinished.mkv"))
+            sizes = [f.stat().st_size for f in tmp_path.glob("door-*.mkv") if f not in unfinished]
             assert len(unfinished) == 1
             assert n == first or sum(sizes) <= most
         sink.close()

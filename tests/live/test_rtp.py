@@ -1,4 +1,4 @@
-"""RTP packets, byte by byte; players prove the rest."""
+"""RTP packets, byte by byte."""
 
 from __future__ import annotations
 

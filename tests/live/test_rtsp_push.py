@@ -1,4 +1,4 @@
-"""Pushing to servers that are not ours: Debian's ffmpeg listening, GStreamer's RTSP server, and some that misbehave."""
+"""Pushing to third-party servers: Debian's ffmpeg, GStreamer's RTSP server, and some that misbehave."""
 
 from __future__ import annotations
 

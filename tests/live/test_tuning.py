@@ -1,4 +1,4 @@
-"""What may be changed while a run goes on: by default only what covers more."""
+"""Settings that can be changed during a run: by default only towards covering more."""
 
 from __future__ import annotations
 
@@ -116,17 +116,22 @@ class Scores(Detector):
 
 def test_cameras_with_different_thresholds_share_a_detector() -> None:
     view = ImageView(np.zeros((448, 448, 3), np.uint8), 448, 448)
-    desk = BatchingDetector(Scores(DetectorOptions(0.3)), batch=4)
+    shared_detector = BatchingDetector(Scores(DetectorOptions(0.3)), batch=4)
     requests = [Request(view, threshold) for threshold in (0.1, 0.6, 0.3)]
-    for request, found in zip(requests, desk._look(requests), strict=True):
+    shared_detector._finish(shared_detector._begin(requests))
+    for request in requests:
+        found = request.found
+        assert found is not None
         alone = Scores(DetectorOptions(request.threshold)).detect([view])[0]
         assert found.scores.tolist() == alone.scores.tolist()
         assert found.xyxy.tolist() == alone.xyxy.tolist()
-    desk.start()
-    asked = DetectorClient(desk, 5.0)
+    shared_detector.start()
+    asked = DetectorClient(shared_detector, 5.0)
     assert min(asked.detect([view])[0].scores) >= 0.3
     asked.threshold = 0.06
     assert min(asked.detect([view])[0].scores) < 0.1
-    assert min(DetectorClient(desk, 5.0).detect([view])[0].scores) >= 0.3  # the run's own, whatever others ask
-    desk.stop()
-    assert desk.join(5)
+    assert (
+        min(DetectorClient(shared_detector, 5.0).detect([view])[0].scores) >= 0.3
+    )  # the run's own, whatever others ask
+    shared_detector.stop()
+    assert shared_detector.join(5)

@@ -1,4 +1,4 @@
-"""The camera's own clock in the records: our server's sender reports and GStreamer's, through the real reader."""
+"""Capture times by the camera's clock in records: sender reports of our server and of GStreamer's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A browser's own camera over its WebSocket: covered or not at all, whatever comes and however it ends."""
+"""A browser's own camera over its WebSocket: frames come back covered or not at all."""
 
 from __future__ import annotations
 
@@ -131,13 +131,13 @@ def test_what_nobody_looked_at_comes_back_covered_all_over(served: Any, mood: st
     async def act(guest: Guest) -> None:
         await guest.until(lambda: len(guest.pictures) >= 5)
         moody.mood = mood
-        await guest.until(lambda: guest.words.get("veiled", 0) > 8)
-        assert "covered all over" in guest.words["trouble"]
+        await guest.until(lambda: guest.words.get("fully_covered", 0) > 8)
+        assert "fully covered" in guest.words["trouble"]
         newest = cv2.imdecode(np.frombuffer(guest.pictures[max(guest.pictures)], np.uint8), cv2.IMREAD_GRAYSCALE)
         assert len({int(v) // 16 for v in newest[:8, :8].ravel()}) == 1
         moody.mood = ""
         moody.awake.set()
-        seen = guest.words["veiled"]
+        seen = guest.words["fully_covered"]
         await guest.until(lambda: guest.words["trouble"] == "" and guest.words["left"] > seen + 30)
         assert all(spread(data) < 60 for data in guest.pictures.values())
 
@@ -154,7 +154,7 @@ def test_what_cannot_be_covered_does_not_come_back(served: Any, monkeypatch: pyt
     async def act(guest: Guest) -> None:
         await guest.until(lambda: guest.words.get("held", 0) > 5)
         assert not guest.pictures
-        assert "held back" in guest.words["trouble"]
+        assert "withheld" in guest.words["trouble"]
 
     visit(port, act)
 

@@ -1,4 +1,4 @@
-"""WebRTC for the page: a real peer takes the covered pictures; what is no offer, or has no token, gets nothing."""
+"""WebRTC on the page: a real peer gets covered video; an invalid offer, or one without the token, gets nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The window: drawn without a display (SDL's dummy driver) and, where Xvfb is installed, on a real X server."""
+"""The window: drawn without a display (SDL's dummy driver) and, if Xvfb is installed, on a real X server."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def more(run: Run, count: int = 5) -> Callable[[], bool]:
 
 
 def test_it_shows_covered_pictures_and_obeys_its_keys(dummy: None, marked: Path) -> None:  # noqa: F811
-    with Run({"door": str(marked)}, ["window"], Moody()) as run:
+    with Run({"door": str(marked)}, ["window"], Moody(), cover__hide="pixelate") as run:
         assert run.window is not None
         show(run, more(run))
         pane = run.window.panes[0]
@@ -109,7 +109,7 @@ def test_a_display_that_fails_ends_the_run_with_its_outputs_whole(dummy: None, m
 
 
 def test_closing_it_ends_the_run(dummy: None, marked: Path) -> None:  # noqa: F811
-    with Run({"door": str(marked)}, ["window"], Moody()) as run:
+    with Run({"door": str(marked)}, ["window"], Moody(), cover__hide="pixelate") as run:
         assert run.window is not None
         show(run, more(run))
         pygame.event.post(pygame.event.Event(pygame.QUIT))
@@ -117,7 +117,7 @@ def test_closing_it_ends_the_run(dummy: None, marked: Path) -> None:  # noqa: F8
 
 
 def test_a_slow_display_drops_pictures_and_queues_none(dummy: None, marked: Path) -> None:  # noqa: F811
-    with Run({"door": str(marked)}, ["window"], Moody()) as run:
+    with Run({"door": str(marked)}, ["window"], Moody(), cover__hide="pixelate") as run:
         assert run.window is not None
         pane = run.window.panes[0]
         run.until(lambda: pane.written > 20)  # nobody calls show()

@@ -6,9 +6,22 @@
 
 #define CHECK(what) if (!(what)) return printf("not so: %s\n", #what), 1
 
-struct Builder : IExprBuilder {
-    IDimensionExpr numbers[16];
+struct Number : IDimensionExpr {};
+
+// What a builder asks for an expression: here each number is one, and nothing is computed.
+struct Numbers : apiv::VExprBuilder {
+    Number numbers[16];
     IDimensionExpr const* constant(int64_t value) noexcept override { return &numbers[value]; }
+    IDimensionExpr const* operation(DimensionOperation, IDimensionExpr const&, IDimensionExpr const&) noexcept override {
+        return nullptr;
+    }
+    IDimensionExpr const* declareSizeTensor(int32_t, IDimensionExpr const&, IDimensionExpr const&) noexcept override {
+        return nullptr;
+    }
+};
+
+struct Builder : IExprBuilder {
+    explicit Builder(Numbers* made) { mImpl = made; }
 };
 
 int main() {
@@ -34,12 +47,13 @@ int main() {
     DataType types[2];
     CHECK(build->getNbOutputs() == 2 && !build->getOutputDataTypes(types, 2, nullptr, 2));
     CHECK(types[0] == DataType::kINT32 && types[1] == DataType::kFLOAT);
-    Builder builder;
-    IDimensionExpr n, k, four;
+    Numbers numbers;
+    Builder builder(&numbers);
+    Number n, k, four;
     DimsExprs in[] = {{3, {&n, &k, &four}}, {2, {&n, &k}}}, out[2];
     CHECK(!build->getOutputShapes(in, 2, nullptr, 0, out, 2, builder));
     CHECK(out[0].nbDims == 1 && out[0].d[0] == &n && out[1].nbDims == 3 && out[1].d[0] == &n && out[1].d[1] == &k);
-    CHECK(out[1].d[2] == &builder.numbers[5]);
+    CHECK(out[1].d[2] == &numbers.numbers[5]);
     DynamicPluginTensorDesc tensors[4] = {};
     tensors[2].desc.type = DataType::kINT32;
     for (int i = 0; i < 4; i++) CHECK(build->supportsFormatCombination(i, tensors, 2, 2));

@@ -4,9 +4,15 @@ import cv2
 import numpy as np
 import pytest
 from facestream.pipeline.stages.analyse import camera_motion as motion_module
-from facestream.pipeline.stages.analyse.camera_motion import LEAST, TURN, WIDTH, ZOOM, CameraMotionEstimator, _fit
+from facestream.pipeline.stages.analyse.camera_motion import CameraMotionEstimator, _fit
+from facestream.pipeline.stages.settings import DEFAULTS
 
 SIZE = (1280, 720)
+SETTINGS = DEFAULTS.camera_motion
+LEAST = SETTINGS.min_corners
+TURN = SETTINGS.max_turn
+WIDTH = SETTINGS.side
+ZOOM = SETTINGS.max_zoom
 
 
 def scenery(seed: int = 0) -> np.ndarray:
@@ -142,7 +148,7 @@ def moved(before: np.ndarray, zoom: float = 1.0, turn: float = 0.0) -> np.ndarra
     ],
 )  # fmt: skip
 def test_no_camera_zooms_or_turns_that_fast(zoom: float, turn: float, believed: bool) -> None:
-    found = _fit(points(), moved(points(), zoom, turn), np.array(SIZE), 4.0)
+    found = _fit(points(), moved(points(), zoom, turn), np.array(SIZE), 4.0, SETTINGS)
     assert (found is not None) == believed
 
 
@@ -151,10 +157,10 @@ def test_most_points_must_agree_and_all_over_the_picture() -> None:
     after, stray = moved(before), np.random.default_rng(0).uniform(-300, 300, before.shape)
     for share, believed in ((0.6, True), (0.4, False)):
         speaks = (np.random.default_rng(1).permutation(len(before)) < share * len(before))[:, None]
-        assert (_fit(before, np.where(speaks, after, before + stray), size, 4.0) is not None) == believed
+        assert (_fit(before, np.where(speaks, after, before + stray), size, 4.0, SETTINGS) is not None) == believed
     for squeeze, believed in (((1, 1), True), ((1, 0.3), False), ((0.3, 1), False)):
         near = before * squeeze
-        assert (_fit(near, moved(near), size, 4.0) is not None) == believed
+        assert (_fit(near, moved(near), size, 4.0, SETTINGS) is not None) == believed
 
 
 @pytest.mark.parametrize(("count", "believed"), [(LEAST - 1, False), (LEAST, True)])

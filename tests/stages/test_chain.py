@@ -14,7 +14,8 @@ from facestream.engines.types import Detections
 from facestream.pipeline.config import read
 from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.stages.chain import FacePipeline
-from facestream.pipeline.types import BoxState, Frame, TrackedFrame
+from facestream.pipeline.stages.types import Scope
+from facestream.pipeline.types import BoxKind, BoxState, Frame, TrackedFrame
 from facestream.pipeline.video.planes import planes
 
 from tests.mark import Stripes, striped
@@ -75,7 +76,8 @@ def test_faces_are_held_however_short_a_missing_one_is_covered(coast_s: float) -
 
 def test_faces_that_move_go_on_for_a_moment_when_all_are_lost() -> None:
     """Eight frames of a detector's fault: held where they were seen last, faces that walk would be open by the end."""
-    line = FacePipeline(Sees(), read(None, {"tracker.lookahead": 0, "tracker.motion": False}))
+    detector = Sees()
+    line = FacePipeline(detector, read(None, {"tracker.lookahead": 0, "tracker.motion": False}))
     count = 0
 
     def walking(images: Sequence[ImageView]) -> list[Detections]:
@@ -85,7 +87,7 @@ def test_faces_that_move_go_on_for_a_moment_when_all_are_lost() -> None:
             return [Detections.empty()]
         return [Detections(TWO + np.float32([1, 0, 1, 0]) * count, np.full(2, 0.9, np.float32))]
 
-    line.eye.detector.detect = walking  # type: ignore[method-assign]
+    detector.detect = walking  # type: ignore[method-assign, assignment]
     out = [d for i in range(40) for d in line.push(Frame(i, i, Fraction(1, 30), picture(False)))]
     for i in range(30, 38):
         for box in TWO + np.float32([1, 0, 1, 0]) * (i + 1):
@@ -96,7 +98,8 @@ def test_faces_that_move_go_on_for_a_moment_when_all_are_lost() -> None:
 def test_a_coarse_look_that_finds_nobody_is_no_fault(score: float) -> None:
     """Faces too small for it are not gone all at once, sure ones or not; they stay until a fine look."""
     settings = {"detector.size": (160, 128), "detector.full_frame_interval": 8, "tracker.when_blind": "cover-all"}
-    line = FacePipeline(Sees(), read(None, settings | {"tracker.confirm_score": score}))
+    detector = Sees()
+    line = FacePipeline(detector, read(None, settings | {"tracker.confirm_score": score}))
 
     def small(images: Sequence[ImageView]) -> list[Detections]:
         fine = images[0].rgb.shape[1] == 160
@@ -105,7 +108,7 @@ def test_a_coarse_look_that_finds_nobody_is_no_fault(score: float) -> None:
 
     looks: list[bool] = []
     four = np.concatenate([TWO, TWO + np.float32([0, 50, 0, 50])])
-    line.eye.detector.detect = small  # type: ignore[method-assign]
+    detector.detect = small  # type: ignore[method-assign, assignment]
     out = [d for i in range(60) for d in line.push(Frame(i, i, Fraction(1, 30), picture(False)))] + line.flush()
     assert not all(looks)
     assert {b.id for t in out for b in t.boxes} == {1, 2, 3, 4}
@@ -121,15 +124,16 @@ def test_the_whole_picture_can_be_covered_instead() -> None:
 
 
 def test_people_who_leave_one_by_one_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = FacePipeline(Sees(), read(None, {"tracker.lookahead": 0}))
+    detector = Sees()
+    line = FacePipeline(detector, read(None, {"tracker.lookahead": 0}))
 
     def alone(images: Sequence[ImageView]) -> list[Detections]:
-        line.eye.detector.count += 1  # type: ignore[attr-defined]
-        seen = line.eye.detector.count  # type: ignore[attr-defined]
+        detector.count += 1
+        seen = detector.count
         n = 2 if seen < 60 else 1 if seen < 90 else 0
         return [Detections(TWO[:n], np.full(n, 0.9, np.float32))]
 
-    monkeypatch.setattr(line.eye.detector, "detect", alone)
+    monkeypatch.setattr(detector, "detect", alone)
     out = [d for i in range(140) for d in line.push(Frame(i, i, Fraction(1, 30), picture(False)))]
     assert not out[130].boxes
 
@@ -182,7 +186,7 @@ def still(seed: int, shift: int = 0) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(format="yuv420p")
 
 
-class Told(Sees):
+class ScriptedDetector(Sees):
     """What is put into `now`."""
 
     now: np.ndarray
@@ -194,7 +198,7 @@ class Told(Sees):
 
 
 def test_a_cut_ends_the_tracks() -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     detector.now = np.array([[100, 60, 140, 110]])
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 2, "detector.full_frame_interval": 1}))
     out = [t for i in range(20) for t in line.push(Frame(i, i, Fraction(1, 30), still(int(i >= 10))))] + line.flush()
@@ -202,7 +206,7 @@ def test_a_cut_ends_the_tracks() -> None:
 
 
 def test_a_face_at_the_edge_is_covered_beyond_it_and_until_it_is_gone() -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 0, "tracker.motion": False}))
     out = []
     for i in range(12):
@@ -218,7 +222,7 @@ def test_a_face_at_the_edge_is_covered_beyond_it_and_until_it_is_gone() -> None:
 @pytest.mark.parametrize("follows", [True, False])
 def test_the_camera_is_followed_when_that_is_asked_for(follows: bool) -> None:
     """Faces of 12 px in a picture that jumps by up to 24."""
-    detector, rng = Told(), np.random.default_rng(0)
+    detector, rng = ScriptedDetector(), np.random.default_rng(0)
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 0, "tracker.motion": follows}))
     ids: set[int] = set()
     for i in range(20):
@@ -230,7 +234,7 @@ def test_the_camera_is_followed_when_that_is_asked_for(follows: bool) -> None:
 
 
 def test_what_leaves_is_rounded_as_records_hold_it() -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     detector.now = np.array([[100.123, 60.456, 140.789, 110.001]])
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 1}))
     line.push(Frame(0, 0, Fraction(1, 30), still(1)))
@@ -266,7 +270,7 @@ def test_calm_faces_are_looked_at_seldom_and_a_new_scene_at_once() -> None:
 def test_the_next_frame_too_is_looked_at_when_a_face_is_new_or_missing(
     missed: tuple[int, ...], score: float, looks: list[int]
 ) -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     detector.score = score
     line = FacePipeline(detector, read(None, {"detector.full_frame_interval": 1}))
     seen = []
@@ -280,7 +284,7 @@ def test_the_next_frame_too_is_looked_at_when_a_face_is_new_or_missing(
 
 def test_guesses_are_no_longer_than_asked_for() -> None:
     """The tracker remembers faces for seconds on a first pass, which are not all covered."""
-    detector = Told()
+    detector = ScriptedDetector()
     line = FacePipeline(
         detector, read(None, {"tracker.lookahead": 0, "tracker.coast_s": 2.0, "tracker.motion": False}), 0.31
     )
@@ -295,7 +299,7 @@ def test_guesses_are_no_longer_than_asked_for() -> None:
 
 
 def test_frames_without_a_time_are_taken_as_they_come() -> None:
-    detector = Told()
+    detector = ScriptedDetector()
     detector.now = TWO
     line = FacePipeline(detector, read(None, {"tracker.lookahead": 0}))
     out = [t for i in range(5) for t in line.push(Frame(i, i if i < 2 else None, Fraction(1, 30), picture(False)))]
@@ -322,17 +326,33 @@ def test_frames_wait_for_as_many_others_as_asked_for() -> None:
         )
         left = [len(line.push(Frame(i, i, Fraction(1, 30), striped(None, (320, 240))))) for i in range(8)]
         assert left.index(1) == 4
-        assert line.next is None or not live
+        assert line.analyser.knows_ends is not live
 
 
 def test_who_is_missing_where_he_should_be_is_looked_for_everywhere() -> None:
     """A face jumps across the picture; frames 0, 5 and 9 are looked at as a whole."""
     line = FacePipeline(Stripes(), read(None, {"detector.size": (320, 240), "tracker.motion": False}), live=True)
-    seen = []
+    scopes = []
     for i in range(9):
         box = (40, 60, 72, 92) if i < 6 else (240, 160, 272, 192)
-        line.push(Frame(i, i, Fraction(1, 30), striped(box, (320, 240), i)))
-        seen.append((line.eye.last, line.eye.whole))
-    assert seen[7] == (7, False)  # looked for where it was
-    assert seen[8] == (8, True)
+        observed, _ = line.process(Frame(i, i, Fraction(1, 30), striped(box, (320, 240), i)))
+        assert observed is not None
+        scopes.append(observed.scope)
+    assert scopes[7] is Scope.CROPS  # where it was
+    assert scopes[8] is Scope.FULL
     assert any(b.xyxy[0] > 230 for b in line.flush()[8].boxes)
+
+
+def test_frames_may_wait_without_their_pixels() -> None:
+    config = read(None, {"tracker.lookahead": 4})
+    kept, bare = (FacePipeline(Sees(), config, keep_pixels=keep) for keep in (True, False))
+    for line in (kept, bare):
+        out = [t for i in range(12) for t in line.push(Frame(i, i, Fraction(1, 30), picture(False)))] + line.flush()
+        assert isinstance(out[0].frame.picture, av.VideoFrame) == (line is kept)
+        assert out[0].frame.size == (160, 120)
+        assert [len(t.boxes) for t in out] == [2] * 12
+
+
+def test_a_cover_of_the_whole_frame_is_no_face() -> None:
+    (cover,) = [b for b in through("cover-all", dark=range(60, 70), count=75)[65].boxes if b.kind is not BoxKind.FACE]
+    assert (cover.kind, cover.id) == (BoxKind.WHOLE_FRAME, 0)

@@ -1,8 +1,9 @@
+"""The detection stage: plans in, observations out."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 import av
@@ -12,25 +13,19 @@ from facestream.engines.base import Detector, DetectorOptions, YuvDetector
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import read
-from facestream.pipeline.stages.detect import EAGER, SELDOM, DetectionStage
+from facestream.pipeline.stages.crop_mosaic import CropMosaic, mosaic_of
+from facestream.pipeline.stages.detect import DetectionStage
+from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, InferenceFailed, Observation, Reason, Scope
 from facestream.pipeline.types import Frame
 
 from tests.mark import Stripes, striped
 
-PICTURE = av.VideoFrame(64, 32, "yuv420p")
-
-
-class Nobody(Detector):
-    def infer(self, images: Any) -> Any:
-        raise AssertionError("not asked")
-
-    def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
-        self.shown = images[0].rgb.shape[:2]
-        return [Detections.empty()]
+SIZE = (640, 320)
+REDUCED = (426, 212)
 
 
 class OnGpu(YuvDetector):
-    """As Nobody, for pictures as they are stored."""
+    """Finds one box of 60 pixels with a score of 0.3, in pictures as they are stored as well."""
 
     def __init__(self) -> None:
         super().__init__(DetectorOptions())
@@ -51,180 +46,114 @@ class OnGpu(YuvDetector):
         return [Detections(np.array([[0, 0, 60, 60]], np.float32), np.array([0.3], np.float32))] * len(pictures)
 
 
-def looks(
-    every: int | str, count: int, cuts: tuple[int, ...] = (), motion: float | None = None, lag: int = 15
-) -> list[int]:
-    """The frames that are looked at."""
-    eye = DetectionStage(Nobody(DetectorOptions()), read(None, {"detector.every": every}).detector)
-    seen = []
-    for i in range(count):
-        if eye.look(Frame(i, i, Fraction(1, 30), PICTURE), i in cuts) is not None:
-            seen.append(i)
-        if motion is not None:
-            eye.pace(motion, lag)
-    return seen
+def run(stage: DetectionStage, picture: av.VideoFrame, scope: Scope, mosaic: CropMosaic | None = None) -> Observation:
+    frame = AnalysedFrame(Frame(0, 0, Fraction(1, 30), picture), np.zeros((2, 2), np.uint8))
+    return stage.run(frame, DetectionPlan(0, scope, Reason.INTERVAL, mosaic))
 
 
-def test_every_third_frame() -> None:
-    assert looks(3, 10) == [0, 3, 6, 9]
-    assert looks(1, 4) == [0, 1, 2, 3]
+def stage_of(detector: Detector, size: tuple[int, int] = SIZE) -> DetectionStage:
+    return DetectionStage(detector, read(None, {"detector.size": size}).detector)
 
 
-@pytest.mark.parametrize(("every", "looked"), [(2, [0, 2, 3, 4, 5, 7]), (4, [0, 4])])
-def test_a_frame_that_comes_late_is_looked_at_unless_few_are_to_be(every: int, looked: list[int]) -> None:
-    eye = DetectionStage(Nobody(DetectorOptions()), read(None, {"detector.every": every}).detector)
-    times = [0, 1, 2, 4, 6, 8, 9, 10]  # thirtieths of a second
-    frames = [Frame(i, t, Fraction(1, 30), PICTURE) for i, t in enumerate(times)]
-    assert [f.index for f in frames if eye.look(f) is not None] == looked
-
-
-def test_after_a_cut_every_frame_for_a_while() -> None:
-    assert looks(4, 16, cuts=(6,)) == [0, 4, *range(6, 6 + EAGER), 14]
-
-
-@pytest.mark.parametrize(
-    ("motion", "lag", "step"),
-    [(0.0, 15, SELDOM), (0.05, 15, SELDOM), (0.12, 15, 2), (0.5, 15, 1), (0.0, 0, 1), (0.0, 1, 2)],
-)
-def test_auto_looks_more_seldom_the_calmer_the_faces_and_never_beyond_the_look_ahead(
-    motion: float, lag: int, step: int
-) -> None:
-    seen = looks("auto", 12, motion=motion, lag=lag)
-    assert {b - a for a, b in pairwise(seen)} == {step}
-
-
-SIZE = (640, 320)
-FACE = np.array([[200.0, 100, 232, 132]])
-CROWD = np.array([[x, y, x + 40, y + 40] for x in range(0, 640, 80) for y in range(0, 320, 80)], float)
-
-
-def shown(
-    count: int, places: np.ndarray = FACE, cut: int = -1, again: int = -1, ends: int = -1, search: int = -1,
-    lag: int = 15, step: Fraction = Fraction(1, 30), any_size: bool = True, pace: float = 0.0,
-    **more: object,
-) -> str:  # fmt: skip
-    """What each frame is looked at: F all of it in full size, C coarsely, S a sheet, - not at all."""
+def test_full_and_reduced_frames_have_their_sizes_and_scopes() -> None:
     detector = Stripes()
-    detector.any_size = any_size
-    eye = DetectionStage(
-        detector, read(None, {"detector.size": SIZE} | {f"detector.{k}": v for k, v in more.items()}).detector, lag
-    )
-    picture, seen = striped(None, SIZE), ""
-    for i in range(count):
-        eye.again = i == again
-        eye.search |= i == search
-        if pace:
-            eye.pace(pace, lag)
-        before = len(detector.shown)
-        found = eye.look(Frame(i, i, step, picture), i == cut, lambda: places, i == ends)
-        if len(detector.shown) == before:
-            seen += "-"
-            assert found is None or (not eye.fine and not eye.whole and not len(found))
-            continue
-        width, height, sheet = detector.shown[-1]
-        kind = "S" if sheet else "F" if (width, height) == SIZE else "C"
-        assert kind != "C" or (width, height) == (426, 212)
-        assert (eye.fine, eye.whole) == (kind != "C", kind != "S")
-        assert eye.known == i or kind == "S"
-        seen += kind
-    return seen
+    stage = stage_of(detector)
+    for scope, size in ((Scope.FULL, SIZE), (Scope.REDUCED, REDUCED)):
+        observed = run(stage, striped((100, 60, 160, 120), SIZE), scope)
+        assert detector.shown[-1] == (*size, False)
+        assert (observed.scope, observed.full_frame) == (scope, True)
+        assert observed.full_resolution == (scope is Scope.FULL)
+        assert observed.faces is not None
+        assert len(observed.faces) == 1
 
 
-def test_known_faces_are_looked_at_on_a_sheet_between_looks_at_the_whole_picture() -> None:
-    assert shown(18) == "F-S-C-S-F-S-C-S-F-"
-    assert shown(6, full_frame_interval=3, every="auto") == "FSCFSC"
-    assert shown(6, full_frame_interval=1) == "F-F-F-"
-    assert shown(8, every=1) == "F" * 8
-    assert shown(8, every=3) == "F--F--F-"
-
-
-def test_where_a_sheet_would_be_larger_the_whole_picture_is_looked_at_coarsely() -> None:
-    assert shown(10, CROWD) == "F-C-C-C-F-"
-
-
-def test_a_detector_to_which_new_sizes_cost_much_is_shown_no_sheets() -> None:
-    assert shown(10, any_size=False) == "F-C-C-C-F-"
-    assert shown(10, np.zeros((0, 4)), any_size=False) == "F---C---F-"
-
-
-def test_a_huge_face_is_looked_at_in_the_whole_picture() -> None:
-    assert shown(10, np.array([[10.0, 10, 265, 200]])) == "F-S-C-S-F-"
-    assert shown(10, np.array([[10.0, 10, 267, 200]])) == "F-C-C-C-F-"
-
-
-def test_where_nobody_is_known_only_whole_pictures_are_looked_at() -> None:
-    assert shown(10, np.zeros((0, 4))) == "F---C---F-"
-
-
-def test_a_cut_and_an_end_are_looked_at_as_a_whole_and_a_second_opinion_comes_from_a_sheet() -> None:
-    assert shown(14, cut=5) == "F-S-C" + "F" * EAGER + "-S-C"
-    assert shown(10, again=3) == "F-SS-C-S-F"  # due at 8, which is not looked at
-    assert shown(10, ends=3) == "F-SF-S-C-S"
-    assert shown(10, search=3) == "F-S-F-S-C-"  # the next turn is at 4
-    assert shown(10, ends=3, every=1) == "F" * 10
-    assert shown(10, ends=5, every=3) == "F--F--F--F"
-
-
-def test_whole_looks_are_at_most_half_of_the_wait_apart() -> None:
-    assert shown(9, lag=5) == "F-C-F-C-F"
-    assert shown(7, lag=1) == "F-F-F-F"
-
-
-def test_frames_that_come_slowly_are_all_looked_at_and_as_a_whole_where_somebody_moves_or_is_missing() -> None:
-    slowly = Fraction(1, 10)
-    assert shown(10, step=slowly, pace=0.11) == "FCCCFCCCFC"
-    assert shown(10, step=slowly, pace=0.09) == "FSSSFSSSFS"
-    assert shown(10, step=slowly, again=2) == "FSCSFSSSFS"
-    assert shown(10, np.zeros((0, 4)), step=slowly) == "F---F---F-"
-    assert shown(10, pace=0.11) == "F-S-C-S-F-"
-
-
-def test_a_whole_look_that_failed_is_still_due() -> None:
+def test_a_skipped_frame_has_no_faces_and_asks_nobody() -> None:
     detector = Stripes()
-    eye = DetectionStage(detector, read(None, {"detector.size": SIZE}).detector)
-    picture = striped(None, SIZE)
-    frames = [Frame(i, i, Fraction(1, 30), picture) for i in range(12)]
-    for frame in frames[:8]:
-        eye.look(frame, places=lambda: FACE)
-
-    def broken(images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
-        raise RuntimeError
-
-    works, detector.detect = detector.detect, broken  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError):
-        eye.look(frames[8], places=lambda: FACE)
-    detector.detect = works  # type: ignore[method-assign]
-    assert eye.look(frames[10], places=lambda: FACE) is not None
-    assert detector.shown[-1] == (*SIZE, False)
+    observed = run(stage_of(detector), striped(None, SIZE), Scope.SKIPPED)
+    assert observed.faces is None
+    assert not observed.full_frame
+    assert not observed.full_resolution
+    assert not detector.shown
 
 
-def test_what_a_sheet_shows_is_found_in_the_pictures_pixels() -> None:
+def test_crops_of_nobody_ask_nobody_and_say_that_small_faces_were_not_looked_for() -> None:
+    detector = Stripes()
+    observed = run(stage_of(detector), striped(None, SIZE), Scope.CROPS, CropMosaic((), 0, 0))
+    assert observed.faces is not None
+    assert len(observed.faces) == 0
+    assert not observed.full_resolution
+    assert not detector.shown
+
+
+def test_what_a_mosaic_shows_is_found_in_the_frames_pixels() -> None:
     """In a picture twice as large as what the detector sees."""
     detector = Stripes()
-    eye = DetectionStage(detector, read(None, {"detector.size": SIZE}).detector)
+    stage = stage_of(detector)
     box = (600, 300, 700, 420)
     picture = striped(box, (1280, 640))
-    whole, _, there = (
-        eye.look(Frame(i, i, Fraction(1, 30), picture), places=lambda: np.array([box]) + 9) for i in range(3)
-    )
-    assert detector.shown[-1][2]
-    assert whole is not None
-    assert there is not None
-    for found in (whole, there):
-        assert len(found) == 1
-        assert np.abs(found.xyxy[0] - box).max() < 9
+    mosaic = mosaic_of(np.array([box], float) + 9, (1280, 640), 0.5, 1e9)
+    for scope, crops in ((Scope.FULL, None), (Scope.CROPS, mosaic)):
+        observed = run(stage, picture, scope, crops)
+        assert detector.shown[-1][2] == (scope is Scope.CROPS)
+        assert observed.full_resolution
+        assert observed.faces is not None
+        assert len(observed.faces) == 1
+        assert np.abs(observed.faces.xyxy[0] - box).max() < 9
+
+
+def test_a_failed_inference_is_an_observation_and_any_other_error_is_raised() -> None:
+    class Broken(Stripes):
+        error: Exception
+
+        def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
+            raise self.error
+
+    detector = Broken()
+    stage = stage_of(detector)
+    mosaic = mosaic_of(np.array([[100.0, 60, 160, 120]]), SIZE, 1.0, 1e9)
+    detector.error = InferenceFailed("it hangs")
+    for scope, crops in ((Scope.FULL, None), (Scope.REDUCED, None), (Scope.CROPS, mosaic)):
+        observed = run(stage, striped(None, SIZE), scope, crops)
+        assert (observed.scope, observed.error, observed.faces) == (Scope.FAILED, "it hangs", None)
+        assert not observed.full_frame
+    detector.error = RuntimeError("out of order")
+    with pytest.raises(RuntimeError):
+        run(stage, striped(None, SIZE), Scope.FULL)
 
 
 @pytest.mark.parametrize("layout", ["yuv420p", "yuv444p"])  # planes that it takes, and such that are a view before
-def test_a_card_looks_in_full_size_only_and_large_boxes_need_more_of_a_score(layout: str) -> None:
+def test_a_gpu_gets_pictures_as_they_are_stored_and_large_boxes_need_more_of_a_score(layout: str) -> None:
     detector = OnGpu()
     picture = av.VideoFrame(128, 64, layout)
-    for size, count in (((128, 64), 0), ((32, 32), 1)):  # 60 and 15 pixels of what the net is shown
-        eye = DetectionStage(detector, read(None, {"detector.size": size}).detector)
-        found = [eye.look(Frame(i, i, Fraction(1, 30), picture)) for i in range(0, 8, 2)]
-        assert [len(f) for f in found if f is not None] == [count] * 4
-    assert detector.fitted == [(128, 64)] * 4 + [(32, 16)] * 4
+    for size, count in (((128, 64), 0), ((32, 32), 1)):  # 60 and 15 pixels of the detector's input
+        observed = run(stage_of(detector, size), picture, Scope.FULL)
+        assert observed.faces is not None
+        assert len(observed.faces) == count
+    assert detector.fitted == [(128, 64), (32, 16)]
 
 
-def test_a_fixed_cadence_is_not_changed() -> None:
-    assert looks(2, 6, motion=9.0) == [0, 2, 4]
+def test_full_frames_may_come_from_elsewhere_and_crops_are_its_own_work() -> None:
+    class Elsewhere:
+        def detect(self, frame: Frame, full_resolution: bool) -> Detections:
+            asked.append(full_resolution)
+            return Detections.empty()
+
+    asked: list[bool] = []
+    detector = Stripes()
+    stage = DetectionStage(detector, read(None, {"detector.size": SIZE}).detector, Elsewhere())
+    for scope in (Scope.FULL, Scope.REDUCED):
+        run(stage, striped(None, SIZE), scope)
+    assert asked == [True, False]
+    assert not detector.shown
+    run(stage, striped(None, SIZE), Scope.CROPS, mosaic_of(np.array([[100.0, 60, 160, 120]]), SIZE, 1.0, 1e9))
+    assert len(detector.shown) == 1
+
+
+def test_faces_at_the_frames_edge_leave_the_stage_complete() -> None:
+    class Edge(Stripes):
+        def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
+            return [Detections(np.array([[0, 100, 10, 160]], np.float32), np.array([0.9], np.float32))]
+
+    observed = run(stage_of(Edge()), striped(None, SIZE), Scope.FULL)
+    assert observed.faces is not None
+    assert observed.faces.xyxy[0, 0] < 0

@@ -6,14 +6,23 @@ import av
 import cv2
 import numpy as np
 import pytest
-from facestream.pipeline.stages.lookahead import KNOWN, NEAR, NEAR_SPREAD, ONCE, WEAK_BACK, WEAK_EDGE, Lookahead
-from facestream.pipeline.stages.smooth import DOUBT, WEAK_DOUBT
-from facestream.pipeline.stages.track_through import GRACE, warp_box
-from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
+from facestream.pipeline.stages.lookahead import FrameIntervalEstimator, Lookahead
+from facestream.pipeline.stages.settings import DEFAULTS
+from facestream.pipeline.stages.types import Scope
+from facestream.pipeline.types import Box, BoxKind, BoxState, Frame, TrackedFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 PICTURE = av.VideoFrame(160, 60, "yuv420p")
+KNOWN = DEFAULTS.lookahead.max_tracks
+NEAR = DEFAULTS.fill_gaps.short_gap
+NEAR_SPREAD = DEFAULTS.fill_gaps.short_growth
+ONCE = DEFAULTS.backfill.single_score
+WEAK_BACK = DEFAULTS.backfill.weak_frames
+WEAK_EDGE = DEFAULTS.backfill.weak_edge_frames
+DOUBT = DEFAULTS.smooth.max_growth
+WEAK_DOUBT = DEFAULTS.smooth.weak_growth
+GRACE = DEFAULTS.track_through.grace_frames
 
 
 def tracked(index: int, *boxes: Box) -> TrackedFrame:
@@ -80,7 +89,12 @@ def test_a_gap_is_filled_along_the_line_and_a_longer_one_is_never_made_smaller(g
 def test_a_gap_that_began_before_what_still_waits_is_covered_where_it_was_guessed_and_where_the_face_is() -> None:
     guess = box(5, BoxState.COASTED)
     out = through(Lookahead(1), [tracked(0, box(0)), tracked(1, guess), tracked(2, guess), tracked(3, box(30))])
-    assert [[b.id for b in t.boxes] for t in out] == [[1], [1], [1, -1], [1]]
+    assert [[b.key for b in t.boxes] for t in out] == [
+        [(1, BoxKind.FACE)],
+        [(1, BoxKind.FACE)],
+        [(1, BoxKind.FACE), (1, BoxKind.ALTERNATE)],
+        [(1, BoxKind.FACE)],
+    ]
     guessed, found = out[2].boxes
     assert (guessed.state, found.state) == (BoxState.COASTED, BoxState.BACKFILLED)
     assert contains(guessed, guess.xyxy)
@@ -152,7 +166,7 @@ def looked(line: Lookahead, frames: list[tuple[TrackedFrame, np.ndarray, int]]) 
 
 
 def test_a_face_is_followed_back_by_its_looks_at_its_very_first_sighting() -> None:
-    """It turns round, so no motion before its birth can be told from what follows."""
+    """It turns round, so its motion before the first detection cannot be extrapolated."""
     path = [40 + 3 * abs(i - 6) for i in range(11)]
     frames = [(tracked(i), scenery(path[i]), 0) for i in range(10)]
     frames.append((tracked(10, seen(path[10])), scenery(path[10]), 0))
@@ -345,19 +359,13 @@ def test_a_face_is_followed_out_of_the_picture_with_the_camera() -> None:
         assert made.xyxy[2] - made.xyxy[0] < 46  # smoothing widens
 
 
-def test_a_carried_box_stays_upright_and_grows_by_the_zoom() -> None:
-    turned = 2 * np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
-    assert warp_box(np.array([10.0, 20, 30, 24]), turned) == pytest.approx([-64, 36, -24, 44])
-    assert warp_box(np.array([10.0, 20, 30, 24]), None) == pytest.approx([10, 20, 30, 24])
-
-
 def test_what_is_remembered_of_tracks_is_bounded() -> None:
     line = Lookahead(1)
     for i in range(KNOWN + 100):
         line.push(tracked(i, box(0, track=i + 2), box(100, track=1)))
-    assert len(line.best) <= KNOWN
-    assert 1 in line.best  # seen all the time
-    assert len(line.seen_s) <= KNOWN + 1
+    assert len(line.memory.best) <= KNOWN
+    assert 1 in line.memory.best  # seen all the time
+    assert len(line.memory.known_s) <= KNOWN + 1
 
 
 @settings(deadline=None)
@@ -371,3 +379,32 @@ def test_output_is_every_frame_in_order_exactly_lag_late(lag: int, count: int) -
     out += line.flush()
     assert [t.frame.index for t in out] == list(range(count))
     assert line.flush() == []
+
+
+def camera(*numbers: int) -> FrameIntervalEstimator:
+    """Who has seen frames with these numbers, 30 a second."""
+    intervals = FrameIntervalEstimator()
+    for number in numbers:
+        intervals.note(tracked(number).frame)
+    return intervals
+
+
+def test_the_frame_interval_is_told_by_numbers_and_times_of_frames_that_are_not_dropped() -> None:
+    assert camera(0, 1, 2).max_wait_s(10) is None  # not known yet
+    for numbers in (range(8), range(0, 40, 5), (0, 1, 7, 8, 9, 30, 31)):
+        assert camera(*numbers).max_wait_s(10) == pytest.approx(10 / 30 + 0.1)
+    slow = FrameIntervalEstimator()
+    for i in range(8):
+        slow.note(Frame(i, i, Fraction(1, 5), PICTURE))
+    assert slow.max_wait_s(3) == pytest.approx((3 + 2) / 5)  # two intervals of slack, where these are longer
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_where_frames_are_dropped_one_leaves_in_time_but_not_before_a_full_frame(scope: Scope) -> None:
+    """Every 10th frame: each would wait for 5 s otherwise."""
+    line = Lookahead(15, intervals=camera(*range(8)))
+    out = []
+    for i in range(0, 60, 10):
+        out += line.push(tracked(i), scope=scope if i else Scope.SKIPPED)
+    left = [t.frame.index for t in out]
+    assert left == ([0, 10, 20, 30] if scope in (Scope.FULL, Scope.REDUCED, Scope.FAILED) else [])

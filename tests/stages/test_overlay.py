@@ -1,4 +1,4 @@
-"""Boxes drawn on every kind of picture, the faces under them covered or left as was asked."""
+"""Boxes drawn on every pixel format, with the faces under them covered or uncovered as configured."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_a_look_that_is_not_fine_makes_nothing_forgotten() -> None:
     for fine in (False, True):
         tracker = Tracker(TrackerConfig())
         tracker.update(found(square(100, 100, 20, 0.3)), 0.0, SIZE)
-        tracker.update(found(), 1 / 30, SIZE, fine=fine)
+        tracker.update(found(), 1 / 30, SIZE, full_resolution=fine)
         boxes = tracker.update(found(square(101, 100, 20, 0.3)), 2 / 30, SIZE)
         assert [b.id for b in boxes] == [2 if fine else 1]
 
@@ -171,10 +171,10 @@ def test_high_scores_choose_first() -> None:
 def test_what_is_made_of_a_detection_is_told() -> None:
     tracker = Tracker(TrackerConfig(high_score=0.5, new_track_score=0.6))
     boxes = tracker.update(found(square(100, 100), square(300, 100, score=0.4)), 0.0, SIZE)
-    assert [b.sight for b in boxes] == [AssociationStage.HIGH, AssociationStage.TENTATIVE]
+    assert [b.association for b in boxes] == [AssociationStage.HIGH, AssociationStage.TENTATIVE]
     boxes = tracker.update(found(square(300, 100, score=0.7), square(100, 100, score=0.3)), 1 / 30, SIZE)
-    assert [(b.id, b.sight) for b in boxes] == [(2, AssociationStage.HIGH), (1, AssociationStage.LOW)]
-    assert [b.sight for b in tracker.update(found(), 2 / 30, SIZE)] == [None, None]
+    assert [(b.id, b.association) for b in boxes] == [(2, AssociationStage.HIGH), (1, AssociationStage.LOW)]
+    assert [b.association for b in tracker.update(found(), 2 / 30, SIZE)] == [None, None]
 
 
 def test_no_track_goes_on_over_a_cut() -> None:

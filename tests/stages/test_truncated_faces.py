@@ -3,11 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from facestream.engines.types import Detections
-from facestream.pipeline.stages.truncated_faces import FLAT, NARROW, extrapolate_truncated
+from facestream.pipeline.stages.settings import DEFAULTS
+from facestream.pipeline.stages.truncated_faces import extrapolate_truncated
 from hypothesis import given
 from hypothesis import strategies as st
 
 SIZE = (640, 360)
+NARROW = DEFAULTS.truncated_faces.min_width_over_height
+FLAT = DEFAULTS.truncated_faces.min_height_over_width
 
 
 def one(*xyxy: float) -> np.ndarray:

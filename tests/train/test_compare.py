@@ -1,4 +1,4 @@
-"""The table of detectors: its shared operating point by hand, and one run over a small set."""
+"""The table of detectors: its shared operating point computed by hand, and a run over a small set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network against the paper's figures 2 to 4, and its anchors and receptive fields at 1200x1600."""
+"""The network against the paper's figures 2 to 4, with anchors and receptive fields at 1200x1600."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes train as one does: torchrun starts two on the CPU."""
+"""Several processes train like one: torchrun starts two on the CPU."""
 
 from __future__ import annotations
 

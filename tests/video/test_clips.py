@@ -1,4 +1,4 @@
-"""Real clips, when they are there: the figures that the README gives must not get worse."""
+"""Real clips, if available: the figures in the README must not get worse."""
 
 from __future__ import annotations
 

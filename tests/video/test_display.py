@@ -46,7 +46,7 @@ def write(
     """A clip of RGB pictures: uint8, or uint16 for 10 bits."""
     deep = shown[0].dtype == np.uint16
     with av.open(str(path), "w") as out:
-        options = {"x265-params": "log-level=none"} if deep else {}
+        options = {"x265-params": "log-level=none", "crf": "12"} if deep else {}
         film = out.add_stream("libx265" if deep else "libx264", rate=30, options={"preset": "ultrafast", **options})
         assert isinstance(film, av.VideoStream)
         film.height, film.width = shown[0].shape[:2]

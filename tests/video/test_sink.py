@@ -1,4 +1,4 @@
-"""From covered frames to files: the copy shows, packet by packet, what the source held."""
+"""From covered frames to files: the output is compared with the source packet by packet."""
 
 from __future__ import annotations
 

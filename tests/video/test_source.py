@@ -1,4 +1,4 @@
-"""From files and addresses to frames and side packets: all that is in them, as it is in them."""
+"""From files and addresses to frames and side packets: complete and unchanged."""
 
 from __future__ import annotations
 

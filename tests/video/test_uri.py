@@ -1,4 +1,4 @@
-"""What names mean, what they stand for, and that passwords stay hidden."""
+"""How sources and sinks are named, what the names mean, and that passwords are redacted."""
 
 from __future__ import annotations
 

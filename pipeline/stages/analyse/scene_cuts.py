@@ -7,36 +7,32 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from facestream.engines.boxes import Array
+from facestream.pipeline.stages.settings import DEFAULTS, SceneCutSettings
 from facestream.pipeline.video.planes import shrunk
-
-SIZE = (64, 36)
-BINS = 32
-# A picture is new when its pixels and its histogram both differ (a pan changes the first, a lamp the second
-# alone); mean absolute difference of luma, and share of the histogram that moved.
-PIXELS, HISTOGRAM = 12.0, 0.15
-# Or when hardly a pixel stays: two scenes of the same brightness.
-ALL_PIXELS = 40.0
 
 
 @dataclass(frozen=True, slots=True)
 class FrameSignature:
-    """A picture at 64x36, smoothed, and its histogram's cumulated shares."""
+    """A small picture, smoothed, and its histogram's cumulated shares."""
 
     small: Array
     shares: Array
 
 
-def signature_of(luma: Array) -> FrameSignature:
+def signature_of(luma: Array, settings: SceneCutSettings = DEFAULTS.scene_cuts) -> FrameSignature:
     """luma: uint8 [h, w], any size."""
-    small = cv2.GaussianBlur(shrunk(luma, *SIZE), (5, 5), 0).astype(np.float32)
-    counts = cv2.calcHist([small], [0], None, [BINS], [0, 256]).ravel()
+    small = cv2.GaussianBlur(shrunk(luma, settings.width, settings.height), (5, 5), 0).astype(np.float32)
+    counts = cv2.calcHist([small], [0], None, [settings.histogram_bins], [0, 256]).ravel()
     return FrameSignature(small, counts / counts.sum())
 
 
-def differs(a: FrameSignature, b: FrameSignature) -> bool:
+def is_different(a: FrameSignature, b: FrameSignature, settings: SceneCutSettings = DEFAULTS.scene_cuts) -> bool:
+    """Do two pictures show different scenes: their pixels and their histograms both differ (a pan changes the first
+    alone, a lamp the second), or hardly a pixel stays (two scenes of the same brightness)."""
     pixels = float(np.abs(a.small - b.small).mean())
     moved = float(np.abs(a.shares - b.shares).sum() / 2)
-    return (pixels > PIXELS and moved > HISTOGRAM) or pixels > ALL_PIXELS
+    both = pixels > settings.pixel_change and moved > settings.histogram_change
+    return both or pixels > settings.full_change
 
 
 class SceneCutDetector:
@@ -48,7 +44,8 @@ class SceneCutDetector:
     flash).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: SceneCutSettings = DEFAULTS.scene_cuts) -> None:
+        self.settings = settings
         self.scene = 0
         self.highest = 0
         self.last: FrameSignature | None = None
@@ -56,9 +53,9 @@ class SceneCutDetector:
 
     def update(self, luma: Array) -> int:
         """The number of the scene that this frame belongs to."""
-        now = signature_of(luma)
-        if self.last is not None and differs(self.last, now):
-            if self.before is not None and not differs(self.before[1], now):
+        now = signature_of(luma, self.settings)
+        if self.last is not None and is_different(self.last, now, self.settings):
+            if self.before is not None and not is_different(self.before[1], now, self.settings):
                 self.scene = self.before[0]
                 self.before = None
             else:

@@ -77,11 +77,12 @@ class Embedder:
         return chip
 
 
-def by_box(rgb: Array, xyxy: Array, side: int = SIDE) -> Array:
-    """A face cut out by its box alone, for `Embedder.embed`: who sees a cover has no landmarks."""
+def by_box(rgb: Array, xyxy: Array, side: int = SIDE, extent: float = EXTENT) -> Array:
+    """A face cut out by its box alone, for `Embedder.embed`: who sees a cover has no landmarks. extent: what is cut
+    out, in the box's longer sides."""
     longest = float(max(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]))
     x, y = ((xyxy[:2] + xyxy[2:]) / 2 + np.array([SHIFT_X, SHIFT_Y]) * longest).tolist()
-    scale = side / (EXTENT * longest)
+    scale = side / (extent * longest)
     move = np.array([[scale, 0, side / 2 - scale * x], [0, scale, side / 2 - scale * y]])
     if scale < 0.5:  # a linear warp alone would alias
         small = 1 / (2 * scale)

@@ -1,0 +1,40 @@
+"""`facestream review`: see what may be wrong, mend it, export it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from facestream.pipeline.cli.options import config_of, covering, shared
+from facestream.pipeline.review.command import list_moments, serve
+
+
+@click.command()
+@click.argument("video", metavar="VIDEO")
+@click.option(
+    "--records", type=click.Path(path_type=Path), metavar="FILE", help="faces found before: .jsonl, .csv or .mot"
+)
+@click.option("--list", "list_only", is_flag=True, help="print the moments at risk, and no page")
+@click.option("--json", "as_json", is_flag=True, help="with --list: the last line is one JSON object")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="of the page on 127.0.0.1; 0 = a free one")
+@click.option("--no-browser", is_flag=True, help="print the page's address, and open no browser")
+@covering
+@shared
+def review(
+    video: str, records: Path | None, list_only: bool, as_json: bool, port: int, no_browser: bool, **flags: Any
+) -> int:
+    """Check the faces of a video, mend them and export it.
+
+    Opens a page of this machine alone, with the moments first at which a face may be open. Without --records the
+    faces are found, and kept beside the video in VIDEO.faces.jsonl.
+    """
+    config = config_of(flags)
+    if list_only:
+        found = list_moments(Path(video), records, config, not flags["quiet"])
+        print(found.text())
+        if as_json:
+            print(json.dumps(found.as_dict()))
+        return 0
+    return serve(Path(video), records, config, port, not no_browser, flags["overwrite"], not flags["quiet"])

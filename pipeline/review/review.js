@@ -1,0 +1,494 @@
+// The review page: lists, keys, and what is said to the server.
+const $ = id => document.getElementById(id), TOKEN = new URLSearchParams(location.search).get("token") ?? "";
+const CHUNK = 500, GROUPS = ["#8ecae6", "#ffb703", "#90be6d", "#f28482", "#cdb4db", "#84dcc6", "#f4a261", "#a8dadc"];
+const KEYS = [
+  ["N, P", "next, previous moment at risk"], ["A", "it is fine: accept it, on to the next"],
+  ["drag", "draw a box, it is followed both ways"], ["drag a box", "move it; its corners: resize"],
+  ["Alt + drag", "this frame alone"], ["click, Shift+click", "choose a track, several"],
+  ["X, Delete", "no face: delete"], ["O", "leave open, with a reason"], ["C", "cover again"],
+  ["S", "split at this frame"], ["M", "merge the chosen tracks"], ["G", "choose the whole person"],
+  ["[ , ]", "range from here, up to here"], ["R", "no range"], ["K, Enter", "mask; close the polygon"],
+  ["Z, Ctrl+Y", "undo, redo"], ["← →", "one frame; with Shift one second"], ["Space", "play"],
+  ["1 2 3 4", "speed 0.25, 0.5, 1, 2"], ["B, V", "boxes, covers"], ["+ − 0", "zoom the timeline, all of it"],
+  ["↑ ↓", "previous, next track"], ["Home, End", "first, last frame"], ["Ctrl+S, E", "save, export"], ["Esc", "choose nothing"],
+];
+
+class List {
+  // A list of which only the rows in sight exist.
+  constructor(box, high, make) {
+    Object.assign(this, {box, high, make, items: [], made: new Map()});
+    box.onscroll = () => this.draw();
+    new ResizeObserver(() => this.draw()).observe(box);
+  }
+  set(items) {
+    this.items = items;
+    this.box.firstElementChild.style.height = items.length * this.high + "px";
+    this.clear();
+  }
+  clear() {
+    for (const row of this.made.values()) row.remove();
+    this.made.clear();
+    this.draw();
+  }
+  draw() {
+    const from = Math.max(0, Math.floor(this.box.scrollTop / this.high) - 3), to = Math.min(this.items.length, from + Math.ceil(this.box.clientHeight / this.high) + 6);
+    for (const [n, row] of this.made) if (n < from || n >= to) { row.remove(); this.made.delete(n); }
+    for (let n = from; n < to; n++) {
+      if (this.made.has(n)) continue;
+      const row = this.make(this.items[n], n);
+      row.style.top = n * this.high + "px";
+      this.box.append(row);
+      this.made.set(n, row);
+    }
+  }
+  reveal(n) {
+    if (n < 0) return;
+    const y = n * this.high, box = this.box;
+    if (y < box.scrollTop) box.scrollTop = y;
+    else if (y + this.high > box.scrollTop + box.clientHeight) box.scrollTop = y + this.high - box.clientHeight;
+  }
+}
+
+const element = (kind, words = "", name = "") => Object.assign(document.createElement(kind), {textContent: words, className: name});
+
+class App {
+  constructor() {
+    Object.assign(this, {frame: 0, tracks: new Map(), selected: new Set(), moments: [], at_moment: -1, range: null, boxes: true,
+      covers: false, masking: false, playing: false, chunks: new Map(), busy: 0});
+    this.view = new View($("picture"), this);
+    this.timeline = new Timeline($("timeline"), this);
+    this.momentList = new List($("moments"), 64, (m, n) => this.momentRow(m, n));
+    this.cardList = new List($("cards"), 66, track => this.card(track));
+  }
+  async get(path, body) {
+    const options = body === undefined ? {} : {method: "POST", body: JSON.stringify(body)};
+    let answer;
+    try {
+      answer = await fetch(path, {...options, headers: {Authorization: "Bearer " + TOKEN}});
+    } catch { throw new Error("the review has ended: start `facestream review` again, nothing is lost"); }
+    if (!answer.ok) throw new Error((await answer.text()).trim());
+    return answer;
+  }
+  async start() {
+    const clip = await (await this.get("state")).json();
+    this.clip = clip;
+    document.title = `${clip.name} · facestream review`;
+    $("name").textContent = clip.name;
+    for (const track of clip.tracks) this.tracks.set(track.id, track);
+    this.timeline.layout();
+    this.timeline.fit();
+    this.common(clip);
+    this.sorted();
+    this.inspect();
+    await Promise.all([this.goto(0), this.risks()]);
+    this.listen();
+  }
+  // Frames and boxes
+  async loadBoxes(frame) {
+    const chunk = Math.floor(frame / CHUNK);
+    let found = this.chunks.get(chunk);
+    if (!found) {
+      found = {ready: null, frames: {}};
+      found.ready = this.get(`boxes?start=${chunk * CHUNK}&end=${chunk * CHUNK + CHUNK - 1}`).then(a => a.json()).then(a => { found.frames = a.frames; });
+      found.ready.catch(() => this.chunks.delete(chunk));
+      this.chunks.set(chunk, found);
+      while (this.chunks.size > 40) this.chunks.delete(this.chunks.keys().next().value);
+    }
+    await found.ready;
+  }
+  at(frame) { return this.chunks.get(Math.floor(frame / CHUNK))?.frames[frame] ?? []; }
+  seconds(frame) { return this.clip.seconds.length ? this.clip.seconds[frame] : frame / this.clip.rate; }
+  goto(frame) {
+    this.frame = Math.max(0, Math.min(this.clip.frames - 1, Math.round(frame)));
+    if (document.activeElement !== $("frame")) $("frame").value = this.frame;
+    if (document.activeElement !== $("time")) $("time").value = clock(this.seconds(this.frame));
+    this.timeline.follow(this.frame);
+    this.timeline.draw();
+    return this.view.show(this.frame);
+  }
+  step(by) {
+    this.pause();
+    this.goto(this.frame + by);
+    this.view.prefetch(this.frame, Math.sign(by));
+  }
+  async play() {
+    if (this.playing) return this.pause();
+    if (this.frame >= this.clip.frames - 1) await this.goto(0);
+    const mark = this.playing = {}, speed = Number($("speed").value), moment = this.moment();
+    const loop = moment && this.frame >= moment.start - 8 && this.frame <= moment.end + 8 ? [Math.max(0, moment.start - 8), Math.min(this.clip.frames - 1, moment.end + 8)] : null;
+    $("play").textContent = "❚❚";
+    let began = performance.now(), from = this.seconds(this.frame);
+    while (this.playing === mark) {
+      let next = this.frame + 1;
+      if (loop && next > loop[1]) { next = loop[0]; from = this.seconds(next); began = performance.now(); }
+      if (next >= this.clip.frames) return this.pause();
+      const wait = (this.seconds(next) - from) / speed * 1000 - (performance.now() - began);
+      if (wait > 0) await new Promise(r => setTimeout(r, wait));
+      else if (wait < -400) { from = this.seconds(next); began = performance.now(); }  // slower than wanted, no frame is left out
+      if (this.playing !== mark) return;
+      this.view.prefetch(next);
+      if (!await this.goto(next) && this.playing === mark) return this.pause();
+    }
+  }
+  pause() {
+    this.playing = null;
+    $("play").textContent = "▶";
+  }
+  // Moments
+  moment() { return this.moments[this.at_moment] ?? null; }
+  async risks() {
+    const mark = this.asked = {};
+    const answer = await (await this.get("moments")).json();
+    if (this.asked !== mark) return;
+    const now = this.moment();
+    this.moments = answer.moments;
+    this.at_moment = now ? this.moments.findIndex(m => m.key === now.key) : -1;
+    if (now && this.at_moment < 0) { $("why").hidden = true; $("strip").replaceChildren(); }
+    $("estimate").textContent = answer.estimate;
+    this.progress(answer);
+    const left = this.moments.filter(m => !m.accepted).length;
+    $("moment-count").textContent = this.moments.length ? `${left} of ${this.moments.length} left` : "";
+    this.momentList.set(this.moments);
+    this.timeline.draw();
+  }
+  progress(answer) {
+    $("progress").textContent = answer.progress;
+    $("saved").textContent = answer.saved ? "saved" : "saving…";
+    clearTimeout(this.again);
+    if (answer.progress || !answer.saved) this.again = setTimeout(() => this.poll(), 700);
+  }
+  async poll() {
+    try {
+      const was = this.clip.version, clip = await (await this.get("moments")).json();
+      if (clip.version !== was || !clip.progress && $("progress").textContent) return this.renew();
+      this.progress(clip);
+    } catch (e) { this.say(e.message, true); }
+  }
+  async renew() {  // what the pass over the video found has come
+    const clip = await (await this.get("state")).json();
+    this.clip = clip;
+    this.tracks = new Map(clip.tracks.map(track => [track.id, track]));
+    this.chunks.clear();
+    this.common(clip);
+    this.timeline.layout();
+    this.sorted();
+    await Promise.all([this.goto(this.frame), this.risks()]);
+  }
+  momentRow(m, n) {
+    const row = element("div", "", "moment" + (n === this.at_moment ? " on" : "") + (m.accepted ? " done" : ""));
+    const head = element("div"), meter = element("span", "", "meter"), fill = element("i");
+    fill.style.width = Math.round(100 * m.risk) + "%";
+    meter.append(fill);
+    head.append(element("b", clock(this.seconds(m.frame))), meter);
+    row.append(head, element("p", m.why + (m.tracks.length ? ` · track ${m.tracks.join(", ")}` : "")));
+    row.onclick = () => this.choose(n);
+    return row;
+  }
+  async choose(n) {
+    const m = this.moments[n];
+    if (!m) return;
+    this.pause();
+    this.at_moment = n;
+    this.momentList.clear();
+    this.momentList.reveal(n);
+    $("why").textContent = m.why;
+    $("why").hidden = false;
+    const frames = new Set(), from = Math.max(0, m.start - 4), to = Math.min(this.clip.frames - 1, m.end + 4);
+    for (let k = 0; k < 8; k++) frames.add(Math.round(from + k / 7 * (to - from)));
+    frames.add(m.frame);
+    $("strip").replaceChildren(...[...frames].sort((a, b) => a - b).map(frame => {
+      const figure = element("figure", "", frame === m.frame ? "on" : ""), image = element("img");
+      image.src = `frame/${frame}?width=160&token=${encodeURIComponent(TOKEN)}`;
+      image.alt = "";
+      figure.append(image, element("figcaption", clock(this.seconds(frame))));
+      figure.onclick = () => { this.pause(); this.goto(frame); };
+      return figure;
+    }));
+    this.selected = new Set(m.tracks.filter(t => this.tracks.has(t)));
+    this.chosen();
+    if (this.timeline.span > 40 * (m.end - m.start + 20) + this.clip.rate * 60) {
+      this.timeline.span = Math.min(this.clip.frames, this.clip.rate * 60);
+      this.timeline.start = Math.max(0, Math.min(this.clip.frames - this.timeline.span, m.frame - this.timeline.span / 2));
+    }
+    await this.goto(m.frame);
+  }
+  nextMoment(by) {
+    const open = this.moments.map((m, n) => m.accepted ? -1 : n).filter(n => n >= 0);
+    if (!open.length) return this.say("Every moment of the list was looked at.");
+    const at = by > 0 ? open.find(n => n > this.at_moment) ?? open[0] : open.findLast(n => n < this.at_moment) ?? open.at(-1);
+    return this.choose(at);
+  }
+  async accept() {
+    const m = this.moment();
+    if (!m) return this.nextMoment(1);
+    const next = this.moments.slice(this.at_moment + 1).find(o => !o.accepted) ?? this.moments.find(o => !o.accepted && o !== m);
+    if (!m.accepted && !await this.edit({kind: "accept", key: m.key})) return;
+    if (next) this.choose(this.moments.findIndex(o => o.key === next.key));
+    else this.say("Every moment of the list was looked at.");
+  }
+  // Tracks
+  sorted() {
+    const by = $("sort").value, list = [...this.tracks.values()];
+    const order = {start: t => t.start, group: t => t.group || 1e9, worst: t => t.worst, frames: t => -t.frames}[by];
+    list.sort((a, b) => order(a) - order(b) || a.start - b.start || a.id - b.id);
+    this.order = list;
+    const people = new Set(list.map(t => t.group).filter(Boolean)).size;
+    $("track-count").textContent = `${list.length}` + (people ? `, ~${people} people` : "");
+    this.cardList.set(list);
+  }
+  card(track) {
+    const row = element("div", "", "card" + (this.selected.has(track.id) ? " on" : "")), words = element("div"), image = element("img");
+    image.src = `face/${track.id}?at=${track.best}&token=${encodeURIComponent(TOKEN)}`;
+    image.alt = "";
+    const head = element("b", track.id < 0 ? `${-track.id}, elsewhere` : String(track.id));
+    words.append(head);
+    if (track.group) {
+      const mark = element("em", "person " + track.group, "group");
+      mark.style.background = GROUPS[track.group % GROUPS.length];
+      words.append(mark);
+    }
+    if (track.open.length) words.append(element("em", "open", "open"));
+    if (track.drawn) words.append(element("em", "drawn", "drawn"));
+    words.append(element("p", `${clock(this.seconds(track.start), 1)} – ${clock(this.seconds(track.end), 1)} · ${(track.frames / this.clip.rate).toFixed(1)} s`),
+      element("p", `up to ${track.side} px · score ${track.worst.toFixed(2)} to ${track.score.toFixed(2)}`));
+    row.append(image, words);
+    row.onclick = e => { this.select(track.id, e.shiftKey || e.ctrlKey); this.goto(track.best); };
+    return row;
+  }
+  select(track, more = false) {
+    if (track === null) this.selected.clear();
+    else if (more) this.selected.has(track) ? this.selected.delete(track) : this.selected.add(track);
+    else this.selected = new Set([track]);
+    this.chosen();
+    if (track !== null) this.cardList.reveal(this.order.findIndex(t => t.id === track));
+  }
+  chosen() {
+    this.cardList.clear();
+    this.inspect();
+    this.timeline.draw();
+    this.view.draw();
+  }
+  inspect() {
+    const box = $("inspector"), ids = [...this.selected], words = element("p"), buttons = element("div");
+    const what = ids.length ? `Track ${ids.slice(0, 6).join(", ")}${ids.length > 6 ? "…" : ""}` : this.range ? "Everybody" : "";
+    if (what) words.append(element("b", what), this.range ? " in the range" : ids.length ? ", all of it" : "");
+    else words.append("Choose a track, or drag on the picture to cover a face that was missed.");
+    const offer = (name, key, act, off = false) => {
+      const button = element("button", name);
+      button.append(element("kbd", key));
+      button.disabled = off;
+      button.onclick = act;
+      buttons.append(button);
+    };
+    const none = !ids.length && !this.range;
+    offer("Cover", "C", () => this.act("cover"), none);
+    offer("Leave open", "O", () => this.act("open"), none);
+    offer("No face", "X", () => this.act("delete"), none);
+    offer("Split here", "S", () => this.split(), ids.length !== 1);
+    offer("Merge", "M", () => this.merge(), ids.length < 2);
+    offer("Same person", "G", () => this.person(), ids.length !== 1 || !this.tracks.get(ids[0])?.group);
+    const reasons = ids.flatMap(t => this.tracks.get(t)?.open ?? []).map(r => `open from ${clock(this.seconds(Math.min(r[0], this.clip.frames - 1)), 1)}: ${r[2]}`);
+    box.replaceChildren(words, ...reasons.slice(0, 3).map(r => element("p", r)), buttons);
+    $("range").textContent = this.range ? `range ${clock(this.seconds(this.range[0]), 1)} – ${clock(this.seconds(this.range[1]), 1)}` : "";
+  }
+  person() {
+    const group = this.tracks.get([...this.selected][0])?.group;
+    if (!group) return;
+    this.selected = new Set([...this.tracks.values()].filter(t => t.group === group).map(t => t.id));
+    this.chosen();
+  }
+  // Edits
+  targets() {
+    if (this.selected.size) return [...this.selected].filter(t => this.tracks.has(t));
+    if (!this.range) return [];
+    return [...this.tracks.values()].filter(t => t.start <= this.range[1] && t.end >= this.range[0]).map(t => t.id);
+  }
+  async act(kind) {
+    const tracks = this.targets();
+    if (!tracks.length) return this.say("Choose a track first, or a range with [ and ].");
+    const [start, end] = this.range ?? [0, this.clip.frames - 1], edit = {kind, tracks, start, end};
+    if (kind === "open") {
+      const reason = await this.ask("Leave open", "Faces stay covered wherever their track is in doubt or touches another one. Why may this be seen?", "consent given");
+      if (!reason) return;
+      edit.reason = reason;
+    }
+    if (await this.edit(edit)) this.say({cover: "Covered", open: "Left open", delete: "Deleted"}[kind] + `: track ${tracks.join(", ")}`);
+  }
+  async split() {
+    const [track] = this.selected;
+    if (this.selected.size !== 1) return this.say("Choose one track to split it.");
+    await this.edit({kind: "split", track, frame: this.frame, new: this.clip.next_track});
+  }
+  async merge() {
+    const tracks = [...this.selected].sort((a, b) => this.tracks.get(a).start - this.tracks.get(b).start);
+    if (tracks.length < 2) return this.say("Choose two tracks or more with Shift to merge them.");
+    if (await this.edit({kind: "merge", tracks})) this.select(tracks[0]);
+  }
+  async setBox(frame, xyxy, track, follow) {
+    this.say(follow ? "Following it both ways…" : "");
+    const before = new Set(this.tracks.keys()), answer = await this.send("box", {frame, xyxy: xyxy.map(v => Math.round(v * 100) / 100), track, follow, by: this.by()});
+    if (!answer) return;
+    const id = track ?? answer.tracks.find(t => !before.has(t.id))?.id;
+    if (id !== undefined) this.select(id);
+    this.say(`Track ${id}: ${answer.last - answer.first + 1} frames, ${clock(this.seconds(answer.first), 1)} to ${clock(this.seconds(answer.last), 1)}`);
+  }
+  async mask(points) {
+    const [start, end] = this.range ?? [0, this.clip.frames - 1];
+    this.masking = false;
+    this.view.corners = [];
+    $("mask-button").classList.remove("on");
+    if (await this.edit({kind: "mask", label: this.clip.next_mask, start, end, points})) this.say(this.range ? "Masked in the range" : "Masked in the whole video: set a range with [ and ] to mask a part");
+  }
+  edit(edit) { return this.send("edit", {...edit, by: this.by()}); }
+  by() { return $("export-by").value || this.clip.user; }
+  async send(path, body = {}) {
+    try {
+      const answer = await (await this.get(path, body)).json();
+      for (const track of answer.tracks) this.tracks.set(track.id, track);
+      for (const track of answer.gone) { this.tracks.delete(track); this.selected.delete(track); }
+      if (answer.last >= answer.first) for (const [chunk] of this.chunks)
+        if (chunk * CHUNK <= answer.last && chunk * CHUNK + CHUNK > answer.first) this.chunks.delete(chunk);
+      this.common(answer);
+      if (answer.tracks.length || answer.gone.length) { this.timeline.layout(); this.sorted(); }
+      this.inspect();
+      this.timeline.draw();
+      await Promise.all([this.view.show(this.frame), this.risks()]);
+      return answer;
+    } catch (e) {
+      this.say(e.message, true);
+      return null;
+    }
+  }
+  common(answer) {
+    Object.assign(this.clip, {version: answer.version, masks: answer.masks, next_mask: answer.next_mask, next_track: answer.next_track});
+    $("undo").disabled = !answer.undo;
+    $("redo").disabled = !answer.redo;
+    $("export-audio").value = answer.audio;
+    this.progress(answer);
+  }
+  // Dialogs
+  say(words, bad = false) {
+    const toast = $("toast");
+    toast.textContent = words;
+    toast.className = bad ? "bad" : "";
+    toast.hidden = !words;
+    clearTimeout(this.hush);
+    this.hush = setTimeout(() => toast.hidden = true, bad ? 8000 : 3500);
+  }
+  ask(title, words, value) {
+    $("ask-title").textContent = title;
+    $("ask-text").textContent = words;
+    $("ask-input").value = value;
+    const dialog = $("ask");
+    dialog.returnValue = "";
+    dialog.showModal();
+    $("ask-input").select();
+    return new Promise(done => dialog.onclose = () => done(dialog.returnValue === "yes" ? $("ask-input").value.trim() : ""));
+  }
+  openExport() {
+    this.pause();
+    if (!$("export-name").value) $("export-name").value = this.clip.output.split(/[\\/]/).pop();
+    if (!$("export-by").value) $("export-by").value = this.clip.user;
+    $("export-note").textContent = `Into the folder of the video. ${$("estimate").textContent}`;
+    $("export").showModal();
+  }
+  async export() {
+    const note = $("export-note"), go = $("export-go"), meter = $("export-meter");
+    go.disabled = true;
+    try {
+      let state = await (await this.get("export", {name: $("export-name").value, overwrite: $("export-overwrite").checked, by: $("export-by").value})).json();
+      meter.hidden = false;
+      while (!state.done) {
+        meter.firstElementChild.style.width = 100 * state.frames / state.of + "%";
+        note.textContent = `${state.frames} of ${state.of} frames`;
+        await new Promise(r => setTimeout(r, 300));
+        state = await (await this.get("export")).json();
+      }
+      note.textContent = state.error || "Written: " + state.files.join(", ");
+    } catch (e) { note.textContent = e.message; }
+    meter.hidden = true;
+    go.disabled = false;
+  }
+  setRange(end) {
+    const [a, b] = this.range ?? [this.frame, this.frame];
+    this.range = end ? [Math.min(a, this.frame), this.frame] : [this.frame, Math.max(b, this.frame)];
+    this.inspect();
+    this.timeline.draw();
+  }
+  neighbour(by) {
+    const at = this.order.findIndex(t => this.selected.has(t.id)), track = this.order[at < 0 ? 0 : at + by];
+    if (track) { this.select(track.id); this.goto(track.best); }
+  }
+  toggle(name) {
+    this[name] = !this[name];
+    $(name + "-button").classList.toggle("on", this[name]);
+    this.view.show(this.frame);
+  }
+  mode() {
+    this.masking = !this.masking;
+    this.view.corners = [];
+    $("mask-button").classList.toggle("on", this.masking);
+    this.say(this.masking ? "Drag a rectangle, or click corners and press Enter" : "");
+    this.view.draw();
+  }
+  save() { this.get("save", {}).then(a => a.json()).then(a => { this.say("Saved: " + a.draft); this.progress({saved: true, progress: $("progress").textContent}); }, e => this.say(e.message, true)); }
+  listen() {
+    const on = (id, act) => $(id).onclick = () => { act(); if ($(id).tagName === "BUTTON") $(id).blur(); };
+    on("undo", () => this.send("undo"));
+    on("redo", () => this.send("redo"));
+    on("help-button", () => $("help").showModal());
+    on("export-button", () => this.openExport());
+    on("previous", () => this.nextMoment(-1));
+    on("next", () => this.nextMoment(1));
+    on("accept", () => this.accept());
+    on("back", () => this.step(-1));
+    on("forward", () => this.step(1));
+    on("play", () => this.play());
+    on("boxes-button", () => this.toggle("boxes"));
+    on("covers-button", () => this.toggle("covers"));
+    on("mask-button", () => this.mode());
+    $("export-go").onclick = () => this.export();
+    $("export").firstElementChild.onsubmit = e => { e.preventDefault(); this.export(); };
+    for (const button of document.querySelectorAll(".close")) button.onclick = () => button.closest("dialog").close();
+    $("export-audio").onchange = e => this.edit({kind: "audio", audio: e.target.value});
+    $("sort").onchange = () => this.sorted();
+    $("speed").onchange = () => { if (this.playing) { this.pause(); this.play(); } $("speed").blur(); };
+    $("frame").onchange = e => { const n = parseInt(e.target.value); e.target.blur(); if (n >= 0) this.goto(n); };
+    $("time").onchange = e => {
+      const t = e.target.value.split(":").reduce((sum, part) => 60 * sum + Number(part), 0);
+      e.target.blur();
+      if (t >= 0) this.goto(this.clip.seconds.length ? Math.max(0, this.clip.seconds.findLastIndex(s => s <= t + 1e-6)) : Math.floor(t * this.clip.rate + 1e-6));
+    };
+    for (const [key, words] of KEYS) $("keys").append(element("kbd", key), element("span", words));
+    document.addEventListener("keydown", e => this.key(e));
+    window.addEventListener("beforeunload", () => { if ($("saved").textContent !== "saved") navigator.sendBeacon?.(`save?token=${encodeURIComponent(TOKEN)}`); });
+  }
+  key(e) {
+    if (/^(INPUT|SELECT)$/.test(e.target.tagName) || document.querySelector("dialog[open]")) return;
+    const ctrl = e.ctrlKey || e.metaKey, second = Math.round(this.clip.rate), name = e.key.length === 1 ? e.key.toLowerCase() : e.key;
+    const plain = {
+      " ": () => this.play(), ArrowLeft: () => this.step(e.shiftKey ? -second : -1), ArrowRight: () => this.step(e.shiftKey ? second : 1),
+      ",": () => this.step(-1), ".": () => this.step(1), ArrowUp: () => this.neighbour(-1), ArrowDown: () => this.neighbour(1),
+      Home: () => this.goto(0), End: () => this.goto(this.clip.frames - 1), n: () => this.nextMoment(1), p: () => this.nextMoment(-1), a: () => this.accept(),
+      x: () => this.act("delete"), Delete: () => this.act("delete"), Backspace: () => this.act("delete"), o: () => this.act("open"), c: () => this.act("cover"),
+      s: () => this.split(), m: () => this.merge(), g: () => this.person(), "[": () => this.setRange(false), "]": () => this.setRange(true),
+      r: () => { this.range = null; this.inspect(); this.timeline.draw(); }, k: () => this.mode(), Enter: () => this.masking && this.view.corners.length > 2 && this.mask(this.view.corners),
+      z: () => this.send(e.shiftKey ? "redo" : "undo"), b: () => this.toggle("boxes"), v: () => this.toggle("covers"), e: () => this.openExport(),
+      "+": () => this.timeline.zoom(.5), "=": () => this.timeline.zoom(.5), "-": () => this.timeline.zoom(2), 0: () => this.timeline.fit(), "?": () => $("help").showModal(),
+      1: () => this.speed(0), 2: () => this.speed(1), 3: () => this.speed(2), 4: () => this.speed(3),
+      Escape: () => { this.masking = false; this.view.corners = []; $("mask-button").classList.remove("on"); this.select(null); },
+    };
+    const control = {z: () => this.send(e.shiftKey ? "redo" : "undo"), y: () => this.send("redo"), s: () => this.save()};
+    const act = (ctrl ? control : e.altKey ? {} : plain)[name];
+    if (!act) return;
+    e.preventDefault();
+    act();
+  }
+  speed(n) {
+    $("speed").selectedIndex = n;
+    if (this.playing) { this.pause(); this.play(); }
+  }
+}
+
+const app = new App();
+app.start().catch(e => app.say(e.message, true));

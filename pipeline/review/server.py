@@ -1,0 +1,345 @@
+"""The review page's server: on loopback, for who holds the token. Extra `web`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import secrets
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from facestream.engines.checked import Wrong, checked
+from facestream.pipeline.errors import BadConfig, BadInput, UserError
+from facestream.pipeline.records import Face
+from facestream.pipeline.review.document import Step
+from facestream.pipeline.review.edits import AnyEdit
+from facestream.pipeline.review.export import Export, Wish
+from facestream.pipeline.review.pictures import covered, face_jpeg, jpeg
+from facestream.pipeline.review.session import Session, now
+from facestream.pipeline.stages.anonymise import Anonymizer
+from facestream.pipeline.types import XYXY
+from msgspec import Struct
+
+try:
+    from aiohttp import web
+except ImportError:  # the extra is not installed; check_web() says so
+    web = None  # type: ignore[assignment]
+
+HERE = Path(__file__).parent
+SCRIPTS = ("view.js", "timeline.js", "review.js")
+NAMES = ("127.0.0.1", "localhost", "[::1]")
+BODY = 1 << 20  # bytes of a request
+CHUNK = 2000  # frames whose boxes are given at a time
+
+
+class SetBox(Struct, frozen=True, forbid_unknown_fields=True):
+    """A box that was drawn or moved on the page. track: None for a new one. follow: carry it to the frames around."""
+
+    frame: int
+    xyxy: XYXY
+    track: int | None = None
+    follow: bool = True
+    by: str = ""
+
+
+def check_web() -> None:
+    """Raise BadConfig where the page's library is missing."""
+    if web is None:
+        raise BadConfig("the review page needs one more library", "review", "pip install 'facestream[web]'")
+
+
+class ReviewServer:
+    """Serves one session on 127.0.0.1. progress: what still goes on in the background, in words, "" when nothing."""
+
+    def __init__(self, session: Session, port: int = 0) -> None:
+        check_web()
+        self.session, self.port = session, port
+        self.token = secrets.token_urlsafe(24)
+        self.progress = ""
+        self.export: Export | None = None
+        self._anonymizer = Anonymizer(session.config.cover)
+        self._pool = ThreadPoolExecutor(2, "review")
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="review page", daemon=True)
+        self._faces: dict[tuple[int, int, XYXY], bytes] = {}
+        self._saving: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """What the user opens: only who has it gets in."""
+        return f"http://127.0.0.1:{self.port}/?token={self.token}"
+
+    def start(self) -> None:
+        """Raises BadInput where the port cannot be had."""
+        self._thread.start()
+        self._ready.wait(10)
+        if self._error is not None:
+            do = "choose another --port"
+            raise BadInput(f"cannot listen there ({self._error.strerror})", f"127.0.0.1:{self.port}", do)
+
+    def stop(self) -> None:
+        """Save what is not saved, and end."""
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+        if self.export is not None:
+            self.export.cancel()
+        if not self.session.saved:
+            self.session.save()
+        self.session.reader.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def call(self, do: Callable[[], None]) -> None:
+        """Do something on the thread that changes the document, soon."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(do)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.5)
+        try:
+            self._loop.run_until_complete(self._open(runner))
+        except OSError as error:
+            self._error = error
+            self._ready.set()
+        else:
+            self._ready.set()
+            self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+    async def _open(self, runner: web.AppRunner) -> None:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        self.port = runner.addresses[0][1]
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self._guarded], client_max_size=BODY)
+        app.router.add_get("/", self._page)
+        app.router.add_get("/state", self._state)
+        app.router.add_get("/moments", self._moments)
+        app.router.add_get("/boxes", self._boxes)
+        app.router.add_get("/frame/{frame}", self._frame)
+        app.router.add_get("/face/{track}", self._face)
+        app.router.add_get("/export", self._export_state)
+        app.router.add_post("/export", self._export)
+        app.router.add_post("/box", self._box)
+        app.router.add_post("/edit", self._edit)
+        app.router.add_post("/undo", self._undo)
+        app.router.add_post("/redo", self._redo)
+        app.router.add_post("/save", self._save)
+        return app
+
+    @property
+    def _guarded(self) -> Any:
+        @web.middleware
+        async def guarded(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            # A name that a stranger's server points at 127.0.0.1 is not ours, nor is a page from elsewhere.
+            if request.host not in [f"{name}:{self.port}" for name in NAMES]:
+                raise web.HTTPForbidden(text="not by this name\n")
+            origin = request.headers.get("Origin")
+            if origin is not None and origin != f"http://{request.host}":
+                raise web.HTTPForbidden(text="not from another page\n")
+            if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+                raise web.HTTPForbidden(text="not from another page\n")
+            given = request.query.get("token", "") or request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(given.encode(), self.token.encode()):
+                raise web.HTTPUnauthorized(text="open the address that `facestream review` printed\n")
+            try:
+                response = await handler(request)
+            except UserError as error:
+                raise web.HTTPBadRequest(text=f"{error}\n") from None
+            except (ValueError, RecursionError):
+                raise web.HTTPBadRequest(text="that is not what is expected here\n") from None
+            response.headers["Cache-Control"] = "no-store"
+            response.headers["X-Content-Type-Options"] = "nosniff"
+            return response
+
+        return guarded
+
+    async def _page(self, request: web.Request) -> web.Response:
+        nonce = secrets.token_urlsafe(16)
+        html = (HERE / "review.html").read_text(encoding="utf-8")
+        style = (HERE / "review.css").read_text(encoding="utf-8")
+        script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+        html = html.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script).replace("NONCE", nonce)
+        headers = {
+            "Content-Security-Policy": f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline';"
+            " img-src 'self' blob: data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none';"
+            " form-action 'none'",
+            "Referrer-Policy": "no-referrer",  # the address holds the token
+            "Cross-Origin-Opener-Policy": "same-origin",
+        }
+        return web.Response(text=html, content_type="text/html", headers=headers)
+
+    async def _state(self, request: web.Request) -> web.Response:
+        session = self.session
+        document, clip = session.document, session.clip
+        tracks = [row for track in sorted(document.spans) if (row := session.summary(track)) is not None]
+        body = {
+            "name": clip.video.name,
+            "frames": document.frames,
+            "width": clip.size[0],
+            "height": clip.size[1],
+            "rate": clip.rate,
+            "seconds": _seconds(clip.seconds, clip.rate),
+            "scale": session.config.cover.scale,
+            "shape": session.config.cover.shape,
+            "cuts": document.cuts,
+            "tracks": tracks,
+            "user": session.user,
+            "output": str(clip.video.with_name(f"{clip.video.stem}.covered{clip.video.suffix}")),
+            **self._common(),
+        }
+        return _json(body)
+
+    def _common(self) -> dict[str, Any]:
+        session = self.session
+        document = session.document
+        return {
+            "version": session.version,
+            "masks": session.masks(),
+            "audio": document.audio,
+            "undo": len(document.done),
+            "redo": len(document.undone),
+            "saved": session.saved,
+            "progress": self.progress,
+            "next_mask": document.next_mask(),
+            "next_track": document.next_track(),
+        }
+
+    def _delta(self, step: Step | None) -> web.Response:
+        """What an edit changed, for the page."""
+        touched = sorted(step.touched) if step is not None else []
+        rows = [(track, self.session.summary(track)) for track in touched]
+        gone = [track for track, row in rows if row is None]
+        first, last = (step.first, step.last) if step is not None and step.last >= 0 else (0, -1)
+        return _json(
+            {"tracks": [r for _, r in rows if r], "gone": gone, "first": first, "last": last, **self._common()}
+        )
+
+    async def _moments(self, request: web.Request) -> web.Response:
+        found = self.session.estimate()
+        return _json(
+            {
+                "moments": self.session.moment_rows(),
+                "estimate": found.words() if found else "",
+                "progress": self.progress,
+                "version": self.session.version,
+                "saved": self.session.saved,
+            }
+        )
+
+    async def _boxes(self, request: web.Request) -> web.Response:
+        start = int(request.query["start"])
+        end = min(int(request.query["end"]), start + CHUNK)
+        return _json({"frames": self.session.boxes(start, end), "version": self.session.version})
+
+    async def _frame(self, request: web.Request) -> web.Response:
+        index = int(request.match_info["frame"])
+        width = max(1, int(request.query.get("width", "960")))
+        faces: list[Face] | None = None
+        masks: list[Any] = []
+        if request.query.get("covers") == "1":
+            faces = self.session.document.covered(index)
+            masks = [mask.corners() for mask in self.session.document.masks_at(index)]
+        data = await self._loop.run_in_executor(self._pool, partial(self._picture, index, width, faces, masks))
+        return web.Response(body=data, content_type="image/jpeg")
+
+    def _picture(self, index: int, width: int, faces: list[Face] | None, masks: list[Any]) -> bytes:
+        frame = self.session.reader.get(index)
+        if faces or masks:
+            frame = covered(frame, faces or [], masks, self._anonymizer)
+        return jpeg(frame, width)
+
+    async def _face(self, request: web.Request) -> web.Response:
+        row = self.session.summary(int(request.match_info["track"]))
+        if row is None:
+            raise web.HTTPNotFound(text="there is no such track\n")
+        key = (row["id"], row["best"], tuple(row["box"]))
+        if key not in self._faces:
+            self._faces[key] = await self._loop.run_in_executor(self._pool, partial(self._cut, row["best"], key[2]))
+        return web.Response(body=self._faces[key], content_type="image/jpeg")
+
+    def _cut(self, index: int, box: XYXY) -> bytes:
+        return face_jpeg(self.session.reader.get(index), box)
+
+    async def _box(self, request: web.Request) -> web.Response:
+        """Draw or move a box."""
+        wish = _read(await request.json(), SetBox)
+        work = partial(self.session.followed, wish.frame, wish.xyxy, wish.track, wish.follow, wish.by)
+        edit = await self._loop.run_in_executor(self._pool, work)
+        return self._edited(self.session.edit(edit))
+
+    async def _edit(self, request: web.Request) -> web.Response:
+        value = await request.json()
+        if not isinstance(value, dict):
+            raise BadInput("an edit is one JSON object", "review")
+        by = str(value.get("by") or self.session.user)
+        edit: AnyEdit = _read({**value, "at": now(), "by": by}, AnyEdit)
+        return self._edited(self.session.edit(edit))
+
+    async def _undo(self, request: web.Request) -> web.Response:
+        return self._edited(self.session.undo())
+
+    async def _redo(self, request: web.Request) -> web.Response:
+        return self._edited(self.session.redo())
+
+    def _edited(self, step: Step | None) -> web.Response:
+        if self._saving is None or self._saving.done():
+            self._saving = self._loop.create_task(self._save_soon())
+        return self._delta(step)
+
+    async def _save_soon(self) -> None:
+        """The draft is written by itself, a moment after an edit: several at once are one."""
+        await asyncio.sleep(0.3)
+        with contextlib.suppress(UserError):  # `save` says it
+            self.session.save()
+
+    async def _save(self, request: web.Request) -> web.Response:
+        self.session.save()
+        return _json({"saved": True, "draft": str(self.session.draft_file)})
+
+    async def _export(self, request: web.Request) -> web.Response:
+        if self.export is not None and not self.export.done:
+            raise BadInput("an export is under way", "review")
+        wish = _read(await request.json(), Wish)
+        self.session.save()
+        self.export = Export(self.session, wish)
+        self.export.start()
+        return self._export_json()
+
+    async def _export_state(self, request: web.Request) -> web.Response:
+        return self._export_json()
+
+    def _export_json(self) -> web.Response:
+        return _json(self.export.state() if self.export is not None else {})
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(text=json.dumps(value, ensure_ascii=False), content_type="application/json")
+
+
+def _read(value: Any, kind: Any) -> Any:
+    try:
+        return checked(value, kind)
+    except Wrong as e:
+        raise BadInput(str(e), "review") from None
+
+
+def _seconds(times: list[float | None], rate: float) -> list[float]:
+    """The time of every frame; those without one are counted from the rate. Empty where all are even."""
+    first = next((t for t in times if t is not None), 0.0) or 0.0
+    made = [round(n / rate if t is None else t - first, 3) for n, t in enumerate(times)]
+    return [] if all(abs(t - n / rate) < 0.5 / rate for n, t in enumerate(made)) else made

@@ -1,0 +1,175 @@
+// The picture: frames on demand, boxes over it, and what the mouse does to them.
+const COLOURS = ["#4f9cf9", "#b98be0", "#46b39d"], OPEN = "#7bd88f", RISK = "#ff8a5c", DRAWN = "#f0c674";
+const CACHE = 90, AHEAD = 10, HANDLE = 9;
+
+class View {
+  constructor(canvas, app) {
+    this.canvas = canvas;
+    this.app = app;
+    this.cache = new Map();
+    this.shown = null;
+    this.drag = null;
+    this.corners = [];
+    canvas.onpointerdown = e => this.down(e);
+    canvas.onpointermove = e => this.move(e);
+    canvas.onpointerup = e => this.up(e);
+    new ResizeObserver(() => this.draw()).observe(canvas);
+  }
+  width() {
+    const wanted = Math.min(this.app.clip.width, this.canvas.clientWidth * devicePixelRatio);
+    return [640, 960, 1280, 1920].find(w => w >= wanted) ?? 1920;
+  }
+  picture(frame) {
+    const covers = this.app.covers, key = `${frame}:${this.width()}:${covers ? this.app.clip.version : ""}`;
+    let found = this.cache.get(key);
+    if (found) this.cache.delete(key);
+    found ??= this.app.get(`frame/${frame}?width=${this.width()}${covers ? "&covers=1" : ""}`)
+      .then(answer => answer.blob()).then(createImageBitmap);
+    found.catch(() => this.cache.delete(key));
+    this.cache.set(key, found);
+    while (this.cache.size > CACHE) this.cache.delete(this.cache.keys().next().value);
+    return found;
+  }
+  async show(frame) {
+    const mark = this.wanted = {frame};
+    try {
+      const [bitmap] = await Promise.all([this.picture(frame), this.app.loadBoxes(frame)]);
+      if (this.wanted !== mark) return false;
+      this.shown = {frame, bitmap};
+      this.draw();
+      return true;
+    } catch (e) {
+      if (this.wanted === mark) this.app.say(e.message, true);
+      return false;
+    }
+  }
+  prefetch(frame, step = 1) {
+    for (let n = 1; n <= AHEAD; n++) {
+      const next = frame + n * step;
+      if (next >= 0 && next < this.app.clip.frames) this.picture(next).catch(() => 0);
+    }
+  }
+  place() {
+    const c = this.canvas, {width, height} = this.app.clip, scale = Math.min(c.clientWidth / width, c.clientHeight / height);
+    return {scale, x: (c.clientWidth - width * scale) / 2, y: (c.clientHeight - height * scale) / 2};
+  }
+  draw() {
+    const c = this.canvas, dpr = devicePixelRatio, g = c.getContext("2d");
+    if (c.width !== Math.round(c.clientWidth * dpr) || c.height !== Math.round(c.clientHeight * dpr)) {
+      c.width = Math.round(c.clientWidth * dpr);
+      c.height = Math.round(c.clientHeight * dpr);
+    }
+    g.setTransform(dpr, 0, 0, dpr, 0, 0);
+    g.clearRect(0, 0, c.clientWidth, c.clientHeight);
+    if (!this.shown) return;
+    const {scale, x, y} = this.place(), {width, height} = this.app.clip, frame = this.shown.frame;
+    g.drawImage(this.shown.bitmap, x, y, width * scale, height * scale);
+    g.save();
+    g.translate(x, y);
+    const moment = this.app.moment();
+    if (moment?.box && Math.abs(frame - moment.frame) <= 3) this.risk(g, moment.box, scale);
+    for (const mask of this.app.clip.masks) if (mask.start <= frame && frame <= mask.end) this.polygon(g, mask.points, scale, DRAWN, String(mask.label));
+    if (this.app.boxes) for (const box of this.app.at(frame)) this.box(g, box, scale);
+    if (this.corners.length) this.polygon(g, this.corners, scale, DRAWN, "");
+    if (this.drag?.box) {
+      g.strokeStyle = DRAWN;
+      g.setLineDash([6, 4]);
+      g.lineWidth = 2;
+      const [a, b, p, q] = this.drag.box;
+      g.strokeRect(a * scale, b * scale, (p - a) * scale, (q - b) * scale);
+    }
+    g.restore();
+  }
+  risk(g, [a, b, p, q], scale) {
+    g.strokeStyle = RISK;
+    g.lineWidth = 3;
+    const pad = 8, w = (p - a) * scale + 2 * pad, h = (q - b) * scale + 2 * pad;
+    g.beginPath();
+    g.roundRect(a * scale - pad, b * scale - pad, w, h, 10);
+    g.stroke();
+  }
+  polygon(g, points, scale, colour, label) {
+    g.beginPath();
+    points.forEach(([a, b], n) => n ? g.lineTo(a * scale, b * scale) : g.moveTo(a * scale, b * scale));
+    g.closePath();
+    g.fillStyle = colour + "33";
+    g.fill();
+    g.setLineDash([]);
+    g.lineWidth = 2;
+    g.strokeStyle = colour;
+    g.stroke();
+    if (label) this.label(g, points[0][0] * scale, points[0][1] * scale, "mask " + label, colour);
+  }
+  box(g, [track, a, b, p, q, score, state, open], scale) {
+    const on = this.app.selected.has(track), colour = open ? OPEN : this.app.tracks.get(track)?.drawn ? DRAWN : COLOURS[state];
+    g.strokeStyle = colour;
+    g.lineWidth = on ? 3 : 1.5;
+    g.setLineDash(state ? [5, 4] : []);
+    g.strokeRect(a * scale, b * scale, (p - a) * scale, (q - b) * scale);
+    g.setLineDash([]);
+    this.label(g, a * scale, b * scale, `${track}${open ? " open" : ""}`, colour);
+    if (!on) return;
+    g.fillStyle = colour;
+    for (const [hx, hy] of [[a, b], [p, b], [a, q], [p, q]]) g.fillRect(hx * scale - 4, hy * scale - 4, 8, 8);
+  }
+  label(g, x, y, words, colour) {
+    g.font = "600 12px system-ui,sans-serif";
+    const wide = g.measureText(words).width + 8;
+    g.fillStyle = colour;
+    g.fillRect(x - .75, y - 17, wide, 16);
+    g.fillStyle = "#0f1114";
+    g.fillText(words, x + 3, y - 4.5);
+  }
+  point(e) {
+    const {scale, x, y} = this.place(), r = this.canvas.getBoundingClientRect(), {width, height} = this.app.clip;
+    const clip = (v, top) => Math.max(0, Math.min(top, v));
+    return [clip((e.clientX - r.left - x) / scale, width), clip((e.clientY - r.top - y) / scale, height)];
+  }
+  hit([x, y]) {
+    const near = HANDLE / this.place().scale, boxes = this.shown && this.app.boxes ? this.app.at(this.shown.frame) : [];
+    for (const box of boxes) {
+      if (!this.app.selected.has(box[0])) continue;
+      for (const [i, j] of [[1, 2], [3, 2], [1, 4], [3, 4]])
+        if (Math.abs(x - box[i]) < near && Math.abs(y - box[j]) < near) return {box, corner: [i, j]};
+    }
+    const inside = boxes.filter(b => x >= b[1] && x <= b[3] && y >= b[2] && y <= b[4]);
+    inside.sort((a, b) => (a[3] - a[1]) * (a[4] - a[2]) - (b[3] - b[1]) * (b[4] - b[2]));
+    return inside.length ? {box: inside[0]} : null;
+  }
+  down(e) {
+    if (e.button || !this.shown) return;
+    this.app.pause();
+    const at = this.point(e), found = this.app.masking ? null : this.hit(at);
+    this.canvas.setPointerCapture(e.pointerId);
+    this.drag = {at, found, moved: false, box: null, plain: e.altKey};
+    if (found && !this.app.selected.has(found.box[0])) this.app.select(found.box[0], e.shiftKey || e.ctrlKey);
+  }
+  move(e) {
+    const drag = this.drag, at = this.point(e);
+    if (!drag) return;
+    const [dx, dy] = [at[0] - drag.at[0], at[1] - drag.at[1]];
+    if (Math.hypot(dx, dy) * this.place().scale < 4 && !drag.moved) return;
+    drag.moved = true;
+    if (drag.found) {
+      const box = drag.found.box.slice(1, 5);
+      if (drag.found.corner) {
+        box[drag.found.corner[0] - 1] += dx;
+        box[drag.found.corner[1] - 1] += dy;
+      } else [0, 1, 2, 3].forEach(n => box[n] += n % 2 ? dy : dx);
+      drag.box = [Math.min(box[0], box[2]), Math.min(box[1], box[3]), Math.max(box[0], box[2]), Math.max(box[1], box[3])];
+    } else drag.box = [Math.min(at[0], drag.at[0]), Math.min(at[1], drag.at[1]), Math.max(at[0], drag.at[0]), Math.max(at[1], drag.at[1])];
+    this.draw();
+  }
+  up(e) {
+    const drag = this.drag;
+    this.drag = null;
+    if (!drag) return;
+    const large = drag.box && drag.box[2] - drag.box[0] >= 4 && drag.box[3] - drag.box[1] >= 4;
+    if (this.app.masking) {
+      if (large) this.app.mask([[drag.box[0], drag.box[1]], [drag.box[2], drag.box[3]]]);
+      else this.corners.push(drag.at);
+    } else if (large) this.app.setBox(this.shown.frame, drag.box, drag.found ? drag.found.box[0] : null, !drag.plain);
+    else if (!drag.found) this.app.select(null);
+    this.draw();
+  }
+}

@@ -1,0 +1,77 @@
+"""What differs between Linux, macOS and Windows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+_FAR = 1 << 30  # Windows locks bytes, also against writing: one that no file of ours has
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gb() -> float:
+    """The machine's memory, in GiB."""
+    import psutil
+
+    return float(psutil.virtual_memory().total) / 2**30
+
+
+def peak_rss_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    if sys.platform == "win32":
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return float(getattr(memory, "peak_wset", memory.rss)) / 2**20
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # macOS counts bytes, Linux KiB
+
+
+def state_folder() -> Path:
+    """Where the program keeps what it must remember for this user: `facestream` in $XDG_STATE_HOME, else in
+    ~/.local/state (Linux), ~/Library/Application Support (macOS) or %LOCALAPPDATA% (Windows)."""
+    if sys.platform == "win32":
+        home = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / "Library" / "Application Support"
+    else:
+        home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "facestream"
+
+
+def lock(file: IO[Any]) -> bool:
+    """Hold an open file until it is closed, or this process ends. False where another one holds it, or where that
+    cannot be. It keeps nobody from reading and writing."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            place = file.tell()
+            file.seek(_FAR)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            file.seek(place)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def without_huge_pages() -> None:
+    """x264 asks Linux for pages of 2 MB, which rounds each of its pictures up: 10 MB more at 1080p, and no faster."""
+    if sys.platform == "linux":
+        import contextlib
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE of prctl(2)
