@@ -64,7 +64,7 @@ def test_the_net_is_half_and_boxes_are_not() -> None:
         assert kinds[kind] == {TensorProto.FLOAT}
     assert types["xyxy"] == types["scores"] == TensorProto.FLOAT
     assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
-    assert normalisation.zero == (124.0, 117.0, 104.0)
+    assert normalisation.zero == (123.0, 117.0, 104.0)
     assert normalisation.scale == 1
     assert 1 < peak < LARGEST / ROOM
 
