@@ -32,7 +32,8 @@ def export_onnx(weights: Path, out: Path) -> dict[str, object]:
     """Write the fused graph of a .safetensors file as ONNX with dynamic batch, height and width.
 
     images uint8 [N, H, W, 3] -> xyxy float32 [N, K, 4] in input pixels, scores float32 [N, K], K <= 3000;
-    normalisation, the best of each module (3000 in all), the scores' calibration and box decoding are inside. Returns what was built.
+    normalisation, the best of each module (3000 in all), the scores' calibration and box decoding are inside.
+    Returns what was built.
     """
     import onnx
     import torch

@@ -1,9 +1,9 @@
 """python -m train.calibrate WEIGHTS --data VAL: scores that mean what they say, and one threshold for every net.
 
-A net's logits get the gain and the shift of a logistic regression (Platt, 1999) of "is this box a face" on the logit, so
-that a score is the share of such boxes on the validation pictures that are faces. The program's default of 0.2 then asks
-the same of every net: its own default threshold is the raw score that becomes 0.2. Both are kept beside the weights and
-become part of the graph that build_engine.py writes.
+A net's logits get the gain and the shift of a logistic regression (Platt, 1999) of "is this box a face" on the logit,
+so that a score is the share of such boxes on the validation pictures that are faces. The program's default of 0.2 then
+asks the same of every net: its own default threshold is the raw score that becomes 0.2. Both are kept beside the
+weights and become part of the graph that build_engine.py writes.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def distilled_loss(
 
     Anchors on faces, near them and in ignore regions learn the teacher's face probability, weighted by the squared
     difference of the two (as in `quality_loss`, with the teacher in place of the truth); on background the labels know
-    better than the teacher, whose false alarms are not to be learned. Those that the teacher takes for a face at SURE or
+    better than the teacher, whose false alarms are not learned. Those that the teacher takes for a face at SURE or
     more learn its box, weighted by its probability. Both are divided by the sum of those probabilities.
     """
     margin, wanted = (torch.cat([s[..., 1] - s[..., 0] for s, _ in out], 1) for out in (outputs, taught))

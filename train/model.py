@@ -102,15 +102,31 @@ SPECS = {
         _mobilenet("plainXS16", (32, 32, 32), 32, (1, 1, 2, 2, 0), separable=True),
         # plainM with half of its pyramid's channels and one block less at stride 16.
         ModelSpec(
-            "plainS", "mobilenet", _DENSE, (32, 32, 32), 32, depths=(1, 2, 2, 5, 2), pyramid=True, leaky=0.1,
-            mean=(123.0, 117.0, 104.0), std=_IMAGENET_STD,
+            "plainS",
+            "mobilenet",
+            _DENSE,
+            (32, 32, 32),
+            32,
+            depths=(1, 2, 2, 5, 2),
+            pyramid=True,
+            leaky=0.1,
+            mean=(123.0, 117.0, 104.0),
+            std=_IMAGENET_STD,
         ),
         # A straight stack, to be trained from nothing.
         ModelSpec("stack", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
-        # RetinaFace's small net (Deng et al., CVPR 2020), which is SSH's modules on a pyramid: takes all of its weights.
+        # RetinaFace's small net (Deng et al., CVPR 2020), SSH's modules on a pyramid: takes all of its weights.
         ModelSpec(
-            "plainM", "mobilenet", _DENSE, (32, 32, 32), 64, depths=MobileNet.DEPTHS, pyramid=True, leaky=0.1,
-            mean=(123.0, 117.0, 104.0), std=_IMAGENET_STD,
+            "plainM",
+            "mobilenet",
+            _DENSE,
+            (32, 32, 32),
+            64,
+            depths=MobileNet.DEPTHS,
+            pyramid=True,
+            leaky=0.1,
+            mean=(123.0, 117.0, 104.0),
+            std=_IMAGENET_STD,
         ),
     )
 }
@@ -245,7 +261,7 @@ class SSH(nn.Module):
     def normalised(self, images: Tensor) -> Tensor:
         """What the backbone sees of images, uint8 or float RGB 0..255 [N, 3, H, W], in `layout`.
 
-        Computed channel plane by channel plane: beside channels last, three channels of arithmetic take ten times as long.
+        Computed plane by plane: beside channels last, three channels of arithmetic take ten times as long.
         """
         x: Tensor = (images.float() - self.mean) * (1 / self.std)
         return x.contiguous(memory_format=self.layout)

@@ -174,9 +174,7 @@ def _around_face(item: Subject, size: int, rule: AugmentRule, rng: np.random.Gen
     return _around(item.xyxy[rng.choice(usable)], item, size, rule, rng)
 
 
-def _around(
-    box: F32, item: Subject, size: int, rule: AugmentRule, rng: np.random.Generator
-) -> tuple[float, Array]:
+def _around(box: F32, item: Subject, size: int, rule: AugmentRule, rng: np.random.Generator) -> tuple[float, Array]:
     """(scale, the picture's point that comes to the middle) of a crop that shows `box` somewhere."""
     w, h = item.width, item.height
     side = math.sqrt(max(1.0, float(area_xyxy(box))))

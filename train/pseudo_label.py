@@ -17,7 +17,6 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
-from facestream.checkout import benchmarks
 from facestream.engines.base import Detector, DetectorOptions
 from facestream.engines.boxes import F32, Array, Bool, iou_xyxy
 from facestream.engines.command import finish
@@ -28,10 +27,12 @@ from facestream.train.data import SUFFIXES, read_image
 from facestream.train.show import Show, resized
 from tqdm import tqdm
 
+from facestream.checkout import benchmarks
+
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Scores of one teacher: from `low` on it saw something, from `ok` on a face, from `sure` on hardly anything else."""
+    """Scores of one teacher: from `low` on it saw something, from `ok` on a face, from `sure` on hardly ever wrong."""
 
     low: float
     ok: float
@@ -111,7 +112,9 @@ def fuse(found: Sequence[Detections], trust: Sequence[Trust], rule: LabelRule) -
         groups.append(((boxes[members] * weight[:, None]).sum(0) / weight.sum(), said))
     xyxy, ignore, kept = [], [], []
     for box, said in groups:
-        low, ok, sure = (np.array([said[t] >= getattr(trust[t], k) for t in range(count)]) for k in ("low", "ok", "sure"))
+        low, ok, sure = (
+            np.array([said[t] >= getattr(trust[t], k) for t in range(count)]) for k in ("low", "ok", "sure")
+        )
         face = ok.sum() >= 2 or (sure.any() and low.sum() >= 2)
         if not face and not ok.any() and low.sum() < 2:
             continue

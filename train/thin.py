@@ -1,4 +1,4 @@
-"""python -m train.thin WEIGHTS --to MODEL --data DIR -o OUT: a cheaper net that starts as the best imitation of another.
+"""python -m train.thin WEIGHTS --to MODEL --data DIR -o OUT: a cheaper net that starts as an imitation of another.
 
 For nets on MobileNet with a pyramid. The backbone loses blocks of its second part, the pyramid keeps the channels from
 which the others can be told best, and the convolutions behind a loss are fitted anew, by least squares, to what the
@@ -13,10 +13,6 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from scipy.linalg import qr
-from torch import Tensor, nn
-from torch.nn import functional as F
-
 from facestream.engines.boxes import Array
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig
@@ -25,6 +21,9 @@ from facestream.train.checkpoint import load_weights, save_weights
 from facestream.train.data import Crops, read_split
 from facestream.train.model import SPECS, SSH, Module
 from facestream.train.plan import AugmentRule
+from scipy.linalg import qr
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 ROWS = 20_000  # cells that a fit sees
 RIDGE = 1e-3  # of the mean square of its inputs
@@ -41,7 +40,7 @@ class Fit:
 
 def fit_conv(x: Tensor, wanted: Tensor, size: int) -> Fit:
     """The convolution of x [N, I, h, w] that comes nearest to `wanted` [N, O, h, w], in the least squares sense."""
-    n, channels = x.shape[:2]
+    channels = x.shape[1]
     columns = F.unfold(x, size, padding=size // 2).transpose(1, 2).reshape(-1, channels * size * size)
     target = wanted.permute(0, 2, 3, 1).reshape(-1, wanted.shape[1])
     if len(columns) > ROWS:
@@ -85,7 +84,7 @@ def folded(conv: RepConv) -> tuple[Tensor, Tensor]:
 def thinned(teacher: SSH, student: SSH, images: Tensor) -> dict[str, float]:
     """Give `student` the weights that imitate `teacher` on images, float RGB 0..255 [N, 3, H, W].
 
-    Returns the share of each fitted convolution's variance that was missed. BadConfig when the two have no such likeness.
+    Returns the share of each fitted convolution's variance that was missed. BadConfig when the two are too unlike.
     """
     if not (teacher.spec.pyramid and student.spec.pyramid) or teacher.spec.heads != student.spec.heads:
         raise BadConfig("both need a pyramid and the same heads", student.spec.name)
@@ -212,7 +211,7 @@ def command(weights: Path, model: str, data: Path, out: Path, crops: int) -> Non
     """Write the weights of a cheaper net that imitates a trained one, to go on with: python -m train --init."""
     teacher, note = load_weights(weights)
     student = SSH(replace(SPECS[model], branches=False))
-    images = read_split(data, "train")[:: 8]
+    images = read_split(data, "train")[::8]
     made = Crops(images, AugmentRule(), 0, crops, cache_gb=0)
     pictures = torch.stack([made[0, i, 256][0] for i in range(crops)]).float()
     for name, share in thinned(teacher, student, pictures).items():

@@ -124,7 +124,7 @@ def largest_power() -> int:
 
 
 def test_the_gate_refuses_a_net_whose_values_exceed_half_precision() -> None:
-    """And no other: what is within it passes. At the very power, sums on the way to a value may exceed what it ends as."""
+    """And no other: what is within it passes. At the very power, sums on the way may exceed it."""
     power = largest_power()
     for within in (power - 2, power - 1):
         check_fp16(SHIPPED, *grown(2.0**within), None)

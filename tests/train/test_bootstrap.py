@@ -15,6 +15,7 @@ from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.train.bootstrap import false_boxes, read_mined, write_mined
 from facestream.train.data import read_split
+
 from tests.pack import make_pack
 
 

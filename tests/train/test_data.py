@@ -95,7 +95,9 @@ def test_the_pack_has_the_faces_its_readme_counts() -> None:
     images = read_split(PACK, "train")
     said = re.search(r"([\d,]+) training pictures \(([\d,]+) faces, ([\d,]+) ignore", (PACK / "README.md").read_text())
     assert said is not None
-    faces, ignored = (sum(int(flags.sum()) for flags in each) for each in zip(*((~i.ignore, i.ignore) for i in images)))
+    faces, ignored = (
+        sum(int(flags.sum()) for flags in each) for each in zip(*((~i.ignore, i.ignore) for i in images), strict=True)
+    )
     assert (len(images), faces, ignored) == tuple(int(number.replace(",", "")) for number in said.groups())
 
 

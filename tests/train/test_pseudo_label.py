@@ -13,6 +13,7 @@ from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.types import Detections
 from facestream.train.data import read_split
 from facestream.train.pseudo_label import TRUST, EResFD, LabelRule, Labels, fuse, label_folder, load_teacher
+
 from tests.pack import demo_frames
 from tests.train.test_bootstrap import Says
 

@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.engines.errors import BadConfig, BadInput  # noqa: E402
-from facestream.train.backbones import VGG16  # noqa: E402
 from facestream.train.anchors import decode, grid_anchors  # noqa: E402
+from facestream.train.backbones import VGG16  # noqa: E402
 from facestream.train.model import SPECS, SSH, STRIDES  # noqa: E402
 from facestream.train.start import (  # noqa: E402
     CAFFE_MEAN,
