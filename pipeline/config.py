@@ -158,6 +158,7 @@ class EncodeConfig(Section, frozen=True):
     threads: Annotated[int, within(0, 64)] = 0
     keep_metadata: bool = False
     audio: Audio = "keep"
+    chroma: Literal["auto", "4:4:4"] = "auto"
 
     def __post_init__(self) -> None:
         if self.codec == "h265":
@@ -169,7 +170,15 @@ class EncodeConfig(Section, frozen=True):
     def options(self, overwrite: bool, hardware: str = "off") -> EncodeOptions:
         codec = None if self.codec == "source" else self.codec
         return EncodeOptions(
-            codec, self.crf, self.preset, self.threads, overwrite, self.keep_metadata, hardware, self.audio
+            codec,
+            self.crf,
+            self.preset,
+            self.threads,
+            overwrite,
+            self.keep_metadata,
+            hardware,
+            self.audio,
+            self.chroma,
         )
 
 

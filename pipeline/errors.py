@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch, UserError
 
-__all__ = ["BadConfig", "BadInput", "EngineMismatch", "Refused", "SinkLost", "SourceLost", "UserError"]
+__all__ = [
+    "BadConfig",
+    "BadInput",
+    "EngineMismatch",
+    "InferenceFailed",
+    "Refused",
+    "SinkLost",
+    "SourceLost",
+    "UserError",
+]
 
 
 class Refused(BadInput):
@@ -21,3 +30,7 @@ class SinkLost(UserError):
     """A sink that accepted frames and then failed: disk full, server gone."""
 
     exit_code = 1
+
+
+class InferenceFailed(Exception):
+    """The detector gave no result for a frame: it raised, hangs or was too late. The message is one line."""

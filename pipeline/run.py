@@ -1,9 +1,9 @@
-"""One source through the whole line. The only place where threads start, stop and fail.
+"""Runs one file job: source, face pipeline, sink. The only place where its threads are started and stopped.
 
-    decoder thread -> ring -> calling thread: detect, track, look ahead, cover -> ring -> encoder thread
+    decoder thread -> queue -> calling thread: detect, track, look ahead, cover -> queue -> encoder thread
 
-A failure anywhere cancels both rings, which wakes every thread; the calling thread then raises the
-first error, after the sink has removed what it had begun.
+A failure anywhere cancels both queues, which wakes every thread; the calling thread then raises the
+first error, after the sink has removed its unfinished output.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from facestream.pipeline.video.source import Source, open_source
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """source: a path or URI. output: the covered video, None to only record. overwrite: it may exist."""
+    """A file job. source: a path or URI. output: the anonymised video, None for records only. overwrite: replace an
+    existing output."""
 
     source: str
     output: Path | None
@@ -41,14 +42,14 @@ class Job:
 
 
 class Recorder(Protocol):
-    """Is told of every frame that leaves, with all its boxes."""
+    """Receives every frame that leaves, with all its boxes."""
 
     def write(self, tracked: TrackedFrame, source: str) -> None: ...
 
 
 @dataclass(slots=True)
 class Report:
-    """What a run did. cpu_s: of the whole process while it ran. lost: why the source ended early, if it did."""
+    """The result of a job. cpu_s: CPU seconds of the process meanwhile. lost: why the source ended early, if it did."""
 
     frames: int = 0
     face_boxes: int = 0
@@ -69,7 +70,7 @@ class Report:
 
 
 class Worker(threading.Thread):
-    """A thread that keeps its error, and tells on the way out."""
+    """A thread that keeps its exception and reports it."""
 
     def __init__(self, name: str, work: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
         super().__init__(name=name, daemon=True)
@@ -88,9 +89,9 @@ class Worker(threading.Thread):
 
 
 class Stages(Protocol):
-    """What gives frames their faces: `FacePipeline`, which looks for them, or `RecordReplay`, which knows them.
+    """The interface of `FacePipeline`, which detects faces, and `RecordReplay`, which reads them from records.
 
-    push takes a frame and returns those that are done, in order; flush the rest.
+    push takes a frame and returns finished ones, in order; flush returns the rest.
     """
 
     def push(self, frame: Frame) -> list[TrackedFrame]: ...
@@ -99,7 +100,7 @@ class Stages(Protocol):
 
 
 def run(job: Job, config: Config, detector: Detector, records: Recorder | None = None, progress: bool = True) -> Report:
-    """Do one job with the faces that the detector finds; see `run_stages`."""
+    """Run one job with the detector; see `run_stages`."""
     ahead = ReadAhead.of(detector, config.detector)
     return run_stages(job, config, FacePipeline(ahead or detector, config), records, progress, ahead)
 
@@ -108,10 +109,10 @@ def run_stages(
     job: Job, config: Config, stages: Stages, records: Recorder | None = None, progress: bool = True,
     ahead: ReadAhead | None = None,
 ) -> Report:  # fmt: skip
-    """Do one job. Raises UserError, or KeyboardInterrupt as it comes; then nothing of the output is left.
+    """Run one job. Raises UserError or KeyboardInterrupt; then nothing of the output is left.
 
-    A source that breaks after some frames is not an error: what came is covered and kept, and the
-    report says what was lost.
+    A source that fails after some frames is not an error: its frames are anonymised and kept, and the report says
+    what is missing.
     """
     anonymizer = Anonymizer(config.cover, config.advanced.anonymise)
     if job.output is not None:

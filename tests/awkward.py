@@ -72,7 +72,9 @@ def helpers(folder: Path) -> dict[str, Path]:
         ";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=200\ntitle=Morning\n"
         "[CHAPTER]\nTIMEBASE=1/1000\nSTART=200\nEND=400\ntitle=Noon\n"
     )
-    (folder / "font.ttf").write_bytes(b"\0\1\0\0" + bytes(range(256)) * 4)
+    (folder / "font.ttf").write_bytes(
+        b"\0\1\0\0\0\1" + bytes(6) + b"glyf" + bytes(4) + (28).to_bytes(4, "big") + (64).to_bytes(4, "big") + bytes(64)
+    )
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)).save(folder / "art.png")
     return {path.stem: path for path in folder.iterdir()}
 
@@ -148,11 +150,11 @@ FILES = (
     Awkward("chapters.mkv", (*X264, "-map_chapters", "2"), more=("-i", "{chapters}")),
     Awkward("fonts.mkv", (*X264, "-attach", "{font}", "-metadata:s:t", "mimetype=application/x-truetype-font")),
     Awkward("album.mp4", (*X264, "-map", "2", "-c:v:1", "png", "-disposition:v:1", "attached_pic"),
-            more=("-i", "{art}"), lost=("a cover picture is not copied",)),
+            more=("-i", "{art}"), lost=("not copied: a cover picture",)),
     Awkward("album.mkv", (*X264, "-attach", "{art}", "-metadata:s:t", "mimetype=image/png"),
-            lost=("a cover picture is not copied",)),
+            lost=("not copied: a cover picture",)),
     Awkward("home.mp4", (*X264, *PRIVATE)),
-    Awkward("home.mov", (*X264, *PRIVATE, "-timecode", "01:02:03:04"), lost=("data stream 2 is not copied",)),
+    Awkward("home.mov", (*X264, *PRIVATE, "-timecode", "01:02:03:04"), lost=("not copied: a data stream (#2)",)),
     Awkward("home.mkv", (*X264, *PRIVATE[:-2])),
     Awkward("modern.mp4", ("-c:v", "libsvtav1", "-preset", "12")),
     Awkward("old.avi", (*X264, "-c:a", "mp3")),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import av
 import pytest
 from facestream.engines.errors import BadConfig
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.records import RecordSink, read_records
-from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
+from facestream.pipeline.records import RecordSink, head, lines, read_records, record
+from facestream.pipeline.types import Box, BoxKind, BoxState, Frame, TrackedFrame
 
 
 def tracked(index: int, rotation: int = 0) -> TrackedFrame:
@@ -135,3 +136,54 @@ def test_of_several_sources_the_videos_own_records_are_taken(tmp_path: Path) -> 
 def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=r"\.jsonl"):
         RecordSink(tmp_path / "r.xml", overwrite=False)
+
+
+def two_places() -> TrackedFrame:
+    """A track at two places, another one, and a cover of the whole frame."""
+    face = Box(1, (10.0, 10.0, 20.0, 20.0), 0.9, BoxState.COASTED)
+    other = Box(1, (100.0, 50.0, 120.0, 70.0), 0.8, BoxState.BACKFILLED, kind=BoxKind.ALTERNATE)
+    next_one = Box(2, (30.0, 30.0, 40.0, 40.0), 0.7, BoxState.OBSERVED)
+    cover = Box(0, (-80.0, -60.0, 240.0, 180.0), 0.0, BoxState.COASTED, kind=BoxKind.WHOLE_FRAME)
+    return TrackedFrame(
+        Frame(0, 0, Fraction(1, 25), av.VideoFrame(160, 120, "yuv420p")), (face, other, next_one, cover)
+    )
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".csv"])
+def test_boxes_that_are_no_face_of_their_own_come_back_as_what_they_are(tmp_path: Path, ending: str) -> None:
+    tracked = two_places()
+    path = tmp_path / f"r{ending}"
+    path.write_text(head(ending) + lines(record(tracked, "v.mp4"), ending))
+    (row,) = read_records(path).values()
+    assert [face.box() for face in row.faces] == [replace(box, association=None) for box in tracked.boxes]
+    faces = record(tracked, "v.mp4")["faces"]
+    assert [face.get("kind") for face in faces] == [None, "alternate", None, "whole_frame"]
+    assert min(face["id"] for face in faces) >= 0
+
+
+def test_mot_has_one_box_a_track_and_never_a_negative_id(tmp_path: Path) -> None:
+    rows = [line.split(",") for line in lines(record(two_places(), "v.mp4"), ".mot").splitlines()]
+    assert [int(row[1]) for row in rows] == [1, 2, 0]
+    assert [float(v) for v in rows[0][2:6]] == [10, 10, 110, 60]  # around both places: none is left open
+    path = tmp_path / "r.mot"
+    path.write_text("".join(",".join(row) + "\n" for row in rows))
+    (row,) = read_records(path).values()
+    assert [face.id for face in row.faces] == [1, 2, 0]
+
+
+def test_records_of_before_the_kinds_are_read_as_they_were_meant(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    box = [10, 10, 20, 20]
+    faces = [{"id": 3, "xyxy": box}, {"id": -3, "xyxy": box, "state": "backfilled"}, {"id": 0, "xyxy": box}]
+    path.write_text(json.dumps({"frame": 0, "faces": faces}) + "\n")
+    (row,) = read_records(path).values()
+    kinds = [(3, BoxKind.FACE), (3, BoxKind.ALTERNATE), (0, BoxKind.WHOLE_FRAME)]
+    assert [(face.id, face.kind) for face in row.faces] == kinds
+
+
+def test_an_id_twice_is_still_refused_where_both_were_observed(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    faces = [{"id": 3, "xyxy": [10, 10, 20, 20]}, {"id": 3, "xyxy": [30, 10, 40, 20]}]
+    path.write_text(json.dumps({"frame": 0, "faces": faces}) + "\n")
+    with pytest.raises(BadInput, match="an id twice"):
+        read_records(path)

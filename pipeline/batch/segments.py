@@ -82,7 +82,7 @@ def find_segments(job: Job, length_s: float) -> list[Segment]:
     if uri.kind is not Kind.FILE or job.output is None or job.output.suffix.lower() not in _INTO:
         return []
     try:
-        with av.open(os.path.abspath(uri.text)) as container:
+        with av.open(os.path.abspath(uri.text), metadata_errors="replace") as container:
             if not container.format.name.startswith(_FROM):
                 return []
             video = best_video(container, uri)
@@ -109,7 +109,7 @@ def frames(source: str, segment: Segment, threads: int) -> Iterator[Frame]:
     """A segment's frames, counted from its first. Decoding begins a keyframe early: pictures behind a keyframe may need
     some from before it."""
     uri = parse(source)
-    with av.open(os.path.abspath(uri.text)) as container:
+    with av.open(os.path.abspath(uri.text), metadata_errors="replace") as container:
         video = best_video(container, uri)
         if segment.seek is not None:
             container.seek(segment.seek, stream=video)

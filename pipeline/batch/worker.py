@@ -124,7 +124,8 @@ def work(pipe: Connection, setup: Setup) -> None:
         detector = load_detector(setup.config.detector.model, setup.config.detector.options())
 
         def cover(job: Job, writer: RecordWriter) -> Report:
-            return runner(job, setup.config, detector, writer, False)
+            report: Report = runner(job, setup.config, detector, writer, False)
+            return report
 
         while (task := pipe.recv()) is not None:
             pipe.send(do_task(task, setup, cover, pipe.send))
@@ -192,7 +193,7 @@ def _still_good(task: Task, setup: Setup, held: str, target: Path) -> bool:
 def _expected(source: str) -> int | None:
     """The expected number of frames of a video, from its header alone."""
     try:
-        with av.open(source) as file:
+        with av.open(source, metadata_errors="replace") as file:
             film = file.streams.video[0]
             if film.frames:
                 return int(film.frames)

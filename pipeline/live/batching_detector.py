@@ -15,7 +15,7 @@ from typing import Any
 from facestream.engines.base import Detector, DetectorOptions, YuvDetector
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections, HostFrame
-from facestream.pipeline.stages.types import InferenceFailed
+from facestream.pipeline.errors import InferenceFailed
 
 Picture = ImageView | HostFrame
 

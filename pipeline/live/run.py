@@ -21,6 +21,7 @@ from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
 from facestream.pipeline.config import Config
 from facestream.pipeline.connection import State
+from facestream.pipeline.errors import InferenceFailed
 from facestream.pipeline.live.audio import AudioPacket, AudioSink
 from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient
 from facestream.pipeline.live.camera import Camera
@@ -36,7 +37,6 @@ from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.ring import Cancelled, Policy, Ring
 from facestream.pipeline.rtsp.push import Pusher
 from facestream.pipeline.stages.overlay import placeholder
-from facestream.pipeline.stages.types import InferenceFailed
 from facestream.pipeline.types import CoveredFrame, Frame, Polygon, TrackedFrame
 from facestream.pipeline.url import redact
 from facestream.pipeline.video.uri import Uri

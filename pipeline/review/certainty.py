@@ -1,4 +1,4 @@
-"""In which frames of a track it is beyond doubt who it is: only there may somebody stay open."""
+"""The frames of a track in which its identity is certain: only there may a face stay uncovered."""
 
 from __future__ import annotations
 

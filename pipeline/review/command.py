@@ -1,4 +1,4 @@
-"""From a video and its records to a list of moments, or to the page."""
+"""Runs `facestream review`: prints the list of moments, or serves the page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RATE = 25.0  # frames/s of a video that does not say
 
 
 class Recorders:
-    """Several recorders as one, and the records themselves."""
+    """Combines several recorders, and keeps the records."""
 
     def __init__(self, *others: Recorder) -> None:
         self.others = others
@@ -98,7 +98,7 @@ def found_of(rows: dict[int, Record], notes: Notes, size: tuple[int, int], rate:
 
 
 def list_moments(video: Path, records: Path | None, config: Config, progress: bool) -> Found:
-    """Go through the video once, with a second look at a sample of frames; nothing is written."""
+    """Process the video once, with a second detector on a sample of frames; nothing is written."""
     info = stream_info(video)
     rate = float(info.rate or RATE)
     scout = Scout(config, info.frames, rate)
@@ -117,14 +117,14 @@ def list_moments(video: Path, records: Path | None, config: Config, progress: bo
 def serve(
     video: Path, records: Path | None, config: Config, port: int, browser: bool, overwrite: bool, progress: bool
 ) -> int:
-    """Open the page, until Ctrl-C."""
+    """Serve the page until Ctrl-C."""
     check_web()
     session, scout = prepare(video, records, config, overwrite, progress)
     server = ReviewServer(session, port)
     server.start()
     print(f"{video.name} is open for review, on this machine alone, at\n{server.address}\nCtrl-C ends it.", flush=True)
     if scout is None:
-        threading.Thread(target=_scout, args=(server, session), name="second look", daemon=True).start()
+        threading.Thread(target=_scout, args=(server, session), name="second detector", daemon=True).start()
     if browser:
         webbrowser.open(server.address)
     try:
@@ -163,7 +163,7 @@ def prepare(
 def _find(
     video: Path, records: Path, info: StreamInfo, rate: float, config: Config, overwrite: bool, progress: bool
 ) -> Scout:
-    """Find the faces, and look a second time on the way."""
+    """Detect the faces, with the second detector in the same pass."""
     draft = read_draft(draft_path(records), records) if records.exists() else None
     if draft is not None and draft.edits:
         do = "move it away to find the faces anew"
@@ -205,21 +205,21 @@ def _complete(
 
 
 def _check_first(session: Session) -> None:
-    """Refuse records of another video as soon as it shows. The export holds every frame against its record."""
+    """Refuse records of another video as early as possible. The export compares every frame with its record."""
     frame = session.reader.get(0)
     RecordReplay({0: session.document.rows[0]}, session.records).push(frame)
 
 
 def scout_of(session: Session, note: Callable[[str], None] = lambda _: None) -> Scout:
-    """The pass over the video that the records did not come with: cuts, appearances, and the second look. note: is told
-    how far it is."""
+    """The pass over the video for given records: cuts, appearances, and the second detector. note: called with the
+    progress."""
     frames = session.document.frames
     scout = Scout(session.config, frames, session.clip.rate)
 
     class Watched(RecordReplay):
         def push(self, frame: Frame) -> list[TrackedFrame]:
             if frame.index % 25 == 0:
-                note(f"second look: {100 * frame.index // max(1, frames)} %")
+                note(f"second detector: {100 * frame.index // max(1, frames)} %")
             return super().push(frame)
 
     job = Job(str(session.clip.video), None)
@@ -228,7 +228,7 @@ def scout_of(session: Session, note: Callable[[str], None] = lambda _: None) -> 
 
 
 def _scout(server: ReviewServer, session: Session) -> None:
-    """On a thread of its own: the pass over the video, and its result to the page."""
+    """Thread: the pass over the video, whose result goes to the page."""
 
     def note(words: str) -> None:
         server.progress = words
@@ -236,7 +236,7 @@ def _scout(server: ReviewServer, session: Session) -> None:
     try:
         scout = scout_of(session, note)
     except UserError as e:
-        server.progress = f"the second look failed: {e}"
+        server.progress = f"the second detector failed: {e}"
         return
 
     def done() -> None:
@@ -248,7 +248,7 @@ def _scout(server: ReviewServer, session: Session) -> None:
 
 
 def stream_info(video: Path) -> StreamInfo:
-    """What the video says of itself. BadInput for what is none."""
+    """The video's properties. Raises BadInput if it is not a video."""
     uri = parse(str(video))
     if uri.kind not in (Kind.FILE, Kind.IMAGE):
         raise BadInput("not a file", uri.shown, "review works on one video or image")

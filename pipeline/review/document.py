@@ -1,4 +1,4 @@
-"""The faces of a video as a reviewer changes them: tracks by frame, what stays open, masks; with undo."""
+"""The review document: tracks by frame, uncovered ranges and masks, edited by the reviewer, with undo."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from facestream.pipeline.review.edits import (
     Unmask,
 )  # fmt: skip
 from facestream.pipeline.review.geometry import grown, rounded, touches
+from facestream.pipeline.review.identity import key_of, named
 from facestream.pipeline.types import BoxState
 from msgspec import structs
 
@@ -43,7 +44,7 @@ class OpenRange:
 
 @dataclass(slots=True)
 class Step:
-    """What an edit changed: how to take it back, which tracks it touched, and the frames from first to last."""
+    """An applied edit: how to undo it, the changed tracks, and the first and last changed frame."""
 
     edit: AnyEdit
     inverse: list[Callable[[], None]] = field(default_factory=list)
@@ -77,9 +78,9 @@ class Document:
         for index in sorted(rows):
             faces = rows[index].faces
             if faces:
-                self.by_frame[index] = {face.id: face for face in faces}
+                self.by_frame[index] = {key_of(face): face for face in faces}
             for face in faces:
-                self.spans[face.id].append(index)
+                self.spans[key_of(face)].append(index)
         self.spans = dict(self.spans)
         self.open: dict[int, tuple[OpenRange, ...]] = {}
         self.masks: dict[int, Mask] = {}
@@ -97,7 +98,7 @@ class Document:
         return self.by_frame.get(frame, {})
 
     def next_track(self) -> int:
-        """A number that no track has, nor had."""
+        """An id that no track has or had."""
         made = [s.edit.new for s in self.done if isinstance(s.edit, Split)]
         return max([0, *map(abs, self.spans), *made, *self.drawn]) + 1
 
@@ -156,7 +157,7 @@ class Document:
     # What is changed
 
     def apply(self, edit: AnyEdit) -> Step:
-        """Do an edit; returns what it changed. Raises BadInput, and changes nothing, for what cannot be."""
+        """Apply an edit; returns what it changed. Raises BadInput and changes nothing if it is not possible."""
         step = Step(edit)
         do = {
             Cover: self._cover, LeaveOpen: self._leave_open, Delete: self._delete, Split: self._split,
@@ -169,7 +170,7 @@ class Document:
         return self._touched(step)
 
     def undo(self) -> Step | None:
-        """Take the last edit back; returns what that changed, None where there is none."""
+        """Undo the last edit; returns what that changed, None if there is none."""
         if not self.done:
             return None
         step = self.done.pop()
@@ -179,7 +180,7 @@ class Document:
         return self._touched(step)
 
     def redo(self) -> Step | None:
-        """Do again what was undone last."""
+        """Redo the last undone edit."""
         if not self.undone:
             return None
         rest = self.undone[:-1]
@@ -193,7 +194,7 @@ class Document:
         return step
 
     def set_cuts(self, cuts: list[int]) -> None:
-        """Tell where scenes begin."""
+        """Set the frames with which scenes begin."""
         self.cuts = sorted(cuts)
         self._certain.clear()
 
@@ -293,7 +294,7 @@ class Document:
     def _rename(self, step: Step, track: int, new: int, frames: list[int]) -> None:
         faces = {frame: self.boxes(frame)[track] for frame in frames}
         self._change(step, track, dict.fromkeys(frames))
-        self._change(step, new, {frame: structs.replace(face, id=new) for frame, face in faces.items()})
+        self._change(step, new, {frame: named(face, new) for frame, face in faces.items()})
 
     def _boxes(self, edit: Boxes, step: Step) -> None:
         if edit.drawn and edit.track in self.spans:

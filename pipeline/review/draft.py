@@ -1,4 +1,4 @@
-"""The draft: what a reviewer did so far, beside the records. It holds no picture."""
+"""The draft: a reviewer's edits so far, stored beside the records. It contains no image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much may be open, without truth: from two looks at a sample of frames, as animals are counted by recapture."""
+"""Estimates the share of visible faces without ground truth, by capture-recapture with two detectors on a sample."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from facestream.pipeline.review.scout import Notes, Seen
 from scipy.special import gammaincinv
 
 SURE = 0.5  # best score of a track from which it counts as a face
-# How likely a face that only the second look sees is one: rises from 0 at the first score to this share at 1. Measured
-# on rendered and real clips, see docs/review.md.
+# Probability that a detection of the second detector alone is a face: ramps from 0 at the first score to this value at
+# 1. Measured on rendered and real clips, see docs/review.md.
 FROM_SCORE, REAL = 0.3, 0.7
-HETEROGENEITY = 2.0  # hard faces are missed by both looks: up to so many times what the independence of both would say
-CERTAIN = 0.8  # score from which what the second look sees is a face: only such make up the interval's lower end
+HETEROGENEITY = 2.0  # both detectors miss hard faces up to this many times as often as if they were independent
+CERTAIN = 0.8  # score from which a detection of the second detector counts towards the interval's lower bound
 FLOOR = 0.5  # faces that even a sample without one open face may have missed, in runs
-PARTLY = 0.5  # of a face that sticks out of its cover, how much it counts
+PARTLY = 0.5  # weight of a face that extends beyond its cover
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Share of face-frames that may be visible, 0..1: best guess, and an interval that holds the truth in about nine of
-    ten videos. frames: that were looked at twice; faces: in them; open: by the second look, weighed."""
+    ten videos. frames: that were looked at twice; faces: in them; open: by the second detector, weighed."""
 
     share: float
     low: float
@@ -45,7 +45,7 @@ def percent(share: float) -> str:
 
 
 def estimate(document: Document, notes: Notes, found_open: dict[int, list[tuple[Seen, float]]]) -> Estimate:
-    """found_open: faces of the second look that are not covered, by frame, with their covered shares."""
+    """found_open: faces of the second detector that are not covered, by frame, with their covered shares."""
     best = {
         track: max(document.by_frame[f][track].score for f in span)
         for track, span in document.spans.items() if track > 0
@@ -72,7 +72,7 @@ def estimate(document: Document, notes: Notes, found_open: dict[int, list[tuple[
                     break
             else:
                 runs.append((frame, one))
-    recall = (again + 1) / (first + 1)  # of the second look, by the faces that the first one knows
+    recall = (again + 1) / (first + 1)  # of the second detector, by the faces that the first one knows
     expected = float(sum(weights)) / max(recall, 0.2)
     total = first + expected
     if not total:

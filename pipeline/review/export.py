@@ -1,4 +1,4 @@
-"""What comes out of a review: the covered video, its records, and a report."""
+"""Exports a review: the covered video, its records, and a report."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from facestream.pipeline.review.draft import hash_of
 from facestream.pipeline.review.report import Facts, html
 from facestream.pipeline.review.session import Session, now
 from facestream.pipeline.run import Job, Report, run_stages
-from facestream.pipeline.types import Frame, TrackedFrame
+from facestream.pipeline.types import BoxKind, Frame, TrackedFrame
 from facestream.pipeline.video.output import Temporary, check
 from msgspec import Struct, structs, to_builtins
 
 
-class Wish(Struct, frozen=True, forbid_unknown_fields=True):
+class ExportRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What the page asks for. name: of the covered video, a file in the folder of the source. by: who exports."""
 
     name: str
@@ -41,20 +41,20 @@ class Export:
     What is written is what the document held when it began.
     """
 
-    def __init__(self, session: Session, wish: Wish) -> None:
+    def __init__(self, session: Session, request: ExportRequest) -> None:
         """Raises BadInput for names that may not be, and for files that exist."""
         video = session.clip.video
-        if not wish.name or wish.name != Path(wish.name).name or wish.name.startswith("."):
-            raise BadInput("name a file, without a folder", wish.name or "export")
-        self.output = video.with_name(wish.name)
+        if not request.name or request.name != Path(request.name).name or request.name.startswith("."):
+            raise BadInput("name a file, without a folder", request.name or "export")
+        self.output = video.with_name(request.name)
         self.records = self.output.with_name(self.output.name + ".jsonl")
         self.manifest = self.output.with_name(self.output.name + ".manifest.json")
         self.report = self.output.with_name(self.output.name + ".report.html")
         for path in self.paths:
-            check(path, wish.overwrite, [video, session.records])
-        self.wish, self.session = wish, session
+            check(path, request.overwrite, [video, session.records])
+        self.request, self.session = request, session
         self.rows = session.document.export()
-        self.facts = Facts.of(session, wish.by or session.user)
+        self.facts = Facts.of(session, request.by or session.user)
         self.config = _config(session)
         self.frames = 0
         self.error = ""
@@ -97,7 +97,7 @@ class Export:
     def _run(self) -> None:
         try:
             self._replay = RecordReplay(self.rows, self.session.records)
-            job = Job(str(self.session.clip.video), self.output, self.wish.overwrite)
+            job = Job(str(self.session.clip.video), self.output, self.request.overwrite)
             report = run_stages(job, self.config, self, self, progress=False)
             self._write(report)
         except UserError as e:
@@ -148,6 +148,9 @@ def _row(row: Record) -> dict[str, Any]:
     for name in ("wall_s", "masks"):
         if not value[name]:
             del value[name]
+    for face in value["faces"]:
+        if face["kind"] == str(BoxKind.FACE):
+            del face["kind"]
     return value
 
 

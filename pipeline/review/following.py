@@ -1,4 +1,4 @@
-"""A box that somebody drew, carried to the frames around it by what it shows."""
+"""Tracks a drawn box through the surrounding frames by template matching."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any picture of a video by its number, the very one that a run from the start would count."""
+"""Random access to frames by number, exactly as a run from the start counts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tracks look like the same person: by the colours of hair and clothes, not by the face."""
+"""Groups tracks that look like the same person, by the colours of hair and clothes, not by the face."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def report_path(output: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A runner whose jobs get a report: `runner` with a second look at a sample of the frames."""
+    """A runner whose jobs get a report: `runner` with a second detector on a sample of the frames."""
 
     runner: Runner
 
@@ -50,7 +50,7 @@ class Reported:
 def text(found: Found, name: str, model: str) -> str:
     """The report as HTML."""
     rows = [(span, f"{100 * m.risk:.0f} %", str(m.frame), m.words()) for span, m in found.spans()]
-    look = f"A second look ({model}) at {found.estimate.frames} frames."
+    look = f"A second detector ({model}) ran on {found.estimate.frames} frames."
     body = [table(("when", "risk", "frame", "why"), rows) if rows else "No moment is at risk."]
     return page(f"Moments at risk in {name}", found.estimate.words() + ".", look, body)
 

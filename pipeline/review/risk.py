@@ -1,4 +1,4 @@
-"""Where a face may be open: moments of a video, the likeliest first."""
+"""Risk index: moments of a video at which a face may be uncovered, the most probable first."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ EDGE = 0.15  # of its own side by which a box may stay away from the picture's e
 SMALL = 16  # pixels of a box's longer side up to which detectors lose faces
 FAST = 0.2  # of its own side by which a face moves in a frame from which its cover may lag behind
 GUESSED_S = 0.3  # seconds without a detection from which a cover is a guess
-CHAIN_S = 1.0  # sightings of the second look so near are one moment
+CHAIN_S = 1.0  # sightings of the second detector so near are one moment
 SPLIT_S = 3.0  # and no moment is longer
 LONGEST = 90  # frames of a moment that was put together from several
 LEAST = 0.02  # risk under which nothing is listed
 
 WHY = {
-    "missed": "a second look sees a face that is not covered",
-    "partly": "a second look sees a face that sticks out of its cover",
+    "missed": "a second detector finds a face that is not covered",
+    "partly": "a second detector finds a face that extends beyond its cover",
     "after": "the track ends inside the picture",
     "before": "the track begins inside the picture and nothing covers the frames before",
     "gap": "the track has a gap",
@@ -111,15 +111,15 @@ class RiskIndex:
         return sorted(_merged(found), key=lambda m: (-m.risk, m.start, m.tracks))
 
     def open_faces(self) -> dict[int, list[tuple[Seen, float]]]:
-        """frame -> faces of the second look that are not covered there, with their covered shares."""
+        """frame -> faces of the second detector that are not covered there, with their covered shares."""
         return self._open
 
 
-# By the second look
+# By the second detector
 
 
 def uncovered(document: Document, frame: int, seen: Sequence[Seen]) -> list[tuple[Seen, float]]:
-    """Faces of a second look that are not covered in a frame, or not wholly: each with its covered share.
+    """Faces of a second detector that are not covered in a frame, or not wholly: each with its covered share.
 
     Masks count as covers; faces that are left open on purpose are not listed.
     """
@@ -202,7 +202,7 @@ def _missed(document: Document, found: dict[int, list[tuple[Seen, float]]]) -> l
 
 
 def covered_share_of(document: Document, frame: int, seen: Seen) -> float:
-    """The covered share of a face of the second look."""
+    """The covered share of a face of the second detector."""
     covers = np.array([f.xyxy for f in document.covered(frame)]).reshape(-1, 4)
     return covered_share(np.array(seen.xyxy), grow_xyxy(covers, document.scale))
 

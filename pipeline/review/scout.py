@@ -1,4 +1,4 @@
-"""What a pass over the video notes for the reviewer: cuts, blind spells, and a second, independent look at a sample."""
+"""The reviewer's pass over the video: scene cuts, blind periods, and a second, independent detector on a sample."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from facestream.pipeline.types import XYXY, BoxState, Frame, TrackedFrame, xyxy
 from facestream.pipeline.video.planes import luma_view, rgb_view
 from msgspec import Struct
 
-OTHER_MODELS = ("plainM", "plainS")  # for the second look, the first that is shipped and is not the run's own
-LARGER = 1.25  # of the run's input to each side, where the second look has the same net
-SECOND_SCORE = 0.3  # from which the second look's faces are noted
-SAMPLE_S = 0.5  # seconds between second looks
-FEWEST, MOST = 24, 2400  # second looks at a video, as far as it has so many frames
+OTHER_MODELS = ("plainM", "plainS")  # for the second detector, the first that is shipped and is not the run's own
+LARGER = 1.25  # of the run's input to each side, where the second detector has the same net
+SECOND_SCORE = 0.3  # from which the second detector's faces are noted
+SAMPLE_S = 0.5  # seconds between second detections
+FEWEST, MOST = 24, 2400  # second detections at a video, as far as it has so many frames
 LUMA = 320
 BETTER = 0.05  # score by which a sighting must be better to show a person's appearance
 DARK, DARK_SHARE, FLAT = 45, 0.98, 6.0  # as of the run's own check whether the detector can see anything
 
 
 class Seen(Struct, frozen=True):
-    """A face of the second look: xyxy in displayed pixels."""
+    """A face of the second detector: xyxy in displayed pixels."""
 
     xyxy: XYXY
     score: float
@@ -121,7 +121,7 @@ class Scout:
 
 
 def stride_of(frames: int | None, rate: float) -> int:
-    """Every how many frames the second look comes."""
+    """Every how many frames the second detector comes."""
     stride = max(1, round(SAMPLE_S * rate))
     if frames is None:
         return stride

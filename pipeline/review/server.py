@@ -1,4 +1,4 @@
-"""The review page's server: on loopback, for who holds the token. Extra `web`."""
+"""The review page's server: on loopback, protected by a token. Extra `web`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from facestream.pipeline.errors import BadConfig, BadInput, UserError
 from facestream.pipeline.records import Face
 from facestream.pipeline.review.document import Step
 from facestream.pipeline.review.edits import AnyEdit
-from facestream.pipeline.review.export import Export, Wish
+from facestream.pipeline.review.export import Export, ExportRequest
 from facestream.pipeline.review.pictures import covered, face_jpeg, jpeg
 from facestream.pipeline.review.session import Session, now
 from facestream.pipeline.stages.anonymise import Anonymizer
@@ -277,8 +277,8 @@ class ReviewServer:
 
     async def _box(self, request: web.Request) -> web.Response:
         """Draw or move a box."""
-        wish = _read(await request.json(), SetBox)
-        work = partial(self.session.followed, wish.frame, wish.xyxy, wish.track, wish.follow, wish.by)
+        wanted = _read(await request.json(), SetBox)
+        work = partial(self.session.followed, wanted.frame, wanted.xyxy, wanted.track, wanted.follow, wanted.by)
         edit = await self._loop.run_in_executor(self._pool, work)
         return self._edited(self.session.edit(edit))
 
@@ -314,9 +314,9 @@ class ReviewServer:
     async def _export(self, request: web.Request) -> web.Response:
         if self.export is not None and not self.export.done:
             raise BadInput("an export is under way", "review")
-        wish = _read(await request.json(), Wish)
+        wanted = _read(await request.json(), ExportRequest)
         self.session.save()
-        self.export = Export(self.session, wish)
+        self.export = Export(self.session, wanted)
         self.export.start()
         return self._export_json()
 

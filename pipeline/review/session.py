@@ -1,4 +1,4 @@
-"""One review: the video, its faces as they were found and as they are now, the draft."""
+"""A review session: the video, its original and current faces, and the draft."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Session:
         return self.risk.moments()
 
     def estimate(self) -> Estimate | None:
-        """How much may be open; None before the second look."""
+        """How much may be open; None before the second detector."""
         if self.notes is None or not self.notes.looks:
             return None
         return estimate(self.document, self.notes, self.risk.open_faces())

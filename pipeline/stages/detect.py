@@ -12,11 +12,12 @@ from facestream.engines.base import DetectorOptions
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections
 from facestream.pipeline.config import DetectorConfig
+from facestream.pipeline.errors import InferenceFailed
 from facestream.pipeline.stages.crop_mosaic import CropMosaic
 from facestream.pipeline.stages.policy import reduced_size
 from facestream.pipeline.stages.settings import DEFAULTS, DetectionSettings, Heuristics
 from facestream.pipeline.stages.truncated_faces import extrapolate_truncated
-from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, InferenceFailed, Observation, Scope
+from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Observation, Scope
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.planes import Viewer, host_frame, part_rgb, planes, view_scale
 from facestream.pipeline.video.tiles import FOUND_PX, Tiling, detection_scale, tiling_of

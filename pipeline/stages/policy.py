@@ -196,11 +196,12 @@ class DetectionPolicy:
 
     def _mosaic(self, frame: AnalysedFrame, tracks: TrackSummary) -> CropMosaic | None:
         """The crops around known faces; None if a reduced full frame is cheaper or better."""
-        if len(tracks.predicted) and not self.crops:
+        predicted = tracks.predict()
+        if len(predicted) and not self.crops:
             return None
         picture = frame.frame
         scale = detection_scale(picture, self.size, self.tiles)
         width, height = fit(*picture.square_size, *reduced_size(self.size, self.settings))
         tiling = tiling_of(picture, self.size, self.tiles)
         pixels = width * height if tiling is None else self.size[0] * self.size[1] * len(tiling.regions)
-        return mosaic_of(tracks.predicted, picture.size, scale, pixels, picture.stretch, self.mosaics)
+        return mosaic_of(predicted, picture.size, scale, pixels, picture.stretch, self.mosaics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from facestream.engines.boxes import Array
 from facestream.pipeline.config import TrackerConfig
 from facestream.pipeline.stages.detector_health import DetectorHealth
 from facestream.pipeline.stages.settings import DEFAULTS, Heuristics
@@ -39,12 +40,15 @@ class TrackingStage:
 
     def summary(self, frame: AnalysedFrame) -> TrackSummary:
         """The summary of the tracks for the coming frame. Does not change anything."""
-        predicted = self.tracker.predict_boxes(frame.frame.time_s, frame.affine)
+
+        def predict() -> Array:
+            return self.tracker.predict_boxes(frame.frame.time_s, frame.affine)
+
         if self._last is None:
-            return TrackSummary(predicted)
+            return TrackSummary(predict)
         last = self._last.frame.frame
         scope = self._last.scope
-        return TrackSummary(predicted, self.tracker.max_speed, self._new, self._lost, last.index, last.time_s, scope)
+        return TrackSummary(predict, self.tracker.max_speed, self._new, self._lost, last.index, last.time_s, scope)
 
     def update(self, observation: Observation) -> TrackedFrame:
         """The frame with all its faces, observed or coasted."""

@@ -5,7 +5,8 @@ Frame -> AnalysedFrame -> DetectionPlan -> Observation -> TrackedFrame, and one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,6 @@ from facestream.pipeline.types import Frame
 
 if TYPE_CHECKING:
     from facestream.pipeline.stages.crop_mosaic import CropMosaic
-
-
-class InferenceFailed(Exception):
-    """The detector gave no result for a frame: it raised, hangs or was too late. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +114,14 @@ def no_boxes() -> Array:
 class TrackSummary:
     """Summary of the tracks for the policy's plan of the coming frame: the pipeline's only feedback.
 
-    predicted: predicted boxes in it, float64 xyxy [N, 4] in displayed pixels, grown by their uncertainty.
+    predict: gives the predicted boxes in it, float64 xyxy [N, 4] in displayed pixels, grown by their uncertainty; it
+    changes nothing, and is evaluated only for plans that may crop.
     max_speed: the largest motion of a detected face, in its own sides per frame.
     new, lost: ids of confirmed faces that the last detection found for the first time, or no longer found.
     index, time_s, scope: of the frame before, with the scope of its detection; None before the first one.
     """
 
-    predicted: Array = field(default_factory=no_boxes)
+    predict: Callable[[], Array] = no_boxes
     max_speed: float = 0.0
     new: frozenset[int] = frozenset()
     lost: frozenset[int] = frozenset()

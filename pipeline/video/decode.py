@@ -38,9 +38,13 @@ def frame_of(
     time_base: Fraction,
     pixel_aspect: float,
     wall_s: float | None = None,
+    orientation: tuple[int, bool] | None = None,
 ) -> Frame:
-    """A decoded picture as a frame: in a planar format, with the way in which a player shows it."""
-    rotation, mirrored = orientation_of(display_matrix(picture))
+    """A decoded picture as a frame: in a planar format, with the way in which a player shows it.
+
+    orientation: see `orientation_of`; None: read from the picture.
+    """
+    rotation, mirrored = orientation or orientation_of(display_matrix(picture))
     planar, alpha = split(picture)
     return Frame(index, pts, time_base, planar, rotation, wall_s, mirrored, pixel_aspect, alpha)
 
@@ -82,6 +86,7 @@ class Decoder:
         video.thread_count = threads or half_of_cores()
         self._context = _context_of(video)
         self.reopen = None if self._avi or self._context is not video.codec_context else reopen
+        self._orientations: dict[float, tuple[int, bool]] = {}  # by the pictures' rotation
         self.resized: list[str] = []  # sizes other than the first that pictures came in
         self._size: tuple[int, int] | None = None if not low_delay else (0, 0)
         self._waiting: list[av.VideoFrame] | None = None if low_delay else []
@@ -183,9 +188,18 @@ class Decoder:
         else:
             self._sound = True
         wall_s = self._clock.at(pts)
-        frame = frame_of(picture, self.frames, pts, self._time_base, self._pixel_aspect, wall_s)
+        orientation = self._orientation_of(picture)
+        frame = frame_of(picture, self.frames, pts, self._time_base, self._pixel_aspect, wall_s, orientation)
         self.frames += 1
         return frame
+
+    def _orientation_of(self, picture: av.VideoFrame) -> tuple[int, bool]:
+        """A picture's orientation, read once for each rotation: PyAV's side data and the picture that they were read
+        from refer to each other, so that each such picture stays in memory until the next garbage collection."""
+        rotation = picture.rotation
+        if rotation not in self._orientations:
+            self._orientations[rotation] = orientation_of(display_matrix(picture))
+        return self._orientations[rotation]
 
     def _as_first(self, picture: av.VideoFrame) -> av.VideoFrame:
         """A file's picture in the size of its first: a video has one size, and so have its boxes. Live sources change

@@ -29,7 +29,8 @@ class EncodeOptions:
     preset: x264's names, ultrafast to veryslow, or auto, see x264_words(). threads: 0: as many as pay.
     overwrite: replace an existing output. keep_metadata: words and data streams that may say who, where and with what.
     hardware: a setting of run.hardware. audio: keep (as it is; encoded anew where the container does not hold it),
-    transcode, drop or distort (voices).
+    transcode, drop or distort (voices). chroma: 4:4:4 keeps that of RGB sources; auto makes them
+    4:2:0, as players want it.
     """
 
     codec: str | None = None
@@ -40,6 +41,7 @@ class EncodeOptions:
     keep_metadata: bool = False
     hardware: str = "off"
     audio: str = "keep"
+    chroma: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +118,19 @@ def _encoder(codec: str, options: EncodeOptions) -> str:
     return hardware.encoder_of(options.hardware, codec, ENCODERS[codec])
 
 
-def format_for(encoder: str, picture: av.VideoFrame) -> str:
+def format_for(encoder: str, picture: av.VideoFrame, full_chroma: bool = False) -> str:
     """The pixel format to encode a picture in: its own where the encoder takes it.
 
-    Else yuvj as yuv (tagged full range), a lower depth, RGB as 4:4:4, less chroma, in this order, and 4:2:0 for nv12
-    and gray. x264 takes 4:2:0 and 4:2:2 only in even sizes: an odd-sized picture becomes 4:4:4 and keeps its size.
+    RGB becomes 4:2:0, or keeps its chroma where `full_chroma` asks for it. Else yuvj as yuv (tagged full range), a
+    lower depth, less chroma, in this order, and 4:2:0 for nv12 and gray. x264 takes 4:2:0 and 4:2:2
+    only in even sizes: an odd-sized picture becomes 4:4:4 and keeps its size.
     """
     name = picture.format.name
     known = {kind.name for kind in av.Codec(encoder, "w").video_formats or ()}
     if not known or "pal8" in known:
         return "pal8" if known else name
+    if name == "gbrp" and not full_chroma:
+        name = "yuv420p"
     if encoder in ("libx264", "libx265") and (picture.width % 2 or picture.height % 2):
         name = _ODD_CHROMA.get(name, name)
     depth = "12le" if "12le" in name else "10le" if "10le" in name else ""
@@ -155,7 +160,7 @@ def add_video(
     assert isinstance(stream, av.VideoStream)
     ctx = stream.codec_context
     ctx.width, ctx.height = picture.width, picture.height
-    ctx.pix_fmt = format_for(encoder, picture)
+    ctx.pix_fmt = format_for(encoder, picture, options.chroma == "4:4:4")
     if info.alpha and encoder == "libvpx-vp9":
         ctx.pix_fmt = "yuva420p"
         stream.metadata["alpha_mode"] = "1"

@@ -24,7 +24,8 @@ PLANAR = frozenset((
 
 
 def planar_format(name: str) -> str:
-    """The format in PLANAR nearest to a pixel format: same chroma, at least its depth up to 12 bits, alpha dropped.
+    """The format in PLANAR nearest to a pixel format: same chroma (4:2:0 for 4:1:1 and 4:1:0), at least its depth up
+    to 12 bits, alpha dropped.
 
     RGB of 8 bits becomes gbrp; deeper RGB becomes 4:4:4 YUV, since gbrp holds 8 bits only.
     """
@@ -37,7 +38,9 @@ def planar_format(name: str) -> str:
         return f"yuv444p{depth}" if depth else "gbrp"
     if len(kind.components) < 3:  # gray, gray with alpha, black and white
         return f"yuv420p{depth}" if depth else "gray"
-    chroma = {(8, 8): "420", (8, 16): "422"}.get((kind.chroma_width(16), kind.chroma_height(16)), "444")
+    chroma = {(8, 8): "420", (8, 16): "422", (4, 16): "420", (4, 4): "420"}.get(
+        (kind.chroma_width(16), kind.chroma_height(16)), "444"
+    )
     return f"yuv{chroma}p{depth}"
 
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 # A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
 _LATE_START_S = 10
+_MPEG_AUDIO = {"mp1", "mp2", "mp3"}  # one stream type in MPEG-TS, told apart by their packets
 _MOST_DELAY_S = 600  # by which a picture may be stored before it is shown
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EFBIG: "the file grew too large", errno.EDQUOT: "over the quota"}
 
@@ -381,7 +382,8 @@ class FileSink:
             with av.open(file) as back:
                 decoder = back.streams.audio[0].codec_context
                 assert side.codec_context is not None
-                return decoder is not None and decoder.codec.canonical_name == side.codec_context.codec.canonical_name
+                names = {decoder.codec.canonical_name, side.codec_context.codec.canonical_name} if decoder else {""}
+                return (len(names) == 1 and "" not in names) or names <= _MPEG_AUDIO
         except (av.FFmpegError, ValueError, IndexError, OSError):
             return False
 

@@ -167,15 +167,17 @@ class VideoSource:
     def _open_container(self) -> av.container.InputContainer:
         text, kind = self.uri.text, self.uri.kind
         if kind is Kind.FILE:  # absolute, or FFmpeg takes what stands before a colon for a protocol
-            return av.open(os.path.abspath(text), hwaccel=hardware.decoder(self._options.hardware))
+            return av.open(
+                os.path.abspath(text), metadata_errors="replace", hwaccel=hardware.decoder(self._options.hardware)
+            )
         if kind is Kind.LAVFI:
-            return av.open(text, format="lavfi")
+            return av.open(text, format="lavfi", metadata_errors="replace")
         if kind is Kind.PIPE:
             try:
                 self._pipe = PipeReader(text)
             except (OSError, ValueError) as error:
                 raise BadInput(f"it cannot be read ({getattr(error, 'strerror', None) or error})", text) from None
-            return av.open(self._pipe, "r")
+            return av.open(self._pipe, "r", metadata_errors="replace")
         options = live_options(self.uri, self._options)
         hls = text.partition("?")[0].endswith(".m3u8")
         container = self._open_live(text, options, SEGMENTS if hls else 1)
@@ -189,7 +191,13 @@ class VideoSource:
         if self.uri.kind is Kind.WEBCAM:
             file, kind = webcam.input_of(text)
             return av.open(file, format=kind, options=options, timeout=timeout)
-        return av.open(text, options=options, timeout=timeout, hwaccel=hardware.decoder(self._options.hardware))
+        return av.open(
+            text,
+            options=options,
+            timeout=timeout,
+            metadata_errors="replace",
+            hwaccel=hardware.decoder(self._options.hardware),
+        )
 
     def _clone_streams(self) -> None:
         """Copy the streams' descriptions into a container of their own.
@@ -231,7 +239,10 @@ class VideoSource:
         """The first packets of each audio and subtitle stream, read from the file on its own: they tell what a
         container can hold, and what is in a track, before anything is written."""
         found: dict[int, list[Packet]] = {}
-        with contextlib.suppress(av.FFmpegError, ValueError), av.open(os.path.abspath(self.uri.text)) as again:
+        with (
+            contextlib.suppress(av.FFmpegError, ValueError),
+            av.open(os.path.abspath(self.uri.text), metadata_errors="replace") as again,
+        ):
             wanted = [s for s in again.streams if s.type in ("audio", "subtitle") and s.codec_context is not None]
             for stream in again.streams:
                 if stream not in wanted:

@@ -24,7 +24,7 @@ HERE: XYXY = (400.0, 100.0, 430.0, 136.0)
 
 
 def notes(*frames: int, box: XYXY = HERE, score: float = 0.8) -> Notes:
-    """A second look at every fifth frame, which sees one more face in these, and the known one always."""
+    """A second detector at every fifth frame, which sees one more face in these, and the known one always."""
     known = Seen(face(1, 100).xyxy, 0.9)
     looks = {n: (known, Seen(box, score)) if n in frames else (known,) for n in range(0, 100, 5)}
     return Notes(looks=looks)

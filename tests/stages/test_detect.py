@@ -13,9 +13,10 @@ from facestream.engines.base import Detector, DetectorOptions, YuvDetector
 from facestream.engines.letterbox import ImageView
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import read
+from facestream.pipeline.errors import InferenceFailed
 from facestream.pipeline.stages.crop_mosaic import CropMosaic, mosaic_of
 from facestream.pipeline.stages.detect import DetectionStage
-from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, InferenceFailed, Observation, Reason, Scope
+from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Observation, Reason, Scope
 from facestream.pipeline.types import Frame
 
 from tests.mark import Stripes, striped

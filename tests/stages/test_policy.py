@@ -60,12 +60,12 @@ def plans(
 ) -> str:
     """The plan of each frame as a letter. changed, lost: the frame after whose detection somebody is new, or lost."""
     made = policy(**settings)
-    tracks, out = TrackSummary(faces), ""
+    tracks, out = TrackSummary(lambda: faces), ""
     for index in range(count):
         plan = made.plan(analysed(index, step, cut=index == cut, ends=index == ends), tracks)
         scope = Scope.FAILED if index == failed else plan.scope
         tracks = TrackSummary(
-            faces,
+            lambda: faces,
             speed,
             frozenset({1} if index == changed else ()),
             frozenset({2} if index == lost else ()),
@@ -91,8 +91,8 @@ def test_between_full_frames_crops_around_known_faces_and_halfway_a_reduced_one(
 def test_where_crops_would_cost_more_the_full_frame_is_reduced() -> None:
     assert plans(10, CROWD) == "F-R-R-R-F-"
     made = policy()
-    made.plan(analysed(0), TrackSummary(CROWD))
-    assert made.plan(analysed(2), TrackSummary(CROWD, index=0, scope=Scope.FULL)).reason is Reason.CROWD
+    made.plan(analysed(0), TrackSummary(lambda: CROWD))
+    assert made.plan(analysed(2), TrackSummary(lambda: CROWD, index=0, scope=Scope.FULL)).reason is Reason.CROWD
 
 
 def test_a_huge_face_gets_no_crop() -> None:
@@ -176,15 +176,15 @@ def test_a_fixed_interval_is_not_changed() -> None:
 def test_under_load_frames_are_passed_over_but_never_for_long() -> None:
     shedding = LoadShedding(4)
     made = policy(every=1, shedding=shedding)
-    tracks, planned = TrackSummary(FACE), []
+    tracks, planned = TrackSummary(lambda: FACE), []
     for index in range(40):
         plan = made.plan(analysed(index, backlog=True), tracks)
         if plan.scope is not Scope.SKIPPED:
             planned.append(index)
-            tracks = TrackSummary(FACE, index=index, time_s=index / 30, scope=plan.scope)
+            tracks = TrackSummary(lambda: FACE, index=index, time_s=index / 30, scope=plan.scope)
         else:
             assert plan.reason is Reason.LOAD
-            tracks = TrackSummary(FACE, index=index, time_s=index / 30, scope=Scope.SKIPPED)
+            tracks = TrackSummary(lambda: FACE, index=index, time_s=index / 30, scope=Scope.SKIPPED)
     assert {b - a for a, b in pairwise(planned[3:])} == {4}
     assert made.plan(analysed(52, backlog=True), tracks).scope is not Scope.SKIPPED  # 0.4 s and more after the last
 
@@ -192,8 +192,8 @@ def test_under_load_frames_are_passed_over_but_never_for_long() -> None:
 def test_load_is_not_shed_at_a_cut_and_the_frames_after_it() -> None:
     shedding = LoadShedding(4, skip=3)
     made = policy(every=1, shedding=shedding)
-    made.plan(analysed(0, backlog=True), TrackSummary(FACE))
-    tracks = TrackSummary(FACE, index=0, time_s=0.0, scope=Scope.FULL)
+    made.plan(analysed(0, backlog=True), TrackSummary(lambda: FACE))
+    tracks = TrackSummary(lambda: FACE, index=0, time_s=0.0, scope=Scope.FULL)
     assert made.plan(analysed(1, backlog=True), tracks).reason is Reason.LOAD
     tracks = replace(tracks, scope=Scope.SKIPPED)
     assert made.plan(analysed(2, backlog=True, cut=True), tracks).reason is Reason.CUT
@@ -218,14 +218,14 @@ def test_load_shedding_recovers_step_by_step() -> None:
 def test_without_load_shedding_a_backlog_changes_nothing() -> None:
     made = policy(every=1)
     for index in range(5):
-        tracks = TrackSummary(FACE, index=index - 1, scope=Scope.FULL)
+        tracks = TrackSummary(lambda: FACE, index=index - 1, scope=Scope.FULL)
         assert made.plan(analysed(index, backlog=True), tracks).scope is Scope.FULL
 
 
 def test_a_plan_can_be_printed() -> None:
     made = policy()
-    assert str(made.plan(analysed(0), TrackSummary(FACE))) == "frame 0: full, first"
-    tracks = TrackSummary(FACE, index=0, time_s=0.0, scope=Scope.FULL)
+    assert str(made.plan(analysed(0), TrackSummary(lambda: FACE))) == "frame 0: full, first"
+    tracks = TrackSummary(lambda: FACE, index=0, time_s=0.0, scope=Scope.FULL)
     assert str(made.plan(analysed(1), tracks)) == "frame 1: skipped, interval"
     assert str(made.plan(analysed(2), replace(tracks, scope=Scope.SKIPPED))) == "frame 2: crops (1), interval"
 

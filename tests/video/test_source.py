@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import socket
 import threading
@@ -23,6 +24,7 @@ from facestream.pipeline.video.source import Source, open_source
 from PIL import Image
 
 from tests.conftest import picture, render, unprivileged
+from tests.pack import DEMO
 
 Clip = Callable[..., Path]
 Cut = Callable[..., Path]
@@ -551,3 +553,20 @@ def test_sound_that_outlasts_the_pictures_is_no_cut(tmp_path: Path) -> None:
     source.open()
     assert len([item for item in source.items() if isinstance(item, Frame)]) == 6  # and nothing is raised
     source.close()
+
+
+def test_decoded_pictures_are_freed_without_garbage_collection() -> None:
+    """Cycles would keep some hundred pictures alive until a collection: 90 MB at 720p."""
+    source = open_source(str(DEMO), SourceOptions())
+    source.open()
+    gc.collect()
+    gc.disable()
+    try:
+        for count, _ in enumerate(item for item in source.items() if isinstance(item, Frame)):
+            if count == 40:
+                break
+        alive = sum(isinstance(item, av.VideoFrame) for item in gc.get_objects())
+    finally:
+        gc.enable()
+        source.close()
+    assert alive < 12
