@@ -27,7 +27,7 @@ def false_boxes(detector: Detector, item: Labelled, zoom: float = 1.0) -> tuple[
     """Boxes [K, 4] in the picture's pixels and scores [K] of what touches no label."""
     found = Show(zoom=zoom).detect(detector, read_image(item.path))
     if len(item.xyxy):
-        found = found.select((iou_xyxy(found.xyxy, item.xyxy) < APART).all(1))
+        found = found.select(np.asarray((iou_xyxy(found.xyxy, item.xyxy) < APART).all(1), bool))
     return found.xyxy, found.scores
 
 

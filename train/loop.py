@@ -130,8 +130,10 @@ class Run:
         for p in self.teacher.parameters():
             p.requires_grad_(False)
         fix_norms(self.teacher)
-        ours, theirs = self.model.backbone, self.teacher.backbone
-        if self.config.frozen and self.config.norms == "fixed" and isinstance(ours, MobileNet):
+        ours = self.model.backbone
+        theirs = self.teacher.backbone
+        fixed = self.config.frozen and self.config.norms == "fixed"
+        if fixed and isinstance(ours, MobileNet) and isinstance(theirs, MobileNet):
             mine, other = ours.stage1.state_dict(), theirs.stage1.state_dict()
             same_input = torch.equal(self.model.mean, teacher.mean) and torch.equal(self.model.std, teacher.std)
             self.shares_first = same_input and all(torch.equal(v, other[k]) for k, v in mine.items() if k in other)

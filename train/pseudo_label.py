@@ -136,7 +136,8 @@ def _without_nested(labels: Labels) -> Labels:
         return labels
     faces = labels.xyxy[~labels.ignore]
     on_face = (iou_xyxy(labels.xyxy, faces) >= 0.3).any(1) & labels.ignore
-    return Labels(*(a[~on_face] for a in (labels.xyxy, labels.ignore, labels.scores)))
+    kept = ~on_face
+    return Labels(labels.xyxy[kept], labels.ignore[kept], labels.scores[kept])
 
 
 class EResFD(Detector):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -178,7 +179,7 @@ def _shorter(big: MobileNet, small: MobileNet, x: Tensor) -> dict[str, float]:
         source = maps[reader] if last == gone else maps[gone]
         layers = list(blocks[reader].children())
         weight, bias = _fold(layers[0].weight, layers[1])  # type: ignore[arg-type]
-        stride = layers[0].stride
+        stride: Any = layers[0].stride
         between = layers[2](F.conv2d(source, weight, bias, stride, 1, 1, len(weight)))  # type: ignore[arg-type]
         target = list(blocks[last].children())
         inside = list(blocks[last].children())[:3]
