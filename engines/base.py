@@ -36,7 +36,8 @@ class Detector(ABC):
     adjustable = True  # a lower options.threshold than it was made with takes effect
     chosen = ""  # what runs it and why, where there was a choice
     coarsest_anchors = 0  # a cell of the coarsest detection module, whose boxes come last; 0: not known
-    COARSEST_STRIDE, COARSEST_MOST = 32, 1000
+    coarsest_boxes = 1000  # that this module keeps at most
+    COARSEST_STRIDE = 32
 
     def detect(self, images: Sequence[ImageView], coarsest: bool = True) -> list[Detections]:
         """Faces of each image, in pixels of the picture that the view shows. Views of one size run as one batch.
@@ -53,7 +54,7 @@ class Detector(ABC):
             boxes, scores = self.infer(batch)
             if not coarsest and self.coarsest_anchors:
                 cells = batch.shape[1] // self.COARSEST_STRIDE * (batch.shape[2] // self.COARSEST_STRIDE)
-                rest = boxes.shape[1] - min(self.COARSEST_MOST, cells * self.coarsest_anchors)
+                rest = boxes.shape[1] - min(self.coarsest_boxes, cells * self.coarsest_anchors)
                 boxes, scores = boxes[:, :rest], scores[:, :rest]
             for i, xyxy, score in zip(indices, boxes, scores, strict=True):
                 found[i] = self._finish(xyxy, score, images[i])

@@ -14,12 +14,15 @@ from facestream.engines.options import DetectorOptions
 INTERFACE = ["images"], ["xyxy", "scores"]  # names of a graph's inputs and outputs
 
 
-def coarsest_anchors(about: str) -> int:
-    """`Detector.coarsest_anchors` by what build_engine.py has written into a graph ("facestream", JSON)."""
-    spec = json.loads(about).get("spec", {})
+def coarsest(about: str) -> tuple[int, int]:
+    """`Detector.coarsest_anchors` and `coarsest_boxes` by what build_engine.py has written into a graph ("facestream",
+    JSON)."""
+    table = json.loads(about)
+    spec = table.get("spec", {})
+    anchors = 0
     if tuple(spec.get("strides", (8, 16, 32))) == (8, 16, 32) and "sizes" in spec:
-        return len(spec["sizes"][-1])
-    return 0
+        anchors = len(spec["sizes"][-1])
+    return anchors, int(table.get("top_k", [1000])[-1])
 
 
 def open_session(model: str | bytes, threads: int, optimise: bool = True) -> ort.InferenceSession:
@@ -54,7 +57,7 @@ class OnnxDetector(Detector):
             raise EngineMismatch(
                 f"not a detector of this project: {names[0]} -> {names[1]}", str(path), "build it with build_engine.py"
             )
-        self.coarsest_anchors = coarsest_anchors(
+        self.coarsest_anchors, self.coarsest_boxes = coarsest(
             self.session.get_modelmeta().custom_metadata_map.get("facestream", "{}")
         )
 

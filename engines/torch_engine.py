@@ -37,6 +37,7 @@ class TorchDetector(Detector):
         super().__init__(options)
         self.module, self.device = module.to(device).eval(), device
         self.coarsest_anchors = int(getattr(module, "coarsest_anchors", 0))
+        self.coarsest_boxes = int(getattr(module, "coarsest_boxes", self.coarsest_boxes))
 
     @torch.inference_mode()
     def infer(self, images: Array) -> tuple[F32, F32]:

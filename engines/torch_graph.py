@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from facestream.engines.errors import EngineMismatch
-from facestream.engines.onnx_engine import INTERFACE, coarsest_anchors
+from facestream.engines.onnx_engine import INTERFACE, coarsest
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -183,7 +183,7 @@ class GraphModule(nn.Module):
         graph = _parsed(model, where)
         self.nodes, constants = _read(graph, where)
         about = next((p.value for p in graph.metadata_props if p.key == "facestream"), "{}")
-        self.coarsest_anchors = coarsest_anchors(about)
+        self.coarsest_anchors, self.coarsest_boxes = coarsest(about)
         weights = {name for node in self.nodes if node.kind == "Conv" for name in node.inputs[1:] if name in constants}
         self.known = {name: value for name, value in constants.items() if name not in weights}
         self.weights = {name: f"weight{i}" for i, name in enumerate(sorted(weights))}  # a buffer's name has no dots

@@ -32,16 +32,16 @@ def export_onnx(weights: Path, out: Path) -> dict[str, object]:
     """Write the fused graph of a .safetensors file as ONNX with dynamic batch, height and width.
 
     images uint8 [N, H, W, 3] -> xyxy float32 [N, K, 4] in input pixels, scores float32 [N, K], K <= 3000;
-    normalisation, top 1000 a module and box decoding are inside. Returns what was built.
+    normalisation, the best of each module (3000 in all), the scores' calibration and box decoding are inside.
+    Returns what was built.
     """
     import onnx
     import torch
 
-    from facestream.train.checkpoint import load_weights
-    from facestream.train.model import Deploy
+    from facestream.train.checkpoint import load_deploy, load_weights
 
     model, note = load_weights(weights)
-    deploy = Deploy(model).eval()
+    deploy = load_deploy(weights)
     part = out.with_name(out.name + ".part")
     try:
         with warnings.catch_warnings():
@@ -60,6 +60,7 @@ def export_onnx(weights: Path, out: Path) -> dict[str, object]:
         onnx.checker.check_model(graph, full_check=True)
         about = {
             "spec": model.spec.as_dict(),
+            "top_k": model.spec.top_k,
             "trained": note,
             "parameters": sum(p.numel() for p in deploy.parameters()),
         }

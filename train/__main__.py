@@ -10,13 +10,15 @@ import click
 import torch
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig
+from facestream.train.bootstrap import read_mined
+from facestream.train.checkpoint import load_weights
 from facestream.train.config import recipe
 from facestream.train.data import read_split, usable
 from facestream.train.faults import Faults
 from facestream.train.loop import Run
 from facestream.train.plots import training_curve
 from facestream.train.spread import join, leave
-from facestream.train.start import Input, start_backbone, start_from
+from facestream.train.start import Input, start_backbone, start_from, start_retinaface
 
 
 def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -40,6 +42,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--model", default="plainS", show_default=True, help="vgg16, narrow, plainXS16, plainS or plainM")
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [default: runs/MODEL]")
 @click.option("--init", type=click.Path(path_type=Path), help="start from the weights of an earlier run")
+@click.option("--retinaface", type=click.Path(path_type=Path), help="start from RetinaFace's small net, all of it")
 @click.option("--backbone", type=click.Path(path_type=Path), help="start its backbone from a classifier or another net")
 @click.option(
     "--backbone-input",
@@ -48,6 +51,8 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
     type=click.Choice(["auto", "rgb", "bgr255"]),
     help="what that classifier was shown: bgr255 is Caffe's and Keras's VGG-16; auto goes by the file's kind",
 )
+@click.option("--teacher", type=click.Path(path_type=Path), help="a trained net whose dense outputs are learned, too")
+@click.option("--mined", type=click.Path(path_type=Path), help="false alarms of an earlier net, by train.bootstrap")
 @click.option("--resume", is_flag=True, help="go on from the run folder's state")
 @click.option("--save-every", type=click.IntRange(1), default=500, show_default=True, help="steps from save to save")
 @click.option("--steps", type=int, help="number of steps")
@@ -58,7 +63,8 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
     data: Path, model: str, out: Path | None,
-    init: Path | None, backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
+    init: Path | None, retinaface: Path | None, teacher: Path | None, mined: Path | None,
+    backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
     seed: int, workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
@@ -77,14 +83,19 @@ def train(
         say(f"{model}: {config.steps} steps on {len(images)} images, into {folder}")
         if faults.counts:
             say(faults.summary())
-        run = Run(config, images, folder, resume, workers, device, world)
+        run = Run(config, images, folder, resume, workers, device, world,
+                  read_mined(mined, data) if mined is not None else None)  # fmt: skip
         if not resume:
             if init is not None:
                 start_from(init, run.models())
+            if retinaface is not None:
+                start_retinaface(retinaface, run.models())
             if backbone is not None:
                 say(f"backbone from {backbone}: {start_backbone(backbone, run.models(), backbone_input)}")
-            elif init is None and model == "vgg16":
+            elif init is None and retinaface is None and model == "vgg16":
                 say("starts from nothing: the paper starts from ImageNet (--backbone FILE)")
+        if teacher is not None:
+            run.learn_from(load_weights(teacher)[0])
         run.train(save_every=save_every)
     finally:
         leave(world)

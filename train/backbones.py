@@ -14,18 +14,31 @@ from torch.nn import functional as F
 
 
 class ConvRelu(nn.Module):
-    """3x3 (or 1x1) convolution with bias and an optional ReLU: what every net becomes when fused."""
+    """3x3 (or 1x1) convolution with bias and an optional (leaky) ReLU: what every net becomes when fused."""
 
-    def __init__(self, cin: int, cout: int, size: int = 3, stride: int = 1, relu: bool = True, groups: int = 1) -> None:
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        size: int = 3,
+        stride: int = 1,
+        relu: bool = True,
+        groups: int = 1,
+        leaky: float = 0.0,
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, size, stride, size // 2, groups=groups)
         nn.init.normal_(self.conv.weight, std=0.01)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
-        self.relu = relu
+        self.relu, self.leaky = relu, leaky
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        return F.relu(x, inplace=True) if self.relu else x
+        return _rectified(x, self.leaky) if self.relu else x
+
+
+def _rectified(x: Tensor, leaky: float) -> Tensor:
+    return F.leaky_relu(x, leaky, inplace=True) if leaky else F.relu(x, inplace=True)
 
 
 class RepConv(nn.Module):
@@ -33,8 +46,11 @@ class RepConv(nn.Module):
 
     RepVGG (Ding et al., CVPR 2021): all branches are linear, so `fused()` folds them into one 3x3
     convolution with bias that gives the same output. `branches=False` trains the 3x3 branch alone.
-    groups is 1, or as many as there are channels.
+    groups is 1, or as many as there are channels. leaky: slope of the ReLU below zero.
+    fixed: the batch norm keeps its statistics and runs as part of the convolution (see `fix_norms`).
     """
+
+    fixed = False
 
     def __init__(
         self,
@@ -45,8 +61,10 @@ class RepConv(nn.Module):
         relu: bool = True,
         branches: bool = True,
         groups: int = 1,
+        leaky: float = 0.0,
     ) -> None:
         super().__init__()
+        self.leaky = leaky
         self.cin, self.cout, self.size, self.stride, self.relu, self.groups = cin, cout, size, stride, relu, groups
         self.main = nn.Conv2d(cin, cout, size, stride, size // 2, groups=groups, bias=False)
         self.main_bn = nn.BatchNorm2d(cout)
@@ -59,12 +77,12 @@ class RepConv(nn.Module):
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.main_bn(self.main(x))
+        y = _folded(x, self.main, self.main_bn) if self.fixed else self.main_bn(self.main(x))
         if self.point is not None and self.point_bn is not None:
             y = y + self.point_bn(self.point(x))
         if self.skip_bn is not None:
             y = y + self.skip_bn(x)
-        return F.relu(y, inplace=True) if self.relu else y
+        return _rectified(y, self.leaky) if self.relu else y
 
     def fused(self) -> ConvRelu:
         """The same function (in eval mode) as one convolution."""
@@ -77,10 +95,27 @@ class RepConv(nn.Module):
             same = eye.diagonal()[:, None] if self.groups > 1 else eye
             w, b = _fold(same[:, :, None, None], self.skip_bn)
             weight, bias = weight + F.pad(w, (1, 1, 1, 1)), bias + b
-        out = ConvRelu(self.cin, self.cout, self.size, self.stride, self.relu, self.groups)
+        out = ConvRelu(self.cin, self.cout, self.size, self.stride, self.relu, self.groups, self.leaky)
         out.conv.weight = nn.Parameter(weight.detach().clone())
         out.conv.bias = nn.Parameter(bias.detach().clone())
         return out
+
+
+def _folded(x: Tensor, conv: nn.Conv2d, bn: nn.BatchNorm2d) -> Tensor:
+    """bn(conv(x)) in eval mode as one convolution; gradients reach the weights of both."""
+    weight, bias = _fold(conv.weight, bn)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def fix_norms(module: nn.Module) -> None:
+    """Train with the batch norms' stored statistics, each norm folded into its convolution at every step.
+
+    A quarter of a step is saved, and what is trained is the function that ships. Only for nets without side branches
+    whose statistics mean something, that is trained ones.
+    """
+    for child in module.modules():
+        if isinstance(child, (RepConv, ConvNorms)):
+            child.fixed = True
 
 
 def _fold(weight: Tensor, bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -157,6 +192,12 @@ class MobileNet(nn.Module):
         self.stage1, self.stage2, self.stage3 = (self._stage(strides, depths) for strides in self.STAGES)
         self.channels = (64, 128, 256 if depths[4] else None)
 
+    def freeze_early(self, count: int) -> None:
+        """Fix the first `count` of its three parts, which end at the strides 8, 16 and 32."""
+        for part in (self.stage1, self.stage2, self.stage3)[:count]:
+            for p in part.parameters():
+                p.requires_grad_(False)
+
     def _stage(self, strides: tuple[int, ...], depths: tuple[int, ...]) -> nn.Sequential:
         steps: OrderedDict[str, nn.Module] = OrderedDict({"0": _conv_norm(3, 8, 2)} if 0 in strides else {})
         index = len(steps)
@@ -165,27 +206,47 @@ class MobileNet(nn.Module):
             for i in range(self.DEPTHS[at]):
                 cin, stride = (before, 2 if at else 1) if i == 0 else (width, 1)
                 if i < depths[at]:
-                    steps[str(index)] = nn.Sequential(
+                    steps[str(index)] = ConvNorms(
                         *_conv_norm(cin, cin, stride, groups=cin), *_conv_norm(cin, width, size=1)
                     )
                 index += 1
         return nn.Sequential(steps)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        c8 = self.stage1(x)
+    def forward(self, x: Tensor, c8: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """c8: what its first part makes of x, where that is known."""
+        c8 = self.stage1(x) if c8 is None else c8
         c16 = self.stage2(c8)
         return c8, c16, self.stage3(c16) if len(self.stage3) else None
 
 
-def _conv_norm(cin: int, cout: int, stride: int = 1, size: int = 3, groups: int = 1) -> nn.Sequential:
+class ConvNorms(nn.Sequential):
+    """Convolution, batch norm and activation, once or more in a row; `fixed` as in `RepConv`."""
+
+    fixed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.fixed:
+            out: Tensor = super().forward(x)
+            return out
+        layers = list(self.children())
+        for conv, bn, activation in zip(layers[::3], layers[1::3], layers[2::3], strict=True):
+            assert isinstance(conv, nn.Conv2d)
+            assert isinstance(bn, nn.BatchNorm2d)
+            x = activation(_folded(x, conv, bn))
+        return x
+
+
+def _conv_norm(cin: int, cout: int, stride: int = 1, size: int = 3, groups: int = 1) -> ConvNorms:
     conv = nn.Conv2d(cin, cout, size, stride, size // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(cout), nn.LeakyReLU(0.1, inplace=True))
+    return ConvNorms(conv, nn.BatchNorm2d(cout), nn.LeakyReLU(0.1, inplace=True))
 
 
-def separable(cin: int, cout: int, branches: bool = True) -> nn.Sequential:
+def separable(cin: int, cout: int, branches: bool = True, leaky: float = 0.0) -> nn.Sequential:
     """A 3x3 convolution channel by channel, then a 1x1 over the channels (Howard et al., 2017): an eighth of
     the multiplications of a full 3x3, in a third of its time on a CPU."""
-    return nn.Sequential(RepConv(cin, cin, 3, 1, True, branches, groups=cin), RepConv(cin, cout, 1, 1, True, branches))
+    return nn.Sequential(
+        RepConv(cin, cin, 3, 1, True, branches, cin, leaky), RepConv(cin, cout, 1, 1, True, branches, 1, leaky)
+    )
 
 
 class Plain(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from facestream.engines.errors import BadInput
-from facestream.train.model import SSH, ModelSpec
+from facestream.train.model import SSH, Deploy, ModelSpec
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -37,6 +37,13 @@ def load_weights(path: Path) -> tuple[SSH, dict[str, Any]]:
     except (SafetensorError, KeyError, RuntimeError, TypeError, json.JSONDecodeError) as e:
         raise BadInput(f"not weights of this project ({type(e).__name__})", str(path)) from None
     return model.eval(), json.loads(meta.get("note", "{}"))
+
+
+def load_deploy(path: Path) -> Deploy:
+    """A file of `save_weights` as the graph that ships, with its calibration where it has one."""
+    model, note = load_weights(path)
+    calibration = note.get("calibration", {"gain": 1.0, "shift": 0.0})
+    return Deploy(model, (calibration["gain"], calibration["shift"])).eval()
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

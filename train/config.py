@@ -30,7 +30,10 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     view: `crops` as train.plan draws them, or `whole` pictures, their shorter side at `shortest` unless the longer one
     would pass `longest`, each a part of the batch by itself; flip: half of those are mirrored. frozen: VGG-16's first
     convolutions that stay as they are. The paper fixes "up to conv3-1", which are 5 if conv3-1 is one of them;
-    its released network fixes 4, as Fast R-CNN does.
+    its released network fixes 4, as Fast R-CNN does. For MobileNet: how many of its three parts, which end at the
+    strides 8, 16 and 32, stay as they are. norms: `batch`, or `fixed`: those of a trained net keep their statistics
+    (`train.backbones.fix_norms`).
+    distill: weight of what is learned from a teacher's dense outputs (`distilled_loss`) beside the labels.
     snip: whole pictures at `levels`, faces outside a level's range invalid; window: only a part of that many pixels
     square of a picture that is larger (SNIP, CVPR 2018), 0 = all of it.
 
@@ -64,6 +67,8 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     longest: int = 1600
     flip: bool = True
     frozen: int = 0
+    norms: Literal["batch", "fixed"] = "batch"
+    distill: float = 0.0
     snip: bool = False
     levels: tuple[Level, ...] = LEVELS
     window: int = 0
@@ -85,10 +90,10 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
         if self.anchors != "own":
             spec = replace(spec, sizes=PAPER_SIZES if self.anchors == "paper" else FINER_SIZES)
         if not self.fusion:
-            spec = replace(spec, fusion=0)
+            spec = replace(spec, fusion=0, pyramid=False)
         if self.only_m2:  # "all anchor scales in {M1, M3} are moved to M2"
             every = tuple(size for sizes in spec.sizes for size in sizes)
-            spec = replace(spec, strides=(16,), sizes=(every,), heads=spec.heads[1:2])
+            spec = replace(spec, strides=(16,), sizes=(every,), heads=spec.heads[1:2], pyramid=False)
         return spec
 
 
@@ -119,6 +124,8 @@ def recipe(model: str, **changes: Any) -> TrainConfig:
         raise BadConfig(e.why, f"training setting {e.key}") from None
     if config.snip and config.view != "whole":
         raise BadConfig("SNIP shows whole pictures at its levels", "training setting view", "leave it out")
-    if config.frozen and SPECS[model].backbone != "vgg16":
-        raise BadConfig("only VGG-16's convolutions can be fixed", "training setting frozen", "leave it out")
+    if config.frozen and SPECS[model].backbone == "plain":
+        raise BadConfig("only VGG-16 and MobileNet can be fixed in part", "training setting frozen", "leave it out")
+    if config.norms == "fixed" and (config.branches or SPECS[model].backbone == "vgg16"):
+        raise BadConfig("only norms without side branches can be fixed", "training setting norms", "set branches=false")
     return config

@@ -122,10 +122,15 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
 
     A crop depends on the seed and its number alone, never on workers or on earlier crops, so a run
     that is resumed, or loaded by more threads, sees the same pictures. Pictures and their halves are
-    kept decoded until `cache_gb` is full; the rest is read from disk each time.
+    kept decoded until `cache_gb` is full; the rest is read from disk each time. mined: boxes [K, 4] by picture around
+    which some crops are built.
     """
 
-    def __init__(self, images: list[Labelled], rule: AugmentRule, seed: int, batch: int, cache_gb: float = 8.0) -> None:
+    def __init__(
+        self, images: list[Labelled], rule: AugmentRule, seed: int, batch: int, cache_gb: float = 8.0,
+        mined: dict[Path, F32] | None = None,
+    ) -> None:  # fmt: skip
+        self.mined = [(i, mined[item.path]) for i, item in enumerate(images) if mined and item.path in mined]
         self.labels, self.rule, self.seed, self.batch = images, rule, seed, batch
         self.room = cache_gb * 1e9
         cv2.setNumThreads(0)  # OpenCV's own pool does not survive the fork of the loader's workers: they hang
@@ -152,8 +157,12 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
         epoch, at = divmod(draw, len(self))
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng((self.seed, epoch)).permutation(len(self))
+        item = self._subject(int(self._order[1][at]))
+        if self.mined and rng.random() < self.rule.mined:
+            index, boxes = self.mined[int(rng.integers(len(self.mined)))]
+            item = replace(self._subject(index), centre=boxes[int(rng.integers(len(boxes)))])
         return plan_crop(
-            self._subject(int(self._order[1][at])),
+            item,
             lambda: self._subject(int(rng.integers(len(self)))),
             size, self.rule, rng,
         )  # fmt: skip

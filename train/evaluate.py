@@ -43,10 +43,9 @@ def detector_for(
         return baseline
     if weights is not None:
         from facestream.engines.torch_engine import TorchDetector
-        from facestream.train.checkpoint import load_weights
-        from facestream.train.model import Deploy
+        from facestream.train.checkpoint import load_deploy
 
-        return TorchDetector(Deploy(load_weights(weights)[0]), options, device)
+        return TorchDetector(load_deploy(weights), options, device)
     return load_detector(str(engine) if engine is not None else model or "plainS", options)
 
 

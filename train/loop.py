@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from facestream.engines.boxes import F32
 from facestream.engines.checked import Wrong, checked
 from facestream.engines.errors import BadConfig, BadInput, UserError
-from facestream.train.backbones import VGG16
+from facestream.train.backbones import VGG16, MobileNet, fix_norms
 from facestream.train.checkpoint import load_state, save_state, save_weights
 from facestream.train.config import TrainConfig
 from facestream.train.data import Batches, Crops, Labelled, Part, Plans, collate, load
-from facestream.train.loss import Loss, alone, mined_loss, quality_loss
+from facestream.train.loss import Loss, alone, distilled_loss, mined_loss, quality_loss
 from facestream.train.model import SSH
 from facestream.train.render_torch import Album
 from facestream.train.spread import World
@@ -77,7 +78,7 @@ class Run:
 
     def __init__(
         self, config: TrainConfig, images: list[Labelled], out: Path, resume: bool, workers: int, device: str = "cpu",
-        world: World | None = None,
+        world: World | None = None, mined: dict[Path, F32] | None = None,
     ) -> None:  # fmt: skip
         self.config, self.out, self.workers, self.world = config, out, workers, world or World()
         self.device = torch.device(device)
@@ -85,14 +86,17 @@ class Run:
         self.model = SSH(config.spec())
         if config.loss == "quality":
             self.model.expect_background()
-        if isinstance(self.model.backbone, VGG16):
+        if isinstance(self.model.backbone, (VGG16, MobileNet)):
             self.model.backbone.freeze_early(config.frozen)
+        if config.norms == "fixed":
+            fix_norms(self.model)
         # Twice as fast; on the CPU, with side branches, torch 2.13 crashes in its backward pass.
         crashes = config.branches and self.device.type == "cpu"
         self.layout = torch.contiguous_format if crashes else torch.channels_last
         if self.world.size > 1 and self.device.type == "cuda":  # on the CPU each process norms by its own crops
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
         self.model = self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.model.layout = self.layout
         self.network: nn.Module = self.model  # what runs; train() spreads it over the processes
         self.average = AveragedModel(self.model, multi_avg_fn=warmed_ema(config.ema), use_buffers=True)
         self.optimizer = make_optimizer(self.model, config)
@@ -108,11 +112,31 @@ class Run:
         if config.view == "whole":
             self.data = Whole(images, config)
         else:
-            self.data = Crops(images, config.augment, config.seed, config.batch, config.cache_gb)
+            self.data = Crops(images, config.augment, config.seed, config.batch, config.cache_gb, mined)
             # Pixels are made where they are used; a batch on the CPU is made by the workers, crop by crop.
             if self.device.type != "cpu":
                 self.album = Album([self.data.picture(i) for i in range(len(self.data))], self.device)
         self.targets = Targets(config, self.device)
+        self.teacher: SSH | None = None
+        self.shares_first = False
+
+    def learn_from(self, teacher: SSH) -> None:
+        """Distil a net with the same anchors into this one. BadConfig when its anchors are others."""
+        spec = self.model.spec
+        if (teacher.spec.strides, teacher.spec.sizes) != (spec.strides, spec.sizes):
+            raise BadConfig("the teacher has other anchors", "--teacher", "give a net with the same strides and sizes")
+        self.teacher = teacher.eval().to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
+        self.teacher.layout = self.layout
+        for p in self.teacher.parameters():
+            p.requires_grad_(False)
+        fix_norms(self.teacher)
+        ours = self.model.backbone
+        theirs = self.teacher.backbone
+        fixed = self.config.frozen and self.config.norms == "fixed"
+        if fixed and isinstance(ours, MobileNet) and isinstance(theirs, MobileNet):
+            mine, other = ours.stage1.state_dict(), theirs.stage1.state_dict()
+            same_input = torch.equal(self.model.mean, teacher.mean) and torch.equal(self.model.std, teacher.std)
+            self.shares_first = same_input and all(torch.equal(v, other[k]) for k, v in mine.items() if k in other)
 
     @property
     def first(self) -> bool:
@@ -230,12 +254,25 @@ class Run:
         c = self.config
         truth = self.targets(images.shape[-2], images.shape[-1], faces, ignores)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.amp):
-            outputs = self.network(images.to(self.device).float().contiguous(memory_format=self.layout))
+            pixels = images.to(self.device)
+            c8 = None
+            if self.shares_first:  # the frozen first part is the teacher's, too: run it once
+                with torch.no_grad():
+                    c8 = self.model.backbone.stage1(self.model.normalised(pixels))  # type: ignore[operator, union-attr]
+            outputs = self.network(pixels) if c8 is None else self.network(pixels, c8)
+            if self.teacher is not None:
+                with torch.no_grad():
+                    taught = [(s.float(), o.float()) for s, o in self.teacher(pixels, c8)]
         outputs = [(scores.float(), offsets.float()) for scores, offsets in outputs]
         share = self.world.share if c.view == "crops" else alone
         if c.loss == "mined":
-            return mined_loss(outputs, truth, replace(c.mine, hard=c.ohem), c.box_weight, share=share)
-        return quality_loss(outputs, truth, c.box_weight, share)
+            loss = mined_loss(outputs, truth, replace(c.mine, hard=c.ohem), c.box_weight, share=share)
+        else:
+            loss = quality_loss(outputs, truth, c.box_weight, share)
+        if self.teacher is None:
+            return loss
+        soft = distilled_loss(outputs, taught, truth, c.box_weight, share)
+        return replace(loss, total=loss.total + c.distill * soft.total)
 
     def _not_finite(self, loss: Loss, at: int, parts: int) -> NotFinite:
         """Names the pictures of the batch, of which one may be what is wrong."""

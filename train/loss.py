@@ -131,6 +131,33 @@ def quality_loss(outputs: Outputs, truth: list[Truth], box_weight: float, share:
     return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
 
 
+def distilled_loss(
+    outputs: Outputs, taught: Outputs, truth: list[Truth], box_weight: float, share: Share = alone
+) -> Loss:
+    """What a student misses of its teacher's dense outputs on the same anchors (soft targets).
+
+    Anchors on faces, near them and in ignore regions learn the teacher's face probability, weighted by the squared
+    difference of the two (as in `quality_loss`, with the teacher in place of the truth); on background the labels know
+    better than the teacher, whose false alarms are not learned. Those that the teacher takes for a face at SURE or
+    more learn its box, weighted by its probability. Both are divided by the sum of those probabilities.
+    """
+    margin, wanted = (torch.cat([s[..., 1] - s[..., 0] for s, _ in out], 1) for out in (outputs, taught))
+    target = wanted.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(margin, target, reduction="none")
+    known = torch.cat([t.labels for t in truth], 1) != BACKGROUND
+    sure = (target >= SURE) & known
+    weight = target[sure]
+    count = share(weight.sum())
+    classes = ((margin.detach().sigmoid() - target).square() * entropy)[known].sum() / count
+    anchors = torch.cat([t.anchors for t in truth]).expand(len(margin), -1, -1)[sure]
+    mine, theirs = (decode(anchors, torch.cat([o for _, o in out], 1)[sure]) for out in (outputs, taught))
+    boxes = ((1 - distance_iou(mine, theirs)[1]) * weight).sum() / count
+    return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
+
+
+SURE = 0.2  # score from which a teacher's box is learned
+
+
 def distance_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and distance-IoU of xyxy boxes row by row: [N, 4], [N, 4] -> [N], [N]."""
     low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])

@@ -20,6 +20,9 @@ from torch.nn import functional as F
 
 STRIDES = (8, 16, 32)
 TOP_K = 1000  # boxes a module keeps before NMS (paper section 4.1)
+# The same number in all, shared out by how many faces a crowd shows each module: a tenth of the faces of 8 to 16 px in
+# pictures with hundreds of them have no box among the best 1000.
+PYRAMID_TOP_K = (2000, 700, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,8 @@ class ModelSpec:
     the stride-8 map itself (section 4.9). context: whether the modules have a context module (section 3.3).
     shrink: divides the widths of VGG-16.
     separable: the 3x3 convolutions of the detection modules and of the fusion go channel by channel.
+    pyramid: all modules sit on a feature pyramid of `fusion` channels (Lin et al., CVPR 2017), as in RetinaFace's small
+    net; else only M1 has a fusion. leaky: slope below zero of the ReLUs inside the pyramid and the context modules.
     mean, std: input normalisation, RGB in 0..255.
     """
 
@@ -43,6 +48,8 @@ class ModelSpec:
     widths: tuple[int, ...] = ()
     depths: tuple[int, ...] = ()
     separable: bool = False
+    pyramid: bool = False
+    leaky: float = 0.0
     branches: bool = True
     strides: tuple[int, ...] = STRIDES
     context: bool = True
@@ -52,6 +59,11 @@ class ModelSpec:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def top_k(self) -> tuple[int, ...]:
+        """Boxes that each module keeps before NMS."""
+        return PYRAMID_TOP_K if self.pyramid else (TOP_K,) * len(self.strides)
 
     @staticmethod
     def from_dict(d: dict[str, Any]) -> ModelSpec:
@@ -88,20 +100,45 @@ SPECS = {
         ModelSpec("vgg16", "vgg16", PAPER_SIZES, (128, 256, 256), 128, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
         ModelSpec("narrow", "vgg16", PAPER_SIZES, (16, 32, 32), 16, shrink=8, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
         _mobilenet("plainXS16", (32, 32, 32), 32, (1, 1, 2, 2, 0), separable=True),
-        _mobilenet("plainS", (64, 64, 64), 64, MobileNet.DEPTHS, separable=True),
-        # A straight stack, to be trained from nothing; the others start from ImageNet.
-        ModelSpec("plainM", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
+        # plainM with half of its pyramid's channels and one block less at stride 16.
+        ModelSpec(
+            "plainS",
+            "mobilenet",
+            _DENSE,
+            (32, 32, 32),
+            32,
+            depths=(1, 2, 2, 5, 2),
+            pyramid=True,
+            leaky=0.1,
+            mean=(123.0, 117.0, 104.0),
+            std=_IMAGENET_STD,
+        ),
+        # A straight stack, to be trained from nothing.
+        ModelSpec("stack", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
+        # RetinaFace's small net (Deng et al., CVPR 2020), SSH's modules on a pyramid: takes all of its weights.
+        ModelSpec(
+            "plainM",
+            "mobilenet",
+            _DENSE,
+            (32, 32, 32),
+            64,
+            depths=MobileNet.DEPTHS,
+            pyramid=True,
+            leaky=0.1,
+            mean=(123.0, 117.0, 104.0),
+            std=_IMAGENET_STD,
+        ),
     )
 }
 
 
-def conv(spec: ModelSpec, cin: int, cout: int, size: int = 3, relu: bool = True) -> nn.Module:
+def conv(spec: ModelSpec, cin: int, cout: int, size: int = 3, relu: bool = True, leaky: float = 0.0) -> nn.Module:
     """The spec's convolution: bare with bias beside VGG (as in the paper), with batch norm in the light nets."""
     if spec.backbone == "vgg16":
         return ConvRelu(cin, cout, size, 1, relu)
     if spec.separable and size == 3:
-        return separable(cin, cout, spec.branches)
-    return RepConv(cin, cout, size, 1, relu, spec.branches)
+        return separable(cin, cout, spec.branches, leaky)
+    return RepConv(cin, cout, size, 1, relu, spec.branches, leaky=leaky)
 
 
 class Context(nn.Module):
@@ -109,9 +146,9 @@ class Context(nn.Module):
 
     def __init__(self, spec: ModelSpec, cin: int, x: int) -> None:
         super().__init__()
-        self.shared = conv(spec, cin, x // 2)
+        self.shared = conv(spec, cin, x // 2, leaky=spec.leaky)
         self.five = conv(spec, x // 2, x // 2)
-        self.seven = nn.Sequential(conv(spec, x // 2, x // 2), conv(spec, x // 2, x // 2))
+        self.seven = nn.Sequential(conv(spec, x // 2, x // 2, leaky=spec.leaky), conv(spec, x // 2, x // 2))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.shared(x)
@@ -152,6 +189,7 @@ class SSH(nn.Module):
 
     mean: Tensor
     std: Tensor
+    layout = torch.contiguous_format  # of the weights, and so of the maps
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -160,10 +198,15 @@ class SSH(nn.Module):
         c8, c16, c32 = self.backbone.channels
         self.fuses = bool(spec.fusion) and 8 in spec.strides
         if self.fuses:
-            self.lateral8 = conv(spec, c8, spec.fusion, 1)
-            self.lateral16 = conv(spec, c16, spec.fusion, 1)
-            self.smooth = conv(spec, spec.fusion, spec.fusion)
+            self.lateral8 = conv(spec, c8, spec.fusion, 1, leaky=spec.leaky)
+            self.lateral16 = conv(spec, c16, spec.fusion, 1, leaky=spec.leaky)
+            self.smooth = conv(spec, spec.fusion, spec.fusion, leaky=spec.leaky)
         inputs = {8: spec.fusion or c8, 16: c16, 32: c32 or c16}
+        if spec.pyramid:
+            assert c32 is not None
+            self.lateral32 = conv(spec, c32, spec.fusion, 1, leaky=spec.leaky)
+            self.smooth16 = conv(spec, spec.fusion, spec.fusion, leaky=spec.leaky)
+            inputs = dict.fromkeys(STRIDES, spec.fusion)
         self.modules_ = nn.ModuleList(
             Module(spec, inputs[stride], x, len(sizes))
             for stride, x, sizes in zip(spec.strides, spec.heads, spec.sizes, strict=True)
@@ -181,9 +224,12 @@ class SSH(nn.Module):
             half = math.log(face / (1 - face)) / 2
             module.scores.bias.data = torch.tensor([-half, half]).repeat(len(module.scores.bias) // 2)
 
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Inputs of the modules, from normalised images."""
-        c8, c16, c32 = self.backbone(x)
+    def features(self, x: Tensor, c8: Tensor | None = None) -> list[Tensor]:
+        """Inputs of the modules, from normalised images; c8: MobileNet's map at stride 8, where it is known."""
+        c8, c16, c32 = self.backbone(x) if c8 is None else self.backbone(x, c8)
+        if self.spec.pyramid:
+            assert c32 is not None
+            return self._pyramid(c8, c16, c32)
         out = []
         for stride in self.spec.strides:
             if stride == 8:
@@ -194,19 +240,36 @@ class SSH(nn.Module):
                 out.append(c32 if c32 is not None else F.max_pool2d(c16, 2))
         return out
 
+    def _pyramid(self, c8: Tensor, c16: Tensor, c32: Tensor) -> list[Tensor]:
+        """Each map with the coarser ones added from the top down, `fusion` channels each."""
+        p32 = self.lateral32(c32)
+        p16 = self.smooth16(self.lateral16(c16) + F.interpolate(p32, scale_factor=2, mode="nearest"))
+        p8 = self.smooth(self.lateral8(c8) + F.interpolate(p16, scale_factor=2, mode="nearest"))
+        return [p8, p16, p32]
+
     def _fused(self, c8: Tensor, c16: Tensor) -> Tensor:
         mode = "bilinear" if self.spec.backbone == "vgg16" else "nearest"
         up = F.interpolate(self.lateral16(c16), scale_factor=2, mode=mode)
         fused: Tensor = self.smooth(self.lateral8(c8) + up)
         return fused
 
-    def maps(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Raw output maps of the modules, channels first, from normalised images."""
-        features = self.features(x)
+    def maps(self, x: Tensor, c8: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+        """Raw output maps of the modules, channels first, from normalised images; c8 as in `features`."""
+        features = self.features(x, c8)
         return [module(x) for module, x in zip(self.modules_, features, strict=True)]
 
-    def forward(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return [(_rows(s, 2), _rows(b, 4)) for s, b in self.maps((images - self.mean) / self.std)]
+    def normalised(self, images: Tensor) -> Tensor:
+        """What the backbone sees of images, uint8 or float RGB 0..255 [N, 3, H, W], in `layout`.
+
+        Computed plane by plane: beside channels last, three channels of arithmetic take ten times as long.
+        """
+        x: Tensor = (images.float() - self.mean) * (1 / self.std)
+        return x.contiguous(memory_format=self.layout)
+
+    def forward(self, images: Tensor, c8: Tensor | None = None) -> list[tuple[Tensor, Tensor]]:
+        """c8: MobileNet's map at stride 8, where it is known; the images are not looked at then."""
+        x = images if c8 is not None else self.normalised(images)
+        return [(_rows(s, 2), _rows(b, 4)) for s, b in self.maps(x, c8)]
 
 
 def _rows(x: Tensor, width: int) -> Tensor:
@@ -218,21 +281,23 @@ class Deploy(nn.Module):
     """SSH as it ships: uint8 RGB images in, boxes out, all in one graph with dynamic N, H, W.
 
     images: uint8 [N, H, W, 3], H and W multiples of 32. Returns xyxy float32 [N, K, 4] in input
-    pixels and scores float32 [N, K] (softmax face probability), the best 1000 of each module,
+    pixels and scores float32 [N, K] (softmax face probability), the best spec.top_k of each module,
     or all of a module that has fewer anchors, unsuppressed. Decoding happens after the top-k, so
     its cost does not grow with the picture.
+    calibration: gain and shift of the scores' logits (`train.calibrate`), which become part of the last convolutions.
     """
 
-    def __init__(self, model: SSH, top_k: int = TOP_K) -> None:
+    def __init__(self, model: SSH, calibration: tuple[float, float] = (1.0, 0.0)) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
         fuse(self.model)
         for module in self.model.modules_:
             assert isinstance(module, Module)
-            module.scores = _margin(module.scores)
-        self.top_k = top_k
+            module.scores = _margin(module.scores, *calibration)
+        self.top_k = model.spec.top_k
         # Where M3's boxes are in the output, for whoever wants to leave them out.
         self.coarsest_anchors = len(model.spec.sizes[-1]) if model.spec.strides == STRIDES else 0
+        self.coarsest_boxes = self.top_k[-1]
         self.zero = tuple(round(m) for m in model.spec.mean)
         first = next(layer for layer in self.model.backbone.modules() if isinstance(layer, nn.Conv2d))
         if first.bias is None:
@@ -244,20 +309,20 @@ class Deploy(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         x = Normalise.apply(images.permute(0, 3, 1, 2), self.zero, self.model.spec.std)
         out = [
-            self._best(s, b, stride, sizes)
-            for (s, b), stride, sizes in zip(
-                self.model.maps(x), self.model.spec.strides, self.model.spec.sizes, strict=True
+            self._best(s, b, stride, sizes, count)
+            for (s, b), stride, sizes, count in zip(
+                self.model.maps(x), self.model.spec.strides, self.model.spec.sizes, self.top_k, strict=True
             )
         ]
         return torch.cat([xyxy for xyxy, _ in out], 1), torch.cat([score for _, score in out], 1)
 
     def _best(
-        self, margin: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...] | Tensor
+        self, margin: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...] | Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
         """margin [N, K, h, w], boxes [N, 4K, h, w] -> xyxy [N, top, 4], scores [N, top]"""
         width, k = margin.shape[3], len(sizes)
         margin, offsets = margin.permute(0, 2, 3, 1).flatten(1), _rows(boxes, 4)
-        top = torch.minimum(torch.tensor(self.top_k), torch.as_tensor(margin.shape[1]))  # a tensor: traced, not fixed
+        top = torch.minimum(torch.tensor(count), torch.as_tensor(margin.shape[1]))  # a tensor: traced, not fixed
         best, index = torch.topk(margin, top, dim=1)  # type: ignore[arg-type]
         cell = torch.div(index, k, rounding_mode="trunc")  # "floor" is eight nodes of ONNX
         y = torch.div(cell, width, rounding_mode="trunc")
@@ -284,13 +349,14 @@ class Normalise(torch.autograd.Function):
         )
 
 
-def _margin(scores: nn.Conv2d) -> nn.Conv2d:
-    """The 1x1 convolution to face minus background; the sigmoid of that is the two-class softmax."""
+def _margin(scores: nn.Conv2d, gain: float = 1.0, shift: float = 0.0) -> nn.Conv2d:
+    """The 1x1 convolution to `gain` times face minus background, plus `shift`; with neither, the sigmoid of that is the
+    two-class softmax."""
     out = nn.Conv2d(scores.in_channels, scores.out_channels // 2, 1)
     assert scores.bias is not None
     assert out.bias is not None
-    out.weight.data = scores.weight.data[1::2] - scores.weight.data[0::2]
-    out.bias.data = scores.bias.data[1::2] - scores.bias.data[0::2]
+    out.weight.data = gain * (scores.weight.data[1::2] - scores.weight.data[0::2])
+    out.bias.data = gain * (scores.bias.data[1::2] - scores.bias.data[0::2]) + shift
     return out
 
 

@@ -29,6 +29,7 @@ class AugmentRule:
     `visible` of the area is in the crop.
     empty: chance that a cell shows a part of its picture without a face, small or much enlarged: coats, leaves and
     walls close up are what a net that only ever sees crops around faces takes for faces.
+    mined: chance that a crop is built around a false alarm of an earlier net (`train.bootstrap`), where there are any.
     signs: chance of lettering or ornament somewhere beside the faces.
     rotate: degrees either way. occlude: chance that something stands before a part of a face.
     """
@@ -42,6 +43,7 @@ class AugmentRule:
     visible: float = 0.25
     mosaic: float = 0.5
     empty: float = 0.15
+    mined: float = 0.0
     signs: float = 0.2
     rotate: float = 15.0
     occlude: float = 0.05
@@ -55,13 +57,17 @@ class AugmentRule:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A labelled picture: its number, width and height, boxes [N, 4] in its pixels, those to ignore."""
+    """A labelled picture: its number, width and height, boxes [N, 4] in its pixels, those to ignore.
+
+    centre: a box [4] that the crop is built around instead of a face, None: a face.
+    """
 
     image: int
     width: int
     height: int
     xyxy: F32
     ignore: Bool
+    centre: F32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +142,10 @@ Placed = tuple[Cell, F32, Bool]
 def _place(item: Subject, area: tuple[int, int, int, int], rule: AugmentRule, rng: np.random.Generator) -> Placed:
     """Scale, turn, flip and cut in one map, around a randomly chosen face when there is one."""
     size = max(area[2] - area[0], area[3] - area[1])
-    scale, centre = (rng.random() < rule.empty and _vacant(item, size, rng)) or _around_face(item, size, rule, rng)
+    if item.centre is not None:
+        scale, centre = _around(item.centre, item, size, rule, rng)
+    else:
+        scale, centre = (rng.random() < rule.empty and _vacant(item, size, rng)) or _around_face(item, size, rule, rng)
     w, h = item.width, item.height
     # Prefer picture to padding where the picture is large enough to fill the crop.
     reach = size / scale / 2
@@ -162,7 +171,12 @@ def _around_face(item: Subject, size: int, rule: AugmentRule, rng: np.random.Gen
     usable = np.flatnonzero(~item.ignore)
     if not len(usable):
         return math.exp(rng.uniform(math.log(0.4), math.log(1.5))), rng.uniform(0, 1, 2) * (w, h)
-    box = item.xyxy[rng.choice(usable)]
+    return _around(item.xyxy[rng.choice(usable)], item, size, rule, rng)
+
+
+def _around(box: F32, item: Subject, size: int, rule: AugmentRule, rng: np.random.Generator) -> tuple[float, Array]:
+    """(scale, the picture's point that comes to the middle) of a crop that shows `box` somewhere."""
+    w, h = item.width, item.height
     side = math.sqrt(max(1.0, float(area_xyxy(box))))
     least = rule.fill * size / max(w, h)
     if rule.native and rng.random() < rule.native:

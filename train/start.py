@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +27,83 @@ def start_from(weights: Path, models: Iterable[SSH]) -> None:
         if other.spec != model.spec:
             raise BadConfig(f"it holds another network ({other.spec.name})", str(weights), "same --model and branches")
         model.load_state_dict(other.state_dict())
+
+
+def start_retinaface(weights: Path, models: Iterable[SSH]) -> None:
+    """Take over all weights of RetinaFace's small net (Pytorch_Retinaface's mobilenet0.25, MIT) in a spec of its form:
+    `pyramid`, heads of 32. BadConfig when the file lacks some.
+
+    Each anchor of ours gets the head of the module's nearest anchor there, its boxes scaled by the ratio of the two:
+    the function is the same at the start, whatever anchors the spec has. Landmark heads are dropped.
+    """
+    state = {k.removeprefix("module."): v for k, v in read_tensors(weights).items()}
+    models = list(models)
+    wanted = models[0].state_dict()
+    try:
+        taken = {ours: state[theirs] for ours, theirs in retinaface_names(wanted).items()}
+        first = "backbone.stage1.0.0.weight"  # it sees BGR less the mean, not divided
+        taken[first] = taken[first].flip(1) * torch.tensor(models[0].spec.std).reshape(1, 3, 1, 1)
+        for i, sizes in enumerate(models[0].spec.sizes):
+            taken |= {f"modules_.{i}.{k}": v for k, v in retinaface_heads(state, i, sizes).items()}
+    except KeyError as e:
+        raise BadConfig(f"lacks {e.args[0]}", str(weights), "mobilenet0.25_Final.pth of Pytorch_Retinaface") from None
+    bad = [k for k, v in wanted.items() if taken[k].shape != v.shape]
+    if bad:
+        raise BadConfig(f"has another shape for {bad[0]}", str(weights), "a spec with pyramid and heads of 32")
+    for model in models:
+        model.load_state_dict(taken)
+
+
+_RETINAFACE = (  # ours -> theirs, by prefix
+    ("backbone.", "body."), ("lateral8.", "fpn.output1."), ("lateral16.", "fpn.output2."),
+    ("lateral32.", "fpn.output3."), ("smooth.", "fpn.merge1."), ("smooth16.", "fpn.merge2."),
+    *(
+        (f"modules_.{i}.{ours}.", f"ssh{i + 1}.{theirs}.")
+        for i in range(3)
+        for ours, theirs in (
+            ("face", "conv3X3"), ("context.shared", "conv5X5_1"), ("context.five", "conv5X5_2"),
+            ("context.seven.0", "conv7X7_2"), ("context.seven.1", "conv7x7_3"),
+        )
+    ),
+)  # fmt: skip
+
+
+def retinaface_names(names: Iterable[str]) -> dict[str, str]:
+    """Our parameters' names (the heads left out) -> RetinaFace's. KeyError for a name that has none there."""
+    out = {}
+    for name in names:
+        if re.match(r"modules_\.\d\.(scores|boxes)\.", name):
+            continue
+        for ours, theirs in _RETINAFACE:
+            if name.startswith(ours):
+                rest = name.removeprefix(ours)
+                out[name] = theirs + rest.replace("main_bn.", "1.").replace("main.", "0.")
+                break
+        else:
+            raise KeyError(name)
+    return out
+
+
+RETINAFACE_SIZES = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
+RETINAFACE_VARIANCES = (0.1, 0.1, 0.2, 0.2)  # its offsets are divided by these (SSD)
+
+
+def retinaface_heads(state: dict[str, Tensor], module: int, sizes: tuple[float, ...]) -> dict[str, Tensor]:
+    """Our two head convolutions of a module, with anchors of `sizes` in pixels, from RetinaFace's."""
+    scores, boxes = ({k: state[f"{head}.{module}.conv1x1.{k}"] for k in ("weight", "bias")}
+                     for head in ("ClassHead", "BboxHead"))  # fmt: skip
+    variance = torch.tensor(RETINAFACE_VARIANCES)
+    rows: dict[str, list[Tensor]] = {"scores.weight": [], "scores.bias": [], "boxes.weight": [], "boxes.bias": []}
+    for size in sizes:
+        near = min(range(2), key=lambda k: abs(math.log(size / RETINAFACE_SIZES[module][k])))
+        ratio = RETINAFACE_SIZES[module][near] / size
+        rows["scores.weight"].append(scores["weight"][2 * near : 2 * near + 2])
+        rows["scores.bias"].append(scores["bias"][2 * near : 2 * near + 2])
+        factor = variance * torch.tensor((ratio, ratio, 1.0, 1.0))
+        rows["boxes.weight"].append(boxes["weight"][4 * near : 4 * near + 4] * factor.reshape(4, 1, 1, 1))
+        shift = torch.tensor((0.0, 0.0, math.log(ratio), math.log(ratio)))
+        rows["boxes.bias"].append(boxes["bias"][4 * near : 4 * near + 4] * factor + shift)
+    return {k: torch.cat(v) for k, v in rows.items()}
 
 
 def start_backbone(weights: Path, models: Iterable[SSH], shown: Input = "auto") -> str:

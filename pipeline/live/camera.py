@@ -7,6 +7,7 @@ cannot be stopped from outside: it is abandoned, asked to stop should it ever co
 
 from __future__ import annotations
 
+import gc
 import re
 import threading
 import time
@@ -147,6 +148,9 @@ class Camera:
         try:
             while True:
                 refused = False
+                # PyAV's containers and streams refer to each other, and only a collection frees them. Each holds more
+                # than 100 KB that the collector does not count: without this, months of reconnecting add up.
+                gc.collect()
                 try:
                     self._connect(turn)
                     if not self.options.loop:

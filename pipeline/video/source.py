@@ -30,6 +30,7 @@ from facestream.pipeline.video.container_metadata import (
     lost_hdr_metadata,
 )
 from facestream.pipeline.video.decode import Decoder, Packet, TimestampUnwrapper
+from facestream.pipeline.video.marks import marks_of
 from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.picture import display_matrix
 from facestream.pipeline.video.pipes import PipeReader
@@ -305,6 +306,7 @@ class VideoSource:
             samples={self._templates[i].index: p for i, p in self._samples.items() if i in self._templates},
             alpha=frame.alpha is not None or holds_alpha(self._video.codec_context.pix_fmt or "gray"),
             loops=gif_loops(self.uri.path) if container.format.name == "gif" and kind is Kind.FILE else None,
+            marks=marks_of(frame.picture) or None,
             pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 

@@ -64,7 +64,7 @@ def test_all_convolutions_but_the_first_and_the_last_are_int8(made: tuple[bytes,
             assert (most[steps > LEAST_SCALE] >= 126).all()
             assert not numpy_helper.to_array(tensors[pair.input[2]]).any(), "TensorRT takes no zero points"
             seen += 1
-    assert seen > 50
+    assert seen > 40
     types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
     assert {types[n.output[0]] for n in model.graph.node if n.op_type == "DequantizeLinear"} == {TensorProto.FLOAT16}
 
@@ -73,7 +73,7 @@ def test_it_finds_the_faces_that_the_shipped_net_finds(made: tuple[bytes, Any, f
     data, normalisation, _ = made
     options = DetectorOptions()
     pair = load_detector("plainS", options), Fp16Detector(data, normalisation, options)
-    assert found_alike(pair, [view(rgb, (640, 384)) for rgb in demo_frames([40, 90])], 0.5, 0.8) > 3
+    assert found_alike(pair, [view(rgb, (640, 384)) for rgb in demo_frames([40, 90])], 0.5, 0.75) > 3
     assert check_int8(SHIPPED, data, normalisation, pictures)["faces_compared"] > 4
 
 

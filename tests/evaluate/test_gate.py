@@ -93,7 +93,7 @@ def test_the_gate_sees_a_broken_look_ahead(
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({"detector.threshold": 0.7}, id="low threshold"),
+        pytest.param({"detector.threshold": 0.98}, id="low threshold"),
         pytest.param({"cover.scale": 1.0}, id="scale of the covers"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import socket
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
+import av.container
 import pytest
 from facestream.pipeline.connection import Backoff, State
 from facestream.pipeline.live.clock import LiveClock
@@ -263,3 +266,20 @@ def test_a_webcam_is_asked_for_what_was_chosen() -> None:
     chosen = live_options(parse("0"), SourceOptions(camera_size=(1280, 720), camera_fps=30, camera_format="mjpeg"))
     assert chosen | {"video_size": "1280x720", "framerate": "30", "input_format": "mjpeg"} == chosen
     assert not {"video_size", "framerate", "input_format"} & set(live_options(parse("0"), SourceOptions()))
+
+
+def test_closed_connections_are_freed_without_waiting_for_the_collector(clip: Clip) -> None:
+    path = clip("short.mp4", frames=6, audio=())
+    gc.collect()
+    before = _containers()
+    gc.disable()
+    try:
+        with Watched(str(path), loop=True, paced=False) as seen:
+            until(lambda: seen.camera.status.connects >= 12, 60)
+            assert _containers() - before <= 6  # of the open source and of the one before
+    finally:
+        gc.enable()
+
+
+def _containers() -> int:
+    return sum(isinstance(one, av.container.Container) for one in gc.get_objects())

@@ -7,7 +7,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.train.assign import BACKGROUND, FACE, IGNORE  # noqa: E402
-from facestream.train.loss import MineRule, Truth, distance_iou, mine, mined_loss, quality_loss  # noqa: E402
+from facestream.train.loss import (  # noqa: E402
+    MineRule,
+    Truth,
+    distance_iou,
+    distilled_loss,
+    mine,
+    mined_loss,
+    quality_loss,
+)
 
 
 def test_mining_takes_the_hardest_of_each_kind() -> None:
@@ -132,3 +140,34 @@ def test_without_ohem_any_anchors_learn_in_the_same_numbers() -> None:
         ] * 2
     assert not torch.equal(first, second)
     assert float(loss[hard].mean()) > float(loss[first].mean()) + 50
+
+
+def logits(*margins: float) -> torch.Tensor:
+    """Scores [1, A, 2] whose face logit is `margins` above the background's."""
+    return torch.tensor([[[0.0, m] for m in margins]])
+
+
+def test_a_student_like_its_teacher_has_nothing_to_learn() -> None:
+    same = [(logits(2.0, -3.0), torch.full((1, 2, 4), 0.1))]
+    loss = distilled_loss(same, same, truth([[FACE, IGNORE]]), 2.0)
+    assert loss.total.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_teacher_is_asked_on_faces_and_ignore_regions_and_not_on_background() -> None:
+    student = [(logits(-2.0, -2.0), torch.zeros(1, 2, 4))]
+    teacher = [(logits(2.0, 2.0), torch.zeros(1, 2, 4))]
+    on_background = distilled_loss(student, teacher, truth([[BACKGROUND, BACKGROUND]]), 2.0)
+    on_ignored = distilled_loss(student, teacher, truth([[IGNORE, BACKGROUND]]), 2.0)
+    assert on_background.total.item() == 0
+    p = 1 / (1 + math.exp(-2))
+    entropy = -(p * math.log(1 - p) + (1 - p) * math.log(p))
+    assert on_ignored.classes.item() == pytest.approx((2 * p - 1) ** 2 * entropy / max(1, p), rel=1e-5)
+
+
+def test_the_teachers_box_is_learned_where_it_is_sure() -> None:
+    """The student's box lies an anchor's width beside the teacher's: no overlap, so a distance-IoU below zero."""
+    shifted = torch.tensor([[[1.0, 0, 0, 0]]])
+    sure = distilled_loss([(logits(3.0), shifted)], [(logits(3.0), 0 * shifted)], truth([[FACE]]), 2.0)
+    unsure = distilled_loss([(logits(-3.0), shifted)], [(logits(-3.0), 0 * shifted)], truth([[FACE]]), 2.0)
+    assert sure.boxes.item() > 1
+    assert unsure.boxes.item() == 0

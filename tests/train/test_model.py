@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.train.anchors import decode, grid_anchors  # noqa: E402
-from facestream.train.backbones import RepConv, fuse  # noqa: E402
+from facestream.train.backbones import RepConv, fix_norms, fuse  # noqa: E402
 from facestream.train.model import SPECS, SSH, STRIDES, Deploy, build  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -33,13 +33,13 @@ def test_vgg16_has_the_papers_parameters() -> None:
     assert count(build("vgg16")) == pytest.approx(19.8e6, rel=0.01)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("plainXS16", 0.071), ("plainS", 0.30), ("plainM", 0.79)])
+@pytest.mark.parametrize(("name", "millions"), [("plainXS16", 0.071), ("plainS", 0.293), ("plainM", 0.423)])
 def test_light_nets_have_their_size_when_fused(name: str, millions: float) -> None:
     assert count(fuse(build(name))) == pytest.approx(millions * 1e6, rel=0.03)
 
 
 def test_the_smallest_net_keeps_the_first_steps_of_each_stride_by_their_names() -> None:
-    whole, part = (build(name).backbone.state_dict() for name in ("plainS", "plainXS16"))
+    whole, part = (build(name).backbone.state_dict() for name in ("plainM", "plainXS16"))
     assert {k: v.shape for k, v in part.items()} == {k: whole[k].shape for k in part}
     gone = {k.rsplit(".", 2)[0] for k in whole if k not in part and k.endswith("weight")}
     assert {k.split(".")[0] + "." + k.split(".")[1] for k in gone} == {
@@ -108,3 +108,42 @@ def test_deployed_boxes_are_the_decoded_anchors_best_first() -> None:
         assert torch.allclose(xyxy[0, at : at + n], expected[0, order[0]], atol=1e-2)
         at += n
     assert xyxy.shape == (2, at, 4)
+
+
+def test_fixed_norms_train_the_function_that_ships() -> None:
+    """In training mode the outputs are those of eval mode, no statistic changes, and all weights get a gradient."""
+    model = settled(SSH(replace(SPECS["plainS"], branches=False)))
+    images = torch.rand(2, 3, 64, 96) * 255
+    with torch.no_grad():
+        wanted = model(images)
+    before = {k: v.clone() for k, v in model.state_dict().items() if "running" in k}
+    fix_norms(model)
+    outputs = model.train()(images)
+    for (a, b), (c, d) in zip(outputs, wanted, strict=True):
+        assert torch.allclose(a, c, atol=1e-4)
+        assert torch.allclose(b, d, atol=1e-4)
+    sum((a.square().sum() + b.square().sum()) for a, b in outputs).backward()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items() if k in before)
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_what_the_backbone_begins_with_may_be_given() -> None:
+    model = settled(SSH(replace(SPECS["plainM"], branches=False)))
+    images = torch.rand(1, 3, 64, 64) * 255
+    with torch.no_grad():
+        c8 = model.backbone.stage1(model.normalised(images))
+        for (a, b), (c, d) in zip(model(images, c8), model(images), strict=True):
+            assert torch.equal(a, c)
+            assert torch.equal(b, d)
+
+
+def test_nets_on_a_pyramid_keep_more_of_the_smallest_faces() -> None:
+    """Of a picture with more anchors than that, 2,000, 700 and 300 boxes, three thousand as the others."""
+    assert SPECS["plainS"].top_k == (2000, 700, 300)
+    assert SPECS["vgg16"].top_k == (1000, 1000, 1000)
+    deploy = Deploy(settled(SSH(replace(SPECS["plainS"], branches=False))))
+    with torch.no_grad():
+        xyxy, scores = deploy(torch.zeros(1, 512, 512, 3, dtype=torch.uint8))
+    assert xyxy.shape == (1, 3000, 4)
+    assert scores.shape == (1, 3000)
+    assert deploy.coarsest_boxes == 300

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,9 +10,17 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.engines.errors import BadConfig, BadInput  # noqa: E402
+from facestream.train.anchors import decode, grid_anchors  # noqa: E402
 from facestream.train.backbones import VGG16  # noqa: E402
-from facestream.train.model import SPECS, SSH  # noqa: E402
-from facestream.train.start import CAFFE_MEAN, start_backbone  # noqa: E402
+from facestream.train.model import SPECS, SSH, STRIDES  # noqa: E402
+from facestream.train.start import (  # noqa: E402
+    CAFFE_MEAN,
+    RETINAFACE_SIZES,
+    RETINAFACE_VARIANCES,
+    retinaface_names,
+    start_backbone,
+    start_retinaface,
+)
 from safetensors.torch import save_file  # noqa: E402
 
 NARROW = SPECS["narrow"].shrink
@@ -77,3 +86,51 @@ def test_what_is_no_vgg_is_refused(tmp_path: Path) -> None:
     (tmp_path / "noise.h5").write_bytes(b"noise")
     with pytest.raises(BadInput, match="HDF5"):
         start_backbone(tmp_path / "noise.h5", [model])
+
+
+PYRAMID = replace(SPECS["plainM"], branches=False)
+
+
+def retinaface(path: Path) -> dict[str, torch.Tensor]:
+    """A file as Pytorch_Retinaface's authors have it, with random weights."""
+    torch.manual_seed(3)
+    net = SSH(replace(PYRAMID, sizes=RETINAFACE_SIZES)).train()
+    net(torch.rand(2, 3, 64, 64) * 255)  # its norms have statistics
+    ours = net.state_dict()
+    state = {f"module.{theirs}": ours[name] for name, theirs in retinaface_names(ours).items()}
+    for i in range(3):
+        for ours_head, theirs_head in (("scores", "ClassHead"), ("boxes", "BboxHead")):
+            weight = torch.randn_like(ours[f"modules_.{i}.{ours_head}.weight"]) * 0.05
+            state[f"module.{theirs_head}.{i}.conv1x1.weight"] = weight
+            state[f"module.{theirs_head}.{i}.conv1x1.bias"] = torch.randn(len(weight)) * 0.1
+        state[f"module.LandmarkHead.{i}.conv1x1.weight"] = torch.zeros(20, 64, 1, 1)
+    torch.save(state, path)
+    return state
+
+
+def test_retinaface_is_taken_whole_whatever_the_anchors(tmp_path: Path) -> None:
+    """With its own anchors and with ours every anchor gives the score and the box of its nearest one there."""
+    state = retinaface(tmp_path / "final.pth")
+    own, dense = SSH(replace(PYRAMID, sizes=RETINAFACE_SIZES)).eval(), SSH(PYRAMID).eval()
+    start_retinaface(tmp_path / "final.pth", [own])
+    start_retinaface(tmp_path / "final.pth", [dense])
+    first = state["module.body.stage1.0.0.weight"].flip(1) * torch.tensor(PYRAMID.std).reshape(1, 3, 1, 1)
+    assert torch.equal(own.backbone.state_dict()["stage1.0.0.weight"], first)  # it saw BGR that was not divided
+    raw = state["module.BboxHead.0.conv1x1.bias"] * torch.tensor(RETINAFACE_VARIANCES * 2)
+    assert torch.allclose(own.modules_[0].boxes.bias, raw)
+    images = torch.rand(1, 3, 64, 96) * 255
+    with torch.no_grad():
+        theirs, ours = own(images), dense(images)
+    for i, stride in enumerate(STRIDES):
+        grids = [grid_anchors(64 // stride, 96 // stride, stride, s.sizes[i]) for s in (own.spec, dense.spec)]
+        boxes = [decode(g, o[i][1][0]).reshape(-1, k, 4) for g, o, k in zip(grids, (theirs, ours), (2, 3), strict=True)]
+        scores = [o[i][0][0].reshape(-1, k, 2) for o, k in ((theirs, 2), (ours, 3))]
+        for k, near in enumerate((0, 0, 1)):  # 10, 16, 26 px are nearest to 16, 16 and 32, and so on
+            assert torch.allclose(scores[1][:, k], scores[0][:, near], atol=1e-5)
+            assert torch.allclose(boxes[1][:, k], boxes[0][:, near], atol=1e-2)
+
+
+def test_a_file_that_is_not_retinaface_is_refused(tmp_path: Path) -> None:
+    torch.save({"body.stage1.0.0.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "other.pth")
+    with pytest.raises(BadConfig, match="lacks"):
+        start_retinaface(tmp_path / "other.pth", [SSH(PYRAMID)])
