@@ -112,15 +112,18 @@ def chapters_of(container: av.container.InputContainer) -> tuple[Chapter, ...]:
     return tuple(found)
 
 
-def add_chapters(output: av.container.OutputContainer, chapters: Iterable[Chapter], shift: Fraction) -> None:
-    """Write chapters, with all times earlier by `shift` seconds; those that end before zero are dropped."""
+def add_chapters(
+    output: av.container.OutputContainer, chapters: Iterable[Chapter], shift: Fraction, titles: bool
+) -> None:
+    """Write chapters, with all times earlier by `shift` seconds; those that end before zero are dropped. titles: write
+    them too, which are words and may say who and where; else a number, without which MP4 holds no chapter's end."""
     unit = Fraction(1, 1000)
     rows: list[Any] = []
     for number, chapter in enumerate(chapters, 1):
         start, end = max(Fraction(0), chapter.start - shift), chapter.end - shift
         if end <= 0:
             continue
-        metadata = {"title": chapter.title} if chapter.title else {}
+        metadata = {"title": chapter.title if titles else str(number)} if chapter.title else {}
         row = {"id": number, "start": round(start / unit), "end": round(end / unit), "time_base": unit}
         rows.append(row | {"metadata": metadata})
     output.set_chapters(rows)
