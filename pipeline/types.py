@@ -11,11 +11,10 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import av
-import av.stream
-from facestream.engines.boxes import Array
-
 if TYPE_CHECKING:
+    import av
+    import av.stream
+    from facestream.engines.boxes import Array
     from facestream.pipeline.video.container_metadata import Attachment, Chapter, HdrMetadata
     from facestream.pipeline.video.marks import Marks
     from facestream.pipeline.video.still import ImageSource
