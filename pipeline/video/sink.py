@@ -304,7 +304,7 @@ class FileSink:
     def _add_extras(self, output: av.container.OutputContainer) -> None:
         info = self._info
         if info.chapters and self._kind.format in HOLD_CHAPTERS:
-            add_chapters(output, info.chapters, self._shift)
+            add_chapters(output, info.chapters, self._shift, self._options.keep_metadata)
         if self._kind.format in HOLD_ATTACHMENTS:
             for file in info.attachments:
                 output.add_attachment(file.name, file.mimetype, file.data)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import F32, Array
 from facestream.engines.build.fp16 import (
     LARGEST,
@@ -27,6 +26,7 @@ from facestream.engines.build.tensorrt import check_fp16
 from facestream.engines.errors import EngineMismatch
 from facestream.engines.letterbox import view
 from facestream.engines.loader import WEIGHTS, load_detector, shipped
+from facestream.engines.options import DetectorOptions
 from onnx import TensorProto, numpy_helper
 
 from tests.alike import found_alike
