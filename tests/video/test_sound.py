@@ -40,6 +40,7 @@ def film(path: Path, codec: str = "pcm_s16le", seconds: float = 2.0) -> Path:
         video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
         sound = out.add_stream(codec, rate=RATE, layout="mono")
         assert isinstance(sound, av.AudioStream)
+        sound.bit_rate = 64_000  # wmav2 has no default
         frame = av.AudioFrame.from_ndarray(voice(seconds)[None], format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
         for i in range(int(10 * seconds)):
@@ -98,13 +99,15 @@ def test_sound_that_does_not_fit_is_encoded_anew(
     tmp_path: Path, codec: str, source: str, suffix: str, becomes: str | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / f"out{suffix}"
-    assert main(["anonymize", str(film(tmp_path / f"in{source}", codec)), "-o", str(out)]) == 0
+    made = film(tmp_path / f"in{source}", codec)
+    assert main(["anonymize", str(made), "-o", str(out)]) == 0
+    _, original, began = sound_of(made)  # WMA begins with what its encoder needs to start
     name, samples, start = sound_of(out)
     if becomes is not None:
         assert name.startswith(becomes)
     assert ("sound becomes" in capfd.readouterr().err) == (not name.startswith(codec.removeprefix("lib")))
     assert abs(len(samples) / RATE - 2) < 0.1
-    assert abs(onset_s(samples, start) - 0.5) < 0.03
+    assert abs(onset_s(samples, start) - onset_s(original, began)) < 0.03
 
 
 def test_the_sound_is_dropped_or_encoded_or_distorted(tmp_path: Path) -> None:
