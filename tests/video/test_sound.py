@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from facestream.engines.boxes import Array
 from facestream.pipeline.cli.app import main
+from facestream.pipeline.video.audio import _DISTORTION
 
 from tests.conftest import picture
 
@@ -128,6 +130,34 @@ def test_the_sound_is_dropped_or_encoded_or_distorted(tmp_path: Path) -> None:
     band = slice(200, 900)  # 400 to 1800 Hz
     assert np.corrcoef(was[band], spectrum(again)[band])[0, 1] > 0.9
     assert np.corrcoef(was[band], now[band])[0, 1] < 0.3  # the throat, and each harmonic
+
+
+def test_distortion_begins_with_numbers() -> None:
+    """FFmpeg's vibrato reads memory that it did not write: full of NaN here, at which AAC's encoder fails."""
+    steps = [(name, options.format(rate=RATE, lowered=round(RATE * 0.8))) for name, options in _DISTORTION]
+    for _ in range(40):
+        junk = [np.full(4000, np.nan, np.float32) for _ in range(50)]
+        del junk
+        graph = av.filter.Graph()
+        last = graph.add("abuffer", f"sample_rate={RATE}:sample_fmt=fltp:channel_layout=mono:time_base=1/{RATE}")
+        for name, options in steps:
+            step = graph.add(name, options)
+            last.link_to(step)
+            last = step
+        last.link_to(graph.add("abuffersink"))
+        graph.configure()
+        for start in range(0, 8192, 1024):
+            tone = np.sin(np.arange(start, start + 1024) / 20).astype(np.float32) * 0.3
+            frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+            frame.sample_rate = RATE
+            frame.pts = start
+            graph.push(frame)
+        graph.push(None)
+        with suppress(av.EOFError):
+            while True:
+                samples = graph.pull().to_ndarray()
+                assert np.isfinite(samples).all()
+                assert np.abs(samples).max() < 2
 
 
 def test_a_voice_that_cannot_be_distorted_does_not_go_out(tmp_path: Path) -> None:
