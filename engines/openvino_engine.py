@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.errors import BadConfig, EngineMismatch
+from facestream.engines.options import DetectorOptions
 
 
 class OpenVinoDetector(Detector):

@@ -11,12 +11,12 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import av
-import av.stream
-from facestream.engines.boxes import Array
-
 if TYPE_CHECKING:
+    import av
+    import av.stream
+    from facestream.engines.boxes import Array
     from facestream.pipeline.video.container_metadata import Attachment, Chapter, HdrMetadata
+    from facestream.pipeline.video.marks import Marks
     from facestream.pipeline.video.still import ImageSource
 
 
@@ -35,6 +35,7 @@ class StreamInfo:
     still: the source, if it is a still image. interlaced: its frames consist of two fields.
     chapters, attachments: of the file. hdr: HDR metadata, None if there is none.
     pixel_aspect: width over height of a stored pixel, None if undeclared. alpha: it may be transparent.
+    marks: of 360-degree and stereoscopic pictures.
     loops: of a GIF: how often it is repeated, 0 for ever, -1 never; None for other sources.
     audio_decoders: for the audio streams among side_streams, by their index. samples: the first packets of side
     streams, by their index, where the source could be read twice.
@@ -60,6 +61,7 @@ class StreamInfo:
     attachments: tuple[Attachment, ...] = ()
     hdr: HdrMetadata | None = None
     pixel_aspect: Fraction | None = None
+    marks: Marks | None = None
     alpha: bool = False
     loops: int | None = None
     audio_decoders: dict[int, av.AudioCodecContext] = field(default_factory=dict)

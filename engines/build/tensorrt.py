@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
 from facestream.engines.build.parity import FACES, agreement, detection_errors, differences, patches, too_few
 from facestream.engines.build.sidecar import Profile, Sidecar, digest
@@ -22,6 +22,7 @@ from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.cuda.kernels import source_hash
 from facestream.engines.errors import BadConfig, EngineMismatch
 from facestream.engines.onnx_engine import OnnxDetector
+from facestream.engines.options import DetectorOptions
 from facestream.engines.tensorrt_library import library, logger
 from tqdm import tqdm
 

@@ -23,11 +23,10 @@ HOLD_CHAPTERS = ("matroska", "webm", "mp4", "mov")
 # What muxers write by themselves, of their own.
 _CONTAINERS_OWN = frozenset(("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "software"))
 # JPEG (with any marker that may follow), PNG, GIF, WebP, HEIF and AVIF, JPEG XL.
-_PICTURE = re.compile(
-    rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|ftyp(?:hei|mif1|avif|msf1)|JXL \r\n\x87\n",
-    re.DOTALL,
+_PICTURE = (
+    rb"(?s)\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|ftyp(?:hei|mif1|avif|msf1)|JXL \r\n\x87\n"
 )
-_PACKED = re.compile(r"[A-Za-z0-9+/=_\\-]{400,}")
+_PACKED = r"[A-Za-z0-9+/=_\\-]{400,}"
 _CHANGING = {"DYNAMIC_HDR_PLUS": "HDR10+ metadata", "DOVI_RPU_BUFFER": "Dolby Vision metadata"}
 
 
@@ -113,15 +112,18 @@ def chapters_of(container: av.container.InputContainer) -> tuple[Chapter, ...]:
     return tuple(found)
 
 
-def add_chapters(output: av.container.OutputContainer, chapters: Iterable[Chapter], shift: Fraction) -> None:
-    """Write chapters, with all times earlier by `shift` seconds; those that end before zero are dropped."""
+def add_chapters(
+    output: av.container.OutputContainer, chapters: Iterable[Chapter], shift: Fraction, titles: bool
+) -> None:
+    """Write chapters, with all times earlier by `shift` seconds; those that end before zero are dropped. titles: write
+    them too, which are words and may say who and where; else a number, without which MP4 holds no chapter's end."""
     unit = Fraction(1, 1000)
     rows: list[Any] = []
     for number, chapter in enumerate(chapters, 1):
         start, end = max(Fraction(0), chapter.start - shift), chapter.end - shift
         if end <= 0:
             continue
-        metadata = {"title": chapter.title} if chapter.title else {}
+        metadata = {"title": chapter.title if titles else str(number)} if chapter.title else {}
         row = {"id": number, "start": round(start / unit), "end": round(end / unit), "time_base": unit}
         rows.append(row | {"metadata": metadata})
     output.set_chapters(rows)
@@ -173,7 +175,7 @@ def font_kind(data: bytes) -> str | None:
 
 def holds_picture(data: bytes) -> bool:
     """Whether an image starts anywhere in these bytes: JPEG, PNG, GIF, WebP, HEIF, JPEG XL."""
-    return _PICTURE.search(data) is not None
+    return re.search(_PICTURE, data) is not None
 
 
 def text_metadata(metadata: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -191,7 +193,7 @@ def _is_picture(key: str, text: str) -> bool:
     if any(word in key.lower() for word in ("picture", "coverart", "thumbnail", "artwork", "apic")):
         return True
     packed = re.sub(r"\s|&#x[0-9A-Fa-f]+;", "", text)
-    return _PACKED.search(packed) is not None or holds_picture(text.encode("utf-8", "surrogateescape"))
+    return re.search(_PACKED, packed) is not None or holds_picture(text.encode("utf-8", "surrogateescape"))
 
 
 def without_pictures(data: bytes) -> bytes | None:

@@ -36,6 +36,7 @@ from facestream.pipeline.video.encode import (
     for_encoder,
 )
 from facestream.pipeline.video.hardware import HARDWARE
+from facestream.pipeline.video.marks import Marks, mark
 from facestream.pipeline.video.output import Temporary, check
 from facestream.pipeline.video.picture import duplicate
 from facestream.pipeline.video.pipes import STDOUT, StandardOutput
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 # A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
 _LATE_START_S = 10
 _MPEG_AUDIO = {"mp1", "mp2", "mp3"}  # one stream type in MPEG-TS, told apart by their packets
+_UNMARKED = ("libvpx-vp9", "libsvtav1")  # whose pictures' pixel aspect Matroska's muxer does not hear of
 _MOST_DELAY_S = 600  # by which a picture may be stored before it is shown
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EFBIG: "the file grew too large", errno.EDQUOT: "over the quota"}
 
@@ -209,6 +211,7 @@ class FileSink:
             for transcoder in self._encoded.values():
                 self._transcode(transcoder, None)
             self._output.close()
+            self._mark()
             if self._path != STDOUT and not self._options.overwrite and self._path.exists():
                 raise FileExistsError(errno.EEXIST, "another program wrote the output meanwhile")
             self._temporary.commit()
@@ -221,6 +224,22 @@ class FileSink:
             self.warnings.append(f"{self._unreadable} packets of timed metadata hold pictures and are left out")
         if self._late:
             self.warnings.append(f"{self._late} side packets came without a usable time and are left out")
+
+    def _mark(self) -> None:
+        """Write into the finished file how its pictures are to be shown, where the muxer does not."""
+        info, kind = self._info, self._kind.format
+        marks = info.marks or Marks()
+        matroska = kind in ("matroska", "webm")
+        aspect = info.pixel_aspect if matroska and self._encoder in _UNMARKED and info.pixel_aspect != 1 else None
+        if aspect is None and not marks:
+            return
+        held = matroska or kind in ("mp4", "mov")
+        if held and self._path != STDOUT and mark(self._temporary.path, kind, aspect, marks):
+            return
+        lost = [f"pixel aspect ratio ({aspect})"] if aspect is not None else []
+        if marks:
+            lost.append("360-degree or stereoscopic projection")
+        self.warnings.append(f"the {' and the '.join(lost)} is not marked in the output")
 
     def _drain(self) -> None:
         for packet in self._video.encode(None):
@@ -285,7 +304,7 @@ class FileSink:
     def _add_extras(self, output: av.container.OutputContainer) -> None:
         info = self._info
         if info.chapters and self._kind.format in HOLD_CHAPTERS:
-            add_chapters(output, info.chapters, self._shift)
+            add_chapters(output, info.chapters, self._shift, self._options.keep_metadata)
         if self._kind.format in HOLD_ATTACHMENTS:
             for file in info.attachments:
                 output.add_attachment(file.name, file.mimetype, file.data)

@@ -30,6 +30,7 @@ from facestream.pipeline.video.container_metadata import (
     lost_hdr_metadata,
 )
 from facestream.pipeline.video.decode import Decoder, Packet, TimestampUnwrapper
+from facestream.pipeline.video.marks import marks_of
 from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.picture import display_matrix
 from facestream.pipeline.video.pipes import PipeReader
@@ -124,6 +125,7 @@ class VideoSource:
         self._live = not self._may_end or (kind is Kind.LAVFI and "realtime" in self.uri.text)
         reopen = self._open_container if kind is Kind.FILE else None
         self._decoder = Decoder(self._video, self._options.threads, self._live, reopen)
+        self._film_end = None if self._live else _film_end(self._video)
         self._timestamps = TimestampUnwrapper(not self._live or bool(container.format.flags & _DISCONTINUOUS))
         self._clone_streams()
         self._rest = self._read()
@@ -141,8 +143,7 @@ class VideoSource:
         self._first.clear()
         for packet in self._packets():
             if packet.stream_index != self._video.index:
-                packet.stream = self._templates[packet.stream_index]
-                yield SidePacket(packet)
+                yield self._beside(packet)
 
     @property
     def warnings(self) -> list[str]:
@@ -262,6 +263,16 @@ class VideoSource:
         packets = self._samples.get(stream.index, ())
         return is_telemetry(names, [text_of(bytes(p)) for p in packets if p.size > 2])
 
+    def _beside(self, packet: Packet) -> SidePacket:
+        """A side packet, free of the container. Cameras' data lasts no longer than the film: what an edit list cuts off
+        is still in the last packet's duration."""
+        packet.stream = self._templates[packet.stream_index]
+        if packet.stream.type == "data" and self._film_end is not None and packet.pts is not None and packet.time_base:
+            left = round(self._film_end / packet.time_base) - packet.pts
+            if 0 < left < (packet.duration or 0):
+                packet.duration = left
+        return SidePacket(packet)
+
     def _read_first(self) -> Frame:
         """Decode up to the first frame: only that tells the picture format, the rotation, and that there is one."""
         assert self._rest is not None
@@ -305,6 +316,7 @@ class VideoSource:
             samples={self._templates[i].index: p for i, p in self._samples.items() if i in self._templates},
             alpha=frame.alpha is not None or holds_alpha(self._video.codec_context.pix_fmt or "gray"),
             loops=gif_loops(self.uri.path) if container.format.name == "gif" and kind is Kind.FILE else None,
+            marks=marks_of(frame.picture) or None,
             pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 
@@ -313,8 +325,7 @@ class VideoSource:
             if packet.stream_index == self._video.index:
                 yield from self._decoder.decode(packet)
             else:
-                packet.stream = self._templates[packet.stream_index]
-                yield SidePacket(packet)
+                yield self._beside(packet)
         if not (self._live and self._fault):  # late pictures of a connection that broke are no sign of life
             yield from self._decoder.flush()
         if self._live and not self._may_end:
@@ -412,3 +423,10 @@ def _clock(text: str) -> Fraction | None:
     """Seconds from Matroska's "00:01:02.500000000"."""
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
     return None if match is None else int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3])
+
+
+def _film_end(video: av.VideoStream) -> Fraction | None:
+    """Seconds at which a video stream ends, None if its container does not say."""
+    if video.start_time is None or video.duration is None or video.time_base is None:
+        return None
+    return (video.start_time + video.duration) * video.time_base

@@ -40,7 +40,7 @@ OTHER_MEDIA_SUFFIXES = frozenset((
 # fmt: on
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter alone is a drive
+_SCHEME = r"^([A-Za-z][A-Za-z0-9+.-]+)://"  # one letter alone is a drive
 
 
 class Kind(StrEnum):
@@ -99,7 +99,7 @@ def parse(text: str | os.PathLike[str]) -> Uri:
         # A graph may read an address, written in any of the ways in which graphs escape.
         has_address = re.search(r":\\*/\\*/|@", name) is not None
         return Uri(Kind.LAVFI, name.removeprefix("lavfi:"), f"{name.partition('=')[0]}=***" if has_address else name)
-    if (scheme := _SCHEME.match(name)) and scheme[1].lower() != "file":
+    if (scheme := re.match(_SCHEME, name)) and scheme[1].lower() != "file":
         return _parse_url(name)
     if name.startswith("${"):  # all of it comes from the environment, or from a file
         return parse(expand_secrets(name, "the source"))

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from facestream.benchmarks import gpu_check, gpu_dry, gpu_nets, gpu_parts, gpu_product, gpu_times
 from facestream.benchmarks.gpu_parts import Settings
-from facestream.engines.base import DetectorOptions
 from facestream.engines.build.fp16 import Fp16Detector, to_fp16
 from facestream.engines.build.sidecar import Profile
 from facestream.engines.cuda.driver import GpuInfo, find_gpu
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.loader import WEIGHTS
+from facestream.engines.options import DetectorOptions
 
 from tests.cuda import needs_compiler, stand_in_driver
 from tests.lazy_device import CpuNet, LazyDevice

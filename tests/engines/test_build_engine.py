@@ -12,12 +12,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="compiling weights needs the train extra")
 
-from facestream.engines.base import DetectorOptions  # noqa: E402
 from facestream.engines.build.openvino import compare_files, compile_openvino  # noqa: E402
 from facestream.engines.errors import EngineMismatch  # noqa: E402
 from facestream.engines.letterbox import view  # noqa: E402
 from facestream.engines.loader import WEIGHTS, load_detector, shipped  # noqa: E402
 from facestream.engines.onnx_engine import OnnxDetector  # noqa: E402
+from facestream.engines.options import DetectorOptions  # noqa: E402
 from facestream.train.checkpoint import save_weights  # noqa: E402
 from facestream.train.data import read_image  # noqa: E402
 from facestream.train.model import SPECS, SSH, Deploy, build  # noqa: E402

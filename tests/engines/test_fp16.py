@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.build.fp16 import (
     LARGEST,
@@ -27,6 +27,7 @@ from facestream.engines.build.tensorrt import check_fp16, within_tolerance
 from facestream.engines.errors import EngineMismatch
 from facestream.engines.letterbox import view
 from facestream.engines.loader import WEIGHTS, load_detector, shipped
+from facestream.engines.options import DetectorOptions
 from onnx import TensorProto, numpy_helper
 
 from tests.alike import found_alike

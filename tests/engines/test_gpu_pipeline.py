@@ -11,7 +11,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import Array, iou_xyxy
 from facestream.engines.build.fp16 import Fp16Detector, to_fp16
 from facestream.engines.build.sidecar import Profile
@@ -24,6 +23,7 @@ from facestream.engines.cuda.pipeline import HEAD, SHAPES, GpuPipeline, Needs, S
 from facestream.engines.errors import BadInput, EngineMismatch
 from facestream.engines.letterbox import pad, view
 from facestream.engines.loader import WEIGHTS, load_detector
+from facestream.engines.options import DetectorOptions
 from facestream.engines.tensorrt_engine import canvas_of
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import DetectorConfig

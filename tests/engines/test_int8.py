@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from facestream.engines.base import DetectorOptions
 from facestream.engines.build import int8
 from facestream.engines.build import tensorrt as tensorrt_build
 from facestream.engines.build.fp16 import Fp16Detector, entry, heads_of
@@ -18,6 +17,7 @@ from facestream.engines.build.tensorrt import PlanOptions, check_int8, compile_p
 from facestream.engines.errors import BadConfig, EngineMismatch
 from facestream.engines.letterbox import pad, view
 from facestream.engines.loader import WEIGHTS, load_detector
+from facestream.engines.options import DetectorOptions
 from onnx import TensorProto, numpy_helper
 
 from tests.alike import found_alike

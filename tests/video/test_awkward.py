@@ -70,7 +70,7 @@ def rows(path: Path) -> dict[str, Any]:
         "fields": [(f["interlaced_frame"], f["top_field_first"]) for f in frames],
         "light": [d for d in frames[0].get("side_data_list", []) if "metadata" in d["side_data_type"]],
         "turned": [d.get("rotation") for d in film.get("side_data_list", []) if "rotation" in d],
-        "chapters": [(c["start_time"], c["end_time"], c["tags"]["title"]) for c in told["chapters"]],
+        "chapters": [(c["start_time"], c["end_time"]) for c in told["chapters"]],
         "fonts": [s["extradata_hash"]
                   for s in told["streams"] if s["codec_type"] == "attachment"],
     }  # fmt: skip

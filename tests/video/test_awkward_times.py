@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from facestream.pipeline.video.decode import TimestampUnwrapper
 from facestream.pipeline.video.source import open_source
 from PIL import Image
 
-from tests.conftest import picture
+from tests.conftest import picture, render
 
 CASES = Path(os.environ.get("FACESTREAM_CASES", "../shared/cases")) / "files"
 
@@ -189,3 +190,22 @@ def test_a_gif_keeps_its_transparency_and_its_loops(tmp_path: Path, loops: int |
     alpha = np.asarray(out.convert("RGBA"))[..., 3]
     assert alpha[24, 24] == 0
     assert alpha[60, 90] == 255
+
+
+def test_a_cameras_data_does_not_lengthen_the_film(tmp_path: Path) -> None:
+    """GoPro's telemetry: an edit list ends with the film what its last sample's duration says lasts longer."""
+    data = bytearray(render(tmp_path / "in.mp4", frames=60, subtitles="mov_text").read_bytes())
+    data = data.replace(b"sbtl", b"meta").replace(b"tx3g", b"gpmd")
+    times = data.index(b"stts", data.index(b"gpmd"))
+    rows = struct.unpack(">I", data[times + 8 : times + 12])[0]
+    last = times + 12 + 8 * (rows - 2)  # behind it comes an empty one
+    assert struct.unpack(">II", data[last : last + 8]) == (1, 300)
+    data[last + 4 : last + 8] = struct.pack(">I", 3000)
+    path = tmp_path / "gopro.mp4"
+    path.write_bytes(data)
+    (tmp_path / "boxes.jsonl").write_text('{"frame": 0, "faces": []}\n')
+    out = tmp_path / "out.mp4"
+    assert main(["apply", str(path), str(tmp_path / "boxes.jsonl"), "-o", str(out), "--keep-metadata"]) == 0
+    with av.open(str(path)) as before, av.open(str(out)) as after:
+        assert [stream.type for stream in after.streams] == ["video", "audio", "data"]
+        assert after.duration == before.duration

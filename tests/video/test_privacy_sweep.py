@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -233,6 +234,9 @@ def planted_mkv(folder: Path) -> Path:
         streams = {s.index: out.add_stream_from_template(s) for s in source.streams}
         out.add_attachment("a.ttf", "application/x-truetype-font", MARK)
         out.add_attachment(f"{WORD}.jpg", "image/jpeg", MARK)
+        out.set_chapters(
+            [{"id": 1, "start": 0, "end": 100, "time_base": Fraction(1, 1000), "metadata": {"title": WORD}}]
+        )
         for packet in source.demux():
             if packet.dts is not None:
                 packet.stream = streams[packet.stream.index]
@@ -340,3 +344,15 @@ def test_cases_from_the_field(tmp_path: Path, name: str, words: list[str]) -> No
     if not words:
         assert b"48.1374" not in data
         assert b"GPS" not in data
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".mov"])
+def test_chapters_keep_their_times_and_lose_their_titles(tmp_path: Path, suffix: str) -> None:
+    path = planted_mkv(tmp_path)
+    for words, title in (([], "1"), (["--keep-metadata"], WORD)):
+        out = tmp_path / f"out{suffix}"
+        assert main(["anonymize", str(path), "-o", str(out), "--overwrite", *words]) == 0
+        with av.open(str(out)) as file:
+            (chapter,) = file.chapters()
+            assert (chapter["start"], chapter["end"] * chapter["time_base"]) == (0, Fraction(1, 10))
+            assert chapter["metadata"].get("title", "") == title
