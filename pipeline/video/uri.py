@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -310,6 +311,8 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
         return BadInput("it is not a video, or damaged", uri.shown)
     if uri.kind is Kind.LAVFI:
         return BadInput("FFmpeg cannot build this graph", uri.shown)
+    if uri.kind is Kind.RTSP and error.errno == errno.EPROTONOSUPPORT:
+        return BadInput(TRANSPORT_REFUSED, uri.shown, "the other one: --rtsp-transport udp or tcp, or auto for both")
     if live and error.errno == 5:
         if opened:
             return BadInput("the connection broke off", uri.shown)
@@ -319,6 +322,7 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
     return BadInput(redact(error.strerror or type(error).__name__), uri.shown)
 
 
+TRANSPORT_REFUSED = "it refuses this transport (461)"
 # In this order: FFmpeg's classes are not exclusive.
 _ANSWERS: dict[type[BaseException], tuple[str, str]] = {
     ConnectionRefusedError: ("it refused the connection", "is it switched on, and the port right?"),
