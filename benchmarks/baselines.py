@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.onnx_engine import open_session
+from facestream.engines.options import DetectorOptions
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 from facestream.benchmarks.baselines import BASELINES, load_baseline
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.loader import load_detector, shipped
+from facestream.engines.options import DetectorOptions
 from facestream.pipeline.errors import UserError
 from tqdm import tqdm
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from facestream.benchmarks.gpu_nets import Skipped
-from facestream.engines.base import DetectorOptions
 from facestream.engines.cuda.detector import GpuDetector
 from facestream.engines.cuda.pipeline import GpuPipeline
+from facestream.engines.options import DetectorOptions
 
 VARIABLE = "FACESTREAM_GPU_DRY"
 

@@ -17,9 +17,9 @@ from typing import Any
 from facestream.benchmarks import gpu_dry, gpu_product
 from facestream.benchmarks.gpu_nets import Skipped, plan_net, torch_net
 from facestream.benchmarks.gpu_times import frame_ms, ideal_ms, measure, nms_ms
-from facestream.engines.base import DetectorOptions
 from facestream.engines.cuda.devices import current_device
 from facestream.engines.errors import UserError
+from facestream.engines.options import DetectorOptions
 
 ROOT = Path(__file__).parent.parent
 SIZES = {"vgg16": ((640, 640), (1280, 736), (1600, 1216)), "plainS": ((640, 384), (640, 640), (1280, 736)),

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 from facestream.benchmarks.gpu_nets import Skipped
-from facestream.engines.base import Detector, DetectorOptions, YuvDetector
+from facestream.engines.base import Detector, YuvDetector
 from facestream.engines.build.parity import agreement, detection_errors
 from facestream.engines.cuda.detector import GpuDetector, Pending
 from facestream.engines.cuda.driver import CudaDevice
 from facestream.engines.letterbox import fit, view
 from facestream.engines.loader import load_detector
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections, HostFrame
 
 ROOT = Path(__file__).parent.parent

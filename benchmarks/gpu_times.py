@@ -9,11 +9,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from facestream.engines.base import DetectorOptions
 from facestream.engines.cuda.driver import CudaDevice
 from facestream.engines.cuda.frame import SOURCE, DeviceFrame, Normalisation, colour_table, preprocess, source_row
 from facestream.engines.cuda.kernels import nms, nms_workspace
 from facestream.engines.cuda.pipeline import GpuPipeline, Net, Ticket
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import HostFrame
 
 PEAKS = {"H200": (790.0, 4.3), "H100": (790.0, 3.0)}  # TFLOP/s in half precision and TB/s that such GPUs reach

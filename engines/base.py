@@ -5,32 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from facestream.engines.boxes import F32, Array
 from facestream.engines.letterbox import ImageView, pad
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections, HostFrame
-
-Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see loader.load_detector
-# Extra score that is required of large faces by default: see Detections.filter_by_score.
-LARGE_FACE_MARGIN = 0.14
-BACKENDS: tuple[str, ...] = get_args(Backend)
-DEVICE = r"cuda:\d{1,3}"  # how a GPU is named in settings
-
-
-@dataclass(frozen=True, slots=True)
-class DetectorOptions:
-    """threshold: faces with a lower score are not returned (see LARGE_FACE_MARGIN, too). nms_iou: of two boxes that
-    overlap more, the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime.
-    backend: one of BACKENDS, what runs the model. device: the GPU for those that use one, as nvidia-smi counts."""
-
-    threshold: float = 0.2
-    nms_iou: float = 0.3
-    threads: int = 1
-    backend: str = "file"
-    device: str = "cuda:0"
 
 
 class Detector(ABC):
@@ -81,8 +62,7 @@ class Detector(ABC):
 
     def _finish(self, xyxy: F32, scores: F32, image: ImageView) -> Detections:
         """Apply threshold and NMS, and scale to the source image's pixels."""
-        sure = scores >= self.options.threshold  # also drops NaN
-        found = Detections(xyxy[sure], scores[sure]).nms(self.options.nms_iou)
+        found = Detections(xyxy, scores).filter_by_score(self.options.threshold).nms(self.options.nms_iou)
         h, w = image.rgb.shape[:2]
         scale = np.array([image.width / w, image.height / h] * 2, np.float32)
         return Detections(found.xyxy * scale, found.scores)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from facestream.engines.base import BACKENDS, Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch, UserError
+from facestream.engines.options import BACKENDS, DetectorOptions
 
 WEIGHTS = Path(__file__).parent / "weights"
 PLANS = ("tensorrt", "rtx")  # the best first

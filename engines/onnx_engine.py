@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import onnxruntime as ort
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.errors import EngineMismatch
+from facestream.engines.options import DetectorOptions
 
 INTERFACE = ["images"], ["xyxy", "scores"]  # names of a graph's inputs and outputs
 

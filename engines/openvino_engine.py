@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.errors import BadConfig, EngineMismatch
+from facestream.engines.options import DetectorOptions
 
 
 class OpenVinoDetector(Detector):
@@ -47,7 +48,8 @@ class OpenVinoDetector(Detector):
         if request is None:
             model = self.model.clone()
             model.reshape({"images": list(images.shape)})
-            settings = {"INFERENCE_NUM_THREADS": self.options.threads, "NUM_STREAMS": 1}
+            settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": self.options.threads, "NUM_STREAMS": 1}
+            settings |= {"INFERENCE_PRECISION_HINT": "f32"}  # CPUs with AMX would compute in bfloat16
             request = self.core.compile_model(model, "CPU", settings).create_infer_request()
             self.compiled[images.shape] = request
         found = request.infer({"images": images})

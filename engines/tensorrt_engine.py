@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from facestream.engines.base import DetectorOptions
 from facestream.engines.build.sidecar import Profile, Sidecar
 from facestream.engines.cuda.detector import GpuDetector
 from facestream.engines.cuda.devices import current_device, index_of
 from facestream.engines.cuda.pipeline import GpuPipeline, Needs, Shape
 from facestream.engines.errors import EngineMismatch
+from facestream.engines.options import DetectorOptions
 from facestream.engines.tensorrt_library import library, logger, unsupported
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.build.fp16 import to_fp16
 from facestream.engines.cuda.detector import GpuDetector
 from facestream.engines.cuda.devices import current_device, index_of
 from facestream.engines.cuda.pipeline import GpuPipeline, Needs, Shape
 from facestream.engines.errors import EngineMismatch
+from facestream.engines.options import DetectorOptions
 from facestream.engines.torch_graph import GraphModule, read
 from torch import Tensor, nn
 

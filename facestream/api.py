@@ -18,8 +18,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.loader import load_detector as _load
+from facestream.engines.options import DetectorOptions
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig, BadInput, SourceLost
 from facestream.pipeline.jobs.two_pass import run_twice

@@ -77,9 +77,9 @@ def compare(module: object, path: Path) -> dict[str, float]:
     """`differences` of a torch module and an ONNX file. EngineMismatch above BOX_TOLERANCE or SCORE_TOLERANCE."""
     from torch import nn
 
-    from facestream.engines.base import DetectorOptions
     from facestream.engines.build.parity import differences
     from facestream.engines.onnx_engine import OnnxDetector
+    from facestream.engines.options import DetectorOptions
     from facestream.engines.torch_engine import TorchDetector
 
     assert isinstance(module, nn.Module)
@@ -117,12 +117,12 @@ def export_plan(
     The photographs in `calibrate` measure the net's range and are compared on, besides random patches; int8 takes its
     scales from them. verify: run the plan on this machine's GPU and hold the faces that it finds against the graph's.
     """
-    from facestream.engines.base import DetectorOptions
     from facestream.engines.build.parity import FACES, PATCHES
     from facestream.engines.build.sidecar import path_of
     from facestream.engines.build.tensorrt import compile_plan, verify_plan
     from facestream.engines.cuda.devices import current_device, index_of
     from facestream.engines.loader import load_detector
+    from facestream.engines.options import DetectorOptions
     from facestream.engines.tensorrt_library import library
 
     library(backend)

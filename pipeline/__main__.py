@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
-from facestream.pipeline.system import without_huge_pages
+from facestream.pipeline.system import importing, without_huge_pages
 
 
 def main() -> None:
@@ -15,13 +14,11 @@ def main() -> None:
     # OpenCV's own threads wait in a loop that burns CPU; the stages run side by side as it is.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     without_huge_pages()
-    gc.disable()  # what is imported stays: no need to look through it again and again
-    try:
-        from facestream.pipeline.cli.app import main as run  # takes a second: Ctrl-C may come in it
+    try:  # Ctrl-C may come in it
+        with importing():
+            from facestream.pipeline.cli.app import main as run
     except KeyboardInterrupt:
         sys.exit(130)
-    gc.freeze()
-    gc.enable()
     sys.exit(run())
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from facestream.engines.base import DEVICE, LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.engines.checked import Wrong, at, checked
+from facestream.engines.options import DEVICE, LARGE_FACE_MARGIN, Backend, DetectorOptions
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.stages.regions import region
 from facestream.pipeline.stages.settings import Heuristics
 from facestream.pipeline.types import XYXY
-from facestream.pipeline.video.encode import EncodeOptions
-from facestream.pipeline.video.hardware import HARDWARE
 from msgspec import Meta, Struct, to_builtins
 from msgspec.structs import force_setattr
+
+if TYPE_CHECKING:
+    from facestream.pipeline.video.encode import EncodeOptions
 
 HIDE = ("solid", "pixelate", "blur")
 CODECS = ("source", "h264", "hevc", "vp9", "av1")
@@ -163,11 +163,16 @@ class EncodeConfig(Section, frozen=True):
     def __post_init__(self) -> None:
         if self.codec == "h265":
             force_setattr(self, "codec", "hevc")
-        if self.codec not in CODECS and self.codec not in HARDWARE:
-            names = f"{', '.join(CODECS)}, or a hardware encoder: {', '.join(HARDWARE)}"
-            raise Wrong("codec", f"must be {names}")
+        if self.codec not in CODECS:
+            from facestream.pipeline.video.hardware import HARDWARE
+
+            if self.codec not in HARDWARE:
+                names = f"{', '.join(CODECS)}, or a hardware encoder: {', '.join(HARDWARE)}"
+                raise Wrong("codec", f"must be {names}")
 
     def options(self, overwrite: bool, hardware: str = "off") -> EncodeOptions:
+        from facestream.pipeline.video.encode import EncodeOptions  # FFmpeg: not imported to read settings
+
         codec = None if self.codec == "source" else self.codec
         return EncodeOptions(
             codec,
@@ -280,6 +285,8 @@ def read(path: Path | None, flags: dict[str, Any] | None = None, names: dict[str
     """
     table: dict[str, Any] = {}
     if path is not None:
+        import tomllib  # a run without a file is spared the import
+
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
             table.pop("camera", None)  # of `facestream run`, which checks them: pipeline/live/cameras.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 from collections.abc import Iterable
@@ -109,6 +108,8 @@ def lines(row: dict[str, Any], ending: str) -> str:
     if ending == ".jsonl":
         return json.dumps(row, ensure_ascii=False) + "\n"
     if ending == ".csv":
+        import csv
+
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         head = [row[k] for k in COLUMNS[:6]]
@@ -254,6 +255,8 @@ def _json_rows(text: str, path: Path) -> Iterable[tuple[int, Record]]:
 
 
 def _csv_rows(text: str, path: Path) -> Iterable[tuple[int, Record]]:
+    import csv
+
     reader = csv.DictReader(io.StringIO(text))
     if tuple(reader.fieldnames or ()) != COLUMNS:
         raise BadInput("the first line must be " + ",".join(COLUMNS), f"{path}:1")

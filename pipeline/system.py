@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,6 +68,17 @@ def lock(file: IO[Any]) -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around imports: what is imported stays, so the garbage collector need not look through it, now or later."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def without_huge_pages() -> None:

@@ -11,11 +11,10 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-import av
-import av.stream
-from facestream.engines.boxes import Array
-
 if TYPE_CHECKING:
+    import av
+    import av.stream
+    from facestream.engines.boxes import Array
     from facestream.pipeline.video.container_metadata import Attachment, Chapter, HdrMetadata
     from facestream.pipeline.video.marks import Marks
     from facestream.pipeline.video.still import ImageSource
@@ -78,6 +77,7 @@ class Frame:
     counter-clockwise. pixel_aspect: width over height of a stored pixel. alpha: opacity, uint8 [h, w], as stored; None
     if opaque. Fully transparent pixels are white in `picture`.
     wall_s: capture time, Unix seconds by the camera's own clock; None if the camera does not send it.
+    arrived_s: when a live source gave it, in seconds of time.monotonic(); None for files.
     """
 
     index: int
@@ -89,6 +89,7 @@ class Frame:
     mirrored: bool = False
     pixel_aspect: float = 1.0
     alpha: Array | None = None
+    arrived_s: float | None = None
 
     @property
     def time_s(self) -> float | None:

@@ -24,9 +24,10 @@ from facestream.engines.errors import BadInput
 
 HIDDEN = "***"
 SHORTEST = 4  # characters of a secret that is looked for in any text; shorter ones would be found in common words
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
-_PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
-_MARK = re.compile("\ue000(\\d+)\ue001")  # a placeholder while its address is taken apart
+# Patterns are text: `re` compiles each on first use and keeps it.
+_SCHEME = r"([A-Za-z][A-Za-z0-9+.-]+)://"
+_PLACEHOLDER = r"\$\{([^{}]*)\}"
+_MARK = "\ue000(\\d+)\ue001"  # a placeholder while its address is taken apart
 # Query and path keys whose values may be shown: what is asked of a camera, never who asks.
 # fmt: off
 _HARMLESS = frozenset((
@@ -35,9 +36,9 @@ _HARMLESS = frozenset((
     "stream", "streamtype", "subtype", "transport", "transportmode", "type", "unicast", "videocodec", "width",
 ))
 # fmt: on
-_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\\?:\\?/\\?/[^\s'\"<>]+?(?=,[A-Za-z]+://|[\s'\"<>]|$)")
+_URL_IN_TEXT = r"[A-Za-z][A-Za-z0-9+.-]*\\?:\\?/\\?/[^\s'\"<>]+?(?=,[A-Za-z]+://|[\s'\"<>]|$)"
 _PORTS = ("80", "88", "322", "443", "554", "1935", "7441", "7447", "8000", "8080", "8081", "8443", "8554", "8555")
-_FIELD_IN_TEXT = re.compile(
+_FIELD_IN_TEXT = (
     r"(?i)((?:^|[?&;,\s/_])(?:[a-z0-9_-]*(?:user|usr|login|pass|pwd|psw|token|secret|signature|credential|api_?key)"
     r"[a-z0-9_-]*|sig|auth|key|sid)=)(?!\*\*\*)[^\s&;#'\"]+"
 )
@@ -103,8 +104,9 @@ def redact(text: object) -> str:
     for secret in known:
         if secret in result:  # as a word of its own: a password may also be the beginning of one
             result = re.sub(_as_a_word(secret), HIDDEN, result)
-    result = _URL_IN_TEXT.sub(lambda match: _shown_in_text(match[0]), result)
-    return _FIELD_IN_TEXT.sub(rf"\1{HIDDEN}", result)
+    if ":" in result:
+        result = re.sub(_URL_IN_TEXT, lambda match: _shown_in_text(match[0]), result)
+    return re.sub(_FIELD_IN_TEXT, rf"\1{HIDDEN}", result) if "=" in result else result
 
 
 def _as_a_word(secret: str) -> str:
@@ -120,7 +122,7 @@ def expand(text: str, where: str) -> str:
 
     where: what the text belongs to, for the error. What is put in counts as a secret. Raises BadInput.
     """
-    return _PLACEHOLDER.sub(lambda match: _value_of(match[1], where), text)
+    return re.sub(_PLACEHOLDER, lambda match: _value_of(match[1], where), text)
 
 
 def secret(text: str, where: str) -> str:
@@ -137,11 +139,11 @@ def parse_url(text: str) -> Url:
     """
     values: list[str] = []
     template = text
-    if _SCHEME.match(text):  # else all of the address may come from the environment
-        template = _PLACEHOLDER.sub(lambda match: _mark(values, _value_of(match[1], "the address")), text)
+    if re.match(_SCHEME, text):  # else all of the address may come from the environment
+        template = re.sub(_PLACEHOLDER, lambda match: _mark(values, _value_of(match[1], "the address")), text)
     else:
         template = expand(text, "the address")
-    match = _SCHEME.match(template)
+    match = re.match(_SCHEME, template)
     if match is None:
         raise BadInput("not an address", shown_text(text), "SCHEME://[user:password@]host[:port]/path")
     user_part, after = _split(template[match.end() :])
@@ -151,7 +153,7 @@ def parse_url(text: str) -> Url:
     user, password = _user_of(user_part, values)
     # Our own values may hold any character; in a path or a query they are written as addresses write them.
     shown = f"{match[1].lower()}://{f'{HIDDEN}@' * bool(user_part)}{after[:end]}{_shown_rest(rest, values)}"
-    rest = _MARK.sub(lambda found: quote(values[int(found[1])], safe="=&?/"), rest)
+    rest = re.sub(_MARK, lambda found: quote(values[int(found[1])], safe="=&?/"), rest)
     host = _unmark(host, values)
     if not host or port == -1:
         raise BadInput("not an address: it has no host, or no number for a port", _unmark_hidden(shown))
@@ -164,7 +166,7 @@ def parse_url(text: str) -> Url:
 
 def shown_text(text: str) -> str:
     """What may be shown of something that should have been an address, or that has one in it."""
-    match = _SCHEME.search(text)
+    match = re.search(_SCHEME, text)
     if match is None:
         if "@" not in text:
             return redact(text)
@@ -212,11 +214,11 @@ def _mark(values: list[str], value: str) -> str:
 
 
 def _unmark(text: str, values: list[str]) -> str:
-    return _MARK.sub(lambda found: values[int(found[1])], text)
+    return re.sub(_MARK, lambda found: values[int(found[1])], text)
 
 
 def _unmark_hidden(text: str) -> str:
-    return _MARK.sub(HIDDEN, text)
+    return re.sub(_MARK, HIDDEN, text)
 
 
 def _value_of(name: str, where: str) -> str:

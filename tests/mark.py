@@ -7,8 +7,9 @@ from typing import Any
 
 import av
 import numpy as np
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 
 GREY = 120

@@ -13,9 +13,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
 from facestream.engines.loader import load_detector
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, read
 from facestream.pipeline.errors import SinkLost

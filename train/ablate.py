@@ -13,9 +13,9 @@ from typing import Any
 
 import click
 import torch
-from facestream.engines.base import DetectorOptions
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig
+from facestream.engines.options import DetectorOptions
 from facestream.engines.torch_engine import TorchDetector
 from facestream.train.__main__ import settings
 from facestream.train.assign import AssignRule

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import click
 import numpy as np
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, iou_xyxy
 from facestream.engines.command import finish
 from facestream.engines.errors import BadInput
 from facestream.engines.loader import load_detector
+from facestream.engines.options import DetectorOptions
 from facestream.train.data import Labelled, read_image, read_split
 from facestream.train.show import Show
 from tqdm import tqdm

@@ -14,9 +14,9 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import F32, Array, iou_xyxy
 from facestream.engines.command import finish
+from facestream.engines.options import DetectorOptions
 from facestream.engines.torch_engine import TorchDetector
 from facestream.engines.types import Detections
 from facestream.train.checkpoint import load_weights, save_weights

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.command import finish
 from facestream.engines.loader import load_detector
+from facestream.engines.options import LARGE_FACE_MARGIN, DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled
 from facestream.train.evaluate import false_scores, measure, misses

@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 import numpy as np
-from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Bool, area_xyxy, iou_xyxy
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.loader import load_detector, shipped
+from facestream.engines.options import LARGE_FACE_MARGIN, DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled, read_image
 from facestream.train.show import Show, levels_of, shown

@@ -17,11 +17,12 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array, Bool, iou_xyxy
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.onnx_engine import open_session
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import SUFFIXES, read_image
 from facestream.train.show import Show, resized

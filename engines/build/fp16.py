@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.errors import EngineMismatch
 from facestream.engines.onnx_engine import open_session
+from facestream.engines.options import DetectorOptions
 
 LARGEST = 65504.0  # of half precision
 ROOM = 8.0  # by which values may be larger than those of the probes

@@ -7,13 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import Array
 from facestream.engines.build.parity import FACES, agreement, differences, too_few
 from facestream.engines.build.tensorrt import within_tolerance
 from facestream.engines.errors import BadConfig, EngineMismatch
 from facestream.engines.onnx_engine import OnnxDetector
 from facestream.engines.openvino_engine import OpenVinoDetector
+from facestream.engines.options import DetectorOptions
 
 
 def compile_openvino(source: Path, out: Path, precision: str, pictures: list[Array] | None) -> dict[str, object]:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from facestream.engines.base import DetectorOptions, YuvDetector
+from facestream.engines.base import YuvDetector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.cuda.pipeline import GpuPipeline, Ticket
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections, HostFrame
 
 # Frames of two shapes go in as one batch where its input has at most this many times the pixels of two batches: beyond

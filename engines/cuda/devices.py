@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from facestream.engines.base import DEVICE
 from facestream.engines.cuda.driver import CudaDevice, context_index, find_gpu
 from facestream.engines.errors import BadConfig
+from facestream.engines.options import DEVICE
 
 
 def index_of(device: str) -> int:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from facestream.engines.base import Detector
-from facestream.pipeline.batch.listed import Listed
-from facestream.pipeline.cli.jobs import Run, check_files, jobs_of, run_all
 from facestream.pipeline.cli.options import batching, config_of, covering, shared, sound
-from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig, BadInput
-from facestream.pipeline.run import Job, Recorder, Report, run
-from facestream.pipeline.video.uri import Kind, parse
+from facestream.pipeline.system import importing
+
+if TYPE_CHECKING:
+    from facestream.engines.base import Detector
+    from facestream.pipeline.cli.jobs import Run
+    from facestream.pipeline.config import Config
+    from facestream.pipeline.run import Job, Recorder, Report
 
 
 class Target(click.ParamType[Path]):
@@ -54,6 +55,12 @@ def anonymize(
     """
     if not inputs and list_file is None:
         raise BadInput("no input is given", do="name files, folders or globs, or a --list")
+    with importing():  # a third of a second of CPU, which --help does without
+        from facestream.pipeline.batch.listed import Listed
+        from facestream.pipeline.cli.jobs import check_files, jobs_of, run_all
+        from facestream.pipeline.run import run
+        from facestream.pipeline.video.uri import Kind, parse
+
     jobs = jobs_of(inputs, output, flags["overwrite"]) if inputs else []
     listed = Listed((), ())
     if list_file is not None:

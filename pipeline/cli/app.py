@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import click
 from facestream.pipeline import log
 from facestream.pipeline.errors import UserError
+from facestream.pipeline.system import importing
 
 from facestream.checkout import benchmarks, is_checkout
 
@@ -30,10 +31,11 @@ class Commands(click.Group):
         if cmd_name not in self.COMMANDS:
             return None
         module: Any
-        if cmd_name in self.CHECKOUT:
-            module = benchmarks("command", cmd_name)
-        else:
-            module = import_module(f"facestream.pipeline.cli.{cmd_name}")
+        with importing():
+            if cmd_name in self.CHECKOUT:
+                module = benchmarks("command", cmd_name)
+            else:
+                module = import_module(f"facestream.pipeline.cli.{cmd_name}")
         command: click.Command = getattr(module, cmd_name)
         add_log_options(command)
         return command

@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from facestream.pipeline.cli.jobs import run_all
 from facestream.pipeline.cli.options import shared
-from facestream.pipeline.run import Job
-from facestream.pipeline.video.uri import Kind, expand, parse
+from facestream.pipeline.system import importing
 
 
 @click.command()
@@ -20,6 +18,11 @@ from facestream.pipeline.video.uri import Kind, expand, parse
 @shared
 def detect(input_: str, output: Path, **flags: Any) -> int:
     """Write the faces of each frame as records, without a video."""
+    with importing():  # a third of a second of CPU, which --help does without
+        from facestream.pipeline.cli.jobs import run_all
+        from facestream.pipeline.run import Job
+        from facestream.pipeline.video.uri import Kind, expand, parse
+
     pipe = parse(input_).kind is Kind.PIPE
     jobs = [Job(input_, None)] if pipe else [Job(str(file.path), None) for file in expand([input_])]
     return run_all(jobs, output, flags)

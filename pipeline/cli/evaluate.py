@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from facestream.engines.base import DetectorOptions
+from facestream.engines.options import DetectorOptions
 from facestream.pipeline.cli.options import config_of, shared
 from facestream.pipeline.config import Config
 from facestream.pipeline.detectors import detector_of

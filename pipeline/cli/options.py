@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import click
 from facestream.pipeline import config as settings
 from facestream.pipeline.config import FLAGS, Config
-from facestream.pipeline.video import hardware
 from msgspec.structs import fields
 
 log = logging.getLogger(__name__)
@@ -134,6 +133,8 @@ def config_of(flags: dict[str, Any], more: dict[str, str] | None = None) -> Conf
     if given.get("run.preset") == "auto":
         del given["run.preset"]
     names = {key: "--" + name.replace("_", "-") for key, name in sources.items()}
+    from facestream.pipeline.video import hardware  # FFmpeg, which --help does without
+
     config = settings.read(flags["config_file"], given, names)
     if line := hardware.describe(config.decode.hardware):
         log.info("hardware: %s", line)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from facestream.engines.base import Detector, DetectorOptions, YuvDetector
+from facestream.engines.base import Detector, YuvDetector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.errors import InferenceFailed
 

@@ -28,13 +28,14 @@ from facestream.pipeline.url import redact
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.pace import Pace
 from facestream.pipeline.video.source import Source, open_source
-from facestream.pipeline.video.uri import Kind, Uri
+from facestream.pipeline.video.uri import TRANSPORT_REFUSED, Kind, Uri
 
 _FINITE = (Kind.FILE, Kind.IMAGE, Kind.LAVFI)
 QUIET_INTERVALS = 4  # times the usual time between pictures after which a connection counts as dead
 DRAIN_S = 3.0  # after the first picture, for which a backlog may be left out
 FEW = 5  # pictures of a connection with which a time-out says that it was too short
 MOST_PATIENCE = 32  # times the time-outs that were asked for
+SILENT_PATIENCE = 9  # times the time-outs, after which an RTSP transport over which nothing came is given up
 LONGEST_OPEN_S = 40.0  # for a camera to answer
 LEFT_BEHIND = 3  # threads that may hang at a time
 
@@ -71,6 +72,9 @@ class Camera:
         self._backoff = Backoff(max_s=options.max_backoff_s, refused_s=options.refused_wait_s)
         self._pace, self._paced = Pace(), False
         self._sign_s = self._frame_s = self._live_s = 0.0  # last sign of life, last frame, begin of the connection
+        self._packet_s = 0.0  # arrival of the last packet
+        self._transport = "tcp"  # of an RTSP camera, where the choice is ours
+        self._told_transports: set[str] = set()
         self._resting = False  # between two tries
         self._needs_relay = False
         self._opened = False
@@ -158,7 +162,7 @@ class Camera:
                         return
                     continue
                 except UserError as error:
-                    if self._learn(error):
+                    if self._learn(turn, error):
                         continue
                     what, refused = _words(error), isinstance(error, Refused)
                     final = self.uri.kind in _FINITE and not (self.options.loop and isinstance(error, SourceLost))
@@ -234,25 +238,54 @@ class Camera:
         every few seconds."""
         source = self.options.source
         longest_s = max(source.open_timeout_s, LONGEST_OPEN_S)
+        transport = self._transport if source.rtsp_transport == "auto" else source.rtsp_transport
         return replace(
             source,
+            rtsp_transport=transport,
             interrupt_callback=lambda: self._check_interrupt(turn),
             open_timeout_s=min(longest_s, source.open_timeout_s * self._patience_factor),
             read_timeout_s=max(source.read_timeout_s * self._patience_factor, 2 * self._status.interval_s),
         )
 
-    def _learn(self, error: UserError) -> bool:
+    def _learn(self, turn: int, error: UserError) -> bool:
         """Take from a failure what the next try should do otherwise; True where that may come at once."""
         is_denied = isinstance(error, Refused) and "401" in error.what
         url = self.uri.url
         if is_denied and self.uri.kind is Kind.RTSP and url is not None and url.user and not self._needs_relay:
             self._needs_relay = True
             return True
+        if self._changes_transport(turn, error):
+            return True
         if re.search("in time|no picture for|what it sent is no video|broke off", error.what):
             frames = self._status.frames - self._frames_before
             if frames < FEW and self._patience_factor < MOST_PATIENCE:
                 self._patience_factor *= 3
         return False
+
+    def _changes_transport(self, turn: int, error: UserError) -> bool:
+        """Where the choice is ours: the other transport next time, if this one is refused or nothing comes over it.
+        Said once in each direction. True where the next try may come at once."""
+        if self.uri.kind is not Kind.RTSP or self.options.source.rtsp_transport != "auto":
+            return False
+        is_refused = error.what == TRANSPORT_REFUSED
+        is_silent = (
+            self._status.frames == self._frames_before
+            and self._patience_factor >= SILENT_PATIENCE
+            and re.search("in time|no picture for|what it sent is no video", error.what) is not None
+        )
+        if not is_refused and not is_silent:
+            return False
+        given_up = self._transport
+        self._transport = "udp" if given_up == "tcp" else "tcp"
+        told = f"to {self._transport}"
+        if told in self._told_transports:
+            return False
+        self._told_transports.add(told)
+        why = "it refuses" if is_refused else "nothing comes over"
+        with self._lock:
+            self._check_turn(turn)
+            self._become(State.RECONNECTING, f"{why} {given_up.upper()}; {self._transport.upper()} is used from now on")
+        return is_refused
 
     def _queue_audio(self, item: SidePacket) -> None:
         """Sound waits for the next picture: only that tells where both are in time."""
@@ -275,7 +308,7 @@ class Camera:
     def _check_interrupt(self, turn: int) -> None:
         """Between two packets: is it to end, and do pictures come out of all these packets?"""
         self._check_turn(turn)
-        self._sign_s = now = time.monotonic()
+        self._sign_s = self._packet_s = now = time.monotonic()
         if now - self._frame_s > self._limit_s:
             raise SourceLost(f"data came, but no picture for {now - self._frame_s:.0f} s", self.uri.shown)
 
@@ -316,7 +349,8 @@ class Camera:
             else:
                 self._status = replace(self._status, **counts)
             index = status.frames
-        self._put(replace(frame, index=index, pts=ticks, time_base=TICK))
+        arrived_s = now if self._paced else min(now, self._packet_s or now)
+        self._put(replace(frame, index=index, pts=ticks, time_base=TICK, arrived_s=arrived_s))
 
     def _is_backlog(self, time_s: float | None, now: float, first: bool) -> bool:
         """Whether it lay in a buffer while the stream was looked into: such frames come at once, and are old."""

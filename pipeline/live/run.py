@@ -226,7 +226,7 @@ class CameraPipeline:
                 continue
             self._emitted += 1
             self.last_emitted_s = time.monotonic()
-            late_s = max(0.0, time.time() - self.camera.epoch_s - (tracked.frame.time_s or 0.0))
+            late_s = time.monotonic() - (tracked.frame.arrived_s or time.monotonic())
             self._delays_s.append(late_s)
             self.latencies.add(late_s)
             for worker, own in zip(takers, frames_of_their_own, strict=True):

@@ -175,7 +175,8 @@ class StreamSink(AudioSink):
         for coded in self._encoder.encode(covered):
             wall_s = epoch_s + float(coded.ticks * TICK)
             self._send(self.packetizer.pack(coded.data, coded.ticks, coded.key, wall_s))
-            self.delays_s.append(time.time() - wall_s)
+        if (arrived_s := covered.tracked.frame.arrived_s) is not None:  # a placeholder never arrived
+            self.delays_s.append(time.monotonic() - arrived_s)
 
     def _send(self, unit: Unit) -> None:
         for server, mount in self._mounts:

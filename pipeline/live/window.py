@@ -42,10 +42,10 @@ BACK, DIM, TEXT, BAD = (21, 23, 26), (154, 164, 176), (240, 240, 240), (255, 107
 
 @dataclass(frozen=True, slots=True)
 class ReadyPicture:
-    """A frame to show. bgr: uint8 [h, w, 3]; came_s: wall-clock time of its arrival."""
+    """A frame to show. bgr: uint8 [h, w, 3]; arrived_s: monotonic time of its arrival."""
 
     bgr: Array
-    came_s: float
+    arrived_s: float
 
 
 class Pane:
@@ -71,7 +71,7 @@ class Pane:
         if self.pipeline.tuner.boxes:
             draw_boxes(bgr, covered)
         self.dropped += self.newest is not None
-        self.newest = ReadyPicture(bgr, self.pipeline.camera.epoch_s + (covered.tracked.frame.time_s or 0.0))
+        self.newest = ReadyPicture(bgr, covered.tracked.frame.arrived_s or time.monotonic())
         self.written += 1
         self._window.wake()
 
@@ -87,7 +87,7 @@ class Pane:
         if shown is not None:
             self.last = shown
             self._times.append(time.monotonic())
-            self.latency_ms = 1000 * (time.time() - shown.came_s)
+            self.latency_ms = 1000 * (time.monotonic() - shown.arrived_s)
         return self.last
 
     @property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
 from facestream.engines.letterbox import ImageView
 from facestream.engines.loader import load_detector, shipped
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, DetectorConfig
 from facestream.pipeline.review.groups import appearance, appearance_view

@@ -23,11 +23,10 @@ HOLD_CHAPTERS = ("matroska", "webm", "mp4", "mov")
 # What muxers write by themselves, of their own.
 _CONTAINERS_OWN = frozenset(("major_brand", "minor_version", "compatible_brands", "encoder", "duration", "software"))
 # JPEG (with any marker that may follow), PNG, GIF, WebP, HEIF and AVIF, JPEG XL.
-_PICTURE = re.compile(
-    rb"\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|ftyp(?:hei|mif1|avif|msf1)|JXL \r\n\x87\n",
-    re.DOTALL,
+_PICTURE = (
+    rb"(?s)\xff\xd8\xff[\xc0-\xfe]|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP|ftyp(?:hei|mif1|avif|msf1)|JXL \r\n\x87\n"
 )
-_PACKED = re.compile(r"[A-Za-z0-9+/=_\\-]{400,}")
+_PACKED = r"[A-Za-z0-9+/=_\\-]{400,}"
 _CHANGING = {"DYNAMIC_HDR_PLUS": "HDR10+ metadata", "DOVI_RPU_BUFFER": "Dolby Vision metadata"}
 
 
@@ -176,7 +175,7 @@ def font_kind(data: bytes) -> str | None:
 
 def holds_picture(data: bytes) -> bool:
     """Whether an image starts anywhere in these bytes: JPEG, PNG, GIF, WebP, HEIF, JPEG XL."""
-    return _PICTURE.search(data) is not None
+    return re.search(_PICTURE, data) is not None
 
 
 def text_metadata(metadata: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -194,7 +193,7 @@ def _is_picture(key: str, text: str) -> bool:
     if any(word in key.lower() for word in ("picture", "coverart", "thumbnail", "artwork", "apic")):
         return True
     packed = re.sub(r"\s|&#x[0-9A-Fa-f]+;", "", text)
-    return _PACKED.search(packed) is not None or holds_picture(text.encode("utf-8", "surrogateescape"))
+    return re.search(_PACKED, packed) is not None or holds_picture(text.encode("utf-8", "surrogateescape"))
 
 
 def without_pictures(data: bytes) -> bytes | None:

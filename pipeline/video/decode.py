@@ -244,7 +244,7 @@ class TimestampUnwrapper:
         self.found = False
         self._possible = possible
         self._last: dict[int, Fraction] = {}  # seconds: the newest time of each stream,
-        self._ends: dict[int, Fraction] = {}  # and up to which it has come
+        self._ends: dict[int, tuple[Fraction, Fraction]] = {}  # and how long its newest packet lasts from then on
         self._offsets = [Fraction(0)]  # of each part
         self._part: dict[int, int] = {}  # in which each stream is: they do not cross a seam together
 
@@ -258,19 +258,24 @@ class TimestampUnwrapper:
             self._shift(packet, newest)
             return
         part = self._part.setdefault(index, newest)
-        dts = packet.dts * unit + self._offsets[part]
+        dts = packet.dts * unit
+        if part:
+            dts += self._offsets[part]
         last = self._last.get(index, dts)
         if dts < last - _BACKWARD or dts > last + _DAY_S:
             part = self._part[index] = part + 1
             if part == len(self._offsets):
-                self._offsets.append(max(self._ends.values()) - packet.dts * unit)
+                ends = (dts + duration for dts, duration in self._ends.values())
+                self._offsets.append(max(ends) - packet.dts * unit)
             dts = packet.dts * unit + self._offsets[part]
             self.found = True
         self._last[index] = dts
-        self._ends[index] = dts + (packet.duration or 0) * unit
+        self._ends[index] = dts, (packet.duration or 0) * unit
         self._shift(packet, part)
 
     def _shift(self, packet: Packet, part: int) -> None:
+        if not part:
+            return
         shift = round(self._offsets[part] / packet.time_base)
         if shift:
             assert packet.dts is not None

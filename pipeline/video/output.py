@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -88,7 +87,7 @@ class Temporary:
     def __init__(self, target: Path) -> None:
         self.target = target
         head, tail = _hidden(target)
-        self.path = target.absolute().with_name(f"{head}{secrets.token_hex(4)}{tail}")
+        self.path = target.absolute().with_name(f"{head}{os.urandom(4).hex()}{tail}")
         try:
             self._file = open(self.path, "xb")  # noqa: SIM115  it stays open, and locked, until the file is whole
         except PermissionError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import re
@@ -40,7 +41,7 @@ OTHER_MEDIA_SUFFIXES = frozenset((
 # fmt: on
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
-_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")  # one letter alone is a drive
+_SCHEME = r"^([A-Za-z][A-Za-z0-9+.-]+)://"  # one letter alone is a drive
 
 
 class Kind(StrEnum):
@@ -99,7 +100,7 @@ def parse(text: str | os.PathLike[str]) -> Uri:
         # A graph may read an address, written in any of the ways in which graphs escape.
         has_address = re.search(r":\\*/\\*/|@", name) is not None
         return Uri(Kind.LAVFI, name.removeprefix("lavfi:"), f"{name.partition('=')[0]}=***" if has_address else name)
-    if (scheme := _SCHEME.match(name)) and scheme[1].lower() != "file":
+    if (scheme := re.match(_SCHEME, name)) and scheme[1].lower() != "file":
         return _parse_url(name)
     if name.startswith("${"):  # all of it comes from the environment, or from a file
         return parse(expand_secrets(name, "the source"))
@@ -310,6 +311,8 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
         return BadInput("it is not a video, or damaged", uri.shown)
     if uri.kind is Kind.LAVFI:
         return BadInput("FFmpeg cannot build this graph", uri.shown)
+    if uri.kind is Kind.RTSP and error.errno == errno.EPROTONOSUPPORT:
+        return BadInput(TRANSPORT_REFUSED, uri.shown, "the other one: --rtsp-transport udp or tcp, or auto for both")
     if live and error.errno == 5:
         if opened:
             return BadInput("the connection broke off", uri.shown)
@@ -319,6 +322,7 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
     return BadInput(redact(error.strerror or type(error).__name__), uri.shown)
 
 
+TRANSPORT_REFUSED = "it refuses this transport (461)"
 # In this order: FFmpeg's classes are not exclusive.
 _ANSWERS: dict[type[BaseException], tuple[str, str]] = {
     ConnectionRefusedError: ("it refused the connection", "is it switched on, and the port right?"),

@@ -5,10 +5,10 @@ import pytest
 pytest.importorskip("onnx", reason="cleaning the baselines' graphs needs the train extra")
 
 from facestream.benchmarks.baselines import KINDS, load_baseline, weights
-from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import iou_xyxy
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.letterbox import view
+from facestream.engines.options import DetectorOptions
 
 from tests.pack import demo_frames, demo_truth
 

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from facestream.benchmarks import gpu_check, gpu_dry, gpu_nets, gpu_parts, gpu_product, gpu_times
 from facestream.benchmarks.gpu_parts import Settings
-from facestream.engines.base import DetectorOptions
 from facestream.engines.build.fp16 import Fp16Detector, to_fp16
 from facestream.engines.build.sidecar import Profile
 from facestream.engines.cuda.driver import GpuInfo, find_gpu
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.loader import WEIGHTS
+from facestream.engines.options import DetectorOptions
 
 from tests.cuda import needs_compiler, stand_in_driver
 from tests.lazy_device import CpuNet, LazyDevice
@@ -212,6 +212,7 @@ def test_the_whole_command_goes_through_on_the_stand_in_for_a_driver(tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @needs_compiler
 def test_a_dry_run_goes_through_every_part(tmp_path: Path) -> None:
     parts = bare_run(tmp_path, "--dry-run")

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from facestream.benchmarks.leak_table import Known, cache_of, overrides, seeds_of
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read
 from facestream.pipeline.errors import BadInput

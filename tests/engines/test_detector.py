@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from facestream.engines.base import LARGE_FACE_MARGIN, Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import iou_xyxy
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch
 from facestream.engines.letterbox import ImageView, view
 from facestream.engines.loader import load_detector, shipped
+from facestream.engines.options import LARGE_FACE_MARGIN, DetectorOptions
 from onnx import TensorProto, helper
 
 from tests.pack import demo_frames, demo_truth

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import Array
 from facestream.engines.build.sidecar import Profile
 from facestream.engines.build.tensorrt import PlanOptions, compile_plan, float_convolutions, layers
@@ -17,6 +16,7 @@ from facestream.engines.cuda.frame import SOURCE, DeviceFrame, colour_table, pac
 from facestream.engines.cuda.kernels import Launch, nms, nms_workspace
 from facestream.engines.letterbox import view
 from facestream.engines.loader import WEIGHTS, load_detector, shipped
+from facestream.engines.options import DetectorOptions
 from facestream.engines.tensorrt_library import MODULES, library, unsupported
 
 from tests import reference as pictures

@@ -13,13 +13,14 @@ from typing import Any
 import msgspec
 import pytest
 from facestream.engines import loader
-from facestream.engines.base import BACKENDS, Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.build.sidecar import Profile, Sidecar, digest
 from facestream.engines.cuda.driver import GpuInfo, find_gpu
 from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.errors import BadConfig, EngineMismatch
 from facestream.engines.loader import WEIGHTS, load_detector, load_torch
 from facestream.engines.onnx_engine import OnnxDetector
+from facestream.engines.options import BACKENDS, DetectorOptions
 from facestream.pipeline.config import DetectorConfig
 
 from tests.cuda import needs_compiler, stand_in_driver

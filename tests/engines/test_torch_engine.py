@@ -12,13 +12,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 
 from facestream.engines import torch_engine  # noqa: E402
-from facestream.engines.base import DetectorOptions  # noqa: E402
 from facestream.engines.build.fp16 import to_fp16  # noqa: E402
 from facestream.engines.cuda.detector import GpuDetector  # noqa: E402
 from facestream.engines.cuda.pipeline import Shape  # noqa: E402
 from facestream.engines.errors import EngineMismatch  # noqa: E402
 from facestream.engines.letterbox import view  # noqa: E402
 from facestream.engines.loader import WEIGHTS, load_detector  # noqa: E402
+from facestream.engines.options import DetectorOptions  # noqa: E402
 from facestream.engines.torch_engine import TorchNet  # noqa: E402
 from facestream.engines.torch_graph import GraphModule  # noqa: E402
 

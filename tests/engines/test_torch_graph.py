@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch")
 
 from facestream.engines import torch_graph  # noqa: E402
-from facestream.engines.base import Detector, DetectorOptions  # noqa: E402
+from facestream.engines.base import Detector  # noqa: E402
 from facestream.engines.boxes import F32, Array  # noqa: E402
 from facestream.engines.build.fp16 import Fp16Detector, to_fp16  # noqa: E402
 from facestream.engines.build.int8 import quantise  # noqa: E402
@@ -21,6 +21,7 @@ from facestream.engines.build.parity import differences, patches  # noqa: E402
 from facestream.engines.cuda.frame import Normalisation  # noqa: E402
 from facestream.engines.errors import EngineMismatch  # noqa: E402
 from facestream.engines.loader import WEIGHTS, load_detector, shipped  # noqa: E402
+from facestream.engines.options import DetectorOptions  # noqa: E402
 from facestream.engines.torch_engine import TorchDetector  # noqa: E402
 from facestream.engines.torch_graph import GraphModule, read  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402

@@ -6,8 +6,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read
 from facestream.pipeline.jobs.two_pass import run_twice

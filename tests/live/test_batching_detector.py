@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from facestream.engines.base import DetectorOptions
 from facestream.engines.boxes import Array
 from facestream.engines.build.fp16 import Fp16Detector
 from facestream.engines.cuda.detector import GpuDetector, Pending
 from facestream.engines.letterbox import ImageView
 from facestream.engines.loader import load_detector
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import Config, DetectorConfig, read
 from facestream.pipeline.live.batching_detector import (

@@ -11,8 +11,9 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, read
 from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, InferenceFailed

@@ -7,8 +7,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.pipeline.config import Config, read
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.batching_detector import BatchingDetector, DetectorClient, Request

@@ -8,8 +8,9 @@ import av
 import cv2
 import numpy as np
 import pytest
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.pipeline.config import read
 from facestream.pipeline.stages.anonymise import Anonymizer

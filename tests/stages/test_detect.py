@@ -9,8 +9,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.base import Detector, DetectorOptions, YuvDetector
+from facestream.engines.base import Detector, YuvDetector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import read
 from facestream.pipeline.errors import InferenceFailed

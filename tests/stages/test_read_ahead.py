@@ -9,8 +9,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from facestream.engines.base import DetectorOptions, YuvDetector
+from facestream.engines.base import YuvDetector
 from facestream.engines.boxes import F32, Array
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections, HostFrame
 from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.errors import SourceLost

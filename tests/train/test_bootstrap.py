@@ -8,10 +8,11 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.errors import BadInput
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.bootstrap import false_boxes, read_mined, write_mined
 from facestream.train.data import read_split

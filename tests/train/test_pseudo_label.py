@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from facestream.engines.base import DetectorOptions
 from facestream.engines.errors import BadConfig, BadInput
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import read_split
 from facestream.train.pseudo_label import TRUST, EResFD, LabelRule, Labels, fuse, label_folder, load_teacher

@@ -11,10 +11,10 @@ from click.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
-from facestream.engines.base import DetectorOptions  # noqa: E402
 from facestream.engines.errors import BadConfig  # noqa: E402
 from facestream.engines.letterbox import ImageView  # noqa: E402
 from facestream.engines.loader import load_detector  # noqa: E402
+from facestream.engines.options import DetectorOptions  # noqa: E402
 from facestream.engines.torch_engine import TorchDetector  # noqa: E402
 from facestream.train.checkpoint import save_weights  # noqa: E402
 from facestream.train.evaluate import command  # noqa: E402

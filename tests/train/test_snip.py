@@ -8,8 +8,9 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.show import Show
 from facestream.train.snip import LEVELS, Level, merge, selected, soft_nms

@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the train extra")
 
-from facestream.engines.base import Detector, DetectorOptions
+from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled
 from facestream.train.evaluate import false_alarms, measure, misses
