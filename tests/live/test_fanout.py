@@ -112,6 +112,14 @@ def test_streams_and_screens_get_an_upright_picture_and_no_other_one() -> None:
     assert upright.picture.time_base == as_stored.picture.time_base == Fraction(1, 90000)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_two_sinks_get_the_same_frame(name: str) -> None:
+    stored = picture(name)
+    covered = CoveredFrame(stored, TrackedFrame(Frame(0, 4711, TICK, stored), ()))
+    pictures = [shared.picture for shared in FanOut().share(covered, [False, True, False, True])]
+    assert len({id(one) for one in [stored, *pictures]}) == 5
+
+
 def test_a_new_size_or_format_gets_a_new_graph() -> None:
     splitter = FrameSplitter()
     for name, size in (("yuv420p", (64, 48)), ("yuv420p", (32, 32)), ("nv12", (32, 32)), ("yuv420p", (64, 48))):
