@@ -86,7 +86,7 @@ def detection_errors(reference: Detector, other: Detector, pictures: list[Array]
             break
         for box, score in zip(found.xyxy, found.scores, strict=True):
             off = np.abs(raw - box).max(1)
-            like = int((off + 1e3 * np.abs(scores - score)).argmin())
+            like = int((off + LIKE * np.abs(scores - score)).argmin())
             side = max(float((box[2:] - box[:2]).max()), 1.0)
             here = {
                 "box_error_px": float(off[like]),
