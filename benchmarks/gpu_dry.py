@@ -31,16 +31,22 @@ def device() -> Any:
     return LazyDevice(1)
 
 
+def smallest() -> str:
+    """Name of the smallest shipped net, which the stand-in runs."""
+    from facestream.engines.loader import WEIGHTS, shipped
+
+    return min(shipped(), key=lambda name: (WEIGHTS / f"{name}.onnx").stat().st_size)
+
+
 def net(made: Any, inside: bool = False) -> tuple[Any, Any]:
     """The smallest shipped net on the CPU, and what its input expects."""
     from facestream.engines.build.fp16 import Fp16Detector, to_fp16
     from facestream.engines.build.sidecar import Profile
-    from facestream.engines.loader import WEIGHTS, shipped
+    from facestream.engines.loader import WEIGHTS
 
     from tests.lazy_device import CpuNet
 
-    smallest = min((WEIGHTS / f"{name}.onnx" for name in shipped()), key=lambda path: path.stat().st_size)
-    data, normalisation, _ = to_fp16(smallest)
+    data, normalisation, _ = to_fp16(WEIGHTS / f"{smallest()}.onnx")
     profiles = (Profile((1, 32, 32), (2, 64, 64), (8, 192, 320)), Profile((1, 32, 32), (2, 64, 64), (8, 320, 192)))
     detector = Fp16Detector(data, normalisation, DetectorOptions())
     return CpuNet(made, detector, profiles, inside), normalisation

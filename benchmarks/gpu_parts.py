@@ -86,7 +86,8 @@ def leak(settings: Settings, save: Save) -> None:
 def accuracy(settings: Settings, save: Save) -> None:
     """AP, boxes and scores of half precision on the GPU against float32 on the CPU, on 200 pictures."""
     count, size = (2, (320, 180)) if gpu_dry.dry() else (200, (960, 544))
-    gpu_product.accuracy(_detector(), save, count, size)
+    model = gpu_dry.smallest() if gpu_dry.dry() else gpu_product.MODEL
+    gpu_product.accuracy(_detector(), save, count, size, model)
 
 
 def pycuda(settings: Settings, save: Save) -> None:

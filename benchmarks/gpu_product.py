@@ -147,11 +147,13 @@ def _told(before: dict[str, float], after: dict[str, float], batches: int, secon
     return {"batches": batches, "seconds": round(seconds, 1), "before": before, "after": after}
 
 
-def accuracy(gpu: Detector, save: Save, count: int, size: tuple[int, int]) -> None:
-    """A detector on the GPU against float32 on the CPU: boxes, scores and AP, on the labelled pictures in
-    FACESTREAM_PICTURES (WIDER's layout), else on the bundled clip."""
+def accuracy(gpu: Detector, save: Save, count: int, size: tuple[int, int], model: str = MODEL) -> None:
+    """A detector on the GPU against the same model in float32 on the CPU: boxes, scores and AP.
+
+    The pictures are the labelled ones in FACESTREAM_PICTURES (WIDER's layout), else frames of the bundled clip.
+    """
     pictures, truth = labelled(count, size)
-    reference = load_detector(MODEL, DetectorOptions(threshold=gpu.options.threshold))
+    reference = load_detector(model, DetectorOptions(threshold=gpu.options.threshold))
     batches = [p[None] for p in pictures]
     found: dict[str, Any] = {"pictures": len(pictures), **detection_errors(reference, gpu, batches)}
     found |= {f"sure_{key}": value for key, value in _sure(reference, gpu, batches).items()}

@@ -273,6 +273,10 @@ def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str
         return words | ({"x264-params": params} if params else {})
     if encoder == "libx265":
         params = "log-level=error" + (f":{more}:hdr10=1" if more else "")
+        if (
+            options.preset == AUTO
+        ):  # each frame thread and each frame of look-ahead holds pictures: 629 -> 382 MB at 1080p
+            params += ":frame-threads=1:rc-lookahead=3:bframes=1"
         return {"crf": f"{min(crf + 3, 51):g}", "preset": _PRESETS[speed], "x265-params": params}
     if encoder == "libvpx-vp9":
         pace = {"deadline": "realtime" if speed < 4 else "good", "cpu-used": str(8 - speed)}
