@@ -62,8 +62,7 @@ class Detector(ABC):
 
     def _finish(self, xyxy: F32, scores: F32, image: ImageView) -> Detections:
         """Apply threshold and NMS, and scale to the source image's pixels."""
-        sure = scores >= self.options.threshold  # also drops NaN
-        found = Detections(xyxy[sure], scores[sure]).nms(self.options.nms_iou)
+        found = Detections(xyxy, scores).filter_by_score(self.options.threshold).nms(self.options.nms_iou)
         h, w = image.rgb.shape[:2]
         scale = np.array([image.width / w, image.height / h] * 2, np.float32)
         return Detections(found.xyxy * scale, found.scores)

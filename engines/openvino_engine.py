@@ -48,7 +48,8 @@ class OpenVinoDetector(Detector):
         if request is None:
             model = self.model.clone()
             model.reshape({"images": list(images.shape)})
-            settings = {"INFERENCE_NUM_THREADS": self.options.threads, "NUM_STREAMS": 1}
+            settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": self.options.threads, "NUM_STREAMS": 1}
+            settings |= {"INFERENCE_PRECISION_HINT": "f32"}  # CPUs with AMX would compute in bfloat16
             request = self.core.compile_model(model, "CPU", settings).create_infer_request()
             self.compiled[images.shape] = request
         found = request.infer({"images": images})

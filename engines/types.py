@@ -39,6 +39,8 @@ class Detections:
         """Filter by a size-dependent score: `threshold` for boxes with a side up to ramp[0] px in the detector's input,
         `large_face_margin` more from ramp[1] px on, interpolated linearly in the side's logarithm.
 
+        Scores that are NaN are dropped.
+
         A small net's false alarms are large, and small faces have low scores (training log, run 14).
         scale: from the boxes' pixels to the detector's input.
         """

@@ -10,31 +10,39 @@ from facestream.engines.boxes import Array, iou_xyxy
 from facestream.engines.letterbox import ImageView
 
 AGREEMENT = 0.9  # share of the faces that a quantised net must still find
+BOX_TOLERANCE = (
+    0.5,
+    0.01,
+)  # how far a box may be off: so many pixels or this share of its longer side, whichever is more
+LIKE = 50.0  # a box's like is the nearest one, where a score off by 0.01 counts as half a pixel: both tolerances
 FACES, PATCHES = 0.3, 0.02  # scores from which boxes are compared in pictures of faces, and in random patches
+NO_ERRORS = {"box_error_px": 0.0, "box_error_share": 0.0, "box_error": 0.0, "score_error": 0.0}
 
 
 def differences(reference: Detector, other: Detector, pictures: list[Array] | None = None) -> dict[str, float]:
-    """Largest differences of the boxes (pixels, and as a share of their longer side) and scores of two detectors.
+    """Largest differences of the boxes (pixels, as a share of their longer side, and as a multiple of BOX_TOLERANCE)
+    and scores of two detectors; they may be of different boxes.
 
     Pictures: uint8 [N, H, W, 3], else random patches, batches of one and two, three shapes. Each of the reference's
     300 best boxes with a score of at least PATCHES must have its like. Where either gives a value that is no number, or
     is infinite, all differences are infinite.
     """
-    worst = {"boxes_compared": 0, "box_error_px": 0.0, "box_error_share": 0.0, "score_error": 0.0}
+    worst = {"boxes_compared": 0, **NO_ERRORS}
     for images in pictures or patches():
         (boxes_a, scores_a), (boxes_b, scores_b) = reference.infer(images), other.infer(images)
         if not all(np.isfinite(values).all() for values in (boxes_a, scores_a, boxes_b, scores_b)):
-            return worst | {"box_error_px": math.inf, "box_error_share": math.inf, "score_error": math.inf}
+            return worst | dict.fromkeys(NO_ERRORS, math.inf)
         for i in range(len(images)):
             order = np.argsort(-scores_a[i], kind="stable")[:300]
             order = order[scores_a[i, order] >= min(PATCHES, scores_a[i].max() / 2)]
             distance = np.abs(boxes_a[i, order, None] - boxes_b[i][None]).max(-1)
-            like = (distance + 1e3 * np.abs(scores_a[i, order, None] - scores_b[i][None])).argmin(1)
+            like = (distance + LIKE * np.abs(scores_a[i, order, None] - scores_b[i][None])).argmin(1)
             off = np.abs(boxes_a[i, order] - boxes_b[i, like]).max(1)
             side = np.maximum((boxes_a[i, order, 2:] - boxes_a[i, order, :2]).max(1), 1)
             found = {
                 "box_error_px": off.max(),
                 "box_error_share": (off / side).max(),
+                "box_error": (off / np.maximum(BOX_TOLERANCE[0], BOX_TOLERANCE[1] * side)).max(),
                 "score_error": np.abs(scores_a[i, order] - scores_b[i, like]).max(),
             }
             worst = {key: max(value, float(found.get(key, 0))) for key, value in worst.items()} | {
@@ -67,9 +75,9 @@ def agreement(reference: Detector, other: Detector, pictures: list[Array]) -> di
 
 def detection_errors(reference: Detector, other: Detector, pictures: list[Array]) -> dict[str, float]:
     """How far what a detector finds is from what another one says, after suppression: the largest difference of a found
-    box (pixels, and as a share of its longer side) and score from the nearest that the reference gives before it
+    box (as in `differences`) and score from the nearest that the reference gives before it
     suppresses, since among near equals either may be the one that stays; and `agreement`. Pictures: [N, H, W, 3]."""
-    worst = {"box_error_px": 0.0, "box_error_share": 0.0, "score_error": 0.0}
+    worst = dict(NO_ERRORS)
     for picture in pictures:
         raw, scores = (a[0] for a in reference.infer(picture))
         (found,) = other.detect([ImageView(picture[0], picture.shape[2], picture.shape[1])])
@@ -78,10 +86,15 @@ def detection_errors(reference: Detector, other: Detector, pictures: list[Array]
             break
         for box, score in zip(found.xyxy, found.scores, strict=True):
             off = np.abs(raw - box).max(1)
-            like = int((off + 1e3 * np.abs(scores - score)).argmin())
+            like = int((off + LIKE * np.abs(scores - score)).argmin())
             side = max(float((box[2:] - box[:2]).max()), 1.0)
-            here = float(off[like]), float(off[like]) / side, float(abs(scores[like] - score))
-            worst = {key: max(value, new) for (key, value), new in zip(worst.items(), here, strict=True)}
+            here = {
+                "box_error_px": float(off[like]),
+                "box_error_share": float(off[like]) / side,
+                "box_error": float(off[like]) / max(BOX_TOLERANCE[0], BOX_TOLERANCE[1] * side),
+                "score_error": float(abs(scores[like] - score)),
+            }
+            worst = {key: max(value, here[key]) for key, value in worst.items()}
     return worst | agreement(reference, other, pictures)
 
 

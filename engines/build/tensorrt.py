@@ -26,9 +26,8 @@ from facestream.engines.options import DetectorOptions
 from facestream.engines.tensorrt_library import library, logger
 from tqdm import tqdm
 
-BOX_TOLERANCE = 0.5, 0.01  # of half precision: more than these pixels and this share of the side is too much
-SCORE_TOLERANCE = 0.01
-GPU_TOLERANCE = 0.5, 0.01, 0.02  # of a plan on a GPU: pixels and share of the side, and score
+SCORE_TOLERANCE = 0.01  # of half precision
+GPU_SCORE_TOLERANCE = 0.02  # of a plan on a GPU
 COMPARED = 24  # pictures on which int8 is compared
 # Landscape and portrait, 320x192 to 1664x1280; both are needed since views are turned with the picture.
 PROFILES = (
@@ -138,23 +137,19 @@ def check_fp16(
 
 def within_tolerance(found: dict[str, float]) -> bool:
     """Whether `differences` are none that half precision may not make, and there was something to compare."""
-    pixels, share = BOX_TOLERANCE
-    moved = found["box_error_px"] > pixels and found["box_error_share"] > share
-    return found["boxes_compared"] > 0 and not moved and found["score_error"] <= SCORE_TOLERANCE
+    return found["boxes_compared"] > 0 and found["box_error"] <= 1 and found["score_error"] <= SCORE_TOLERANCE
 
 
 def verify_plan(
     reference: Detector, plan: Detector, size: tuple[int, int], precision: str, pictures: list[Array] | None
 ) -> dict[str, float]:
     """`detection_errors` of the float32 graph on the CPU and its plan on a GPU, on photographs or random patches of the
-    size `size` (width, height). EngineMismatch above GPU_TOLERANCE or under AGREEMENT; int8 is held to the latter
-    alone."""
+    size `size` (width, height). EngineMismatch above BOX_TOLERANCE or GPU_SCORE_TOLERANCE or under AGREEMENT; int8 is
+    held to the latter alone."""
     made = pictures[:: max(1, len(pictures) // COMPARED)] if pictures else patches()
     sized = [cv2.resize(p[0], size, interpolation=cv2.INTER_AREA)[None] for p in made]
     found = detection_errors(reference, plan, sized)
-    pixels, share, score = GPU_TOLERANCE
-    far = found["box_error_px"] > pixels and found["box_error_share"] > share
-    if precision != "int8" and (far or found["score_error"] > score):
+    if precision != "int8" and (found["box_error"] > 1 or found["score_error"] > GPU_SCORE_TOLERANCE):
         raise EngineMismatch(f"the plan says other boxes than the graph: {found}", "plan", "do not use it")
     if not found["faces_compared"]:
         raise EngineMismatch(too_few(found, "the plan"), "plan", "give photographs of faces with --calibrate")

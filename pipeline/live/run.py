@@ -245,7 +245,11 @@ class CameraPipeline:
         pts = round((time.time() - self.camera.epoch_s) / TICK)
         lines = (self.name, "no picture", time.strftime("%Y-%m-%d %H:%M:%S"))
         for worker in self.workers:
-            if isinstance(worker.sink, StreamSink) and worker.wants(worker.sink.size):
+            if not isinstance(worker.sink, StreamSink):
+                continue
+            if worker.sink.audio_queue is not None and not self._emitted:
+                continue  # a stream's description holds its audio, which nobody knows before the camera answers
+            if worker.wants(worker.sink.size):
                 worker.give(placeholder(worker.sink.size, lines, status.frames, pts, TICK))
                 self.placeholders += 1
 

@@ -40,7 +40,11 @@ _DISTORTION = (
     ("aresample", "{rate}"),
     ("atempo", f"{1 / _LOWER}"),
     ("afreqshift", "shift=45"),
+    # vibrato begins with what lay in memory before, often no number, at which encoders fail: it gets silence first,
+    # and what it makes of that is cut off before the filters that remember.
+    ("adelay", "50:all=1"),
     ("vibrato", "f=5.5:d=0.15"),
+    ("atrim", "start=0.05"),
     ("highpass", "f=120"),
     ("lowpass", "f=3600"),
 )

@@ -212,6 +212,7 @@ def test_the_whole_command_goes_through_on_the_stand_in_for_a_driver(tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @needs_compiler
 def test_a_dry_run_goes_through_every_part(tmp_path: Path) -> None:
     parts = bare_run(tmp_path, "--dry-run")

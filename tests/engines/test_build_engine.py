@@ -5,16 +5,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="compiling weights needs the train extra")
 
-from facestream.engines.build.openvino import compare_files  # noqa: E402
+from facestream.engines.build.openvino import compare_files, compile_openvino  # noqa: E402
 from facestream.engines.errors import EngineMismatch  # noqa: E402
 from facestream.engines.letterbox import view  # noqa: E402
-from facestream.engines.loader import WEIGHTS, load_detector  # noqa: E402
+from facestream.engines.loader import WEIGHTS, load_detector, shipped  # noqa: E402
 from facestream.engines.onnx_engine import OnnxDetector  # noqa: E402
 from facestream.engines.options import DetectorOptions  # noqa: E402
 from facestream.train.checkpoint import save_weights  # noqa: E402
@@ -85,6 +86,16 @@ def test_openvino_finds_the_same_faces(precision: str, photographs: Path, tmp_pa
     assert (out.read_text().count('type="FakeQuantize"') > 15) == (precision == "int8")
     views = [view(read_image(path), (640, 384)) for path in sorted(photographs.rglob("*.png"))[:4]]
     assert found_alike(pair, views, 0.5, 0.8) > 4
+
+
+@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize(("precision", "pixels"), [("fp32", 0.01), ("fp16", 0.5)])
+def test_openvino_computes_in_float32(name: str, precision: str, pixels: float, tmp_path: Path) -> None:
+    """On random patches, where a CPU that computed in bfloat16, as OpenVINO has those with AMX do, would be far off."""
+    pytest.importorskip("openvino", reason="needs the openvino extra")
+    found: dict[str, Any] = compile_openvino(WEIGHTS / f"{name}.onnx", tmp_path / "net.xml", precision, None)
+    assert found["boxes_compared"] > 100
+    assert found["box_error_px"] < pixels
 
 
 def test_a_quantised_net_that_finds_less_is_refused(photographs: Path, tmp_path: Path) -> None:

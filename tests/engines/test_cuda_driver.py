@@ -61,6 +61,39 @@ def test_a_driver_that_captures_nothing_is_said_once_and_worked_around(environme
 
 
 @needs_compiler
+@pytest.mark.parametrize(("refuse", "first"), [("0", "the first"), ("1", "cuMemAlloc failed")])
+def test_what_first_goes_wrong_in_a_capture_is_said_and_the_capture_ended(
+    environment: dict[str, str], refuse: str, first: str
+) -> None:
+    """Twice, since a stream that is still being captured takes no second capture."""
+    code = """
+from facestream.engines.cuda.devices import current_device
+from facestream.engines.errors import EngineMismatch
+from tests.gpu_loop import alive
+device = current_device()
+stream = device.stream()
+def work():
+    device.alloc(1)
+    raise EngineMismatch("the first", "x")
+for _ in range(2):
+    try:
+        device.capture(stream, work)
+    except EngineMismatch as e:
+        print(e)
+print(alive()[4])
+"""
+    settings = environment | {"FACESTREAM_REFUSE_CAPTURE": refuse}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=settings, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    *said, graphs = done.stdout.splitlines()
+    assert len(said) == 2
+    assert all(first in line for line in said)
+    assert graphs == "0"
+
+
+@needs_compiler
 @pytest.mark.parametrize(("more", "words"), [
     ({"FACESTREAM_CUINIT": "100"}, "no NVIDIA GPU here"),
     ({"FACESTREAM_DRIVER": "12080"}, "the driver knows CUDA 12.8, the libraries here are for CUDA 13"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.build.fp16 import (
     LARGEST,
@@ -22,7 +23,7 @@ from facestream.engines.build.fp16 import (
     to_fp16,
 )
 from facestream.engines.build.parity import differences, patches
-from facestream.engines.build.tensorrt import check_fp16
+from facestream.engines.build.tensorrt import check_fp16, within_tolerance
 from facestream.engines.errors import EngineMismatch
 from facestream.engines.letterbox import view
 from facestream.engines.loader import WEIGHTS, load_detector, shipped
@@ -145,6 +146,29 @@ def test_a_net_that_gives_no_numbers_is_refused_wherever_they_are() -> None:
     found = differences(load_detector("plainS"), Broken(data, normalisation, options))
     assert math.isinf(found["score_error"])
     assert math.isinf(found["box_error_px"])
+
+
+class Boxes(Detector):
+    """Gives two boxes, a large and a small one, so far to the right of where they belong."""
+
+    def __init__(self, large: float, small: float) -> None:
+        super().__init__(DetectorOptions())
+        self.moved = np.array([[large], [small]], np.float32)
+
+    def infer(self, images: Array) -> tuple[F32, F32]:
+        boxes = np.array([[0, 0, 200, 200], [300, 300, 302, 302]], np.float32) + self.moved
+        return np.tile(boxes, (len(images), 1, 1)), np.tile(np.array([0.9, 0.8], np.float32), (len(images), 1))
+
+
+@pytest.mark.parametrize(("large", "small", "passes"), [
+    (1.5, 0.4, True),  # pixels of the one and share of the other are above the limits, but no box is above both
+    (2.5, 0.0, False), (0.0, 0.6, False),
+])  # fmt: skip
+def test_each_box_has_a_tolerance_of_its_own(large: float, small: float, passes: bool) -> None:
+    found = differences(Boxes(0, 0), Boxes(large, small))
+    assert found["box_error_px"] > 0.5
+    assert found["box_error_share"] > 0.01
+    assert within_tolerance(found) == passes
 
 
 def test_every_value_of_the_net_is_rounded_to_half_precision() -> None:

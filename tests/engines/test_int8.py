@@ -13,6 +13,7 @@ from facestream.engines.build import int8
 from facestream.engines.build import tensorrt as tensorrt_build
 from facestream.engines.build.fp16 import Fp16Detector, entry, heads_of
 from facestream.engines.build.int8 import LEAST_SCALE, best_scale, quantise
+from facestream.engines.build.parity import agreement
 from facestream.engines.build.tensorrt import PlanOptions, check_int8, compile_plan
 from facestream.engines.errors import BadConfig, EngineMismatch
 from facestream.engines.letterbox import pad, view
@@ -88,6 +89,8 @@ def test_pictures_without_a_face_prove_nothing(made: tuple[bytes, Any, float]) -
     data, normalisation, _ = made
     with pytest.raises(EngineMismatch, match="finds no face in these pictures, so nothing was compared"):
         check_int8(SHIPPED, data, normalisation, [np.full((1, 64, 64, 3), 127, np.uint8)])
+    net = load_detector("plainS", DetectorOptions(threshold=0.3))
+    assert agreement(net, net, [np.full((1, 64, 64, 3), 127, np.uint8)]) == {"faces_compared": 0, "agreement": 0.0}
 
 
 def test_the_scale_cuts_outliers_and_keeps_what_is_common() -> None:

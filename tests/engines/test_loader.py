@@ -171,7 +171,8 @@ def test_the_command_says_which_it_took(tmp_path: Path) -> None:
         words = [sys.executable, "-m", "facestream", "detect", film, "-o", tmp_path / f"{backend}.jsonl", "--quiet"]
         words += ["--backend", backend, "--size", "160x96", "--detect-every", "50", "--model", "plainXS16"]
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        said[backend] = done.returncode, *done.stderr.strip().splitlines()
+        lines = [line for line in done.stderr.splitlines() if " tiles" not in line]  # so small an input
+        said[backend] = done.returncode, *lines
     code, line = said["auto"]
     assert code == 0
     assert "info: detector: ONNX Runtime on the CPU, not " in line

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from facestream.pipeline.evaluate.pixels import measure
 from facestream.pipeline.evaluate.tally import Leaks
 from facestream.pipeline.run import Job, run
 from facestream.pipeline.stages.anonymise import Anonymizer
-from facestream.pipeline.stages.lookahead import Lookahead
-from facestream.pipeline.types import Box
+from facestream.pipeline.stages.backfill import Backfill
+from facestream.pipeline.stages.fill_gaps import GapFiller
 
 MOST, LONGEST, AREA, OVERBLUR = 0.005, 2, 0.002, 1.9
 
@@ -72,22 +71,17 @@ def test_nothing_leaks(gate: Gate) -> None:
     assert tight(seen, OVERBLUR + 0.3), seen  # what the encoder blurs beside a cover counts as covered
 
 
-def forget(self: Lookahead, box: Box, index: int) -> None:
-    self.young.pop(box.id, None)
-
-
-@pytest.mark.parametrize(
-    ("where", "name", "broken"),
-    [
-        pytest.param(Lookahead, "_backfill", forget, id="backfill"),
-        pytest.param(Lookahead, "_fill_gap", lambda self, box: None, id="interpolation"),
-    ],
-)
-def test_the_gate_sees_a_broken_look_ahead(
-    gate: Gate, monkeypatch: pytest.MonkeyPatch, where: type, name: str, broken: Callable[..., None]
-) -> None:
-    monkeypatch.setattr(where, name, broken)
+def test_the_gate_sees_a_broken_backfill(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Backfill, "begin", lambda self, track, scene: None)
     assert not tight(gate.boxes())
+
+
+def test_the_gate_sees_gaps_that_are_not_filled(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without coasting, which covers the same gaps, and with detections so rare that there are some."""
+    rare = {"detector.every": 5, "tracker.coast_s": 0.0}
+    filled = gate.boxes(**rare)
+    monkeypatch.setattr(GapFiller, "fill", lambda self, box: True)
+    assert gate.boxes(**rare).leaked > filled.leaked
 
 
 @pytest.mark.parametrize(

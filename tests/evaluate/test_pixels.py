@@ -63,5 +63,5 @@ def test_videos_that_do_not_fit_are_refused(outputs: dict[str, Path], tmp_path: 
     with pytest.raises(BadInput, match="160x120"):
         measure(DEMO, small, {})
     short = render(tmp_path / "short.mp4", frames=4)
-    with pytest.raises(BadInput, match="number of frames"):
+    with pytest.raises(BadInput, match="as many frames"):
         measure(small, short, {0: {1: np.array([1.0, 1, 20, 20])}})

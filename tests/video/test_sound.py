@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from facestream.engines.boxes import Array
 from facestream.pipeline.cli.app import main
+from facestream.pipeline.video.audio import _DISTORTION
 
 from tests.conftest import picture
 
@@ -40,6 +42,7 @@ def film(path: Path, codec: str = "pcm_s16le", seconds: float = 2.0) -> Path:
         video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
         sound = out.add_stream(codec, rate=RATE, layout="mono")
         assert isinstance(sound, av.AudioStream)
+        sound.bit_rate = 64_000  # wmav2 has no default
         frame = av.AudioFrame.from_ndarray(voice(seconds)[None], format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
         for i in range(int(10 * seconds)):
@@ -98,13 +101,15 @@ def test_sound_that_does_not_fit_is_encoded_anew(
     tmp_path: Path, codec: str, source: str, suffix: str, becomes: str | None, capfd: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / f"out{suffix}"
-    assert main(["anonymize", str(film(tmp_path / f"in{source}", codec)), "-o", str(out)]) == 0
+    made = film(tmp_path / f"in{source}", codec)
+    assert main(["anonymize", str(made), "-o", str(out)]) == 0
+    _, original, began = sound_of(made)  # WMA begins with what its encoder needs to start
     name, samples, start = sound_of(out)
     if becomes is not None:
         assert name.startswith(becomes)
     assert ("sound becomes" in capfd.readouterr().err) == (not name.startswith(codec.removeprefix("lib")))
     assert abs(len(samples) / RATE - 2) < 0.1
-    assert abs(onset_s(samples, start) - 0.5) < 0.03
+    assert abs(onset_s(samples, start) - onset_s(original, began)) < 0.03
 
 
 def test_the_sound_is_dropped_or_encoded_or_distorted(tmp_path: Path) -> None:
@@ -125,6 +130,34 @@ def test_the_sound_is_dropped_or_encoded_or_distorted(tmp_path: Path) -> None:
     band = slice(200, 900)  # 400 to 1800 Hz
     assert np.corrcoef(was[band], spectrum(again)[band])[0, 1] > 0.9
     assert np.corrcoef(was[band], now[band])[0, 1] < 0.3  # the throat, and each harmonic
+
+
+def test_distortion_begins_with_numbers() -> None:
+    """FFmpeg's vibrato reads memory that it did not write: full of NaN here, at which AAC's encoder fails."""
+    steps = [(name, options.format(rate=RATE, lowered=round(RATE * 0.8))) for name, options in _DISTORTION]
+    for _ in range(40):
+        junk = [np.full(4000, np.nan, np.float32) for _ in range(50)]
+        del junk
+        graph = av.filter.Graph()
+        last = graph.add("abuffer", f"sample_rate={RATE}:sample_fmt=fltp:channel_layout=mono:time_base=1/{RATE}")
+        for name, options in steps:
+            step = graph.add(name, options)
+            last.link_to(step)
+            last = step
+        last.link_to(graph.add("abuffersink"))
+        graph.configure()
+        for start in range(0, 8192, 1024):
+            tone = np.sin(np.arange(start, start + 1024) / 20).astype(np.float32) * 0.3
+            frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+            frame.sample_rate = RATE
+            frame.pts = start
+            graph.push(frame)
+        graph.push(None)
+        with suppress(av.EOFError):
+            while True:
+                samples = graph.pull().to_ndarray()
+                assert np.isfinite(samples).all()
+                assert np.abs(samples).max() < 2
 
 
 def test_a_voice_that_cannot_be_distorted_does_not_go_out(tmp_path: Path) -> None:
