@@ -82,10 +82,14 @@ def test_the_page_shows_covered_pictures_and_figures(marked: Path) -> None:  # n
             assert shown.shape == (120, 160)
             assert np.ptp(shown[SECRET, SECRET].astype(int)) < 60
         until(lambda: all(not sink.viewers for sink in run.pages[0]._sinks.values()))
+        before = run["door"].counts.line.fully_covered
         code, metrics = get(port, "/metrics")
+        after = run["door"].counts.line.fully_covered
         assert code == 200
         assert 'facestream_camera_state{camera="door",state="live"} 1.0' in metrics
-        assert 'facestream_frames_fully_covered_total{camera="door"} 0.0' in metrics
+        told = re.search(r'^facestream_frames_fully_covered_total\{camera="door"\} (\S+)$', metrics, re.M)
+        assert told is not None
+        assert before <= float(told[1]) <= after  # a busy machine exceeds deadlines
         code, health = get(port, "/healthz")
         assert code == 503
         assert json.loads(health)["not_live"] == {"yard": "reconnecting"}
