@@ -55,7 +55,8 @@ class Detector(ABC):
             if not coarsest and self.coarsest_anchors:
                 cells = batch.shape[1] // self.COARSEST_STRIDE * (batch.shape[2] // self.COARSEST_STRIDE)
                 rest = boxes.shape[1] - min(self.coarsest_boxes, cells * self.coarsest_anchors)
-                boxes, scores = boxes[:, :rest], scores[:, :rest]
+                boxes = boxes[:, :rest]
+                scores = scores[:, :rest]
             for i, xyxy, score in zip(indices, boxes, scores, strict=True):
                 found[i] = self._finish(xyxy, score, images[i])
         return found

@@ -44,8 +44,10 @@ def grow_xyxy(xyxy: Array, scale: float | Array) -> Array:
     """Boxes grown about their centres: width and height times `scale` (a number or [N])."""
     if xyxy.ndim == 1:  # one box: numpy takes ten times as long as plain numbers
         left, top, right, bottom = xyxy.tolist()
-        x, y = (left + right) / 2, (top + bottom) / 2
-        wide, high = (right - left) / 2 * scale, (bottom - top) / 2 * scale
+        x = (left + right) / 2
+        y = (top + bottom) / 2
+        wide = (right - left) / 2 * scale
+        high = (bottom - top) / 2 * scale
         return np.array([x - wide, y - high, x + wide, y + high])
     centre = (xyxy[..., :2] + xyxy[..., 2:]) / 2
     half = (xyxy[..., 2:] - xyxy[..., :2]) / 2 * np.asarray(scale)[..., None]

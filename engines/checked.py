@@ -24,7 +24,9 @@ class Wrong(ValueError):
 
     def __init__(self, key: str, why: str, known: tuple[str, ...] = ()) -> None:
         super().__init__(f"{key}: {why}")
-        self.key, self.why, self.known = key, why, known
+        self.key = key
+        self.why = why
+        self.known = known
 
 
 def checked(value: Any, kind: type[T], strict: bool = True) -> T:

@@ -13,16 +13,20 @@ def finish(command: click.Command, name: str, interrupted: str = "interrupted") 
     try:
         command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as e:
-        code, message = 2, f"error: {e.format_message()}"
+        code = 2
+        message = f"error: {e.format_message()}"
     except UserError as e:
-        code, message = e.exit_code, f"error: {e}"
+        code = e.exit_code
+        message = f"error: {e}"
     except ModuleNotFoundError as e:
         # onnx alone is what a backend for GPUs lacks who has its library; all else comes with an extra.
         what = {"openvino": "'facestream[openvino]'", "nncf": "'facestream[openvino]'", "onnx": "onnx"}
         package = what.get(e.name or "", "'facestream[train]'")
-        code, message = 2, f"error: {e.name} is not installed (pip install {package})"
+        code = 2
+        message = f"error: {e.name} is not installed (pip install {package})"
     except (KeyboardInterrupt, click.Abort):
-        code, message = 130, interrupted
+        code = 130
+        message = interrupted
     else:
         return
     print(f"{name}: {message}", file=sys.stderr)

@@ -9,7 +9,9 @@ class UserError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, where: str = "", do: str = "") -> None:
-        self.what, self.where, self.do = what, where, do
+        self.what = what
+        self.where = where
+        self.do = do
         super().__init__(": ".join(part for part in (where, what) if part) + (f" ({do})" if do else ""))
 
 

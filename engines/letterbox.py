@@ -60,7 +60,8 @@ def canvas(width: int, height: int) -> Array:
 def pad(rgb: Array) -> Array:
     """[h, w, 3] -> the same with grey to the right and below, both sides multiples of 32."""
     h, w = rgb.shape[:2]
-    down, right = -h % STRIDE, -w % STRIDE
+    down = -h % STRIDE
+    right = -w % STRIDE
     if not down and not right:
         return np.ascontiguousarray(rgb)
     return cv2.copyMakeBorder(rgb, 0, down, 0, right, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY))

@@ -35,7 +35,8 @@ class TorchDetector(Detector):
 
     def __init__(self, module: nn.Module, options: DetectorOptions, device: str = "cpu") -> None:
         super().__init__(options)
-        self.module, self.device = module.to(device).eval(), device
+        self.module = module.to(device).eval()
+        self.device = device
         self.coarsest_anchors = int(getattr(module, "coarsest_anchors", 0))
         self.coarsest_boxes = int(getattr(module, "coarsest_boxes", self.coarsest_boxes))
 

@@ -220,7 +220,8 @@ class GraphModule(nn.Module):
         return self._plans[key]
 
     def _made(self, images: Tensor) -> tuple[list[Step], dict[str, Tensor]]:
-        known, steps = dict(self.known), list[Step]()
+        known = dict(self.known)
+        steps = list[Step]()
         shadows: dict[str, Tensor] = {"images": torch.empty_like(images, device="meta")}
         shadows |= {name: self.get_buffer(own).to("meta") for name, own in self.weights.items()}
         for node in self.nodes:
@@ -244,7 +245,8 @@ class GraphModule(nn.Module):
 
 def _with_ends(steps: list[Step]) -> list[Step]:
     """Each step says which values it is the last to need, so that their memory is free for the next."""
-    last, kept = {name: i for i, step in enumerate(steps) for name in step.data}, set(INTERFACE[1])
+    last = {name: i for i, step in enumerate(steps) for name in step.data}
+    kept = set(INTERFACE[1])
     ends: list[list[str]] = [[] for _ in steps]
     for name, i in last.items():
         if name and name not in kept:
@@ -270,7 +272,8 @@ def _read(model: Any, where: str) -> tuple[list[Node], dict[str, Tensor]]:
         do = "build it with build_engine.py"
         raise EngineMismatch(f"not a detector of this project: {names[0]} -> {names[1]}", where, do)
     constants = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer}
-    nodes, strange = [], set()
+    nodes = []
+    strange = set()
     for raw in model.graph.node:
         attributes = _attributes(raw)
         if raw.op_type == "Constant" and "value" in attributes:

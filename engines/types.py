@@ -11,7 +11,9 @@ import numpy as np
 from facestream.engines.boxes import F32, Array, Bool, area_xyxy
 from numpy.typing import NDArray
 
-SMALL_SIDE, LARGE_SIDE = 24.0, 72.0  # sides in the detector's input between which a face needs more and more of a score
+# sides in the detector's input between which a face needs more and more of a score
+SMALL_SIDE = 24.0
+LARGE_SIDE = 72.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,9 @@ def hide_in_process_list() -> None:
     """Overwrite the secrets in this process' own command line, which every user of the machine can read (Linux)."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        start, end = int(fields[45]), int(fields[46])  # arg_start and arg_end, see proc(5)
+        # arg_start and arg_end, see proc(5)
+        start = int(fields[45])
+        end = int(fields[46])
         line = Path("/proc/self/cmdline").read_bytes()
         if end - start != len(line):
             return

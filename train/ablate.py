@@ -140,10 +140,12 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         v = VARIANTS[name]
         spread = f" ± {stdev(ap[name]):.1f}" if len(rows) > 1 else ""
         small = [r["miss_rate"]["0-20"] for r in rows if "0-20" in r["miss_rate"]]
-        change, word = "", ""
+        change = ""
+        word = ""
         if v.beside in ap and v.beside != name:
             delta = mean(ap[name]) - mean(ap[v.beside])
-            change, word = f"{delta:+.1f}", verdict(delta, v.sign, ap[name], ap[v.beside])
+            change = f"{delta:+.1f}"
+            word = verdict(delta, v.sign, ap[name], ap[v.beside])
         lines.append(
             f"| {name} | {v.section} | {v.paper} | {mean(ap[name]):.1f}{spread} | {change} | "
             f"{f'{100 * mean(small):.1f} %' if small else ''} | {mean(r['ms_per_image'] for r in rows):.0f} | {word} |"

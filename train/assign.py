@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-FACE, BACKGROUND, IGNORE = 1, 0, -1
+FACE = 1
+BACKGROUND = 0
+IGNORE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ def assign(anchors: Tensor, faces: Tensor, ignores: Tensor, rule: AssignRule) ->
     highest. Because an anchor only matches faces of about its own size, handing all modules'
     anchors in at once is the same as assigning module by module.
     """
-    n, a = len(faces), len(anchors)
+    n = len(faces)
+    a = len(anchors)
     labels = torch.full((n, a), BACKGROUND, dtype=torch.int64, device=anchors.device)
     match = torch.zeros_like(labels)
     if ignores.shape[1]:

@@ -30,7 +30,8 @@ class ConvRelu(nn.Module):
         self.conv = nn.Conv2d(cin, cout, size, stride, size // 2, groups=groups)
         nn.init.normal_(self.conv.weight, std=0.01)
         nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
-        self.relu, self.leaky = relu, leaky
+        self.relu = relu
+        self.leaky = leaky
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
@@ -65,7 +66,12 @@ class RepConv(nn.Module):
     ) -> None:
         super().__init__()
         self.leaky = leaky
-        self.cin, self.cout, self.size, self.stride, self.relu, self.groups = cin, cout, size, stride, relu, groups
+        self.cin = cin
+        self.cout = cout
+        self.size = size
+        self.stride = stride
+        self.relu = relu
+        self.groups = groups
         self.main = nn.Conv2d(cin, cout, size, stride, size // 2, groups=groups, bias=False)
         self.main_bn = nn.BatchNorm2d(cout)
         pointwise = branches and size == 3
@@ -89,12 +95,14 @@ class RepConv(nn.Module):
         weight, bias = _fold(self.main.weight, self.main_bn)
         if self.point is not None and self.point_bn is not None:
             w, b = _fold(self.point.weight, self.point_bn)
-            weight, bias = weight + F.pad(w, (1, 1, 1, 1)), bias + b
+            weight = weight + F.pad(w, (1, 1, 1, 1))
+            bias = bias + b
         if self.skip_bn is not None:
             eye = torch.eye(self.cin, dtype=weight.dtype, device=weight.device)
             same = eye.diagonal()[:, None] if self.groups > 1 else eye
             w, b = _fold(same[:, :, None, None], self.skip_bn)
-            weight, bias = weight + F.pad(w, (1, 1, 1, 1)), bias + b
+            weight = weight + F.pad(w, (1, 1, 1, 1))
+            bias = bias + b
         out = ConvRelu(self.cin, self.cout, self.size, self.stride, self.relu, self.groups, self.leaky)
         out.conv.weight = nn.Parameter(weight.detach().clone())
         out.conv.bias = nn.Parameter(bias.detach().clone())
@@ -202,7 +210,8 @@ class MobileNet(nn.Module):
         steps: OrderedDict[str, nn.Module] = OrderedDict({"0": _conv_norm(3, 8, 2)} if 0 in strides else {})
         index = len(steps)
         for at in strides:
-            before, width = (8, *self.WIDTHS)[at], self.WIDTHS[at]
+            before = (8, *self.WIDTHS)[at]
+            width = self.WIDTHS[at]
             for i in range(self.DEPTHS[at]):
                 cin, stride = (before, 2 if at else 1) if i == 0 else (width, 1)
                 if i < depths[at]:

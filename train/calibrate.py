@@ -47,9 +47,11 @@ def evidence(found: list[Detections], images: list[Labelled]) -> tuple[F32, Arra
 
     Detections on ignore regions (IoU 0.3 or more) are left out.
     """
-    scores, right = [], []
+    scores = []
+    right = []
     for detections, item in zip(found, images, strict=True):
-        faces, doubtful = item.xyxy[~item.ignore], item.xyxy[item.ignore]
+        faces = item.xyxy[~item.ignore]
+        doubtful = item.xyxy[item.ignore]
         taken = np.zeros(len(faces), bool)
         for i in np.argsort(-detections.scores, kind="stable"):
             box = detections.xyxy[i : i + 1]

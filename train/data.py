@@ -131,7 +131,10 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
         mined: dict[Path, F32] | None = None,
     ) -> None:  # fmt: skip
         self.mined = [(i, mined[item.path]) for i, item in enumerate(images) if mined and item.path in mined]
-        self.labels, self.rule, self.seed, self.batch = images, rule, seed, batch
+        self.labels = images
+        self.rule = rule
+        self.seed = seed
+        self.batch = batch
         self.room = cache_gb * 1e9
         cv2.setNumThreads(0)  # OpenCV's own pool does not survive the fork of the loader's workers: they hang
         with ThreadPoolExecutor() as pool:
@@ -195,7 +198,11 @@ class Batches(Sampler[list[Key]]):
     def __init__(
         self, start: int, steps: int, batch: int, sizes: tuple[int, ...], seed: int, world: tuple[int, int] = (0, 1)
     ) -> None:
-        self.start, self.steps, self.batch, self.sizes, self.seed = start, steps, batch, sizes, seed
+        self.start = start
+        self.steps = steps
+        self.batch = batch
+        self.sizes = sizes
+        self.seed = seed
         self.rank, self.world = world
 
     def __len__(self) -> int:

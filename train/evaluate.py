@@ -144,11 +144,13 @@ def on_test(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
 def on_wider(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
     """WIDER's protocol, or VOC's on Pascal-Faces and AFW."""
     if ask.protocol == "wider":
-        sets, curve = read_validation(root), evaluate
+        sets = read_validation(root)
+        curve = evaluate
     else:
         from facestream.train.pascal import read_faces, voc_curve
 
-        sets, curve = {"all": read_faces(root, ask.protocol)}, voc_curve
+        sets = {"all": read_faces(root, ask.protocol)}
+        curve = voc_curve
     result, curves, found = measure(detector, sets, ask.show, ask.threshold, curve, ask.rise)
     there = [item for item in list(sets.values())[-1] if item.path.is_file()]
     if ask.results is not None:

@@ -20,7 +20,8 @@ class Faults:
     BadInput instead. May be told from several threads."""
 
     def __init__(self, stop: bool = False, quiet: bool = False) -> None:
-        self.stop, self.quiet = stop, quiet
+        self.stop = stop
+        self.quiet = quiet
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 

@@ -71,15 +71,18 @@ def overlaps(xyxy: F32, ellipses: Array) -> NDArray[np.float64]:
     """Intersection over union of boxes [N, 4] with ellipses [M, 5] -> [N, M], row by row of the ellipse."""
     out = np.zeros((len(xyxy), len(ellipses)))
     for j, (a, b, angle, cx, cy) in enumerate(ellipses):
-        cos, sin = math.cos(angle), math.sin(angle)
+        cos = math.cos(angle)
+        sin = math.sin(angle)
         # p x^2 + q x y + r y^2 = 1 about the centre
-        p, r = (cos / a) ** 2 + (sin / b) ** 2, (sin / a) ** 2 + (cos / b) ** 2
+        p = (cos / a) ** 2 + (sin / b) ** 2
+        r = (sin / a) ** 2 + (cos / b) ** 2
         q = 2 * cos * sin * (1 / a**2 - 1 / b**2)
         high = math.sqrt(p / (p * r - q * q / 4))
         step = 2 * high / ROWS
         y = -high + (np.arange(ROWS) + 0.5) * step
         half = np.sqrt(np.maximum((q * y) ** 2 - 4 * p * (r * y * y - 1), 0)) / (2 * p)
-        left, right = cx - q * y / (2 * p) - half, cx - q * y / (2 * p) + half
+        left = cx - q * y / (2 * p) - half
+        right = cx - q * y / (2 * p) + half
         for i, (x0, y0, x1, y1) in enumerate(xyxy.astype(np.float64)):
             covered = np.clip(np.minimum(cy + y + step / 2, y1) - np.maximum(cy + y - step / 2, y0), 0, None)
             inter = float((np.clip(np.minimum(right, x1) - np.maximum(left, x0), 0, None) * covered).sum())
@@ -122,7 +125,8 @@ def roc(found: Sequence[Detections], photos: Sequence[Photo]) -> Roc:
             if len(photo.ellipses) and iou[n].any():
                 rows, columns = linear_sum_assignment(-iou[: n + 1])
                 pairs = iou[rows, columns]
-                hits, total = float((pairs > 0.5).sum()), float(pairs.sum())
+                hits = float((pairs > 0.5).sum())
+                total = float(pairs.sum())
             events.append((float(score), 1 - (hits - before[0]), hits - before[0], total - before[1]))
     if not events:
         return Roc(np.zeros(1), np.zeros(1), np.zeros(1))

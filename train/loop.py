@@ -134,7 +134,8 @@ class Run:
         theirs = self.teacher.backbone
         fixed = self.config.frozen and self.config.norms == "fixed"
         if fixed and isinstance(ours, MobileNet) and isinstance(theirs, MobileNet):
-            mine, other = ours.stage1.state_dict(), theirs.stage1.state_dict()
+            mine = ours.stage1.state_dict()
+            other = theirs.stage1.state_dict()
             same_input = torch.equal(self.model.mean, teacher.mean) and torch.equal(self.model.std, teacher.std)
             self.shares_first = same_input and all(torch.equal(v, other[k]) for k, v in mine.items() if k in other)
 
@@ -144,7 +145,8 @@ class Run:
         return self.world.rank == 0
 
     def _plan_batches(self) -> Batches:
-        c, w = self.config, self.world
+        c = self.config
+        w = self.world
         sizes = c.sizes if c.view == "crops" else (c.shortest,)
         batches = Batches(self.step, c.steps, c.batch, sizes, c.seed, (w.rank, w.size))
         fewest = max(1, round(c.batch * (min(sizes) / max(sizes)) ** 2))

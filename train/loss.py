@@ -36,7 +36,8 @@ def mine(loss: Tensor, labels: Tensor, rule: MineRule) -> Tensor:
     The face anchors with the lowest face score and the background anchors with the highest, that
     is both with the highest loss, are taken image by image.
     """
-    face, background = labels == FACE, labels == BACKGROUND
+    face = labels == FACE
+    background = labels == BACKGROUND
     n_face = face.sum(1).clamp(max=int(rule.count * rule.face_share))
     n_back = rule.count - n_face
     if rule.ratio is not None:
@@ -160,7 +161,8 @@ SURE = 0.2  # score from which a teacher's box is learned
 
 def distance_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """IoU and distance-IoU of xyxy boxes row by row: [N, 4], [N, 4] -> [N], [N]."""
-    low, high = torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:])
+    low = torch.maximum(a[:, :2], b[:, :2])
+    high = torch.minimum(a[:, 2:], b[:, 2:])
     inter = (high - low).clamp(min=0).prod(1)
     area_a, area_b = ((x[:, 2:] - x[:, :2]).clamp(min=0).prod(1) for x in (a, b))
     iou = inter / (area_a + area_b - inter).clamp(min=1e-6)

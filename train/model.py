@@ -85,7 +85,8 @@ FINER_SIZES = (  # section 4.10: scales {0.25 .. 3}, {4 .. 12}, {16 .. 32} of 16
     (256.0, 320.0, 384.0, 448.0, 512.0),
 )
 
-_IMAGENET_MEAN, _IMAGENET_STD = (123.68, 116.78, 103.94), (58.4, 57.1, 57.4)
+_IMAGENET_MEAN = (123.68, 116.78, 103.94)
+_IMAGENET_STD = (58.4, 57.1, 57.4)
 
 
 def _mobilenet(name: str, heads: tuple[int, int, int], fusion: int, depths: tuple[int, ...], **more: Any) -> ModelSpec:
@@ -320,8 +321,10 @@ class Deploy(nn.Module):
         self, margin: Tensor, boxes: Tensor, stride: int, sizes: tuple[float, ...] | Tensor, count: int
     ) -> tuple[Tensor, Tensor]:
         """margin [N, K, h, w], boxes [N, 4K, h, w] -> xyxy [N, top, 4], scores [N, top]"""
-        width, k = margin.shape[3], len(sizes)
-        margin, offsets = margin.permute(0, 2, 3, 1).flatten(1), _rows(boxes, 4)
+        width = margin.shape[3]
+        k = len(sizes)
+        margin = margin.permute(0, 2, 3, 1).flatten(1)
+        offsets = _rows(boxes, 4)
         top = torch.minimum(torch.tensor(count), torch.as_tensor(margin.shape[1]))  # a tensor: traced, not fixed
         best, index = torch.topk(margin, top, dim=1)  # type: ignore[arg-type]
         cell = torch.div(index, k, rounding_mode="trunc")  # "floor" is eight nodes of ONNX
@@ -338,7 +341,8 @@ class Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, zero: tuple[int, ...], std: tuple[float, ...]) -> Tensor:
-        shift, scale = torch.tensor(zero), torch.tensor(std)
+        shift = torch.tensor(zero)
+        scale = torch.tensor(std)
         return (x.float() - shift.to(x.device).reshape(-1, 1, 1)) / scale.to(x.device).reshape(-1, 1, 1)
 
     @staticmethod

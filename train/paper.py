@@ -73,7 +73,8 @@ def layers(name: str = "vgg16", height: int = 1200, width: int = 1600) -> list[L
 def anchor_counts(name: str = "vgg16", height: int = 1200, width: int = 1600) -> list[int]:
     """W x H x K of each module (section 3.1), for a picture that is padded to multiples of 32."""
     spec = SPECS[name]
-    high, wide = -(-height // 32) * 32, -(-width // 32) * 32
+    high = -(-height // 32) * 32
+    wide = -(-width // 32) * 32
     return [high // s * (wide // s) * len(sizes) for s, sizes in zip(spec.strides, spec.sizes, strict=True)]
 
 

@@ -81,7 +81,9 @@ def voc_curve(found: Sequence[Detections], truth: Sequence[F32], ignore: Sequenc
     A detection belongs to the face it overlaps most; the first on a face is right, later ones are wrong, those on
     an ignored face count for nothing.
     """
-    scores, right, wrong = [], [], []
+    scores = []
+    right = []
+    wrong = []
     for detections, boxes, skip in zip(found, truth, ignore, strict=True):
         order = np.argsort(-detections.scores, kind="stable")
         overlap = iou_xyxy(detections.xyxy[order] + PLUS_ONE, boxes + PLUS_ONE)

@@ -146,7 +146,8 @@ def _place(item: Subject, area: tuple[int, int, int, int], rule: AugmentRule, rn
         scale, centre = _around(item.centre, item, size, rule, rng)
     else:
         scale, centre = (rng.random() < rule.empty and _vacant(item, size, rng)) or _around_face(item, size, rule, rng)
-    w, h = item.width, item.height
+    w = item.width
+    h = item.height
     # Prefer picture to padding where the picture is large enough to fill the crop.
     reach = size / scale / 2
     for axis, length in enumerate((w, h)):
@@ -156,7 +157,8 @@ def _place(item: Subject, area: tuple[int, int, int, int], rule: AugmentRule, rn
             centre[axis] = min(max(centre[axis], length - reach), reach)
     angle = math.radians(rng.uniform(-rule.rotate, rule.rotate)) if rng.random() < 0.5 else 0.0
     flip = -1.0 if rng.random() < 0.5 else 1.0
-    cos, sin = scale * math.cos(angle), scale * math.sin(angle)
+    cos = scale * math.cos(angle)
+    sin = scale * math.sin(angle)
     turn = np.array([[flip * cos, -flip * sin], [sin, cos]])
     shift = np.array([area[0], area[1]]) + size / 2 - turn @ centre
     grey = rng.random() < 0.5
@@ -167,7 +169,8 @@ def _place(item: Subject, area: tuple[int, int, int, int], rule: AugmentRule, rn
 
 def _around_face(item: Subject, size: int, rule: AugmentRule, rng: np.random.Generator) -> tuple[float, Array]:
     """(scale, the picture's point that comes to the middle), around a random face, anywhere when there is none."""
-    w, h = item.width, item.height
+    w = item.width
+    h = item.height
     usable = np.flatnonzero(~item.ignore)
     if not len(usable):
         return math.exp(rng.uniform(math.log(0.4), math.log(1.5))), rng.uniform(0, 1, 2) * (w, h)
@@ -176,7 +179,8 @@ def _around_face(item: Subject, size: int, rule: AugmentRule, rng: np.random.Gen
 
 def _around(box: F32, item: Subject, size: int, rule: AugmentRule, rng: np.random.Generator) -> tuple[float, Array]:
     """(scale, the picture's point that comes to the middle) of a crop that shows `box` somewhere."""
-    w, h = item.width, item.height
+    w = item.width
+    h = item.height
     side = math.sqrt(max(1.0, float(area_xyxy(box))))
     least = rule.fill * size / max(w, h)
     if rule.native and rng.random() < rule.native:
@@ -210,7 +214,8 @@ def _move(xyxy: F32, cell: Cell, angle: float) -> F32:
     """
     centre = (xyxy[:, :2] + xyxy[:, 2:]) / 2 @ cell.matrix[:, :2].T + cell.matrix[:, 2]
     w, h = ((xyxy[:, 2:] - xyxy[:, :2]) / 2 * cell.scale).T
-    cos, sin = math.cos(angle), math.sin(angle)
+    cos = math.cos(angle)
+    sin = math.sin(angle)
     half = np.stack([np.hypot(w * cos, h * sin), np.hypot(w * sin, h * cos)], 1)
     return np.concatenate([centre - half, centre + half], 1).astype(np.float32)
 
@@ -242,7 +247,8 @@ def _mosaic(
 
 def _patch(face: F32, rng: np.random.Generator) -> tuple[int, int, int, int, int, int, int]:
     """Something plain before a third of a face, from one of its sides, a little larger than the face there."""
-    side, share = int(rng.integers(4)), rng.uniform(0.15, 0.45)
+    side = int(rng.integers(4))
+    share = rng.uniform(0.15, 0.45)
     grow = (face[2:] - face[:2]) * 0.2
     x0, y0, x1, y1 = (float(v) for v in (*(face[:2] - grow), *(face[2:] + grow)))
     if side % 2:  # from the left or right

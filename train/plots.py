@@ -69,7 +69,8 @@ def hardest_misses(
 
 def _tile(rgb: Array, xyxy: Array, side: int) -> Array:
     """A square around a box, three times its size, with the box drawn."""
-    centre, reach = (xyxy[:2] + xyxy[2:]) / 2, 1.5 * float((xyxy[2:] - xyxy[:2]).max())
+    centre = (xyxy[:2] + xyxy[2:]) / 2
+    reach = 1.5 * float((xyxy[2:] - xyxy[:2]).max())
     scale = side / (2 * reach)
     matrix = np.array([[scale, 0, side / 2 - scale * centre[0]], [0, scale, side / 2 - scale * centre[1]]])
     tile = cv2.warpAffine(rgb, matrix, (side, side))

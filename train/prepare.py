@@ -121,14 +121,20 @@ def read_yolo(source: Path, split: str, wanted: str | None) -> Iterator[Picture]
                 continue
             try:
                 kind, x, y, w, h = row.split()[:5]
-                cx, cy, half_w, half_h = float(x), float(y), float(w) / 2, float(h) / 2
+                cx = float(x)
+                cy = float(y)
+                half_w = float(w) / 2
+                half_h = float(h) / 2
                 if max(abs(cx), abs(cy)) > 2:
                     raise ValueError("numbers must be shares of the picture")
             except ValueError as e:
                 raise BadInput(f"not a YOLO label ({e})", f"{labels}:{n}") from None
             seen.add(kind)
             if wanted is None or kind == wanted:
-                x0, x1, y0, y1 = cx - half_w, cx + half_w, cy - half_h, cy + half_h
+                x0 = cx - half_w
+                x1 = cx + half_w
+                y0 = cy - half_h
+                y1 = cy + half_h
                 faces.append(Face((x0 * size[0], y0 * size[1], x1 * size[0], y1 * size[1])))
         yield Picture(path, faces)
     _several(seen, wanted, source)
@@ -161,7 +167,10 @@ def convert(source: Path, to: Path, split: str, kind: str, wanted: str | None, f
     if not pictures:
         raise BadInput(f"no {kind} labels", str(source), "is --from right?")
     base = source if source.is_dir() else source.parent
-    images, lines, faces, invalid = to / f"WIDER_{split}" / "images", [], 0, 0
+    images = to / f"WIDER_{split}" / "images"
+    lines = []
+    faces = 0
+    invalid = 0
     for picture in pictures:
         try:
             whole_file(picture.path)
@@ -181,7 +190,8 @@ def convert(source: Path, to: Path, split: str, kind: str, wanted: str | None, f
         for face in picture.faces:
             x0, y0, x1, y1 = (round(v) for v in face.xyxy)
             rows.append(f"{x0} {y0} {x1 - x0} {y1 - y0} 0 0 0 {int(face.invalid)} 0 0")
-            faces, invalid = faces + (not face.invalid), invalid + face.invalid
+            faces = faces + (not face.invalid)
+            invalid = invalid + face.invalid
         lines += [name.as_posix(), str(len(rows)), *(rows or ["0 0 0 0 0 0 0 0 0 0"])]
     listing.parent.mkdir(parents=True, exist_ok=True)
     part = listing.with_name(listing.name + ".part")

@@ -111,7 +111,9 @@ def fuse(found: Sequence[Detections], trust: Sequence[Trust], rule: LabelRule) -
         free[near] = False
         weight = scores[members]
         groups.append(((boxes[members] * weight[:, None]).sum(0) / weight.sum(), said))
-    xyxy, ignore, kept = [], [], []
+    xyxy = []
+    ignore = []
+    kept = []
     for box, said in groups:
         low, ok, sure = (
             np.array([said[t] >= getattr(trust[t], k) for t in range(count)]) for k in ("low", "ok", "sure")
@@ -158,7 +160,8 @@ class EResFD(Detector):
         return np.stack(boxes), np.stack(scores)
 
     def _one(self, image: Array) -> tuple[F32, F32]:
-        down, right = -image.shape[0] % 128, -image.shape[1] % 128
+        down = -image.shape[0] % 128
+        right = -image.shape[1] % 128
         whole = cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_CONSTANT, value=self.MEAN)
         blob = (whole.astype(np.float32) - np.array(self.MEAN, np.float32)).transpose(2, 0, 1)[None]
         offsets, shares = self.session.run(["l", "p"], {"x": np.ascontiguousarray(blob)})
@@ -202,7 +205,8 @@ def write_labels(root: Path, names: list[str], labels: list[Labels], teachers: S
     """The listing of a WIDER-layout folder and, line by line, where its labels come from."""
     (root / "wider_face_split").mkdir(parents=True, exist_ok=True)
     (root / "extra").mkdir(exist_ok=True)
-    lines, origins = [], ["picture\treason\t" + "\t".join(teachers)]
+    lines = []
+    origins = ["picture\treason\t" + "\t".join(teachers)]
     for name, label in zip(names, labels, strict=True):
         lines += [name, str(len(label.xyxy))]
         for (x0, y0, x1, y1), ignore, said in zip(label.xyxy.tolist(), label.ignore, label.scores, strict=True):
@@ -240,7 +244,8 @@ def label_folder(pictures: Path, out: Path, teachers: dict[str, Detector], rule:
     if not paths:
         raise BadInput("holds no pictures", str(pictures), "give a folder of .jpg, .png, .webp or .bmp files")
     trust = [TRUST[name] for name in teachers]
-    labels, names = [], []
+    labels = []
+    names = []
     for path in tqdm(paths, unit="image", disable=None):
         rgb = read_image(path)
         labels.append(fuse([look(d, rgb, rule) for d in teachers.values()], trust, rule))

@@ -39,7 +39,8 @@ def render(plan: Plan, levels: dict[int, tuple[Array, ...]]) -> Array:
     crop = np.empty((plan.size, plan.size, 3), np.uint8)
     for cell in plan.cells:
         x0, y0, x1, y1 = cell.area
-        whole, source = levels[cell.image][0], levels[cell.image][level(cell.scale)]
+        whole = levels[cell.image][0]
+        source = levels[cell.image][level(cell.scale)]
         matrix = matrix_of(cell, (whole.shape[1], whole.shape[0]), (source.shape[1], source.shape[0]))
         matrix[:, 2] -= (x0, y0)
         crop[y0:y1, x0:x1] = cv2.warpAffine(

@@ -65,14 +65,17 @@ class Album:
 
     def _bilinear(self, x: Tensor, y: Tensor, where: Tensor, fill: Tensor) -> Tensor:
         start, width, height = where.unbind(-1)
-        x0, y0 = x.floor(), y.floor()
-        fx, fy = (x - x0).unsqueeze(-1).float(), (y - y0).unsqueeze(-1).float()
+        x0 = x.floor()
+        y0 = y.floor()
+        fx = (x - x0).unsqueeze(-1).float()
+        fy = (y - y0).unsqueeze(-1).float()
         out = torch.zeros((*x.shape, 3), device=self.device)
         channel = torch.arange(3, device=self.device)
         for dx, dy, weight in (
             (0, 0, (1 - fx) * (1 - fy)), (1, 0, fx * (1 - fy)), (0, 1, (1 - fx) * fy), (1, 1, fx * fy),
         ):  # fmt: skip
-            px, py = x0.long() + dx, y0.long() + dy
+            px = x0.long() + dx
+            py = y0.long() + dy
             inside = (px >= 0) & (px < width) & (py >= 0) & (py < height)
             at = start + 3 * (py * width + px)
             value = self.pixels[torch.where(inside, at, 0)[..., None] + channel].float()
@@ -109,7 +112,8 @@ def _seen(crops: Tensor, looks: list[Look], seed: int) -> Tensor:
 
     at, mix = having("mix")
     if len(at):
-        keep, shift = put([look.keep for look in looks])[at], put([look.shift for look in looks])[at]
+        keep = put([look.keep for look in looks])[at]
+        shift = put([look.shift for look in looks])[at]
         offset = crops[at].mean((1, 2, 3)) * (1 - mix.sum(2).mean(1)) * keep + shift
         mixed = torch.einsum("nij,njhw->nihw", mix, crops[at]) + offset[:, None, None, None]
         crops[at] = mixed.round_().clamp_(0, 255)

@@ -39,11 +39,13 @@ def draw_signs(size: int, boxes_xyxy: F32, rng: np.random.Generator) -> tuple[Si
     for _ in range(6):
         alpha = _shape(size, rng)
         h, w = alpha.shape
-        x, y = int(rng.integers(size - w + 1)), int(rng.integers(size - h + 1))
+        x = int(rng.integers(size - w + 1))
+        y = int(rng.integers(size - h + 1))
         hit = (boxes_xyxy[:, :2] < (x + w, y + h)).all(1) & (boxes_xyxy[:, 2:] > (x, y)).all(1)
         if hit.any():
             continue
-        paint, board = _colour(rng), _colour(rng)
+        paint = _colour(rng)
+        board = _colour(rng)
         if rng.random() < 0.4:
             out.append(Sign(x, y, np.full((h, w), 255, np.uint8), board))
         out.append(Sign(x, y, alpha, paint))
@@ -82,7 +84,8 @@ def _text(height: float, rng: np.random.Generator) -> Array:
     """Lines of capital height `height` px, a little apart."""
     font = FONTS[int(rng.integers(len(FONTS)))]
     unit = cv2.getTextSize("O", font, 1.0, 1)[0][1]
-    scale, thick = height / unit, max(1, round(height * rng.uniform(0.04, 0.22)))
+    scale = height / unit
+    thick = max(1, round(height * rng.uniform(0.04, 0.22)))
     lines = ["".join(rng.choice(LETTERS, int(rng.integers(1, 9)))) for _ in range(int(rng.integers(1, 4)))]
     apart = rng.uniform(1.2, 1.8) * height
     wide = max(cv2.getTextSize(line, font, scale, thick)[0][0] for line in lines)

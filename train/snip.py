@@ -57,7 +57,8 @@ def soft_nms(xyxy: F32, scores: F32, sigma: float = SIGMA, least: float = 0.001)
 
 def merge(found: Sequence[Detections], nms_iou: float, soft: bool = False, least: float = 0.001) -> Detections:
     """Detections of the same picture at several resolutions, in its pixels, as one set."""
-    xyxy, scores = np.concatenate([f.xyxy for f in found]), np.concatenate([f.scores for f in found])
+    xyxy = np.concatenate([f.xyxy for f in found])
+    scores = np.concatenate([f.scores for f in found])
     if soft:
         return soft_nms(xyxy, scores, least=least)
     return Detections(xyxy, scores).nms(nms_iou)

@@ -127,7 +127,9 @@ def start_backbone(weights: Path, models: Iterable[SSH], shown: Input = "auto") 
     if lacking and isinstance(models[0].backbone, VGG16):
         found = vgg_by_shape(state, models[0].backbone)
         if found is not None:
-            there, lacking, how = found, [], "by shape"
+            there = found
+            lacking = []
+            how = "by shape"
     if lacking:
         raise BadConfig(f"lacks {lacking[0]} and {len(lacking) - 1} more of the backbone", str(weights))
     if shown == "bgr255":
@@ -226,7 +228,8 @@ def seeing_rgb(state: dict[str, Tensor], model: SSH) -> dict[str, Tensor]:
     """The same function of our normalised RGB as of BGR in 0..255 less its mean, but for the picture's padding."""
     out = dict(state)
     weight = state["features.0.weight"].flip(1)
-    std, mean = torch.tensor(model.spec.std), torch.tensor(model.spec.mean)
+    std = torch.tensor(model.spec.std)
+    mean = torch.tensor(model.spec.mean)
     rest: Tensor = (mean - torch.tensor(CAFFE_MEAN)).reshape(1, 3, 1, 1)
     out["features.0.bias"] = state["features.0.bias"] + (weight * rest).sum((1, 2, 3))
     out["features.0.weight"] = weight * std.reshape(1, 3, 1, 1)

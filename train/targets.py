@@ -27,7 +27,8 @@ class Targets:
         anchors = torch.cat(grid)
         # A batch in one go spares launches on a GPU; on the CPU the padding would cost more than it saves.
         n = 1 if self.device.type == "cpu" else len(faces)
-        labels, boxes = [], []
+        labels = []
+        boxes = []
         for i in range(0, len(faces), n):
             face = padded(faces[i : i + n]).to(self.device)
             label, match = self._assign(anchors, face, padded(ignores[i : i + n]).to(self.device))

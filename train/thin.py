@@ -46,7 +46,8 @@ def fit_conv(x: Tensor, wanted: Tensor, size: int) -> Fit:
     target = wanted.permute(0, 2, 3, 1).reshape(-1, wanted.shape[1])
     if len(columns) > ROWS:
         chosen = torch.randperm(len(columns), generator=torch.Generator().manual_seed(0))[:ROWS]
-        columns, target = columns[chosen], target[chosen]
+        columns = columns[chosen]
+        target = target[chosen]
     a = torch.cat([columns, torch.ones(len(columns), 1)], 1).double()
     gram = a.T @ a
     ridge = RIDGE * gram.diagonal()[:-1].mean()
@@ -124,7 +125,8 @@ def thinned(teacher: SSH, student: SSH, images: Tensor) -> dict[str, float]:
     missed["smooth"] = _refit(student.smooth, student8, _before(teacher.smooth, sum8)[:, kept])
     q8 = student.smooth(student8)
     for i, (wide, narrow) in enumerate(((p8, q8), (p16, q16), (p32, q32))):
-        big, small = teacher.modules_[i], student.modules_[i]
+        big = teacher.modules_[i]
+        small = student.modules_[i]
         assert isinstance(big, Module)
         assert isinstance(small, Module)
         small.load_state_dict({k: v for k, v in big.state_dict().items() if not _reads_pyramid(k)}, strict=False)

@@ -25,7 +25,8 @@ class Whole(Dataset[tuple[Tensor, F32, F32]]):
     """
 
     def __init__(self, images: list[Labelled], config: TrainConfig) -> None:
-        self.labels, self.config = images, config
+        self.labels = images
+        self.config = config
         self.levels = config.levels if config.snip else (Level(config.shortest, config.longest, 0, 1e9),)
 
     def __len__(self) -> int:
@@ -45,7 +46,8 @@ class Whole(Dataset[tuple[Tensor, F32, F32]]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, F32, F32]:
         """(image uint8 [3, H, W], faces [G, 4], ignores [I, 4]), boxes in the image's pixels"""
-        item, rng = self.item(key), np.random.default_rng((self.config.seed, *key[:2]))
+        item = self.item(key)
+        rng = np.random.default_rng((self.config.seed, *key[:2]))
         level = self.levels[int(rng.integers(len(self.levels)))]
         rgb = read_image(item.path)
         height, width = rgb.shape[:2]
@@ -65,7 +67,8 @@ class Whole(Dataset[tuple[Tensor, F32, F32]]):
             xyxy = np.clip(moved, 0, size)
             seen = (xyxy[:, 2:] > xyxy[:, :2]).all(1)
             valid &= (np.abs(xyxy - moved) < 0.25 * (moved[:, 2:] - moved[:, :2]).max(1, keepdims=True)).all(1)
-            xyxy, valid = xyxy[seen], valid[seen]
+            xyxy = xyxy[seen]
+            valid = valid[seen]
         pixels = torch.from_numpy(pad(rgb)).permute(2, 0, 1)
         return pixels, xyxy[valid].astype(np.float32), xyxy[~valid].astype(np.float32)
 

@@ -57,7 +57,8 @@ def match(found: Detections, truth: F32, ignore: Bool, iou: float = 0.5) -> tupl
 
 def missed(found: Detections, item: Labelled, threshold: float) -> tuple[F32, Bool]:
     """The faces of an image, xyxy [G, 4], and which of them no detection of at least `threshold` meets (IoU 0.5)."""
-    truth, sure = item.xyxy[~item.ignore], found.filter_by_score(threshold).xyxy
+    truth = item.xyxy[~item.ignore]
+    sure = found.filter_by_score(threshold).xyxy
     best = iou_xyxy(truth, sure).max(1) if len(sure) and len(truth) else np.zeros(len(truth))
     return truth, best < 0.5
 
@@ -76,7 +77,8 @@ def evaluate(found: Sequence[Detections], truth: Sequence[F32], ignore: Sequence
     scores = np.concatenate([d.scores for d in found]) if found else np.zeros(0, np.float32)
     low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
     levels = 1 - (np.arange(THRESHOLDS) + 1) / THRESHOLDS
-    proposals, recalls = np.zeros(THRESHOLDS), np.zeros(THRESHOLDS)
+    proposals = np.zeros(THRESHOLDS)
+    recalls = np.zeros(THRESHOLDS)
     faces = 0
     for detections, boxes, skip in zip(found, truth, ignore, strict=True):
         faces += int((~skip).sum())

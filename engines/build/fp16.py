@@ -71,7 +71,8 @@ def entry(model: Any, path: Path) -> tuple[str, Normalisation]:
     constants |= {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear":
-            gain, zero = constants[node.input[1]], constants[node.input[2]]
+            gain = constants[node.input[1]]
+            zero = constants[node.input[2]]
             rows = [tuple(float(v) for v in np.broadcast_to(row, 3)) for row in (zero, 1 / gain)]
             return node.output[0], Normalisation(rows[0], rows[1])  # type: ignore[arg-type]
     raise EngineMismatch("does not normalise its input", str(path), "build it with build_engine.py")
@@ -83,7 +84,9 @@ def _producers(model: Any) -> dict[str, Any]:
 
 def heads_of(model: Any) -> list[Any]:
     """The last convolutions: those that no other stands behind."""
-    makers, seen, found = _producers(model), set(), []
+    makers = _producers(model)
+    seen = set()
+    found = []
     reached = [output.name for output in model.graph.output]
     while reached:
         node = makers.get(reached.pop())
@@ -99,7 +102,8 @@ def heads_of(model: Any) -> list[Any]:
 
 def above(model: Any, heads: list[Any], stop: str) -> list[Any]:
     """The heads and every node that they depend on, up to the tensor `stop`."""
-    makers, found = _producers(model), {}
+    makers = _producers(model)
+    found = {}
     reached = [node.output[0] for node in heads]
     while reached:
         name = reached.pop()

@@ -30,7 +30,8 @@ def quantise(path: Path, pictures: list[Array]) -> tuple[bytes, Normalisation, f
     import onnx
 
     data, normalisation, peak = to_fp16(path, pictures)
-    source, model = onnx.load(path), onnx.load_from_string(data)
+    source = onnx.load(path)
+    model = onnx.load_from_string(data)
     start = entry(source, path)[0]
     heads = heads_of(source)
     last = {node.name for node in heads}
@@ -56,7 +57,8 @@ def _scales(model: Any, names: list[str], pictures: list[Array]) -> dict[str, fl
     watched.CopyFrom(model)
     del watched.graph.output[:]
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session, rng = open_session(watched.SerializeToString(), 1), np.random.default_rng(0)
+    session = open_session(watched.SerializeToString(), 1)
+    rng = np.random.default_rng(0)
     kept: dict[str, list[F32]] = {name: [] for name in names}
     for picture in pictures:
         for name, value in zip(names, session.run(names, {"images": picture}), strict=True):
@@ -79,7 +81,8 @@ def _insert(model: Any, convs: list[Any], scales: dict[str, float]) -> None:
     """Pairs before the inputs of the convolutions, and their weights as int8."""
     from onnx import helper, numpy_helper
 
-    graph, before = model.graph, {}
+    graph = model.graph
+    before = {}
     tensors = {tensor.name: tensor for tensor in graph.initializer}
 
     def keep(name: str, values: Array) -> str:
@@ -87,7 +90,8 @@ def _insert(model: Any, convs: list[Any], scales: dict[str, float]) -> None:
         return name
 
     for conv in convs:
-        name, weight = conv.input[0], conv.input[1]
+        name = conv.input[0]
+        weight = conv.input[1]
         if name not in before:
             step = keep(name + "_step", np.array(scales[name], np.float16))
             zero = keep(name + "_zero", np.array(0, np.int8))

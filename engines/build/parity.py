@@ -15,7 +15,9 @@ BOX_TOLERANCE = (
     0.01,
 )  # how far a box may be off: so many pixels or this share of its longer side, whichever is more
 LIKE = 50.0  # a box's like is the nearest one, where a score off by 0.01 counts as half a pixel: both tolerances
-FACES, PATCHES = 0.3, 0.02  # scores from which boxes are compared in pictures of faces, and in random patches
+# scores from which boxes are compared in pictures of faces, and in random patches
+FACES = 0.3
+PATCHES = 0.02
 NO_ERRORS = {"box_error_px": 0.0, "box_error_share": 0.0, "box_error": 0.0, "score_error": 0.0}
 
 
@@ -53,7 +55,8 @@ def differences(reference: Detector, other: Detector, pictures: list[Array] | No
 
 def patches() -> list[Array]:
     """Random pictures, uint8 [N, H, W, 3]."""
-    rng, made = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    made = []
     for n, h, w in ((1, 32, 32), (1, 192, 320), (2, 384, 640)):
         coarse = rng.integers(0, 256, (n, h // 8, w // 8, 3), dtype=np.uint8)
         made.append(coarse.repeat(8, axis=1).repeat(8, axis=2))

@@ -66,7 +66,8 @@ class GpuDetector(YuvDetector):
         size = images.shape[2], images.shape[1]
         found = self.detect_yuv([HostFrame("rgb24", (image,), size, *size) for image in images])
         longest = max((len(f) for f in found), default=0)
-        xyxy, scores = np.zeros((len(images), longest, 4), np.float32), np.zeros((len(images), longest), np.float32)
+        xyxy = np.zeros((len(images), longest, 4), np.float32)
+        scores = np.zeros((len(images), longest), np.float32)
         for i, f in enumerate(found):
             xyxy[i, : len(f)] = f.xyxy
             scores[i, : len(f)] = f.scores

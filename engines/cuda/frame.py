@@ -70,8 +70,10 @@ class Normalisation:
 def colour_row(full_range: bool) -> F32:
     """float32 [6] as preprocess.cu takes it: ITU-R BT.601, as the detector was shown pictures so far."""
     zero, luma, chroma = (0.0, 1.0, 1.0) if full_range else (16.0, 255 / 219, 255 / 224)
-    red, blue = 0.299, 0.114
-    v, u = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
+    red = 0.299
+    blue = 0.114
+    v = 2 * (1 - red) * chroma
+    u = 2 * (1 - blue) * chroma
     green = 1 - red - blue
     return np.array([zero, luma, v, -u * blue / green, -v * red / green, u], np.float32)
 
@@ -86,17 +88,22 @@ SOURCE = np.dtype([
 
 def source_row(frame: DeviceFrame, fitted: tuple[int, int]) -> tuple[Any, ...]:
     """A row of SOURCE: the frame, shrunk to `fitted` (width, height, upright)."""
-    planes, pitches, yuv = frame.planes, frame.pitches, frame.layout in ("nv12", "yuv420p")
+    planes = frame.planes
+    pitches = frame.pitches
+    yuv = frame.layout in ("nv12", "yuv420p")
     if not yuv:
         order = (0, 1, 2) if frame.layout == "rgb24" else (2, 1, 0)
         addresses = tuple(planes[0] + k for k in order)
-        steps, other_pitch = (3, 3), pitches[0]
+        steps = (3, 3)
+        other_pitch = pitches[0]
     elif frame.layout == "nv12":
         addresses = (planes[0], planes[1], planes[1] + 1)
-        steps, other_pitch = (1, 2), pitches[1]
+        steps = (1, 2)
+        other_pitch = pitches[1]
     else:
         addresses = planes
-        steps, other_pitch = (1, 1), pitches[1]
+        steps = (1, 1)
+        other_pitch = pitches[1]
     colour = int(frame.full_range) if yuv else -1
     sizes = (int(yuv), frame.width, frame.height, *fitted, frame.rotation // 90, colour, 0)
     return (addresses, pitches[0], other_pitch, *steps, *sizes)

@@ -115,8 +115,11 @@ def nms(
     order_at = images * MAX_BOXES * (MAX_BOXES // 64) * 8
     sorted_at = order_at + images * MAX_BOXES * 4
     count_at = sorted_at + images * MAX_BOXES * 16
-    order, ranked, count = workspace + order_at, workspace + sorted_at, workspace + count_at
-    n, words = ctypes.c_int(boxes), max(1, -(-boxes // 64))
+    order = workspace + order_at
+    ranked = workspace + sorted_at
+    count = workspace + count_at
+    n = ctypes.c_int(boxes)
+    words = max(1, -(-boxes // 64))
     first = [pointer(xyxy), pointer(scores), n, ctypes.c_float(threshold)]
     launch("nms_sort", (images, 1, 1), (1024, 1, 1), [*first, pointer(ranked), pointer(order), pointer(count)])
     second = [pointer(ranked), pointer(count), ctypes.c_float(iou), pointer(mask)]

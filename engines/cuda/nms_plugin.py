@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from facestream.engines.cuda.kernels import MAX_BOXES, nms, nms_workspace
 
-NAME, VERSION, NAMESPACE = "FacestreamNMS", "1", ""
+NAME = "FacestreamNMS"
+VERSION = "1"
+NAMESPACE = ""
 
 
 @cache
@@ -24,9 +26,12 @@ def make(trt: Any) -> Any:
         def __init__(self, threshold: float, iou: float) -> None:
             for base in (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):
                 base.__init__(self)
-            self.plugin_name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
+            self.plugin_name = NAME
+            self.plugin_version = VERSION
+            self.plugin_namespace = NAMESPACE
             self.num_outputs = 2
-            self.threshold, self.iou = threshold, iou
+            self.threshold = threshold
+            self.iou = iou
 
         def get_capability_interface(self, kind: Any) -> Any:
             return self
@@ -35,7 +40,8 @@ def make(trt: Any) -> Any:
             return [trt.DataType.INT32, trt.DataType.FLOAT]
 
         def get_output_shapes(self, inputs: Any, shape_inputs: Any, builder: Any) -> list[Any]:
-            counts, faces = trt.DimsExprs(1), trt.DimsExprs(3)
+            counts = trt.DimsExprs(1)
+            faces = trt.DimsExprs(3)
             counts[0] = faces[0] = inputs[0][0]
             faces[1], faces[2] = inputs[0][1], builder.constant(5)
             return [counts, faces]
@@ -61,7 +67,8 @@ def make(trt: Any) -> Any:
         ) -> None:
             from facestream.engines.cuda.devices import device_in_use
 
-            images, boxes = input_desc[0].dims[0], input_desc[0].dims[1]
+            images = input_desc[0].dims[0]
+            boxes = input_desc[0].dims[1]
             launch = device_in_use().launcher(stream)
             addresses = (int(a) for a in (*inputs, workspace, *outputs))
             nms(launch, images, boxes, self.threshold, self.iou, *addresses)
@@ -87,8 +94,11 @@ def make(trt: Any) -> Any:
     class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IPluginCreatorV3One.__init__(self)
-            self.name, self.plugin_version, self.plugin_namespace = NAME, VERSION, NAMESPACE
-            kind, empty = trt.PluginFieldType.FLOAT32, np.array([], np.float32)
+            self.name = NAME
+            self.plugin_version = VERSION
+            self.plugin_namespace = NAMESPACE
+            kind = trt.PluginFieldType.FLOAT32
+            empty = np.array([], np.float32)
             fields = [trt.PluginField(k, empty, kind) for k in ("threshold", "iou")]
             self.field_names = trt.PluginFieldCollection(fields)
 

@@ -152,7 +152,8 @@ class GpuPipeline:
         self.slots = [Slot(i, device.stream(), device.event()) for i in range(slots)]
         self._busy: deque[Slot] = deque()
         self._told: set[Shape] = set()
-        colours, norm = colour_table(), normalisation.row()
+        colours = colour_table()
+        norm = normalisation.row()
         rows = np.concatenate([colours.ravel(), norm])
         self._tables = device.alloc(rows.nbytes)
         self._norm = self._tables + colours.nbytes
@@ -320,7 +321,8 @@ class GpuPipeline:
             self._forget(slot, shape)
 
     def _fill(self, slot: Slot, ticket: Ticket) -> None:
-        frames, table = slot.view("frames"), slot.view("table")[: ticket.shape.images * SOURCE.itemsize].view(SOURCE)
+        frames = slot.view("frames")
+        table = slot.view("table")[: ticket.shape.images * SOURCE.itemsize].view(SOURCE)
         table[:] = np.zeros((), SOURCE)
         at = 0
         for i, frame in enumerate(ticket.frames):
@@ -335,16 +337,22 @@ class GpuPipeline:
 
     def _work(self, slot: Slot, shape: Shape, needs: Needs) -> None:
         """All that follows the frames' upload, put into the slot's stream; it depends on the shape alone."""
-        device, stream, n, boxes = self.device, slot.stream, shape.images, needs.boxes
+        device = self.device
+        stream = slot.stream
+        n = shape.images
+        boxes = needs.boxes
         launch = device.launcher(stream)
         device.upload(slot.at("table"), slot.view("table")[: n * SOURCE.itemsize], stream)
         canvas = shape.width, shape.height
         preprocess(launch, n, slot.at("table"), self._tables, self._norm, slot.at("input"), canvas)
-        counts, faces, scratch = slot.at("counts"), slot.at("faces"), slot.at("scratch")
+        counts = slot.at("counts")
+        faces = slot.at("faces")
+        scratch = slot.at("scratch")
         if self.net.nms_inside:
             self.net.enqueue(slot.index, shape, slot.at("input"), counts, faces, scratch, stream)
         else:
-            xyxy, scores = slot.at("xyxy"), slot.at("scores")
+            xyxy = slot.at("xyxy")
+            scores = slot.at("scores")
             self.net.enqueue(slot.index, shape, slot.at("input"), xyxy, scores, scratch, stream)
             workspace = slot.at("workspace")
             nms(launch, n, boxes, self.threshold, self.iou, xyxy, scores, workspace, counts, faces)
@@ -380,7 +388,8 @@ def _grown(parts: Mapping[str, tuple[int, int]], needed: Mapping[str, int]) -> d
     where it fits already."""
     if all(name in parts and size <= parts[name][1] for name, size in needed.items()):
         return None
-    made, at = {}, 0
+    made = {}
+    at = 0
     for name in {**parts, **needed}:
         size = max(needed.get(name, 0), parts.get(name, (0, 0))[1])
         made[name] = at, size

@@ -84,7 +84,8 @@ def cover_file(task: Task, setup: Setup) -> Answer:
     if manifest.fingerprint(config, setup.two_pass) != setup.key:
         do = "install the same versions, and the same model, everywhere"
         error = BadConfig(f"the software of {platform.node()} is not that of the machine that asks", "--ray", do)
-        source, output = os.path.abspath(task.job.source), str(task.job.output)
+        source = os.path.abspath(task.job.source)
+        output = str(task.job.output)
         return Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=str(error)), 2))
     detector = load_detector(config.detector.model, config.detector.options())
 
@@ -156,7 +157,8 @@ class ClusterDispatcher(Dispatcher):
             lost = isinstance(e, ray.exceptions.RayError)
             why = f"its worker was lost {RETRIES + 1} times" if lost else (str(e).splitlines() or [""])[0]
             error = f"{task.job.source}: {why} ({type(e).__name__}); it is left out"
-            source, output = os.path.abspath(task.job.source), str(_output(task))
+            source = os.path.abspath(task.job.source)
+            output = str(_output(task))
             answer = Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=error), 1))
         sweep(_output(task))
         outcome = answer.outcome

@@ -143,7 +143,9 @@ class Joined(FileSink):
     def mux(self, chunk: Chunk) -> None:
         packet: Packet = av.Packet(chunk.data)
         packet.stream, packet.time_base = self._video, Fraction(self._info.time_base)
-        packet.pts, packet.dts, packet.duration = chunk.pts, chunk.dts, chunk.duration
+        packet.pts = chunk.pts
+        packet.dts = chunk.dts
+        packet.duration = chunk.duration
         packet.is_keyframe = chunk.key
         try:
             self._mux_video(packet)

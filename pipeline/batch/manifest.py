@@ -131,7 +131,8 @@ def read(path: Path) -> tuple[list[Entry], bool, bool]:
     try:
         body = json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
         seal = body.pop("sha256")
-        entries, complete = [checked(row, Entry) for row in body["files"]], bool(body["complete"])
+        entries = [checked(row, Entry) for row in body["files"]]
+        complete = bool(body["complete"])
     except OSError as e:
         raise BadInput(f"cannot read the manifest ({e.strerror})", str(path)) from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -160,7 +161,8 @@ def verify(path: Path) -> tuple[list[str], list[str], int]:
     wrong = [] if unchanged else [f"{path}: the manifest was changed after it was written"]
     if not complete:
         wrong.append(f"{path}: the batch was stopped before it had gone through all its files; go on with --resume")
-    notes, good = [], 0
+    notes = []
+    good = 0
     for entry in entries:
         if not entry.has_output:
             notes.append(f"{entry.input}: it failed: {entry.error}")

@@ -23,7 +23,8 @@ class RecordStore:
 
     def __init__(self, target: Path, journal: Journal, overwrite: bool, resume: bool) -> None:
         self.ending = ending_of(target)
-        self._target, self._journal = target, journal
+        self._target = target
+        self._journal = journal
         before = journal.written_records.get(str(target.absolute())) if resume else None
         ours = before is not None and before.sha256 == sha256(target)
         check(target, overwrite or ours)

@@ -57,7 +57,9 @@ class Dispatcher:
     """Hands the files to the workers and collects their outcomes."""
 
     def __init__(self, batch: Batch, journal: Journal, records: RecordStore | None = None) -> None:
-        self.batch, self.journal, self.records = batch, journal, records
+        self.batch = batch
+        self.journal = journal
+        self.records = records
         self.entries: dict[int, Entry] = {}
         self.codes: list[int] = []
         self.skipped = 0
@@ -180,7 +182,8 @@ class Dispatcher:
         self._note(outcome)
 
     def _note(self, outcome: Outcome) -> None:
-        entry, job = outcome.entry, self.batch.jobs[outcome.index]
+        entry = outcome.entry
+        job = self.batch.jobs[outcome.index]
         self.entries[outcome.index] = entry
         self.codes.append(outcome.code)
         self.skipped += outcome.skipped

@@ -38,7 +38,8 @@ from facestream.pipeline.video.streams import best_video
 from facestream.pipeline.video.uri import Kind, parse
 
 # Containers with an index to seek by and times to rely on, and suffixes of those that segments are put together in.
-_FROM, _INTO = ("mov", "matroska"), (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+_FROM = ("mov", "matroska")
+_INTO = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 
 
 class NotSegmentable(Exception):

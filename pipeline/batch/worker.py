@@ -77,7 +77,10 @@ class RecordWriter:
     def __init__(self, tell: Callable[[int], object], rows: TextIO | None, ending: str, name: str = "") -> None:
         self.frames = 0
         self.faces: Counter[str] = Counter()
-        self._tell, self._rows, self._ending, self._name = tell, rows, ending, name
+        self._tell = tell
+        self._rows = rows
+        self._ending = ending
+        self._name = name
         self._told = time.monotonic()
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
@@ -139,7 +142,8 @@ def do_task(
     """Run one task; an error becomes part of its outcome."""
     job = task.job
     assert job.output is not None
-    source, target = os.path.abspath(job.source), job.output.absolute()
+    source = os.path.abspath(job.source)
+    target = job.output.absolute()
     held = sha256(Path(source))
     if task.before is not None and _still_good(task, setup, held, target):
         return Outcome(task.index, task.before, 0 if task.before.state == "done" else 1, skipped=True)

@@ -108,7 +108,8 @@ def scores(people: list[Person], embedder: Embedder) -> dict[str, Score]:
         alone = _means([embedder.embed(some) for some in chips])
         return np.concatenate([embedder.embed(joined), alone], 1)
 
-    gallery, probe = [p.gallery for p in people], [p.probe for p in people]
+    gallery = [p.gallery for p in people]
+    probe = [p.probe for p in people]
     stock = embedded(probe, False)
     several = embedded(probe, True)
     out = {
@@ -167,7 +168,8 @@ def neutral(rgb: Array, box: Array) -> Array:
     """The picture with everything grey but the ellipse under the cover: else the scene tells who it is."""
     out = np.full_like(rgb, GREY)
     mask = np.zeros(rgb.shape[:2], np.uint8)
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * COVER - FRINGE
+    centre = (box[:2] + box[2:]) / 2
+    half = (box[2:] - box[:2]) / 2 * COVER - FRINGE
     points = tuple(round(float(v)) for v in centre), tuple(max(1, round(float(v))) for v in half)
     cv2.ellipse(mask, points[0], points[1], 0, 0, 360, 1, -1)
     cv2.copyTo(rgb, mask, out)

@@ -22,7 +22,9 @@ BATCH = 16
 MEAN = (122.782, 117.001, 104.298)
 # Where a face that is aligned by its landmarks lies in the picture, measured by the box of the detector: the middle,
 # and the side, in the box's longer sides. For faces whose landmarks cannot be seen.
-SHIFT_X, SHIFT_Y, EXTENT = 0.0, 0.063, 0.927
+SHIFT_X = 0.0
+SHIFT_Y = 0.063
+EXTENT = 0.927
 # Blocks of two convolutions each, from the picture on: channels, whether the first halves the size.
 BLOCKS = (
     *((32, False),) * 3,
@@ -131,7 +133,8 @@ def _onnx(layers: Iterator[Array]) -> bytes:
 
     def convolve(x: str, before: int, channels: int, side: int, stride: int) -> str:
         """A convolution, with the scale and offset that follow it."""
-        values, scale = next(layers), next(layers)
+        values = next(layers)
+        scale = next(layers)
         count = channels * before * side * side
         factor = scale[:channels]
         kernel = values[:count].reshape(channels, before, side, side) * factor[:, None, None, None]
@@ -144,7 +147,8 @@ def _onnx(layers: Iterator[Array]) -> bytes:
 
     x = add("Relu", [convolve("picture", 3, 32, 7, 2)])
     x = add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2])
-    channels, size = 32, 35
+    channels = 32
+    size = 35
     for wide, down in BLOCKS:
         y = add("Relu", [convolve(x, channels, wide, 3, 2 if down else 1)])
         y = convolve(y, wide, wide, 3, 1)

@@ -18,7 +18,8 @@ class RecordReplay:
     """
 
     def __init__(self, records: dict[int, Record], where: Path) -> None:
-        self.records, self.where = records, where
+        self.records = records
+        self.where = where
         self.complete = any(r.width is not None for r in records.values())
         self.last = -1
 

@@ -29,7 +29,8 @@ class AudioPacket:
     def side(self) -> SidePacket:
         """A copy of the packet with the new time."""
         copy: Packet = av.Packet(bytes(self.packet))
-        copy.stream, copy.time_base = self.packet.stream, TICK
+        copy.stream = self.packet.stream
+        copy.time_base = TICK
         copy.pts = copy.dts = self.ticks
         copy.duration = round((self.packet.duration or 0) * self.packet.time_base / TICK)
         return SidePacket(copy)

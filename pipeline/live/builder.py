@@ -75,7 +75,10 @@ class SinkBuilder:
     """Creates sinks, and the servers and pushers that several of them share."""
 
     def __init__(self, live: Live, config: Config, overwrite: bool, on_event: Callable[[str, str], None]) -> None:
-        self.live, self.config, self.overwrite, self._on_event = live, config, overwrite, on_event
+        self.live = live
+        self.config = config
+        self.overwrite = overwrite
+        self._on_event = on_event
         self.banner: list[str] = []
         self._servers: dict[tuple[str, int], RtspServer] = {}
         self._pages: dict[str, Page] = {}
@@ -195,7 +198,8 @@ class SinkBuilder:
         segment_s = self.config.run.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
         check_output(first, options, [pipeline.camera.uri.text])
-        camera, live = pipeline.camera, self.config.run
+        camera = pipeline.camera
+        live = self.config.run
         limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
         check_limits(limits, segment_s)
         return RecordingSink(
@@ -262,7 +266,8 @@ class SinkBuilder:
 def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:
     """A camera's metrics."""
     counts = pipeline.counts
-    camera, line = counts.camera, counts.line
+    camera = counts.camera
+    line = counts.line
     totals = {
         "frames_decoded": camera.frames,
         "frames_damaged": camera.damaged,

@@ -57,12 +57,15 @@ class Camera:
         put: Callable[[Frame], None],
         on_event: Callable[[Status], None] = lambda status: None,
     ) -> None:
-        self.name, self.uri, self.options = name, uri, options
+        self.name = name
+        self.uri = uri
+        self.options = options
         self.epoch_s = 0.0  # wall-clock time of tick 0
         self.on_audio: Callable[[AudioPacket], None] | None = None
         self.audio_stream: av.AudioStream | None = None
         self._early: list[SidePacket] = []  # sound that came before the next picture
-        self._put, self._on_event = put, on_event
+        self._put = put
+        self._on_event = on_event
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._turn = self._began = 0  # the number of the thread that may act, and of the last one that was started
@@ -70,7 +73,8 @@ class Camera:
         self._thread: threading.Thread | None = None
         self._status = Status(name, State.CONNECTING)
         self._backoff = Backoff(max_s=options.max_backoff_s, refused_s=options.refused_wait_s)
-        self._pace, self._paced = Pace(), False
+        self._pace = Pace()
+        self._paced = False
         self._sign_s = self._frame_s = self._live_s = 0.0  # last sign of life, last frame, begin of the connection
         self._packet_s = 0.0  # arrival of the last packet
         self._transport = "tcp"  # of an RTSP camera, where the choice is ours
@@ -113,7 +117,8 @@ class Camera:
     def check(self) -> None:
         """The watchdog, to be called a few times a second from another thread."""
         with self._lock:
-            now, state = time.monotonic(), self._status.state
+            now = time.monotonic()
+            state = self._status.state
             if self._stop.is_set() or self._resting or self._over:
                 return
             if state is State.LIVE and now - self._frame_s > self._patience():
@@ -164,13 +169,15 @@ class Camera:
                 except UserError as error:
                     if self._learn(turn, error):
                         continue
-                    what, refused = _words(error), isinstance(error, Refused)
+                    what = _words(error)
+                    refused = isinstance(error, Refused)
                     final = self.uri.kind in _FINITE and not (self.options.loop and isinstance(error, SourceLost))
                     state = State.ENDED if isinstance(error, SourceLost) else State.FAILED
                 except Cancelled:
                     raise
                 except Exception as error:  # a fault of ours or FFmpeg's must not end a camera for good
-                    what, final = redact(f"{type(error).__name__}: {error}".splitlines()[0]), False
+                    what = redact(f"{type(error).__name__}: {error}".splitlines()[0])
+                    final = False
                     state = State.FAILED
                 if final:
                     self._end(turn, state, what)
@@ -181,7 +188,8 @@ class Camera:
 
     def _connect(self, turn: int) -> None:
         """Open, deliver, close: one connection, to its end."""
-        options, now = self.options, time.monotonic()
+        options = self.options
+        now = time.monotonic()
         with self._lock:
             self._check_turn(turn)
             self._sign_s = self._frame_s = now
@@ -200,7 +208,8 @@ class Camera:
             self._pace.restart(segmented=info.container == "hls")
             self._paced = options.paced and (self.uri.kind in _FINITE or not info.live or self._pace.segmented)
             self.audio_stream = next((side for side in info.side_streams if isinstance(side, av.AudioStream)), None)
-            self._early, first = [], True
+            self._early = []
+            first = True
             for item in source.items():
                 if isinstance(item, SidePacket):
                     self._queue_audio(item)
@@ -297,7 +306,8 @@ class Camera:
             self._early = [*self._early[-999:], item]
 
     def _send_audio(self) -> None:
-        early, self._early = self._early, []
+        early = self._early
+        self._early = []
         for item in early:
             packet = item.packet
             time = packet.pts if packet.pts is not None else packet.dts
@@ -321,7 +331,8 @@ class Camera:
             self._await(frame)
         with self._lock:
             self._check_turn(turn)
-            now, status = time.monotonic(), self._status
+            now = time.monotonic()
+            status = self._status
             if self._is_backlog(frame.time_s, now, info is not None):
                 self._sign_s = self._frame_s = now
                 return

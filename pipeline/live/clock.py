@@ -12,7 +12,9 @@ FAR_S = 3.0  # beyond this, arrival takes over at once
 WINDOW_S = 10.0  # over which the rate of a source's clock is estimated
 ENOUGH_S = 1.0  # of arrivals, before an estimate is used
 RATE_SLACK = 0.03  # by which a rate may differ from 1 before it is taken for wrong
-GAIN, SLEW = 0.1, 0.5  # of an error that is corrected with each frame; of a frame's step, at most
+# of an error that is corrected with each frame; of a frame's step, at most
+GAIN = 0.1
+SLEW = 0.5
 
 
 class LiveClock:

@@ -88,7 +88,8 @@ class LiveEncoder:
         force = age_s >= self.options.gop_s or (self._keyframe_requested and age_s >= 0.5)
         picture.pict_type = _I if force else 0
         if force:
-            self._last_key, self._keyframe_requested = ticks, False
+            self._last_key = ticks
+            self._keyframe_requested = False
         try:
             return [EncodedPicture(bytes(p), p.pts or 0, bool(p.is_keyframe)) for p in self._context.encode(picture)]
         except (av.FFmpegError, ValueError) as error:
@@ -98,12 +99,17 @@ class LiveEncoder:
     def _open(self, picture: av.VideoFrame) -> None:
         options = self.options
         context: Any = av.CodecContext.create(options.encoder, "w")
-        context.width, context.height, context.pix_fmt = picture.width, picture.height, "yuv420p"
-        context.time_base, context.framerate = TICK, self.rate
+        context.width = picture.width
+        context.height = picture.height
+        context.pix_fmt = "yuv420p"
+        context.time_base = TICK
+        context.framerate = self.rate
         context.gop_size = max(1, round(self.rate * 2 * max(1, round(options.gop_s))))  # ours come first
         context.max_b_frames = 0
-        context.color_range, context.colorspace = picture.color_range, picture.colorspace
-        context.color_primaries, context.color_trc = picture.color_primaries, picture.color_trc
+        context.color_range = picture.color_range
+        context.colorspace = picture.colorspace
+        context.color_primaries = picture.color_primaries
+        context.color_trc = picture.color_trc
         most = options.bitrate * 1000 or int(picture.width * picture.height * self.rate * SHARE)
         if options.encoder == "libx264":
             context.options = {
@@ -121,7 +127,9 @@ class LiveEncoder:
         except (av.FFmpegError, ValueError) as error:
             size = f"{picture.width}x{picture.height}"
             raise SinkLost(f"{options.encoder} cannot encode {size} ({error})", "run.encoder") from None
-        self._context, self._shape, self._last_key = context, (picture.width, picture.height), None
+        self._context = context
+        self._shape = (picture.width, picture.height)
+        self._last_key = None
 
 
 def to_stream_format(covered: CoveredFrame, scaler: VideoReformatter | None = None) -> av.VideoFrame:
@@ -129,12 +137,15 @@ def to_stream_format(covered: CoveredFrame, scaler: VideoReformatter | None = No
 
     scaler: as for picture.convert().
     """
-    picture, frame = covered.picture, covered.tracked.frame
-    width, height = picture.width // 2 * 2, picture.height // 2 * 2
+    picture = covered.picture
+    frame = covered.tracked.frame
+    width = picture.width // 2 * 2
+    height = picture.height // 2 * 2
     if (width, height) != (picture.width, picture.height):
         picture = (scaler or VideoReformatter()).reformat(picture, width=width, height=height, format="yuv420p")
     else:
         picture = convert(picture, "yuv420p", scaler)
     picture = upright_picture(picture, frame)
-    picture.pts, picture.time_base = frame.pts, frame.time_base
+    picture.pts = frame.pts
+    picture.time_base = frame.time_base
     return picture

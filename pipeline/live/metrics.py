@@ -47,7 +47,8 @@ class Collector:
     """A Prometheus collector over the cameras' metrics."""
 
     def __init__(self, camera_metrics: list[CameraMetrics], sessions: WebcamSessions | None) -> None:
-        self._camera_metrics, self._sessions = camera_metrics, sessions
+        self._camera_metrics = camera_metrics
+        self._sessions = sessions
 
     def collect(self) -> Iterable[Any]:
         state = GaugeMetricFamily(

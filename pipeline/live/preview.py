@@ -68,8 +68,11 @@ class Page:
     ) -> None:  # fmt: skip
         """Raises BadInput for a non-loopback address without a token."""
         check_web()
-        self.host, self.port = host, port
-        self._token, self._camera_metrics, self._tune = token, camera_metrics, tune
+        self.host = host
+        self.port = port
+        self._token = token
+        self._camera_metrics = camera_metrics
+        self._tune = tune
         self._problems = problems
         self._reload = reload
         self._sessions = sessions if sessions is not None and sessions.limit else None
@@ -335,7 +338,8 @@ class Page:
                 if sink.number == last:
                     await self._next()
                     continue
-                last, jpeg = sink.number, sink.jpeg
+                last = sink.number
+                jpeg = sink.jpeg
                 if not jpeg:  # it was for others
                     continue
                 head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"

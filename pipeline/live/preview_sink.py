@@ -25,7 +25,8 @@ class PreviewSink:
     upright = True
 
     def __init__(self, name: str, tuner: Tuner) -> None:
-        self.name, self._tuner = name, tuner
+        self.name = name
+        self._tuner = tuner
         self.viewers = self.callers = 0
         self.jpeg = b""
         self.bgr: Array | None = None
@@ -37,12 +38,14 @@ class PreviewSink:
         return bool(self.viewers or self.callers)
 
     def write(self, covered: CoveredFrame) -> None:
-        viewers, callers = self.viewers, self.callers
+        viewers = self.viewers
+        callers = self.callers
         if not viewers and not callers:
             return
         bgr = scaled_bgr(covered, WIDTH, scaler=self._scaler)
         bgr = draw_boxes(bgr, covered) if self._tuner.boxes else bgr
-        self.jpeg, self.bgr = encode(bgr) if viewers else b"", bgr if callers else None
+        self.jpeg = encode(bgr) if viewers else b""
+        self.bgr = bgr if callers else None
         self.number += 1
         self.woken()
 

@@ -42,7 +42,9 @@ class SegmentCleaner:
 
     def __init__(self, path: Path, limits: Limits, on_event: Callable[[str], None] = lambda message: None) -> None:
         """path: the output as the user named it, without a segment's time."""
-        self._folder, self.limits, self.on_event = path.absolute().parent, limits, on_event
+        self._folder = path.absolute().parent
+        self.limits = limits
+        self.on_event = on_event
         name = rf"{re.escape(path.stem)}-(\d{{8}}-\d{{6}})(?:-\d+)?"
         self._whole = re.compile(name + re.escape(path.suffix))
         self._unfinished = re.compile(rf"{name}\.unfinished(?:-\d+)?{re.escape(path.suffix)}")
@@ -75,7 +77,8 @@ class SegmentCleaner:
         except OSError:
             return
         for path in files:
-            whole, unfinished = self._whole.fullmatch(path.name), self._unfinished.fullmatch(path.name)
+            whole = self._whole.fullmatch(path.name)
+            unfinished = self._unfinished.fullmatch(path.name)
             named = whole or unfinished
             if named is None or path == writing or not _is_time(named[1]):
                 continue

@@ -88,7 +88,9 @@ class CameraPipeline:
         tuner: Tuner,
         on_event: EventHandler,
     ) -> None:
-        self.name, self.tuner, self._on_event = name, tuner, on_event
+        self.name = name
+        self.tuner = tuner
+        self._on_event = on_event
         self.config = config
         self.workers: list[SinkWorker] = []
         self._ring: Ring[Frame | Gap] = Ring(config.run.queue, Policy.DROP_OLDEST)
@@ -282,14 +284,16 @@ class Live:
         self, config: Config, detector: Detector, on_event: EventHandler, drawn: bool = False, bare: bool = False
     ) -> None:
         """drawn: draw boxes on all outputs; bare: on uncovered faces."""
-        self.config, self._on_event = config, on_event
+        self.config = config
+        self._on_event = on_event
         self.shared_detector = BatchingDetector(
             detector, config.run.batch or detector.batch, config.run.batch_wait_ms / 1000
         )
         self.pipelines: list[CameraPipeline] = []
         self.servers: list[Server] = []
         self.pushers: list[Pusher] = []
-        self._drawn, self._bare = drawn, bare
+        self._drawn = drawn
+        self._bare = bare
         self.started = False
         self._serving: list[Server] = []
         self.events: EventFeed | None = None

@@ -43,7 +43,8 @@ def scaled_bgr(
     scaler = scaler or VideoReformatter()
     picture = to_stream_format(covered)
     scale = min(math.inf if enlarge else 1.0, widest / picture.width, highest / picture.height)
-    width, height = max(2, round(picture.width * scale)), max(2, round(picture.height * scale))
+    width = max(2, round(picture.width * scale))
+    height = max(2, round(picture.height * scale))
     bgr: Array = scaler.reformat(picture, width=width, height=height, format="bgr24").to_ndarray()
     return bgr
 

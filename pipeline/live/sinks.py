@@ -116,7 +116,10 @@ class StreamSink(AudioSink):
         self, name: str, options: LiveOptions, rate: Callable[[], float], epoch_s: Callable[[], float]
     ) -> None:
         super().__init__()
-        self.name, self._options, self._rate, self._epoch_s = name, options, rate, epoch_s
+        self.name = name
+        self._options = options
+        self._rate = rate
+        self._epoch_s = epoch_s
         self.packetizer = Packetizer()
         self._mounts: list[tuple[RtspServer, Mount]] = []
         self._pushers: list[Pusher] = []

@@ -19,7 +19,9 @@ from msgspec import structs
 
 KEYS = {"hide": "cover.hide", "scale": "cover.scale", "threshold": "detector.threshold"}
 STRENGTH = {"blur": 0, "pixelate": 1, "solid": 2}  # an image hides as much as solid does
-LEAST_THRESHOLD, MOST_THRESHOLD, MOST_SCALE = 0.02, 0.95, 5.0
+LEAST_THRESHOLD = 0.02
+MOST_THRESHOLD = 0.95
+MOST_SCALE = 5.0
 
 
 class Mode(StrEnum):
@@ -55,7 +57,10 @@ class Tuner:
     """
 
     def __init__(self, config: Config, drawn: bool = False, bare: bool = False, adjustable: bool = True) -> None:
-        self.config, self._drawn, self._bare, self._adjustable = config, drawn, bare, adjustable
+        self.config = config
+        self._drawn = drawn
+        self._bare = bare
+        self._adjustable = adjustable
         mode = Mode.BARE if bare else Mode.BOXES if drawn else Mode.COVER
         self.start = Tuning(mode, config.cover.hide, config.cover.scale, config.detector.threshold)
         self.now, self.coverer = self.start, self._coverer(self.start, config.cover)
@@ -68,7 +73,8 @@ class Tuner:
     @property
     def choices(self) -> dict[str, Any]:
         """The allowed values: lists of strings, [lowest, highest] for numbers."""
-        policy, start = self.config.run.change, self.start
+        policy = self.config.run.change
+        start = self.start
         own = ["image"] if start.hide not in HIDE else []  # never another image: that would read any file here
         min_s = 0 if policy == "any" else STRENGTH.get(start.hide, 2)
         hides = [*own, *(name for name in HIDE if STRENGTH[name] >= min_s)]
@@ -79,7 +85,10 @@ class Tuner:
         ]
         modes = [Mode.COVER, Mode.BOXES, *([Mode.BARE] if self._bare else [])]
         if policy == "no":
-            modes, hides, scale, threshold = [start.mode], [_word(start.hide)], [start.scale] * 2, [start.threshold] * 2
+            modes = [start.mode]
+            hides = [_word(start.hide)]
+            scale = [start.scale] * 2
+            threshold = [start.threshold] * 2
         return {"mode": [str(mode) for mode in modes], "hide": hides, "scale": scale, "threshold": threshold}
 
     @property

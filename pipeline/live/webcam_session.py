@@ -84,7 +84,10 @@ class WebcamSession:
         self, shared_detector: BatchingDetector, config: Config, tuner: Tuner,
         send: Callable[[JpegFrame | None], None], on_message: Callable[[str], None], on_end: Callable[[], None],
     ) -> None:  # fmt: skip
-        self.tuner, self._send, self._on_message, self._on_end = tuner, send, on_message, on_end
+        self.tuner = tuner
+        self._send = send
+        self._on_message = on_message
+        self._on_end = on_end
         self._stall_s = config.run.stall_s
         self._ring: Ring[JpegFrame] = Ring(1, Policy.DROP_OLDEST, droppable=lambda jpeg_frame: True)
         self._client = DetectorClient(shared_detector, config.run.deadline_s)
@@ -150,16 +153,19 @@ class WebcamSession:
         try:
             picture = self._decoder.decode(jpeg_frame.jpeg)
         except BadInput as error:
-            self._broken, self._in_a_row = self._broken + 1, self._in_a_row + 1
+            self._broken = self._broken + 1
+            self._in_a_row = self._in_a_row + 1
             self._on_message(str(error))
             if self._in_a_row >= MAX_BROKEN_IN_A_ROW:
                 self._ring.cancel()
                 self._on_end()
             return
         self._in_a_row = 0
-        index, self._taken = self._taken, self._taken + 1
+        index = self._taken
+        self._taken = self._taken + 1
         pts = self._clock.tick(None, time.monotonic())
-        picture.pts, picture.time_base = pts, TICK
+        picture.pts = pts
+        picture.time_base = TICK
         self._correlation_ids[index] = jpeg_frame.correlation_id
         # Detection runs on every frame: a browser sends the next one only when one is finished.
         for tracked in self._fail_closed.push(Frame(index, pts, TICK, picture)):
@@ -193,7 +199,9 @@ class WebcamSessions:
         lag = min(config.run.webcam_lookahead, config.tracker.lookahead)
         # A browser sends few frames per second, between which faces move far: detection runs on each.
         self.config = changed(config, {"tracker.lookahead": lag, "detector.every": 1}, "run.webcam_lookahead")
-        self._shared_detector, self._drawn, self._bare = shared_detector, drawn, bare
+        self._shared_detector = shared_detector
+        self._drawn = drawn
+        self._bare = bare
         self._active: set[WebcamSession] = set()
         self._lock = threading.Lock()
         self._over = False

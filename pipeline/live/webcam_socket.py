@@ -32,7 +32,9 @@ CORRELATION_ID_BYTES = 8  # bytes
 IDLE_S = 30.0  # seconds without a frame after which a session ends
 STUCK_S = 10.0  # seconds for the browser to receive one frame
 TELL_S = 0.5  # seconds between two statistics messages
-TRY_LATER, POLICY = 1013, 1008  # RFC 6455 section 7.4.1 and its registry
+# RFC 6455 section 7.4.1 and its registry
+TRY_LATER = 1013
+POLICY = 1008
 
 
 class Mailbox:
@@ -73,7 +75,10 @@ class Mailbox:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), timeout_s)
         self._news.clear()
-        jpeg_frame, message, self._jpeg_frame, self._message = self._jpeg_frame, self._message, None, {}
+        jpeg_frame = self._jpeg_frame
+        message = self._message
+        self._jpeg_frame = None
+        self._message = {}
         return jpeg_frame, message
 
 

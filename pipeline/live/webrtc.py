@@ -39,7 +39,8 @@ class PictureTrack(VideoStreamTrack):  # type: ignore[misc]
 
     def __init__(self, pictures: PictureFeed, news: Callable[[], Awaitable[None]]) -> None:
         super().__init__()
-        self._pictures, self._news = pictures, news
+        self._pictures = pictures
+        self._news = news
         self._last, self._start_s = pictures.number, time.monotonic()
 
     async def recv(self) -> av.VideoFrame:
@@ -48,10 +49,13 @@ class PictureTrack(VideoStreamTrack):  # type: ignore[misc]
             if self.readyState != "live":
                 raise MediaStreamError
             await self._news()
-        self._last, bgr = pictures.number, pictures.bgr
-        height, width = bgr.shape[0] // 2 * 2, bgr.shape[1] // 2 * 2
+        self._last = pictures.number
+        bgr = pictures.bgr
+        height = bgr.shape[0] // 2 * 2
+        width = bgr.shape[1] // 2 * 2
         frame = av.VideoFrame.from_ndarray(bgr[:height, :width].copy(), format="bgr24")
-        frame.pts, frame.time_base = round((time.monotonic() - self._start_s) / TICK), TICK
+        frame.pts = round((time.monotonic() - self._start_s) / TICK)
+        frame.time_base = TICK
         return frame
 
 

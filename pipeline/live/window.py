@@ -37,7 +37,10 @@ SIZE = (960, 540)  # pixels at first; then the first picture's, if it is smaller
 PACE_S = 1 / 60  # between two looks at the keys
 HELP = "M boxes   H cover   F full screen   Q quit"
 HELP_S = 10.0
-BACK, DIM, TEXT, BAD = (21, 23, 26), (154, 164, 176), (240, 240, 240), (255, 107, 107)
+BACK = (21, 23, 26)
+DIM = (154, 164, 176)
+TEXT = (240, 240, 240)
+BAD = (255, 107, 107)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,9 @@ class Pane:
     upright = True
 
     def __init__(self, pipeline: CameraPipeline, window: Window) -> None:
-        self.name, self.pipeline, self._window = f"window {pipeline.name}", pipeline, window
+        self.name = f"window {pipeline.name}"
+        self.pipeline = pipeline
+        self._window = window
         self.room = SIZE  # for the picture, in pixels
         self.newest: ReadyPicture | None = None
         self.last: ReadyPicture | None = None  # what the window shows
@@ -83,7 +88,8 @@ class Pane:
 
     def take(self) -> ReadyPicture | None:
         """The frame to show now."""
-        shown, self.newest = self.newest, None
+        shown = self.newest
+        self.newest = None
         if shown is not None:
             self.last = shown
             self._times.append(time.monotonic())
@@ -163,7 +169,8 @@ class Window:
             if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and not self._obey(event)):
                 return False
             if event.type == pygame.VIDEORESIZE:
-                self._screen, self._sized = pygame.display.get_surface(), True
+                self._screen = pygame.display.get_surface()
+                self._sized = True
                 self._arrange()
         if fresh or time.monotonic() - self._drawn_s > 0.25:
             self._draw()
@@ -189,8 +196,11 @@ class Window:
         if self._before is None:
             self._before, size, how = self._screen.get_size(), pygame.display.get_desktop_sizes()[0], pygame.FULLSCREEN
         else:
-            size, self._before, how = self._before, None, pygame.RESIZABLE
-        self._screen, self._sized = pygame.display.set_mode(size, how), True
+            size = self._before
+            self._before = None
+            how = pygame.RESIZABLE
+        self._screen = pygame.display.set_mode(size, how)
+        self._sized = True
         self._arrange()
 
     def _turn(self, key: str) -> None:
@@ -232,7 +242,8 @@ class Window:
         for number, (pane, picture) in enumerate(zip(self.panes, shown, strict=True)):
             width, height = pane.room
             columns = max(1, self._screen.get_width() // width)
-            left, top = number % columns * width, number // columns * height
+            left = number % columns * width
+            top = number // columns * height
             if picture is not None:
                 self._put(picture.bgr, left, top, width, height)
             self._caption(pane, left, top)
@@ -253,7 +264,8 @@ class Window:
 
     def _caption(self, pane: Pane, left: int, top: int) -> None:
         pipeline = pane.pipeline
-        status, settings = pipeline.camera.status, pipeline.tuner.now
+        status = pipeline.camera.status
+        settings = pipeline.tuner.now
         words = [pipeline.name, f"{pane.fps:.1f} fps", f"{pane.latency_ms:.0f} ms", f"{settings.mode}, {settings.hide}"]
         dropped = pipeline.counts.dropped + pipeline.counts.sink_dropped + pane.dropped
         words += [f"{dropped} dropped"] * bool(dropped)

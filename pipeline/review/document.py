@@ -348,7 +348,8 @@ class Document:
         self.accepted.pop(key, None)
 
     def _audio(self, edit: Audio, step: Step) -> None:
-        old, self.audio = self.audio, edit.audio
+        old = self.audio
+        self.audio = edit.audio
         step.inverse.append(lambda: setattr(self, "audio", old))
 
 

@@ -13,7 +13,8 @@ from scipy.special import gammaincinv
 SURE = 0.5  # best score of a track from which it counts as a face
 # Probability that a detection of the second detector alone is a face: ramps from 0 at the first score to this value at
 # 1. Measured on rendered and real clips, see docs/review.md.
-FROM_SCORE, REAL = 0.3, 0.7
+FROM_SCORE = 0.3
+REAL = 0.7
 HETEROGENEITY = 2.0  # both detectors miss hard faces up to this many times as often as if they were independent
 CERTAIN = 0.8  # score from which a detection of the second detector counts towards the interval's lower bound
 FLOOR = 0.5  # faces that even a sample without one open face may have missed, in runs
@@ -82,5 +83,6 @@ def estimate(document: Document, notes: Notes, found_open: dict[int, list[tuple[
     tail = (1 - CONFIDENCE) / 2
     low = float(gammaincinv(certain / length, tail)) * length if certain else 0.0
     high = float(gammaincinv(count + FLOOR, 1 - tail)) * length * HETEROGENEITY / max(recall, 0.2)
-    share, high = expected / total, min(1.0, high / total)
+    share = expected / total
+    high = min(1.0, high / total)
     return Estimate(min(share, high), min(low / total, share), high, len(frames), round(total, 1), round(expected, 2))

@@ -52,7 +52,8 @@ class Export:
         self.report = self.output.with_name(self.output.name + ".report.html")
         for path in self.paths:
             check(path, request.overwrite, [video, session.records])
-        self.request, self.session = request, session
+        self.request = request
+        self.session = session
         self.rows = session.document.export()
         self.facts = Facts.of(session, request.by or session.user)
         self.config = _config(session)

@@ -16,10 +16,14 @@ LONGEST_S = 10.0  # for so long a box is followed to each side
 LUMA = 960  # pixels of the longer side of the picture in which it is sought
 ALIKE = 0.6  # correlation from one frame to the next from which it is the same face
 STILL_ITSELF = 0.35  # the same with the face as it was drawn: less, since it turns
-ANCHOR, NEARBY = 0.6, 0.3  # correlation with the face as drawn, and sides, within which its place there is taken
+# correlation with the face as drawn, and sides, within which its place there is taken
+ANCHOR = 0.6
+NEARBY = 0.3
 LOST_FRAMES = 4  # frames further that are covered when it is lost: growing, since nobody knows where it went
 LOST_GROWTH = 0.08
-GROWTH, MOST_GROWTH = 0.004, 1.25  # by which a box grows with each frame it was followed, and at most in all
+# by which a box grows with each frame it was followed, and at most in all
+GROWTH = 0.004
+MOST_GROWTH = 1.25
 AGREES = 0.75  # IoU with the track's own box from which the track knows better
 SIZES = (1.0, 0.96, 1.04)
 
@@ -96,7 +100,8 @@ def _anchored(first: _Look, box: Array, now: _Look, found: Array) -> Array:
 
 def _match(last: _Look, place: Array, now: _Look, ahead: Array) -> Array | None:
     """Where the face is in the next frame, in displayed pixels; it may have come nearer or gone away a little."""
-    best, score = None, ALIKE
+    best = None
+    score = ALIKE
     for size in SIZES:
         view = now.luma
         if size != 1.0:
@@ -106,18 +111,21 @@ def _match(last: _Look, place: Array, now: _Look, ahead: Array) -> Array | None:
         near = ahead * last.scale / size + shift
         match = match_template(last.luma, place * last.scale, view, _same_size(near, place * last.scale))
         if match is not None and match.score > score + (0.01 if size != 1.0 else 0):
-            best, score = (match.xyxy - shift) * size / last.scale, match.score
+            best = (match.xyxy - shift) * size / last.scale
+            score = match.score
     return best
 
 
 def _as_large(view: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """A picture cut or padded, around its middle, to this shape; and by how much points moved, xyxy."""
     high, wide = shape[:2]
-    top, left = (high - view.shape[0]) // 2, (wide - view.shape[1]) // 2
+    top = (high - view.shape[0]) // 2
+    left = (wide - view.shape[1]) // 2
     if top < 0 or left < 0:
         view = view[max(0, -top) : max(0, -top) + high, max(0, -left) : max(0, -left) + wide]
     else:
-        bottom, right = high - view.shape[0] - top, wide - view.shape[1] - left
+        bottom = high - view.shape[0] - top
+        right = wide - view.shape[1] - left
         view = cv2.copyMakeBorder(view, top, bottom, left, right, cv2.BORDER_REPLICATE)
     return view, np.array([left, top, left, top], np.float64)
 
@@ -133,7 +141,10 @@ def _patch(look: _Look, place: Array) -> Array | None:
     """The face, 24 x 24 pixels of brightness; None where less than half of it is in the picture."""
     height, width = look.luma.shape
     x0, y0, x1, y1 = (place * look.scale).tolist()
-    left, top, right, bottom = max(0, round(x0)), max(0, round(y0)), min(width, round(x1)), min(height, round(y1))
+    left = max(0, round(x0))
+    top = max(0, round(y0))
+    right = min(width, round(x1))
+    bottom = min(height, round(y1))
     if right - left < max(2, (x1 - x0) / 2) or bottom - top < max(2, (y1 - y0) / 2):
         return None
     return cv2.resize(look.luma[top:bottom, left:right], (24, 24), interpolation=cv2.INTER_AREA).astype(np.float32)
@@ -143,7 +154,8 @@ def _is_itself(drawn: Array | None, now: Array | None) -> bool:
     """Whether what was followed still looks like what was drawn. Near an edge, where little is seen, it does."""
     if drawn is None or now is None:
         return True
-    a, b = drawn - drawn.mean(), now - now.mean()
+    a = drawn - drawn.mean()
+    b = now - now.mean()
     return bool((a * b).sum() >= STILL_ITSELF * np.sqrt((a * a).sum() * (b * b).sum()) - 1e-6)
 
 
@@ -158,7 +170,8 @@ def _let_go(place: Array, speed: Array, numbers: range, done: int, size: tuple[i
 
 
 def _grown(box: Array, scale: float) -> Array:
-    middle, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2 * scale
+    middle = (box[:2] + box[2:]) / 2
+    half = (box[2:] - box[:2]) / 2 * scale
     return np.concatenate([middle - half, middle + half])
 
 
@@ -167,7 +180,8 @@ def _outside(box: Array, size: tuple[int, int]) -> bool:
 
 
 def _iou(a: Array, b: Array) -> float:
-    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    low = np.maximum(a[:2], b[:2])
+    high = np.minimum(a[2:], b[2:])
     if (high <= low).any():
         return 0.0
     both = float(np.prod(high - low))

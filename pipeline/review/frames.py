@@ -34,7 +34,8 @@ class FrameReader:
     """
 
     def __init__(self, video: Path, times: list[int | None]) -> None:
-        self.video, self.times = video, times
+        self.video = video
+        self.times = times
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Frame] = OrderedDict()
         self._pixels = 0

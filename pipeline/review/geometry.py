@@ -8,7 +8,8 @@ from facestream.pipeline.types import XYXY
 def grown(box: XYXY, scale: float) -> XYXY:
     """A box whose sides are longer by this factor."""
     left, top, right, bottom = box
-    x, y = (right - left) * (scale - 1) / 2, (bottom - top) * (scale - 1) / 2
+    x = (right - left) * (scale - 1) / 2
+    y = (bottom - top) * (scale - 1) / 2
     return left - x, top - y, right + x, bottom + y
 
 

@@ -22,7 +22,8 @@ def appearance_view(frame: Frame) -> tuple[Array, float]:
 def appearance(hsv: Array, scale: float, box: XYXY) -> Array | None:
     """Histogram of what is above and below a face, float32 [2 * 128], None where that is outside the picture."""
     left, top, right, bottom = (v * scale for v in box)
-    wide, high = right - left, bottom - top
+    wide = right - left
+    high = bottom - top
     parts = (
         (left, top - 0.25 * high, right, top + 0.25 * high),
         (left - 0.6 * wide, bottom + 0.3 * high, right + 0.6 * wide, bottom + 1.6 * high),
@@ -47,13 +48,15 @@ def group(looks: dict[int, Array], spans: dict[int, tuple[int, int]]) -> dict[in
     tracks = sorted(looks, key=lambda t: spans[t])
     members: list[list[int]] = []
     for track in tracks:
-        best, score = None, ALIKE
+        best = None
+        score = ALIKE
         for number, others in enumerate(members):
             if any(spans[o][0] <= spans[track][1] and spans[track][0] <= spans[o][1] for o in others):
                 continue
             common = max(_common(looks[track], looks[o]) for o in others[-8:])
             if common > score:
-                best, score = number, common
+                best = number
+                score = common
         if best is None:
             members.append([track])
         else:

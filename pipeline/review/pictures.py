@@ -39,7 +39,8 @@ def face_jpeg(frame: Frame, box: XYXY) -> bytes:
     scale = view.rgb.shape[1] / view.width
     left, top, right, bottom = (v * scale for v in box)
     side = AROUND * max(right - left, bottom - top, 8)
-    x, y = (left + right) / 2, (top + bottom) / 2
+    x = (left + right) / 2
+    y = (top + bottom) / 2
     zoom = CARD / side
     move = np.array([[zoom, 0, CARD / 2 - zoom * x], [0, zoom, CARD / 2 - zoom * y]])
     flags = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR

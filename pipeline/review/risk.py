@@ -16,7 +16,9 @@ from facestream.pipeline.review.scout import Notes, Seen
 from facestream.pipeline.types import XYXY, BoxState
 
 COVERED = 0.95  # share of a face's ellipse under covers from which it counts as covered
-BEFORE_S, AFTER_S = 0.4, 0.6  # seconds before a track's first box and after its last one in which the face may be open
+# seconds before a track's first box and after its last one in which the face may be open
+BEFORE_S = 0.4
+AFTER_S = 0.6
 SURE = 0.5  # score of a face that is one beyond doubt
 EDGE = 0.15  # of its own side by which a box may stay away from the picture's edge and the face have come over it
 SMALL = 16  # pixels of a box's longer side up to which detectors lose faces
@@ -74,7 +76,8 @@ class RiskIndex:
     """
 
     def __init__(self, document: Document, notes: Notes, size: tuple[int, int]) -> None:
-        self.document, self.size = document, size
+        self.document = document
+        self.size = size
         self.notes = notes
         self._of_track: dict[int, list[Moment]] = {}
         self._open: dict[int, list[tuple[Seen, float]]] = {}
@@ -191,12 +194,14 @@ def _missed(document: Document, found: dict[int, list[tuple[Seen, float]]]) -> l
     half = max(1, (frames[1] - frames[0]) // 2) if len(frames) > 1 else 1
     out = []
     for chain in chains:
-        first, last = chain.seen[0][0], chain.seen[-1][0]
+        first = chain.seen[0][0]
+        last = chain.seen[-1][0]
         at, face, risk = max(chain.seen, key=lambda s: s[2])
         together = 1 - float(np.prod([1 - r for _, _, r in chain.seen]))
         risk = min(0.99, max(risk, 0.5 * (risk + together)))
         kind = "missed" if covered_share_of(document, at, face) < 0.5 else "partly"
-        start, end = max(0, first - half), min(document.frames - 1, last + half)
+        start = max(0, first - half)
+        end = min(document.frames - 1, last + half)
         out.append(Moment(start, end, risk, at, face.xyxy, (), (kind,)))
     return out
 
@@ -225,17 +230,21 @@ def _of_track(document: Document, track: int, cuts: list[int], size: tuple[int, 
     best = float(scores.max())
     face_like = float(np.clip((best - 0.2) / 0.4, 0.1, 1))  # how likely it is a face at all
     weight = face_like * (1.0 if len(seen) > 2 else 0.6)
-    rate, last_frame = document.rate, document.frames - 1
-    before, after = max(2, round(BEFORE_S * rate)), max(2, round(AFTER_S * rate))
+    rate = document.rate
+    last_frame = document.frames - 1
+    before = max(2, round(BEFORE_S * rate))
+    after = max(2, round(AFTER_S * rate))
     out: list[Moment] = []
 
     def add(kind: str, start: int, end: int, frame: int, risk: float, near: int) -> None:
-        start, end = max(0, start), min(last_frame, end)
+        start = max(0, start)
+        end = min(last_frame, end)
         if start <= end and risk >= LEAST:
             box = faces[near].xyxy
             out.append(Moment(start, end, min(risk, 0.9), min(max(frame, start), end), box, (track,), (kind,)))
 
-    first, last = span[0], span[-1]
+    first = span[0]
+    last = span[-1]
     scene_start = _cut_before(cuts, first)
     scene_end = _cut_after(cuts, last, last_frame + 1) - 1
     backfilled = seen[0] - first
@@ -317,7 +326,8 @@ def _merged(found: list[Moment]) -> list[Moment]:
             risk = 1 - (1 - other.risk) * (1 - 0.5 * moment.risk)
             tracks = tuple(dict.fromkeys((*other.tracks, *moment.tracks)))
             why = tuple(dict.fromkeys((*other.why, *moment.why)))
-            start, end = min(moment.start, other.start), max(moment.end, other.end)
+            start = min(moment.start, other.start)
+            end = max(moment.end, other.end)
             out[at] = Moment(start, end, risk, other.frame, other.box, tracks, why)
             break
         else:

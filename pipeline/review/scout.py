@@ -21,10 +21,15 @@ OTHER_MODELS = ("plainM", "plainS")  # for the second detector, the first that i
 LARGER = 1.25  # of the run's input to each side, where the second detector has the same net
 SECOND_SCORE = 0.3  # from which the second detector's faces are noted
 SAMPLE_S = 0.5  # seconds between second detections
-FEWEST, MOST = 24, 2400  # second detections at a video, as far as it has so many frames
+# second detections at a video, as far as it has so many frames
+FEWEST = 24
+MOST = 2400
 LUMA = 320
 BETTER = 0.05  # score by which a sighting must be better to show a person's appearance
-DARK, DARK_SHARE, FLAT = 45, 0.98, 6.0  # as of the run's own check whether the detector can see anything
+# as of the run's own check whether the detector can see anything
+DARK = 45
+DARK_SHARE = 0.98
+FLAT = 6.0
 
 
 class Seen(Struct, frozen=True):

@@ -59,7 +59,8 @@ class ReviewServer:
 
     def __init__(self, session: Session, port: int = 0) -> None:
         check_web()
-        self.session, self.port = session, port
+        self.session = session
+        self.port = port
         self.token = secrets.token_urlsafe(24)
         self.progress = ""
         self.export: Export | None = None
@@ -185,7 +186,8 @@ class ReviewServer:
 
     async def _state(self, request: web.Request) -> web.Response:
         session = self.session
-        document, clip = session.document, session.clip
+        document = session.document
+        clip = session.clip
         tracks = [row for track in sorted(document.spans) if (row := session.summary(track)) is not None]
         body = {
             "name": clip.video.name,

@@ -45,7 +45,9 @@ class Session:
     """
 
     def __init__(self, clip: Clip, rows: dict[int, Record], records: Path, config: Config) -> None:
-        self.clip, self.records, self.config = clip, records, config
+        self.clip = clip
+        self.records = records
+        self.config = config
         self.document = Document(rows, clip.rate, config.cover.scale)
         self.reader = FrameReader(clip.video, clip.times)
         self.draft_file = draft_path(records)
@@ -59,7 +61,8 @@ class Session:
         self._write_lock = threading.Lock()
         draft = read_draft(self.draft_file, records)
         if draft is not None:
-            self.notes, self.groups = draft.notes, draft.groups
+            self.notes = draft.notes
+            self.groups = draft.groups
             if self.notes:
                 self.document.set_cuts(self.notes.cuts)
             replay(self.document, draft.edits, self.draft_file)

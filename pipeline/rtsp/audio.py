@@ -33,7 +33,9 @@ class AudioFormat:
 def format_of(stream: av.AudioStream) -> AudioFormat:
     """The RTP format of an audio stream. Raises SinkLost if it cannot be sent without re-encoding."""
     context = stream.codec_context
-    codec, rate, channels = context.codec.canonical_name, context.sample_rate, context.layout.nb_channels
+    codec = context.codec.canonical_name
+    rate = context.sample_rate
+    channels = context.layout.nb_channels
     if codec == "opus":
         return AudioFormat(codec, PAYLOAD_TYPE, "opus/48000/2", f"sprop-stereo={int(channels > 1)}", 48000, channels)
     if codec in _STATIC:
@@ -66,7 +68,8 @@ class AudioPacketizer(RtpStream):
 
     def pack(self, data: bytes, ticks: int) -> Unit:
         """A packet of the source as RTP packets. ticks: its time on the video's timeline, in 1/90000 s."""
-        stamp, kind = self._stamp(ticks), self.form.payload
+        stamp = self._stamp(ticks)
+        kind = self.form.payload
         packets = (self.packet(payload, kind, mark, stamp + later) for payload, later, mark in self._payloads(data))
         return Unit(tuple(packets), False, track=TRACK)
 
@@ -84,7 +87,8 @@ class AudioPacketizer(RtpStream):
         elif self.form.codec == "aac":
             if len(data) > 7 and data[0] == 0xFF and data[1] & 0xF6 == 0xF0:  # ADTS: its header repeats the SDP
                 data = data[7 if data[1] & 1 else 9 :]
-            head, room = struct.pack(">HH", 16, len(data) << 3 & 0xFFFF), self.mtu - 16
+            head = struct.pack(">HH", 16, len(data) << 3 & 0xFFFF)
+            room = self.mtu - 16
             for at in range(0, len(data), room):
                 yield head + data[at : at + room], 0, at + room >= len(data)
         else:

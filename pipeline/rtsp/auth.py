@@ -79,7 +79,8 @@ def digest(user: str, password: str, method: str, url: str, proof: dict[str, str
     def h(text: str) -> str:
         return hashlib.new(name, text.encode(), usedforsecurity=False).hexdigest()
 
-    ha1, ha2 = h(f"{user}:{proof.get('realm', '')}:{password}"), h(f"{method}:{url}")
+    ha1 = h(f"{user}:{proof.get('realm', '')}:{password}")
+    ha2 = h(f"{method}:{url}")
     if proof.get("qop"):
         middle = f"{proof.get('nonce', '')}:{proof.get('nc', '')}:{proof.get('cnonce', '')}:{proof['qop']}"
         return h(f"{ha1}:{middle}:{ha2}")

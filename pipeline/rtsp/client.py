@@ -70,7 +70,9 @@ class Connection:
     """One session with a server: announce, set up, record, then pictures. Raises OSError and UserError."""
 
     def __init__(self, target: Target, options: PushOptions, stop: threading.Event) -> None:
-        self.target, self.options, self._stop = target, options, stop
+        self.target = target
+        self.options = options
+        self._stop = stop
         self._sequence = 0
         self._session = ""
         self._channels: dict[int, tuple[int, int]] = {}  # RTP and RTCP, of each track that was set up
@@ -99,7 +101,8 @@ class Connection:
     def _secure(self, plain: socket.socket) -> socket.socket:
         context = ssl.create_default_context(cafile=self.options.ca_file or None)
         if not self.options.tls_verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
         return context.wrap_socket(plain, server_hostname=self.target.host)
 
     def record(self, sdp: str) -> None:
@@ -108,7 +111,8 @@ class Connection:
         self._ask("OPTIONS", url, {})
         self._ask("ANNOUNCE", url, {"Content-Type": "application/sdp"}, sdp.encode())
         for track in range(sdp.count("\r\nm=")):
-            rtp, rtcp = 2 * track, 2 * track + 1
+            rtp = 2 * track
+            rtcp = 2 * track + 1
             transport = {"Transport": f"RTP/AVP/TCP;unicast;interleaved={rtp}-{rtcp};mode=record"}
             done = self._ask("SETUP", f"{url.rstrip('/')}/track{track}", transport)
             self._session, self._channels[track] = done.session, (rtp, rtcp)
@@ -143,7 +147,8 @@ class Connection:
 
     def _send_all(self, data: bytes) -> None:
         """Within the time-out, and no longer than until somebody asks to stop."""
-        end, view = time.monotonic() + self.options.timeout_s, memoryview(data)
+        end = time.monotonic() + self.options.timeout_s
+        view = memoryview(data)
         self._socket.settimeout(0.5)
         while view:
             try:

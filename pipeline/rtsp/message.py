@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-HEAD_LIMIT, BODY_LIMIT = 8192, 65536  # bytes of a message that are read before it is refused
+# bytes of a message that are read before it is refused
+HEAD_LIMIT = 8192
+BODY_LIMIT = 65536
 REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -122,5 +124,6 @@ def pair_of(text: str) -> tuple[int, int] | None:
     first, dash, second = text.partition("-")
     if not (first.isascii() and first.isdigit()) or (dash and not (second.isascii() and second.isdigit())):
         return None
-    low, high = int(first), int(second) if dash else int(first) + 1
+    low = int(first)
+    high = int(second) if dash else int(first) + 1
     return (low, high) if 0 <= low < high <= 65535 else None

@@ -65,8 +65,10 @@ class Player:
     """Handles requests until the connection ends. Runs on the server's event loop."""
 
     def __init__(self, server: RtspServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.server, self.limits = server, server.limits
-        self._reader, self._writer = reader, writer
+        self.server = server
+        self.limits = server.limits
+        self._reader = reader
+        self._writer = writer
         self._transport = writer.transport
         peer = writer.get_extra_info("peername") or ("", 0)
         self._host: str = peer[0]
@@ -132,7 +134,8 @@ class Player:
 
     def give(self, unit: Unit) -> None:
         """Send a frame if the client plays: from a keyframe on, and after a dropped frame from the next keyframe on."""
-        mount, route = self._mount, self._routes.get(unit.track)
+        mount = self._mount
+        route = self._routes.get(unit.track)
         if not self._playing or mount is None or route is None:
             return
         pictures = 0 in self._routes  # one may also listen only
@@ -295,7 +298,8 @@ class Player:
                 return None
             words = f"RTP/AVP/TCP;unicast;interleaved={channels[0]}-{channels[1]}"
             return Route(*channels, udp=False), f"{words};{ssrc}"
-        ports, pair = pair_of(offer.get("client_port", "")), self.server.udp
+        ports = pair_of(offer.get("client_port", ""))
+        pair = self.server.udp
         if offer[""] not in ("RTP/AVP", "RTP/AVP/UDP") or ports is None or pair is None or ports[0] < 1024:
             return None
         words = f"RTP/AVP;unicast;client_port={ports[0]}-{ports[1]};server_port={pair.ports[0]}-{pair.ports[1]}"

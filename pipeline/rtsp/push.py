@@ -42,11 +42,16 @@ class Pusher:
         request_keyframe: Callable[[], None] = lambda: None,
     ) -> None:
         self.target, self.options = target_of(address), options or PushOptions()
-        self.packetizer, self._on_event, self.request_keyframe = packetizer, on_event, request_keyframe
-        self.state, self.message = State.CONNECTING, ""
+        self.packetizer = packetizer
+        self._on_event = on_event
+        self.request_keyframe = request_keyframe
+        self.state = State.CONNECTING
+        self.message = ""
         self._units: deque[Unit] = deque()
         self._held = 0
-        self._waits, self._gap = True, False  # for a key picture; because some were dropped
+        # for a key picture; because some were dropped
+        self._waits = True
+        self._gap = False
         self._recording = False
         self._lock = threading.Lock()
         self._ready = threading.Event()
@@ -95,7 +100,8 @@ class Pusher:
     def _run(self) -> None:
         backoff = Backoff(max_s=self.options.max_backoff_s, refused_s=self.options.refused_wait_s)
         while not self._stop.is_set():
-            refused, live_s = False, 0.0
+            refused = False
+            live_s = 0.0
             try:
                 if not self._described.wait(0.2):
                     continue  # nothing to announce yet
@@ -109,7 +115,8 @@ class Pusher:
                     self._stream(connection)
                 return
             except Refused as error:
-                what, refused = f"{error.what}; tried again every {self.options.refused_wait_s:.0f} s", True
+                what = f"{error.what}; tried again every {self.options.refused_wait_s:.0f} s"
+                refused = True
             except UserError as error:
                 what = error.what
             except (OSError, Malformed, ValueError) as error:
@@ -126,7 +133,10 @@ class Pusher:
     def _begin(self) -> None:
         with self._lock:
             self._units.clear()
-            self._held, self._waits, self._gap, self._recording = 0, True, False, True
+            self._held = 0
+            self._waits = True
+            self._gap = False
+            self._recording = True
 
     def _stream(self, connection: Connection) -> None:
         while not self._stop.is_set():
@@ -145,5 +155,6 @@ class Pusher:
 
     def _become(self, state: State, message: str) -> None:
         if (state, message) != (self.state, self.message):
-            self.state, self.message = state, message
+            self.state = state
+            self.message = message
             self._on_event(state, redact(message))

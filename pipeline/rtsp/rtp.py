@@ -20,7 +20,11 @@ PAYLOAD_TYPE = 96
 CLOCK = 90000  # Hz
 MTU = 1400  # bytes of an RTP packet: fits into an Ethernet frame, with room for tunnels
 _NTP_EPOCH = 2208988800  # seconds from 1900 to 1970
-_SPS, _PPS, _SEI, _DELIMITER, _FU_A = 7, 8, 6, 9, 28
+_SPS = 7
+_PPS = 8
+_SEI = 6
+_DELIMITER = 9
+_FU_A = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +115,8 @@ class Packetizer(RtpStream):
         if key and self.sps and not {_SPS, _PPS} <= kinds:  # a player that joins here needs them
             units = [self.sps, self.pps, *(unit for unit in units if unit[0] & 31 not in (_SPS, _PPS))]
         payloads = [payload for unit in units for payload in self._fragments(unit)]
-        stamp, last = self.base + ticks, len(payloads) - 1
+        stamp = self.base + ticks
+        last = len(payloads) - 1
         packets = tuple(self.packet(payload, PAYLOAD_TYPE, n == last, stamp) for n, payload in enumerate(payloads))
         if not key:
             return Unit(packets, key)
@@ -123,7 +128,8 @@ class Packetizer(RtpStream):
         room = self.mtu - 12
         if len(unit) <= room:
             return [unit]
-        head, kind = (unit[0] & 0xE0) | _FU_A, unit[0] & 31
+        head = (unit[0] & 0xE0) | _FU_A
+        kind = unit[0] & 31
         parts = [unit[at : at + room - 2] for at in range(1, len(unit), room - 2)]
         last = len(parts) - 1
         return [bytes([head, kind | (n == 0) << 7 | (n == last) << 6]) + part for n, part in enumerate(parts)]

@@ -35,7 +35,9 @@ class Mount:
     """One stream of the server. users: name -> password, empty for everybody."""
 
     def __init__(self, path: str, users: dict[str, str], packetizer: Packetizer) -> None:
-        self.path, self.users, self.packetizer = path, users, packetizer
+        self.path = path
+        self.users = users
+        self.packetizer = packetizer
         self.players: set[Player] = set()  # of the loop's thread alone
         self.request_keyframe: Callable[[], None] = lambda: None  # is called when somebody begins to watch
         self.sent = self.dropped = self.octets = 0
@@ -58,8 +60,10 @@ class RtspServer:
         on_event: Callable[[str], None] = lambda message: None,
     ) -> None:
         """on_event: called with a line about failed log-ins and requests that cannot be read."""
-        self.host, self.port = host, port
-        self.limits, self.tls = limits or Limits(), tls
+        self.host = host
+        self.port = port
+        self.limits = limits or Limits()
+        self.tls = tls
         self.mounts: dict[str, Mount] = {}
         self.connections: set[Player] = set()
         self.refused = 0  # connections beyond the limit

@@ -63,7 +63,8 @@ class Anonymizer:
             layers = planes(picture)
             for patch in patches:
                 self._apply(picture, layers, patch)
-        picture.pts, picture.time_base = frame.pts, frame.time_base
+        picture.pts = frame.pts
+        picture.time_base = frame.time_base
         return CoveredFrame(picture, tracked)
 
     def _patches(self, tracked: TrackedFrame) -> list[Patch]:
@@ -78,7 +79,8 @@ class Anonymizer:
         if not boxes:
             return []
         picture = tracked.frame.picture
-        w, h = picture.width, picture.height
+        w = picture.width
+        h = picture.height
         stored = to_stored(np.array(boxes, np.float32), tracked.frame)
         sides = (stored[:, 2:] - stored[:, :2]).max(1)
         grown = grow_xyxy(stored, scale) if scale != 1 else stored
@@ -86,7 +88,8 @@ class Anonymizer:
         ends = np.minimum(np.ceil(grown[:, 2:] / 2).astype(int) * 2, (w, h))
         centres = (grown[:, :2] + grown[:, 2:]) / 2
         halves = np.maximum((grown[:, 2:] - grown[:, :2]) / 2, 0.5)
-        across, down = np.arange(w) + 0.5, np.arange(h) + 0.5
+        across = np.arange(w) + 0.5
+        down = np.arange(h) + 0.5
         made = []
         columns = (starts.tolist(), ends.tolist(), centres.tolist(), halves.tolist(), sides.tolist())
         for (left, top), (right, bottom), (x, y), (wide, high), side in zip(*columns, strict=True):
@@ -95,7 +98,8 @@ class Anonymizer:
             if shape == "box":
                 inside: Bool = np.ones((bottom - top, right - left), bool)
             else:
-                out_x, out_y = (across[left:right] - x) / wide, (down[top:bottom] - y) / high
+                out_x = (across[left:right] - x) / wide
+                out_y = (down[top:bottom] - y) / high
                 inside = (out_x**2)[None] + (out_y**2)[:, None] <= 1
             made.append(Patch(left, top, inside.view(np.uint8), side))
         return made
@@ -109,7 +113,8 @@ class Anonymizer:
                 here[plane.down, plane.across] = mask, self._grid(plane, patch, *mask.shape)
             mask, grid = here[plane.down, plane.across]
             h, w = mask.shape
-            y, x = patch.y // plane.down, patch.x // plane.across
+            y = patch.y // plane.down
+            x = patch.x // plane.across
             area = plane.pixels[y : y + h, x : x + w]
             if stamp is not None:
                 new = stamp[index].pixels[:h, :w]
@@ -131,7 +136,8 @@ class Anonymizer:
         cell += cell % 2
         rows = _borders(patch.y, cell, plane.down, height)
         columns = _borders(patch.x, cell, plane.across, width)
-        high, wide = rows[1:] - rows[:-1], columns[1:] - columns[:-1]
+        high = rows[1:] - rows[:-1]
+        wide = columns[1:] - columns[:-1]
         return Grid(rows, columns, high, wide, high[:, None] * wide)
 
     def _stamp_planes(self, picture: av.VideoFrame, patch: Patch) -> list[Plane]:
@@ -145,7 +151,8 @@ class Anonymizer:
 def _polygon(corners: Polygon, frame: Frame) -> Patch | None:
     """The patch of a region, its corners in displayed pixels; None outside the picture. Pixels that it only touches
     are part of it."""
-    w, h = frame.picture.width, frame.picture.height
+    w = frame.picture.width
+    h = frame.picture.height
     points = to_stored(np.array([[*corner, *corner] for corner in corners], np.float32), frame)[:, :2]
     left, top = (np.floor(np.clip(points.min(0), 0, (w, h))).astype(int) // 2 * 2).tolist()
     right, bottom = np.minimum(np.ceil(points.max(0) / 2).astype(int) * 2, (w, h)).tolist()
@@ -163,7 +170,8 @@ def fitted(covered: CoveredFrame, width: int, height: int) -> CoveredFrame:
     if (picture.width, picture.height) == (width, height):
         return covered
     scaled = picture.reformat(width=width, height=height)
-    scaled.pts, scaled.time_base = picture.pts, picture.time_base
+    scaled.pts = picture.pts
+    scaled.time_base = picture.time_base
     return CoveredFrame(scaled, covered.tracked)
 
 

@@ -42,7 +42,8 @@ class Drawer:
             for plane, index in zip(planes(picture), range(3), strict=False):
                 for box, corners in zip(boxes, stored, strict=True):
                     _draw(plane, index, bits, box, corners)
-        picture.pts, picture.time_base = frame.pts, frame.time_base
+        picture.pts = frame.pts
+        picture.time_base = frame.time_base
         return CoveredFrame(picture, tracked)
 
 
@@ -61,7 +62,8 @@ def _draw(plane: Plane, index: int, bits: int, box: Box, corners: np.ndarray) ->
 
 def _write(pixels: np.ndarray, text: str, left: int, bottom: int, value: int, thick: int) -> None:
     """A number, its left bottom corner as near to the place as the picture allows. OpenCV writes on 8 bits alone."""
-    font, size = cv2.FONT_HERSHEY_SIMPLEX, max(0.4, pixels.shape[0] / 900)
+    font = cv2.FONT_HERSHEY_SIMPLEX
+    size = max(0.4, pixels.shape[0] / 900)
     (wide, high), _ = cv2.getTextSize(text, font, size, thick)
     mask = np.zeros((high + 2 * thick, wide + 2 * thick), np.uint8)
     cv2.putText(mask, text, (thick, high + thick), font, size, 1, thick)

@@ -257,7 +257,8 @@ def _assign(owner: NDArray[np.intp], rows: Bool, columns: Bool, likeness: Array,
     likeness [N, M]; pairs below `least` are not assigned."""
     free = columns.copy()
     free[owner[owner >= 0]] = False
-    index, left = np.flatnonzero(rows & (owner < 0)), np.flatnonzero(free)
+    index = np.flatnonzero(rows & (owner < 0))
+    left = np.flatnonzero(free)
     if len(index) and len(left):
         table = likeness[np.ix_(index, left)]
         table[table < least] = 0

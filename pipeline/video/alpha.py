@@ -58,10 +58,12 @@ def with_alpha(picture: av.VideoFrame, alpha: Array) -> av.VideoFrame:
     last: Any = made.planes[3]
     rows = np.frombuffer(last, np.uint8).reshape(-1, last.line_size)
     rows[: alpha.shape[0], : alpha.shape[1]] = alpha
-    made.pts, made.duration = picture.pts, picture.duration
+    made.pts = picture.pts
+    made.duration = picture.duration
     if picture.time_base is not None:
         made.time_base = picture.time_base
-    made.color_range, made.colorspace = picture.color_range, picture.colorspace
+    made.color_range = picture.color_range
+    made.colorspace = picture.colorspace
     return made
 
 

@@ -65,7 +65,8 @@ class AudioTranscoder:
         name = encoder_of(kind)
         if name is None:
             raise ValueError(f"{kind} holds no sound")
-        self._decoder, self._distort = decoder, distort
+        self._decoder = decoder
+        self._distort = distort
         rate = decoder.sample_rate or 48000
         self.rate = 48000 if name == "libopus" or rate not in _RATES else rate
         channels = decoder.layout.nb_channels
@@ -108,7 +109,8 @@ class AudioTranscoder:
             yield from self._pull()
             self._graph = None
         if self._graph is None:
-            self._graph, self._form = self._build(frame), form
+            self._graph = self._build(frame)
+            self._form = form
         self._graph.push(frame)
         yield from self._pull()
 

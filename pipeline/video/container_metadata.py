@@ -120,7 +120,8 @@ def add_chapters(
     unit = Fraction(1, 1000)
     rows: list[Any] = []
     for number, chapter in enumerate(chapters, 1):
-        start, end = max(Fraction(0), chapter.start - shift), chapter.end - shift
+        start = max(Fraction(0), chapter.start - shift)
+        end = chapter.end - shift
         if end <= 0:
             continue
         metadata = {"title": chapter.title if titles else str(number)} if chapter.title else {}
@@ -206,7 +207,8 @@ def without_pictures(data: bytes) -> bytes | None:
 
 def _id3_text(tag: bytes) -> bytes:
     """The ID3 tag with its text and link frames only, without unsynchronisation, extended header and padding."""
-    version, flags = tag[3], tag[5]
+    version = tag[3]
+    flags = tag[5]
     size = _synchsafe(tag[6:10])
     body = tag[10 : 10 + size]
     if flags & 0x80:
@@ -217,7 +219,8 @@ def _id3_text(tag: bytes) -> bytes:
     letters, head = (3, 6) if version == 2 else (4, 10)
     kept = b""
     while at + head <= len(body) and body[at] != 0:
-        name, length = body[at : at + letters], body[at + letters : at + 2 * letters]
+        name = body[at : at + letters]
+        length = body[at + letters : at + 2 * letters]
         count = _synchsafe(length) if version == 4 else int.from_bytes(length, "big")
         frame = body[at : at + head + count]
         if name[:1] in (b"T", b"W") or name in (b"COMM", b"COM", b"USLT"):

@@ -123,7 +123,8 @@ class Decoder:
             yield from self._let_in(picture)
 
     def _let_in(self, last: av.VideoFrame) -> Iterator[Frame]:
-        waiting, self._waiting = self._waiting or [], None
+        waiting = self._waiting or []
+        self._waiting = None
         at = last.pts if last.pts is not None else last.dts
         step = max(1, last.duration)
         for back, picture in zip(range(len(waiting) - 1, -1, -1), waiting, strict=True):
@@ -182,7 +183,9 @@ class Decoder:
             self._step = max(1, pts - self._last_pts) if self._last_pts is not None else max(1, picture.duration)
             self._last_pts = pts
         picture = self._as_first(picture)
-        picture.pts, picture.time_base = pts, self._time_base  # pictures from a flush come without
+        # pictures from a flush come without
+        picture.pts = pts
+        picture.time_base = self._time_base
         if picture.is_corrupt:
             self.damaged += self._sound  # a recording may start amid a group of pictures: that is no damage
         else:
@@ -252,7 +255,8 @@ class TimestampUnwrapper:
         """Move a packet's times to behind the last seam."""
         if not self._possible or packet.dts is None or not packet.time_base:
             return
-        unit, index = packet.time_base, packet.stream_index
+        unit = packet.time_base
+        index = packet.stream_index
         newest = len(self._offsets) - 1
         if packet.stream.type not in ("video", "audio"):
             self._shift(packet, newest)

@@ -159,7 +159,8 @@ def add_video(
     stream = output.add_stream(encoder, rate=rate.limit_denominator(2**16), options=chosen)
     assert isinstance(stream, av.VideoStream)
     ctx = stream.codec_context
-    ctx.width, ctx.height = picture.width, picture.height
+    ctx.width = picture.width
+    ctx.height = picture.height
     ctx.pix_fmt = format_for(encoder, picture, options.chroma == "4:4:4")
     if info.alpha and encoder == "libvpx-vp9":
         ctx.pix_fmt = "yuva420p"
@@ -170,8 +171,10 @@ def add_video(
     ctx.flags |= Flags.frame_duration  # else the last frame's length, and so the file's, is a guess
     ctx.thread_count = options.threads or _threads(encoder, options.preset, picture)
     tagged = picture if ctx.pix_fmt == "pal8" else convert(picture, ctx.pix_fmt.replace("yuva", "yuv"))
-    ctx.color_range, ctx.colorspace = tagged.color_range, tagged.colorspace
-    ctx.color_primaries, ctx.color_trc = tagged.color_primaries, tagged.color_trc
+    ctx.color_range = tagged.color_range
+    ctx.colorspace = tagged.colorspace
+    ctx.color_primaries = tagged.color_primaries
+    ctx.color_trc = tagged.color_trc
     if info.pixel_aspect is not None:
         ctx.sample_aspect_ratio = info.pixel_aspect
     if info.interlaced and encoder == "libx264":
@@ -304,5 +307,7 @@ def _palette(picture: av.VideoFrame, alpha: Array | None) -> av.VideoFrame:
         indices = np.where(alpha < 128, 255, indices).astype(np.uint8)
     indexed: Any = (indices, colours)
     new = av.VideoFrame.from_ndarray(indexed, format="pal8")
-    new.pts, new.time_base, new.duration = picture.pts, picture.time_base, picture.duration
+    new.pts = picture.pts
+    new.time_base = picture.time_base
+    new.duration = picture.duration
     return new

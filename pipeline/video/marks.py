@@ -19,14 +19,25 @@ import av
 from av.sidedata.sidedata import Type as SideDataType
 
 _HEAD = 1 << 20  # bytes in which a Matroska file's description of its tracks is looked for
-_SEGMENT, _SEEK_HEAD, _VOID, _TRACKS = b"\x18\x53\x80\x67", b"\x11\x4d\x9b\x74", b"\xec", b"\x16\x54\xae\x6b"
-_TRACK, _TYPE, _VIDEO, _PROJECTION, _CRC = b"\xae", b"\x83", b"\xe0", b"\x76\x70", b"\xbf"
+_SEGMENT = b"\x18\x53\x80\x67"
+_SEEK_HEAD = b"\x11\x4d\x9b\x74"
+_VOID = b"\xec"
+_TRACKS = b"\x16\x54\xae\x6b"
+_TRACK = b"\xae"
+_TYPE = b"\x83"
+_VIDEO = b"\xe0"
+_PROJECTION = b"\x76\x70"
+_CRC = b"\xbf"
 _VIDEO_TYPE = 1
-_WIDTH, _HEIGHT, _STEREO = b"\x54\xb0", b"\x54\xba", b"\x53\xb8"
+_WIDTH = b"\x54\xb0"
+_HEIGHT = b"\x54\xba"
+_STEREO = b"\x53\xb8"
 _DISPLAY = (_WIDTH, _HEIGHT, b"\x54\xb2")
-_SEEK, _SEEK_POSITION = b"\x4d\xbb", b"\x53\xac"
+_SEEK = b"\x4d\xbb"
+_SEEK_POSITION = b"\x53\xac"
 _EQUIRECTANGULAR, _CUBE, _TILE = range(3)  # FFmpeg's numbers
-_SIDE_BY_SIDE, _TOP_BOTTOM = 1, 2
+_SIDE_BY_SIDE = 1
+_TOP_BOTTOM = 2
 _INVERTED = 1
 
 
@@ -257,12 +268,14 @@ def _top_boxes(file: Any) -> Iterator[tuple[bytes, int, int]]:
 
 def _grown(box: bytes, way: tuple[bytes, ...], more: bytes) -> bytes:
     """A box with more bytes at the end of the video's sample description, which lies on this way."""
-    name, inner = box[4:8], box[8:]
+    name = box[4:8]
+    inner = box[8:]
     if name != way[0]:
         return box
     if name == b"stsd":
         entry = struct.unpack(">I", inner[8:12])[0]
-        first, others = inner[8 : 8 + entry], inner[8 + entry :]
+        first = inner[8 : 8 + entry]
+        others = inner[8 + entry :]
         made = inner[:8] + struct.pack(">I", entry + len(more)) + first[4:] + more + others
         return struct.pack(">I", 8 + len(made)) + name + made
     parts = []

@@ -21,7 +21,8 @@ class Pace:
 
     def restart(self, segmented: bool) -> None:
         """Start a new connection."""
-        self.segmented, self._due_s = segmented, None
+        self.segmented = segmented
+        self._due_s = None
 
     def seen(self, time_s: float | None) -> bool:
         """Whether a frame with this timestamp was delivered before the connection was lost."""
@@ -40,5 +41,6 @@ class Pace:
             self._due_s = now - time_s
         wait = self._due_s + time_s - now
         if self.segmented and not -LATE_S < wait < AHEAD_S:
-            self._due_s, wait = now - time_s, 0.0
+            self._due_s = now - time_s
+            wait = 0.0
         return max(0.0, wait)

@@ -78,10 +78,14 @@ def orientation_of(matrix: tuple[int, ...] | None) -> tuple[int, bool]:
     """
     if matrix is None:
         return 0, False
-    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    a = matrix[0]
+    b = matrix[1]
+    c = matrix[3]
+    d = matrix[4]
     mirrored = a * d - b * c < 0
     if mirrored:
-        a, b = -a, -b
+        a = -a
+        b = -b
     return round(math.degrees(math.atan2(-b, a)) / 90) * 90 % 360, mirrored
 
 
@@ -91,7 +95,8 @@ def matrix_of(rotation: int, mirrored: bool) -> tuple[int, ...] | None:
         return None
     one = 1 << 16
     a, b = {0: (one, 0), 90: (0, -one), 180: (-one, 0), 270: (0, one)}[rotation]
-    c, d = -b, a
+    c = -b
+    d = a
     return (-a, -b, 0, c, d, 0, 0, 0, 1 << 30) if mirrored else (a, b, 0, c, d, 0, 0, 0, 1 << 30)
 
 
@@ -107,9 +112,13 @@ def duplicate(picture: av.VideoFrame) -> av.VideoFrame:
     for source, target in zip(picture.planes, copy.planes, strict=True):
         width = min(source.line_size, target.line_size)  # rows are padded, each copy to its own width
         _rows(target)[: target.height, :width] = _rows(source)[: target.height, :width]
-    copy.pts, copy.time_base, copy.duration = picture.pts, picture.time_base, picture.duration
-    copy.color_range, copy.colorspace = picture.color_range, picture.colorspace
-    copy.color_primaries, copy.color_trc = picture.color_primaries, picture.color_trc
+    copy.pts = picture.pts
+    copy.time_base = picture.time_base
+    copy.duration = picture.duration
+    copy.color_range = picture.color_range
+    copy.colorspace = picture.colorspace
+    copy.color_primaries = picture.color_primaries
+    copy.color_trc = picture.color_trc
     return copy
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from facestream.pipeline.errors import BadInput
 
 _POLL_MS = 200
-STDIN, STDOUT = "-", Path("-")
+STDIN = "-"
+STDOUT = Path("-")
 
 
 def is_pipe(path: str) -> bool:

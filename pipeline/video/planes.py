@@ -78,7 +78,8 @@ class Viewer:
         """See rgb_view()."""
         picture = frame.picture
         width, height = _stored_fit(frame, limit)
-        width, height = max(2, width // 2 * 2), max(2, height // 2 * 2)
+        width = max(2, width // 2 * 2)
+        height = max(2, height // 2 * 2)
         if self._scratch is None or self._scratch.planes.shape != (height * 3 // 2, width):
             self._scratch = Scratch.of(width, height)
         small = _small_rgb(picture, [plane.pixels for plane in planes(picture)], width, height, self._scratch)
@@ -110,11 +111,14 @@ def upright_picture(picture: av.VideoFrame, frame: Frame) -> av.VideoFrame:
     turned = av.VideoFrame(*sides, picture.format.name)
     for old, new in zip(planes(picture), planes(turned), strict=True):
         new.pixels[:] = upright(old.pixels, frame)
-    turned.pts, turned.duration = picture.pts, picture.duration
+    turned.pts = picture.pts
+    turned.duration = picture.duration
     if picture.time_base is not None:
         turned.time_base = picture.time_base
-    turned.color_range, turned.colorspace = picture.color_range, picture.colorspace
-    turned.color_primaries, turned.color_trc = picture.color_primaries, picture.color_trc
+    turned.color_range = picture.color_range
+    turned.colorspace = picture.colorspace
+    turned.color_primaries = picture.color_primaries
+    turned.color_trc = picture.color_trc
     return turned
 
 
@@ -171,7 +175,8 @@ def part_rgb(frame: Frame, layers: list[Plane], region: tuple[int, int, int, int
     layers: the picture's planes(). region: left, top, right, bottom in displayed pixels, inside the picture, its sides
     on even pixels or the picture's edge. size: width and height, even.
     """
-    picture, turned = frame.picture, frame.rotation % 180 != 0
+    picture = frame.picture
+    turned = frame.rotation % 180 != 0
     box = to_stored(np.array([region], np.float32), frame)[0]
     left, top, right, bottom = (round(v) for v in box.tolist())
     parts = [
@@ -196,7 +201,8 @@ def _small_rgb(picture: av.VideoFrame, layers: list[Array], width: int, height: 
         parts = [_shrink(pixels, width, height) for pixels in layers]
         return cv2.merge([parts[0]] * 3 if name == "gray" else [parts[2], parts[0], parts[1]])
     bits = picture.format.components[0].bits
-    luma, chroma = scratch.planes[:height], scratch.planes[height:]
+    luma = scratch.planes[:height]
+    chroma = scratch.planes[height:]
     pairs = chroma.reshape(height // 2, width // 2, 2)
     slots = [luma, pairs] if name == "nv12" else [luma, *chroma.reshape(2, height // 2, width // 2)]
     for pixels, slot in zip(layers, slots, strict=True):
@@ -230,7 +236,8 @@ def shrunk(pixels: Array, width: int, height: int, out: Array | None = None) -> 
     """
     h, w = pixels.shape[:2]
     while h % 2 == w % 2 == 0 and h > 2 * height and w > 2 * width:
-        h, w = h // 2, w // 2
+        h = h // 2
+        w = w // 2
         pixels = cv2.resize(pixels, (w, h), interpolation=cv2.INTER_AREA)
     near = h < 2 * height and w < 2 * width
     return cv2.resize(pixels, (width, height), out, interpolation=cv2.INTER_LINEAR if near else cv2.INTER_AREA)
@@ -238,7 +245,9 @@ def shrunk(pixels: Array, width: int, height: int, out: Array | None = None) -> 
 
 def to_stored(xyxy: F32, frame: Frame) -> F32:
     """Boxes [N, 4] of the displayed picture on the stored picture."""
-    width, height, rotation = frame.picture.width, frame.picture.height, frame.rotation
+    width = frame.picture.width
+    height = frame.picture.height
+    rotation = frame.rotation
     x0, y0, x1, y1 = xyxy.T
     if rotation == 90:
         x0, y0, x1, y1 = width - y1, x0, width - y0, x1

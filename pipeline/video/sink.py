@@ -124,10 +124,13 @@ class FileSink:
         options: EncodeOptions,
     ) -> None:
         self.warnings: list[str] = [f"not copied: {what}" for what in info.left_out]
-        self._path, self._temporary = temporary.target, temporary
+        self._path = temporary.target
+        self._temporary = temporary
         self._info = as_stored(info, container.format)
         self._turns = self._info is not info
-        self._kind, self._encoder, self._options = container, encoder, options
+        self._kind = container
+        self._encoder = encoder
+        self._options = options
         self._output: av.container.OutputContainer | None = None
         self._side_streams: dict[int, av.stream.Stream] = {}
         self._to_encode: set[int] = set()
@@ -227,7 +230,8 @@ class FileSink:
 
     def _mark(self) -> None:
         """Write into the finished file how its pictures are to be shown, where the muxer does not."""
-        info, kind = self._info, self._kind.format
+        info = self._info
+        kind = self._kind.format
         marks = info.marks or Marks()
         matroska = kind in ("matroska", "webm")
         aspect = info.pixel_aspect if matroska and self._encoder in _UNMARKED and info.pixel_aspect != 1 else None
@@ -277,7 +281,8 @@ class FileSink:
             raise BadInput(what, str(self._path), f"{absent}choose another codec or suffix") from None
         self._output = output
         self._most_delay = round(_MOST_DELAY_S / self._info.time_base)
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        self._waiting = []
         for packet in waiting:
             self.copy(packet)
 
@@ -291,7 +296,8 @@ class FileSink:
 
     def _note_extras(self) -> None:
         """Say what the container or the encoder cannot hold of what stands beside the streams."""
-        info, kind = self._info, self._kind.format
+        info = self._info
+        kind = self._kind.format
         if info.chapters and kind not in HOLD_CHAPTERS:
             self.warnings.append(f"the chapters are left out: {kind} does not hold them")
         if info.attachments and kind not in HOLD_ATTACHMENTS:
@@ -315,7 +321,8 @@ class FileSink:
 
     def _in_time(self, picture: av.VideoFrame) -> av.VideoFrame:
         """A picture with a time behind the last one's: encoders take no other."""
-        pts, last = picture.pts, self._last_pts
+        pts = picture.pts
+        last = self._last_pts
         if last is not None and (pts is None or pts <= last):
             pts = last + 1
             picture = duplicate(picture)  # the caller's may go to other sinks
@@ -325,7 +332,8 @@ class FileSink:
 
     def _in_order(self, copy: Packet) -> bool:
         """Whether a side packet's time fits behind the last one's of its stream; notes it."""
-        index, dts = copy.stream_index, copy.dts
+        index = copy.stream_index
+        dts = copy.dts
         if dts is not None and dts < 0 and self._shift:
             return False  # from before the first frame of a source whose clock starts anywhere
         last = self._last_dts.get(index)
@@ -340,7 +348,8 @@ class FileSink:
         assert self._output is not None
         if self._shift:
             offset = round(self._shift / packet.time_base)
-            packet.pts, packet.dts = (packet.pts or 0) - offset, (packet.dts or 0) - offset
+            packet.pts = (packet.pts or 0) - offset
+            packet.dts = (packet.dts or 0) - offset
         if packet.pts is not None and packet.dts is not None and not 0 <= packet.pts - packet.dts < self._most_delay:
             packet.dts = packet.pts  # x265 makes one up where there is a single picture
         if self._kind.format == "avi":
@@ -362,7 +371,8 @@ class FileSink:
     def _plan(self, side: av.stream.Stream) -> bool:
         """Whether a stream goes into the output, as it is or (`_to_encode`) encoded anew; says what does not."""
         name = side.codec_context.codec.canonical_name if side.codec_context is not None else str(side.index)
-        kind, audio = self._kind.format, self._options.audio
+        kind = self._kind.format
+        audio = self._options.audio
         if side.type != "audio":
             if not self._can_hold(side):
                 self.warnings.append(f"the {name} {side.type} stream is left out: {kind} does not hold it")

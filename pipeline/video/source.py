@@ -42,7 +42,9 @@ from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, is_sti
 # Containers that say how long they are, and mean it: an end before that is a broken file.
 _PROMISING = ("mov", "matroska")
 # Packets of a subtitle and of an audio stream that are looked at before the work begins, and in how many of all.
-_SAMPLE_TEXTS, _SAMPLE_SOUNDS, _SAMPLE_PACKETS = 24, 8, 4000
+_SAMPLE_TEXTS = 24
+_SAMPLE_SOUNDS = 8
+_SAMPLE_PACKETS = 4000
 _DISCONTINUOUS: Any = FormatFlags.ts_discont.value  # formats whose times may begin anew
 SEGMENTS = 5  # times the usual time-out for HLS, where nothing comes until the next segment is whole
 
@@ -166,7 +168,8 @@ class VideoSource:
             self._pipe.cancel()
 
     def _open_container(self) -> av.container.InputContainer:
-        text, kind = self.uri.text, self.uri.kind
+        text = self.uri.text
+        kind = self.uri.kind
         if kind is Kind.FILE:  # absolute, or FFmpeg takes what stands before a colon for a protocol
             return av.open(
                 os.path.abspath(text), metadata_errors="replace", hwaccel=hardware.decoder(self._options.hardware)
@@ -286,7 +289,9 @@ class VideoSource:
         raise BadInput("there is no frame in it", self.uri.shown)
 
     def _info(self, frame: Frame) -> StreamInfo:
-        video, container, kind = self._video, self._container, self.uri.kind
+        video = self._video
+        container = self._container
+        kind = self.uri.kind
         assert container is not None
         duration = _seconds(video.duration, video.time_base) or _seconds(container.duration, Fraction(1, av.time_base))
         rate = video.average_rate or video.guessed_rate
@@ -399,7 +404,8 @@ class VideoSource:
             promised = (self._video.duration + (self._video.start_time or 0)) * self._video.time_base
         elif self._container.duration is not None:  # of the longest stream
             promised = Fraction(self._container.duration, av.time_base)
-            end, slack = max(self._end.values(), default=end), Fraction(1)
+            end = max(self._end.values(), default=end)
+            slack = Fraction(1)
         else:
             return None
         return promised - end if promised - end > slack else None

@@ -79,13 +79,15 @@ class ImageSource:
     def open(self) -> StreamInfo:
         check_file(Path(self.uri.text), self.uri.shown)
         picture = to_frame(self._read())
-        picture.pts, picture.time_base = 0, _TIME_BASE
+        picture.pts = 0
+        picture.time_base = _TIME_BASE
         self._frame = Frame(0, 0, _TIME_BASE, picture)
         return StreamInfo(self.uri.shown, *self._frame.size, 0, _TIME_BASE, rate=None, frames=1, live=False, still=self)
 
     def items(self) -> Iterator[Frame | SidePacket]:
         if self._frame is not None:
-            frame, self._frame = self._frame, None
+            frame = self._frame
+            self._frame = None
             yield frame
 
     def cancel(self) -> None:
@@ -153,7 +155,8 @@ class ImageSource:
 
     def _deep_gray(self, values: Array) -> Image.Image:
         """Gray of 16 or 32 bits (scanners), or floating point (0..1, or 0..255)."""
-        low, high = float(values.min()), float(values.max())
+        low = float(values.min())
+        high = float(values.max())
         if not np.isfinite(low + high) or low < 0 or high > (255 if values.dtype.kind == "f" else 65535):
             what = f"its pixels are numbers from {low:g} to {high:g}, of which the range is not known"
             raise BadInput(what, self.uri.shown, "convert it to 8 or 16 bits first")
@@ -186,7 +189,8 @@ class ImageSink:
 
     def __init__(self, temporary: Temporary, info: StreamInfo) -> None:
         self.warnings: list[str] = []
-        self._path, self._temporary = temporary.target, temporary
+        self._path = temporary.target
+        self._temporary = temporary
         self._still = info.still
         self._done = False
 

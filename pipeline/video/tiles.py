@@ -59,15 +59,18 @@ def tiling_of(frame: Frame, limit: tuple[int, int], tiles: int | str) -> Tiling 
 def _tiling(
     size: tuple[int, int], stretch: tuple[float, float], limit: tuple[int, int], tiles: int | str
 ) -> Tiling | None:
-    width, height = size[0] * stretch[0], size[1] * stretch[1]
+    width = size[0] * stretch[0]
+    height = size[1] * stretch[1]
     full = fit(round(width), round(height), *limit)[0] / width
     if (tiles == "auto" and full >= _TILED_BELOW - 1e-3) or tiles == 1:
         return None
     if tiles == "auto":
-        tile_width, tile_height = min(width, limit[0] / _TILE_SCALE), min(height, limit[1] / _TILE_SCALE)
+        tile_width = min(width, limit[0] / _TILE_SCALE)
+        tile_height = min(height, limit[1] / _TILE_SCALE)
     else:
         share = max(width / limit[0], height / limit[1]) / (0.9 * int(tiles))
-        tile_width, tile_height = min(width, limit[0] * share), min(height, limit[1] * share)
+        tile_width = min(width, limit[0] * share)
+        tile_height = min(height, limit[1] * share)
     overlap = min(_LARGE_PX / full, tile_width / 2, tile_height / 2)
     scale = min(1.0, limit[0] / tile_width, limit[1] / tile_height)
     lefts = _starts(width, tile_width, overlap)

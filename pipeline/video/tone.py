@@ -15,15 +15,20 @@ _KNEE = 0.8  # of SDR's linear light, up to which light stays as it is; the rest
 
 
 def _pq_nits(signal: Array) -> Array:
-    m1, m2 = 2610 / 16384, 2523 / 4096 * 128
-    c1, c2, c3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+    m1 = 2610 / 16384
+    m2 = 2523 / 4096 * 128
+    c1 = 3424 / 4096
+    c2 = 2413 / 4096 * 32
+    c3 = 2392 / 4096 * 32
     root = signal ** (1 / m2)
     nits: Array = 10000 * (np.maximum(root - c1, 0) / (c2 - c3 * root)) ** (1 / m1)
     return nits
 
 
 def _hlg_nits(signal: Array) -> Array:
-    a, b, c = 0.17883277, 0.28466892, 0.55991073
+    a = 0.17883277
+    b = 0.28466892
+    c = 0.55991073
     scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
     nits: Array = 1000 * scene**1.2  # a display of 1000 cd/m2
     return nits

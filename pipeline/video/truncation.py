@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from stat import S_ISREG
 
-_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
 
 
 def missing_bytes(path: Path) -> int:
@@ -17,7 +18,8 @@ def missing_bytes(path: Path) -> int:
     """
     try:
         with path.open("rb") as file:
-            head, size = file.read(4096), os.fstat(file.fileno()).st_size
+            head = file.read(4096)
+            size = os.fstat(file.fileno()).st_size
     except OSError:
         return 0
     if head[:4] == b"RIFF" and len(head) >= 12:
