@@ -78,7 +78,7 @@ def test_a_recording_whose_times_begin_anew(tmp_path: Path, suffix: str) -> None
 
 @pytest.mark.parametrize("number", range(6))
 def test_one_picture_of_hevc(tmp_path: Path, number: int) -> None:
-    path, out = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    path, out = tmp_path / "in.mkv", tmp_path / "out.mp4"
     with av.open(str(path), "w") as file:
         film = file.add_stream("libx265", rate=1, options={"x265-params": "log-level=none"})
         assert isinstance(film, av.VideoStream)
