@@ -16,8 +16,8 @@ import onnxruntime
 from facestream.engines.checked import checked
 from facestream.engines.loader import WEIGHTS
 from facestream.pipeline.config import Config
-from facestream.pipeline.errors import BadInput, SinkLost
-from facestream.pipeline.video.output import Temporary
+from facestream.pipeline.errors import BadInput
+from facestream.pipeline.video.output import write_text
 from msgspec import Struct, structs, to_builtins
 
 FORMAT = 1
@@ -113,16 +113,7 @@ def write(path: Path, entries: Iterable[Entry], config: Config, two_pass: bool, 
         "files": [_relative(row, path.absolute().parent) for row in files],
     }
     text = json.dumps(body | {"sha256": _seal(body)}, indent=1, ensure_ascii=False) + "\n"
-    temporary = Temporary(path)
-    try:
-        temporary.path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    except OSError as e:
-        temporary.discard()
-        raise SinkLost(f"cannot write the manifest ({e.strerror})", str(path)) from None
-    except BaseException:
-        temporary.discard()
-        raise
-    temporary.commit()
+    write_text(path, text, "the manifest")
 
 
 def read(path: Path) -> tuple[list[Entry], bool, bool]:

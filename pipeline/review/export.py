@@ -11,7 +11,7 @@ from typing import Any
 from facestream.pipeline.batch.manifest import Entry, verify
 from facestream.pipeline.batch.manifest import write as write_manifest
 from facestream.pipeline.config import Config
-from facestream.pipeline.errors import BadInput, SinkLost, UserError
+from facestream.pipeline.errors import BadInput, UserError
 from facestream.pipeline.jobs.replay import RecordReplay
 from facestream.pipeline.records import Record
 from facestream.pipeline.review.draft import hash_of
@@ -19,7 +19,7 @@ from facestream.pipeline.review.report import Facts, html
 from facestream.pipeline.review.session import Session, now
 from facestream.pipeline.run import Job, Report, run_stages
 from facestream.pipeline.types import BoxKind, Frame, TrackedFrame
-from facestream.pipeline.video.output import Temporary, check
+from facestream.pipeline.video.output import check, write_text
 from msgspec import Struct, structs, to_builtins
 
 
@@ -114,7 +114,7 @@ class Export:
             json.dumps(_row(structs.replace(row, source=source)), ensure_ascii=False) + "\n"
             for row in self.rows.values()
         )
-        _put(self.records, text)
+        write_text(self.records, text)
         states: dict[str, int] = {}
         for row in self.rows.values():
             for face in row.faces:
@@ -134,7 +134,7 @@ class Export:
             manifest=self.manifest.name, manifest_check=(*wrong, *notes) or (f"{good} output is as it was written",),
             settings=to_builtins(self.config.cover) | {"audio": self.session.document.audio}, written=now(),
         )  # fmt: skip
-        _put(self.report, html(facts))
+        write_text(self.report, html(facts))
 
 
 def _config(session: Session) -> Config:
@@ -153,13 +153,3 @@ def _row(row: Record) -> dict[str, Any]:
         if face["kind"] == str(BoxKind.FACE):
             del face["kind"]
     return value
-
-
-def _put(path: Path, text: str) -> None:
-    temporary = Temporary(path)
-    try:
-        temporary.path.write_text(text, encoding="utf-8", errors="surrogateescape")
-    except OSError as e:
-        temporary.discard()
-        raise SinkLost(f"cannot write it ({e.strerror})", str(path)) from None
-    temporary.commit()

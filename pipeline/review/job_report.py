@@ -8,12 +8,11 @@ from pathlib import Path
 
 from facestream.engines.base import Detector
 from facestream.pipeline.config import Config
-from facestream.pipeline.errors import SinkLost
 from facestream.pipeline.review.command import RATE, Found, Recorders, found_of, stream_info
 from facestream.pipeline.review.report import page, table
 from facestream.pipeline.review.scout import Scout
 from facestream.pipeline.run import Job, Recorder, Report
-from facestream.pipeline.video.output import Temporary, check
+from facestream.pipeline.video.output import check, write_text
 
 Runner = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 
@@ -43,7 +42,7 @@ class Reported:
         keep = Recorders(*([records] if records is not None else []), scout)
         report = self.runner(job, config, detector, keep, progress)
         found = found_of(keep.rows, scout.notes, scout.size, rate, config)
-        _write(path, text(found, Path(job.source).name, scout.notes.model))
+        write_text(path, text(found, Path(job.source).name, scout.notes.model), "the report")
         return report
 
 
@@ -53,13 +52,3 @@ def text(found: Found, name: str, model: str) -> str:
     look = f"A second detector ({model}) ran on {found.estimate.frames} frames."
     body = [table(("when", "risk", "frame", "why"), rows) if rows else "No moment is at risk."]
     return page(f"Moments at risk in {name}", found.estimate.words() + ".", look, body)
-
-
-def _write(path: Path, html: str) -> None:
-    temporary = Temporary(path)
-    try:
-        temporary.path.write_text(html, encoding="utf-8", errors="surrogateescape")
-    except OSError as e:
-        temporary.discard()
-        raise SinkLost(f"cannot write the report ({e.strerror})", str(path)) from None
-    temporary.commit()

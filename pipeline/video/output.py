@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from facestream.pipeline.errors import BadInput
+from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.system import lock
 
 
@@ -131,3 +131,20 @@ def _hidden(target: Path) -> tuple[str, str]:
 def _is_left(path: Path) -> bool:
     with path.open("ab") as file:
         return lock(file)
+
+
+def write_text(path: Path, text: str, what: str = "it") -> None:
+    """Write a text file (UTF-8) that appears under its name only when it is whole.
+
+    what: the file in the words of the message. Raises SinkLost if it cannot be written; then nothing of it is left.
+    """
+    temporary = Temporary(path)
+    try:
+        temporary.path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    except OSError as e:
+        temporary.discard()
+        raise SinkLost(f"cannot write {what} ({e.strerror})", str(path)) from None
+    except BaseException:
+        temporary.discard()
+        raise
+    temporary.commit()
