@@ -99,7 +99,7 @@ def measure(
     sets = {name: [items[i] for i in there] for name, items in sets.items()}
     curves = {n: curve(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
     widest = list(sets.values())[-1]
-    believed = [f.filter_by_score(threshold, rise, show.zoom) for f in found]
+    accepted = [f.filter_by_score(threshold, rise, show.zoom) for f in found]
     result = {
         "images": len(there),
         "missing": len(everything) - len(there),
@@ -107,8 +107,8 @@ def measure(
         "ap": {name: round(c.ap, 4) for name, c in curves.items()},
         "threshold": threshold,
         "rise": rise,
-        "miss_rate": misses(believed, widest, threshold, show.zoom),
-        "false_alarms": round(false_alarms(believed, widest, threshold), 4),
+        "miss_rate": misses(accepted, widest, threshold, show.zoom),
+        "false_alarms": round(false_alarms(accepted, widest, threshold), 4),
         "ms_per_image": round(1000 * spent / len(there), 1),
     }
     return result, curves, found

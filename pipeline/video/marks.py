@@ -35,7 +35,10 @@ _STEREO = b"\x53\xb8"
 _DISPLAY = (_WIDTH, _HEIGHT, b"\x54\xb2")
 _SEEK = b"\x4d\xbb"
 _SEEK_POSITION = b"\x53\xac"
-_EQUIRECTANGULAR, _CUBE, _TILE = range(3)  # FFmpeg's numbers
+# FFmpeg's numbers of projections.
+_EQUIRECTANGULAR = 0
+_CUBE = 1
+_TILE = 2
 _SIDE_BY_SIDE = 1
 _TOP_BOTTOM = 2
 _INVERTED = 1
