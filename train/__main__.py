@@ -19,6 +19,7 @@ from facestream.train.loop import Run
 from facestream.train.plots import training_curve
 from facestream.train.spread import join, leave
 from facestream.train.start import Input, start_backbone, start_from, start_retinaface
+from facestream.train.yunet import start_yunet
 
 
 def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--out", type=click.Path(path_type=Path), help="run folder [default: runs/MODEL]")
 @click.option("--init", type=click.Path(path_type=Path), help="start from the weights of an earlier run")
 @click.option("--retinaface", type=click.Path(path_type=Path), help="start from RetinaFace's small net, all of it")
+@click.option("--yunet", type=click.Path(path_type=Path), help="start from YuNet's ONNX file, all of it")
 @click.option("--backbone", type=click.Path(path_type=Path), help="start its backbone from a classifier or another net")
 @click.option(
     "--backbone-input",
@@ -63,7 +65,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--set", "change", multiple=True, metavar="KEY=VALUE", help="any other setting of train.config")
 def train(
     data: Path, model: str, out: Path | None,
-    init: Path | None, retinaface: Path | None, teacher: Path | None, mined: Path | None,
+    init: Path | None, retinaface: Path | None, yunet: Path | None, teacher: Path | None, mined: Path | None,
     backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
     seed: int, workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
@@ -90,6 +92,8 @@ def train(
                 start_from(init, run.models())
             if retinaface is not None:
                 start_retinaface(retinaface, run.models())
+            if yunet is not None:
+                say(start_yunet(yunet, list(run.models())))
             if backbone is not None:
                 say(f"backbone from {backbone}: {start_backbone(backbone, run.models(), backbone_input)}")
             elif init is None and retinaface is None and model == "vgg16":

@@ -58,6 +58,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     amp: bool = False
     on_bad: Literal["skip", "stop"] = "skip"
     loss: Literal["mined", "quality"] = "quality"
+    assigner: Literal["iou", "simota"] = "iou"
     box_weight: float = 2.0
     assign: AssignRule = AssignRule(face=0.45, background=0.3, fewest=4, loose=0.25)
     mine: MineRule = MineRule(ratio=3.0)

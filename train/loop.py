@@ -21,9 +21,11 @@ from facestream.train.data import Batches, Crops, Labelled, Part, Plans, collate
 from facestream.train.loss import Loss, alone, distilled_loss, mined_loss, quality_loss
 from facestream.train.model import SSH
 from facestream.train.render_torch import Album
+from facestream.train.simota import SimOtaRule, simota
 from facestream.train.spread import World
 from facestream.train.targets import Targets
 from facestream.train.whole import Whole, one_by_one
+from facestream.train.yunet import YuNet
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -86,7 +88,7 @@ class Run:
         self.model = SSH(config.spec())
         if config.loss == "quality":
             self.model.expect_background()
-        if isinstance(self.model.backbone, (VGG16, MobileNet)):
+        if isinstance(self.model.backbone, (VGG16, MobileNet, YuNet)):
             self.model.backbone.freeze_early(config.frozen)
         if config.norms == "fixed":
             fix_norms(self.model)
@@ -254,7 +256,6 @@ class Run:
     def _loss(self, part: Part) -> Loss:
         images, faces, ignores = part
         c = self.config
-        truth = self.targets(images.shape[-2], images.shape[-1], faces, ignores)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=c.amp):
             pixels = images.to(self.device)
             c8 = None
@@ -266,6 +267,12 @@ class Run:
                 with torch.no_grad():
                     taught = [(s.float(), o.float()) for s, o in self.teacher(pixels, c8)]
         outputs = [(scores.float(), offsets.float()) for scores, offsets in outputs]
+        height, width = images.shape[-2:]
+        if c.assigner == "simota":
+            spec = self.model.spec
+            truth = simota(self.targets.grid(height, width), spec.strides, outputs, faces, ignores, SimOtaRule())
+        else:
+            truth = self.targets(height, width, faces, ignores)
         share = self.world.share if c.view == "crops" else alone
         if c.loss == "mined":
             loss = mined_loss(outputs, truth, replace(c.mine, hard=c.ohem), c.box_weight, share=share)

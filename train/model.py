@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from facestream.train.anchors import decode
 from facestream.train.backbones import VGG16, ConvRelu, MobileNet, Plain, RepConv, fuse, separable
+from facestream.train.yunet import Unit, YuNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,6 +96,13 @@ def _mobilenet(name: str, heads: tuple[int, int, int], fusion: int, depths: tupl
     )
 
 
+def _yunet(name: str, heads: tuple[int, int, int], depths: tuple[int, ...], widths: tuple[int, ...], **more: Any) -> ModelSpec:
+    return ModelSpec(
+        name, "yunet", ((16.0,), (64.0,), (256.0,)), heads, 64, widths, depths,
+        pyramid=True, branches=False, mean=(0.0, 0.0, 0.0), std=(64.0, 64.0, 64.0), **more,
+    )  # fmt: skip
+
+
 SPECS = {
     spec.name: spec
     for spec in (
@@ -114,6 +122,9 @@ SPECS = {
             mean=(123.0, 117.0, 104.0),
             std=_IMAGENET_STD,
         ),
+        _yunet("yXS", (32, 32, 32), (0, 0, 0, 0), (0, 0, 0, 0), separable=True),
+        _yunet("yS", (32, 32, 32), (0, 0, 1, 1), (0, 0, 32, 32)),
+        _yunet("yM", (32, 32, 32), (0, 2, 2, 1), (0, 64, 64, 64)),
         # A straight stack, to be trained from nothing.
         ModelSpec("stack", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
         # RetinaFace's small net (Deng et al., CVPR 2020), SSH's modules on a pyramid: takes all of its weights.
@@ -137,6 +148,8 @@ def conv(spec: ModelSpec, cin: int, cout: int, size: int = 3, relu: bool = True,
     """The spec's convolution: bare with bias beside VGG (as in the paper), with batch norm in the light nets."""
     if spec.backbone == "vgg16":
         return ConvRelu(cin, cout, size, 1, relu)
+    if spec.backbone == "yunet":
+        return Unit(cin, cout) if spec.separable else ConvRelu(cin, cout, size, 1, relu)
     if spec.separable and size == 3:
         return separable(cin, cout, spec.branches, leaky)
     return RepConv(cin, cout, size, 1, relu, spec.branches, leaky=leaky)
@@ -175,11 +188,13 @@ class Module(nn.Module):
         return self.scores(x), self.boxes(x)
 
 
-def _backbone(spec: ModelSpec) -> VGG16 | MobileNet | Plain:
+def _backbone(spec: ModelSpec) -> VGG16 | MobileNet | Plain | YuNet:
     if spec.backbone == "vgg16":
         return VGG16(spec.shrink)
     if spec.backbone == "mobilenet":
         return MobileNet(spec.depths)
+    if spec.backbone == "yunet":
+        return YuNet(spec.depths, spec.widths)
     return Plain(spec.widths, spec.depths, spec.branches)
 
 
@@ -197,13 +212,17 @@ class SSH(nn.Module):
         self.spec = spec
         self.backbone = _backbone(spec)
         c8, c16, c32 = self.backbone.channels
-        self.fuses = bool(spec.fusion) and 8 in spec.strides
+        self.sums_first = isinstance(self.backbone, YuNet)
+        self.fuses = bool(spec.fusion) and 8 in spec.strides and not self.sums_first
         if self.fuses:
             self.lateral8 = conv(spec, c8, spec.fusion, 1, leaky=spec.leaky)
             self.lateral16 = conv(spec, c16, spec.fusion, 1, leaky=spec.leaky)
             self.smooth = conv(spec, spec.fusion, spec.fusion, leaky=spec.leaky)
         inputs = {8: spec.fusion or c8, 16: c16, 32: c32 or c16}
-        if spec.pyramid:
+        if self.sums_first:
+            self.lateral8, self.lateral16, self.lateral32 = (Unit(spec.fusion, spec.fusion) for _ in range(3))
+            inputs = dict.fromkeys(STRIDES, spec.fusion)
+        elif spec.pyramid:
             assert c32 is not None
             self.lateral32 = conv(spec, c32, spec.fusion, 1, leaky=spec.leaky)
             self.smooth16 = conv(spec, spec.fusion, spec.fusion, leaky=spec.leaky)
@@ -244,6 +263,9 @@ class SSH(nn.Module):
     def _pyramid(self, c8: Tensor, c16: Tensor, c32: Tensor) -> list[Tensor]:
         """Each map with the coarser ones added from the top down, `fusion` channels each."""
         p32 = self.lateral32(c32)
+        if self.sums_first:
+            p16 = self.lateral16(c16 + F.interpolate(p32, scale_factor=2, mode="nearest"))
+            return [self.lateral8(c8 + F.interpolate(p16, scale_factor=2, mode="nearest")), p16, p32]
         p16 = self.smooth16(self.lateral16(c16) + F.interpolate(p32, scale_factor=2, mode="nearest"))
         p8 = self.smooth(self.lateral8(c8) + F.interpolate(p16, scale_factor=2, mode="nearest"))
         return [p8, p16, p32]

@@ -23,7 +23,7 @@ class Targets:
 
     def __call__(self, height: int, width: int, faces: list[F32], ignores: list[F32]) -> list[Truth]:
         """The targets of each module, from the faces [G, 4] and ignored regions [I, 4], xyxy, of each image."""
-        grid = self._grid(height, width)
+        grid = self.grid(height, width)
         anchors = torch.cat(grid)
         # A batch in one go spares launches on a GPU; on the CPU the padding would cost more than it saves.
         n = 1 if self.device.type == "cpu" else len(faces)
@@ -48,7 +48,7 @@ class Targets:
         labels, match = zip(*parts, strict=True)
         return torch.cat(labels, 1), torch.cat(match, 1)
 
-    def _grid(self, height: int, width: int) -> list[Tensor]:
+    def grid(self, height: int, width: int) -> list[Tensor]:
         if (height, width) not in self.grids:
             if len(self.grids) >= self.KEPT:
                 self.grids.pop(next(iter(self.grids)))
