@@ -9,9 +9,9 @@ from typing import Any, Literal
 from facestream.engines.checked import Wrong, checked
 from facestream.engines.errors import BadConfig
 from facestream.train.assign import AssignRule
+from facestream.train.augment import AugmentRule
 from facestream.train.loss import MineRule
 from facestream.train.model import FINER_SIZES, PAPER_SIZES, SPECS, ModelSpec
-from facestream.train.plan import AugmentRule
 from facestream.train.snip import LEVELS, Level
 from msgspec import Struct, to_builtins
 
@@ -27,7 +27,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     network in bfloat16, its loss and its weights stay float32. on_bad: whether an image that cannot be read and a box
     that cannot be right are left out and counted (skip), or end the run (stop).
 
-    view: `crops` as train.plan draws them, or `whole` pictures, their shorter side at `shortest` unless the longer one
+    view: `crops` as train.augment draws them, or `whole` images, their shorter side at `shortest` unless the longer one
     would pass `longest`, each a part of the batch by itself; flip: half of those are mirrored. frozen: VGG-16's first
     convolutions that stay as they are. The paper fixes "up to conv3-1", which are 5 if conv3-1 is one of them;
     its released network fixes 4, as Fast R-CNN does. For MobileNet: how many of its three parts, which end at the

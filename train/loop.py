@@ -17,7 +17,7 @@ from facestream.engines.errors import BadConfig, BadInput, UserError
 from facestream.train.backbones import VGG16, MobileNet, fix_norms
 from facestream.train.checkpoint import load_state, save_state, save_weights
 from facestream.train.config import TrainConfig
-from facestream.train.data import Batches, Crops, Labelled, Part, Plans, collate, load
+from facestream.train.data import Batches, CropParamsDataset, Crops, Labelled, Part, collate, load
 from facestream.train.loss import Loss, alone, distilled_loss, mined_loss, quality_loss
 from facestream.train.model import SSH
 from facestream.train.render_torch import Album
@@ -223,9 +223,9 @@ class Run:
         if self.album is None or isinstance(self.data, Whole):
             yield from load(self.data, self.batches, one_by_one if c.view == "whole" else collate, self.workers)
             return
-        for step, plans in enumerate(load(Plans(self.data), self.batches, list, self.workers), self.step):
-            pixels = self.album.render(plans, seed=hash((c.seed, step)))
-            yield [(pixels, [p.faces for p in plans], [p.ignores for p in plans])]
+        for step, batch in enumerate(load(CropParamsDataset(self.data), self.batches, list, self.workers), self.step):
+            pixels = self.album.render(batch, seed=hash((c.seed, step)))
+            yield [(pixels, [p.faces for p in batch], [p.ignores for p in batch])]
 
     def _step(self, parts: list[Part]) -> Loss:
         """One update from all parts of the batch: the one stack of crops, or whole pictures one after the other."""

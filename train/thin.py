@@ -17,11 +17,11 @@ import torch
 from facestream.engines.boxes import Array
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig
+from facestream.train.augment import AugmentRule
 from facestream.train.backbones import ConvNorms, MobileNet, RepConv, _fold, fix_norms
 from facestream.train.checkpoint import load_weights, save_weights
 from facestream.train.data import Crops, read_split
 from facestream.train.model import SPECS, SSH, Module
-from facestream.train.plan import AugmentRule
 from scipy.linalg import qr
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -16,12 +16,12 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.engines.errors import BadConfig, BadInput  # noqa: E402
 from facestream.train.__main__ import settings  # noqa: E402
+from facestream.train.augment import AugmentRule  # noqa: E402
 from facestream.train.checkpoint import load_weights, save_weights  # noqa: E402
 from facestream.train.config import recipe  # noqa: E402
 from facestream.train.data import read_split  # noqa: E402
 from facestream.train.loop import NotFinite, Run, learning_rate  # noqa: E402
 from facestream.train.model import build  # noqa: E402
-from facestream.train.plan import AugmentRule  # noqa: E402
 from facestream.train.render_torch import Album  # noqa: E402
 from facestream.train.start import start_backbone  # noqa: E402
 
@@ -76,7 +76,7 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 
 
 def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path) -> None:
-    """What a GPU does, on the CPU: plans from workers, pixels from the album, the network in bfloat16."""
+    """What a GPU does, on the CPU: crop parameters from workers, pixels from the album, the network in bfloat16."""
     images = read_split(make_pack(tmp_path / "pack"), "train")
     config = recipe(
         "plainM", steps=40, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.engines.boxes import Array  # noqa: E402
-from facestream.train.plan import AugmentRule, Look, Plan, Subject, plan_crop  # noqa: E402
+from facestream.train.augment import AugmentRule, CropParams, PixelParams, Subject, draw_crop_params  # noqa: E402
 from facestream.train.render import pyramid, render  # noqa: E402
 from facestream.train.render_torch import Album  # noqa: E402
 
@@ -25,8 +25,8 @@ def picture(faces: list[tuple[int, int, int, int]], ignored: list[bool] | None =
 
 
 def augment(item: Item, size: int, rule: AugmentRule, seed: int) -> tuple[Array, Array, Array]:
-    plan = plan_crop(item[1], lambda: item[1], size, rule, np.random.default_rng(seed))
-    return render(plan, {0: pyramid(item[0])}), plan.faces, plan.ignores
+    params = draw_crop_params(item[1], lambda: item[1], size, rule, np.random.default_rng(seed))
+    return render(params, {0: pyramid(item[0])}), params.faces, params.ignores
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -58,7 +58,8 @@ def test_pictures_are_shown_at_about_their_own_size_when_asked_to() -> None:
     item = picture([(150, 100, 190, 140)])
     rule = AugmentRule(**PLAIN_DICT, native=0.5, smallest=8, largest=12, fill=0.0)  # else a face becomes 8 to 12 px
     scales = [
-        plan_crop(item[1], lambda: item[1], 256, rule, np.random.default_rng(s)).cells[0].scale for s in range(60)
+        draw_crop_params(item[1], lambda: item[1], 256, rule, np.random.default_rng(s)).cells[0].scale
+        for s in range(60)
     ]
     native = [scale for scale in scales if scale > 0.5]
     assert 15 < len(native) < 45
@@ -150,20 +151,20 @@ def pictures() -> list[Array]:
     return out
 
 
-def both(plans: list[Plan]) -> tuple[Array, Array]:
+def both(batch: list[CropParams]) -> tuple[Array, Array]:
     levels = [pyramid(p) for p in pictures()]
     album = Album(levels, torch.device("cpu"))
-    crops = album.render(plans, 0).permute(0, 2, 3, 1).numpy().astype(float)
-    return crops, np.stack([render(plan, dict(enumerate(levels))) for plan in plans]).astype(float)
+    crops = album.render(batch, 0).permute(0, 2, 3, 1).numpy().astype(float)
+    return crops, np.stack([render(params, dict(enumerate(levels))) for params in batch]).astype(float)
 
 
-def drawn(rule: AugmentRule, count: int) -> list[Plan]:
+def drawn(rule: AugmentRule, count: int) -> list[CropParams]:
     subjects = [
         Subject(i, p.shape[1], p.shape[0], np.array([[60, 50, 90, 90]], np.float32), np.array([False]))
         for i, p in enumerate(pictures())
     ]
     rngs = [np.random.default_rng(seed) for seed in range(count)]
-    return [plan_crop(subjects[i % 2], lambda: subjects[1], 128, rule, rng) for i, rng in enumerate(rngs)]
+    return [draw_crop_params(subjects[i % 2], lambda: subjects[1], 128, rule, rng) for i, rng in enumerate(rngs)]
 
 
 @pytest.mark.parametrize(
@@ -181,16 +182,16 @@ def drawn(rule: AugmentRule, count: int) -> list[Plan]:
     ids=lambda v: "-".join(v) if isinstance(v, dict) else "",
 )
 def test_both_renderers_make_the_same_pixels(rule: dict[str, float], within: float) -> None:
-    plans = drawn(AugmentRule(**{**PLAIN_DICT, **rule}), 16)
-    torch_pixels, cv2_pixels = both(plans)
+    batch = drawn(AugmentRule(**{**PLAIN_DICT, **rule}), 16)
+    torch_pixels, cv2_pixels = both(batch)
     assert cv2_pixels.std() > 10
     assert np.abs(torch_pixels - cv2_pixels).mean() < within
 
 
 def test_both_renderers_add_as_much_noise() -> None:
-    plan = drawn(AugmentRule(**PLAIN_DICT), 1)[0]
-    still = both([plan])
-    noisy = both([Plan(plan.size, plan.cells, Look(noise=10.0), plan.faces, plan.ignores, 5)])
+    params = drawn(AugmentRule(**PLAIN_DICT), 1)[0]
+    still = both([params])
+    noisy = both([CropParams(params.size, params.cells, PixelParams(noise=10.0), params.faces, params.ignores, 5)])
     for a, b in zip(still, noisy, strict=True):
         inside = (a > 40) & (a < 215)
         assert (b - a)[inside].std() == pytest.approx(10, rel=0.1)
