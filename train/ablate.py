@@ -6,6 +6,7 @@ Every variant is trained with each seed and evaluated once; finished ones are ke
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -22,8 +23,8 @@ from facestream.train.assign import AssignRule
 from facestream.train.checkpoint import load_weights
 from facestream.train.config import RECIPES, TrainConfig, recipe
 from facestream.train.data import read_split, usable
+from facestream.train.dataset_issues import DatasetIssues
 from facestream.train.evaluate import measure
-from facestream.train.faults import Faults
 from facestream.train.loop import Run
 from facestream.train.loss import MineRule
 from facestream.train.model import Deploy
@@ -31,6 +32,8 @@ from facestream.train.show import Show, Size
 from facestream.train.snip import LEVELS
 from facestream.train.start import start_backbone
 from facestream.train.wider import read_validation
+
+log = logging.getLogger("facestream.train.ablate")
 
 ANY = tuple(replace(level, low=0.0, high=1e9) for level in LEVELS)
 
@@ -112,8 +115,8 @@ def run_one(
     trained = out / f"{variant.of or variant.name}-seed{seed}"
     state = trained / "state.pt"
     if not (trained / "done").is_file():
-        faults = Faults(config.on_bad == "stop")
-        images = usable(read_split(data, "train", faults), faults)
+        issues = DatasetIssues(config.on_bad == "stop")
+        images = usable(read_split(data, "train", issues), issues)
         run = Run(config, images, trained, state.is_file(), workers, device)
         if backbone is not None and run.step == 0:
             start_backbone(backbone, run.models())
@@ -197,7 +200,7 @@ def command(
         for name in names:
             variant = VARIANTS[name]
             config = settings_of(VARIANTS[variant.of] if variant.of else variant, model, steps, seed, more)
-            print(f"{name}, seed {seed}")
+            log.info("%s, seed %d", name, seed)
             results[name].append(run_one(variant, seed, config, data, out, workers, device, backbone, limit))
             text = table({n: rows for n, rows in results.items() if rows})
             (out / "table.md").write_text(text + "\n")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from facestream.engines.boxes import F32, Array, Bool, area_xyxy
-from facestream.train.signs import Sign, draw_signs
+from facestream.train.distractors import Distractor, draw_distractors
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class AugmentRule:
     empty: chance that a cell shows a part of its picture without a face, small or much enlarged: coats, leaves and
     walls close up are what a net that only ever sees crops around faces takes for faces.
     mined: chance that a crop is built around a false alarm of an earlier net (`train.bootstrap`), where there are any.
-    signs: chance of lettering or ornament somewhere beside the faces.
+    distractors: chance of lettering or ornament somewhere beside the faces.
     rotate: degrees either way. occlude: chance that something stands before a part of a face.
     """
 
@@ -44,7 +44,7 @@ class AugmentRule:
     mosaic: float = 0.5
     empty: float = 0.15
     mined: float = 0.0
-    signs: float = 0.2
+    distractors: float = 0.2
     rotate: float = 15.0
     occlude: float = 0.05
     colour: float = 0.8
@@ -89,13 +89,13 @@ class Cell:
 class PixelParams:
     """What happens to the pixels, in this order; None leaves them as they are.
 
-    signs: in front of the pictures. patches: x0, y0, x1, y1, r, g, b.
+    distractors: in front of the pictures. patches: x0, y0, x1, y1, r, g, b.
     mix: float [3, 3] over RGB, then `shift`, and of the brightness that mix takes from the crop's mean, the share
     `mean_share` is given back. dark: gain and gamma.
     kernel: a filter [k, k], k odd. downscale: shrunk by this and enlarged again. noise: its sigma. quality: JPEG's.
     """
 
-    signs: tuple[Sign, ...] = ()
+    distractors: tuple[Distractor, ...] = ()
     patches: tuple[tuple[int, int, int, int, int, int, int], ...] = ()
     mix: Array | None = None
     mean_share: float = 0.0
@@ -131,8 +131,8 @@ def draw_crop_params(
     faces = xyxy[~ignore]
     pixels = _pixel_params(size, rule, rng)
     pixels = replace(pixels, patches=tuple(_patch(f, rng) for f in faces if rng.random() < rule.occlude))
-    if rng.random() < rule.signs:
-        pixels = replace(pixels, signs=draw_signs(size, xyxy, rng))
+    if rng.random() < rule.distractors:
+        pixels = replace(pixels, distractors=draw_distractors(size, xyxy, rng))
     return CropParams(size, tuple(cells), pixels, faces, xyxy[ignore], int(rng.integers(1 << 31)))
 
 

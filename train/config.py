@@ -15,6 +15,9 @@ from facestream.train.model import FINER_SIZES, PAPER_SIZES, SPECS, ModelSpec
 from facestream.train.snip import LEVELS, Level
 from msgspec import Struct, to_builtins
 
+# Keys of earlier versions, as stored checkpoints have them, and what they are called now.
+RENAMED = {"augment.signs": "augment.distractors"}
+
 
 class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Defaults are the recipe of the light nets; `recipe("vgg16")` gives the paper's (section 4.1).
@@ -110,10 +113,32 @@ RECIPES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def stored_config(table: dict[str, Any]) -> TrainConfig:
+    """The settings in a checkpoint, which an earlier version may have written: renamed keys are
+    understood, missing ones have their defaults. Raises Wrong for what no version had."""
+    table = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
+    for old, new in RENAMED.items():
+        holder, key = _holder(table, old)
+        if key in holder:
+            holder[new.rpartition(".")[2]] = holder.pop(key)
+    return checked(table, TrainConfig)
+
+
+def _holder(table: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """The table that would hold a dotted key, and the key there."""
+    section, _, key = path.rpartition(".")
+    inner = table.get(section, {}) if section else table
+    return (inner if isinstance(inner, dict) else {}), key
+
+
 def recipe(model: str, **changes: Any) -> TrainConfig:
     """The named model's settings with `changes` on top. BadConfig names a key or value that is not valid."""
     if model not in SPECS:
         raise BadConfig(f"unknown model {model!r}", "--model", "one of " + ", ".join(SPECS))
+    for old, new in RENAMED.items():
+        holder, key = _holder(changes, old)
+        if key in holder:
+            raise BadConfig("was renamed", f"training setting {old}", f"use {new}")
     base = RECIPES.get(model, {})
     if changes.get("snip"):  # SNIP's invalid faces are ignored by IoU alone: what lies inside one is background
         rule = base.get("assign", TrainConfig().assign)

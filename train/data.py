@@ -14,7 +14,7 @@ import torch
 from facestream.engines.boxes import F32, Array, Bool
 from facestream.engines.errors import BadInput
 from facestream.train.augment import AugmentRule, CropParams, Subject, draw_crop_params
-from facestream.train.faults import Faults, fitted, whole_file
+from facestream.train.dataset_issues import DatasetIssues, check_image_file, clip_boxes
 from facestream.train.layout import check_layout
 from facestream.train.render import pyramid, render
 from torch import Tensor
@@ -35,12 +35,12 @@ class Labelled:
     line: int = 0
 
 
-def read_split(root: Path, split: str, faults: Faults | None = None) -> list[Labelled]:
+def read_split(root: Path, split: str, issues: DatasetIssues | None = None) -> list[Labelled]:
     """The images of `WIDER_<split>` with the boxes of `wider_face_split/wider_face_<split>_bbx_gt.txt`.
 
     Lines are `x y w h blur expression illumination invalid occlusion pose`; invalid = 1 becomes
     `ignore`, and so does a box without area. An image without faces has the count 0 and one line of zeros.
-    faults: told of boxes of no or negative size.
+    issues: gets boxes of no or negative size.
     """
     listing = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     images = root / f"WIDER_{split}" / "images"
@@ -64,30 +64,30 @@ def read_split(root: Path, split: str, faults: Faults | None = None) -> list[Lab
         xywh = table[:, :4]
         flat = (xywh[:, 2:] <= 0).any(1)
         for i in np.flatnonzero(flat & (table[:, 7] != 1)):
-            if faults is not None:
+            if issues is not None:
                 size = " x ".join(f"{v:g}" for v in xywh[i, 2:])
                 kind = "box of negative size" if (xywh[i, 2:] < 0).any() else "box without area"
-                faults.add(kind, f"{listing}:{at + 3 + i}", f"{kind}: {size}")
+                issues.add(kind, f"{listing}:{at + 3 + i}", f"{kind}: {size}")
         xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + np.maximum(xywh[:, 2:], 0)], 1)
         out.append(Labelled(images / name, xyxy, (table[:, 7] == 1) | flat, str(listing), at + 3))
         at += 2 + max(1, count)
     return out
 
 
-def usable(images: list[Labelled], faults: Faults) -> list[Labelled]:
-    """The images that can be read, their boxes cut to them; faults is told of the others, and of files without labels.
+def usable(images: list[Labelled], issues: DatasetIssues) -> list[Labelled]:
+    """The images that can be read, their boxes cut to them; the others go into `issues`, as do files without labels.
 
     BadInput when none is left.
     """
 
     def check(item: Labelled) -> Labelled | None:
         try:
-            size = whole_file(item.path)
+            size = check_image_file(item.path)
         except BadInput as e:
             kind = "missing image" if e.what == "not found" else "unreadable image"
-            faults.add(kind, e.where, f"{e.what}, listed in {item.listing}:{max(1, item.line - 2)}")
+            issues.add(kind, e.where, f"{e.what}, listed in {item.listing}:{max(1, item.line - 2)}")
             return None
-        xyxy, ignore = fitted(item.xyxy, item.ignore, size, item.listing, item.line, faults)
+        xyxy, ignore = clip_boxes(item.xyxy, item.ignore, size, item.listing, item.line, issues)
         return replace(item, xyxy=xyxy, ignore=ignore)
 
     with ThreadPoolExecutor() as pool:
@@ -99,7 +99,7 @@ def usable(images: list[Labelled], faults: Faults) -> list[Labelled]:
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
                 if path.suffix.lower() in SUFFIXES and path not in listed:
-                    faults.add("image without annotation", str(path), f"is not in {images[0].listing}")
+                    issues.add("image without annotation", str(path), f"is not in {images[0].listing}")
     return kept
 
 

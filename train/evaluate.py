@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ from facestream.train.wider import Curve, evaluate, missed, published_curves, re
 from tqdm import tqdm
 
 from facestream.checkout import benchmarks
+
+log = logging.getLogger("facestream.train.evaluate")
 
 FALSE_A_FOLD = 200
 SIZES = ((0, 16), (0, 20), (16, 32), (10, 32), (32, 64), (64, 1e9))  # root of a face's area, in pixels of the input
@@ -257,7 +259,7 @@ def command(
     detector = untrained(model, options, device) if time_it and weights is None else None
     detector = detector or detector_for(model, weights, engine, peer, options, device)
     if pyramid and not detector.coarsest_anchors:
-        print("note: which boxes are M3's is not known, so the largest size keeps them", file=sys.stderr)
+        log.warning("which boxes are M3's is not known, so the largest size keeps them")
     if time_it:
         result = timing(detector, ask, images)
     elif data is None:

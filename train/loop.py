@@ -12,15 +12,15 @@ from typing import Any
 
 import torch
 from facestream.engines.boxes import F32
-from facestream.engines.checked import Wrong, checked
+from facestream.engines.checked import Wrong
 from facestream.engines.errors import BadConfig, BadInput, UserError
 from facestream.train.backbones import VGG16, MobileNet, fix_norms
 from facestream.train.checkpoint import load_state, save_state, save_weights
-from facestream.train.config import TrainConfig
+from facestream.train.config import TrainConfig, stored_config
 from facestream.train.data import Batches, CropParamsDataset, Crops, Labelled, Part, collate, load
 from facestream.train.loss import Loss, alone, distilled_loss, mined_loss, quality_loss
 from facestream.train.model import SSH
-from facestream.train.render_torch import Album
+from facestream.train.render_torch import GpuImageCache
 from facestream.train.spread import World
 from facestream.train.targets import Targets
 from facestream.train.whole import Whole, one_by_one
@@ -108,14 +108,14 @@ class Run:
             (out / "log.jsonl").unlink(missing_ok=True)
         self.batches = self._plan_batches()
         self.data: Crops | Whole
-        self.album = None
+        self.gpu_images = None
         if config.view == "whole":
             self.data = Whole(images, config)
         else:
             self.data = Crops(images, config.augment, config.seed, config.batch, config.cache_gb, mined)
             # Pixels are made where they are used; a batch on the CPU is made by the workers, crop by crop.
             if self.device.type != "cpu":
-                self.album = Album([self.data.picture(i) for i in range(len(self.data))], self.device)
+                self.gpu_images = GpuImageCache([self.data.picture(i) for i in range(len(self.data))], self.device)
         self.targets = Targets(config, self.device)
         self.teacher: SSH | None = None
         self.shares_first = False
@@ -165,9 +165,7 @@ class Run:
             raise BadInput("there is nothing to resume", str(self.out / "state.pt"), "start without --resume")
         state = load_state(self.out / "state.pt")
         try:
-            same = (
-                checked(state["config"], TrainConfig) == self.config
-            )  # settings that are newer than the state are the default
+            same = stored_config(state["config"]) == self.config
         except Wrong:
             same = False
         if not same:
@@ -220,11 +218,11 @@ class Run:
     def _batches(self) -> Iterator[list[Part]]:
         c = self.config
         self.batches.start = self.step
-        if self.album is None or isinstance(self.data, Whole):
+        if self.gpu_images is None or isinstance(self.data, Whole):
             yield from load(self.data, self.batches, one_by_one if c.view == "whole" else collate, self.workers)
             return
         for step, batch in enumerate(load(CropParamsDataset(self.data), self.batches, list, self.workers), self.step):
-            pixels = self.album.render(batch, seed=hash((c.seed, step)))
+            pixels = self.gpu_images.render(batch, seed=hash((c.seed, step)))
             yield [(pixels, [p.faces for p in batch], [p.ignores for p in batch])]
 
     def _step(self, parts: list[Part]) -> Loss:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from facestream.engines.boxes import Array
 from facestream.train.augment import Cell, CropParams, PixelParams
-from facestream.train.signs import paste
+from facestream.train.distractors import paste
 
 LEVELS = 4
 
@@ -50,7 +50,7 @@ def render(params: CropParams, levels: dict[int, tuple[Array, ...]]) -> Array:
 
 
 def _apply(image: Array, params: PixelParams, seed: int) -> Array:
-    paste(image, params.signs)
+    paste(image, params.distractors)
     for x0, y0, x1, y1, *colour in params.patches:
         image[y0:y1, x0:x1] = colour
     if params.mix is not None:

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 CELLS = 3  # a mosaic has at most this many rows and columns
 
 
-class Album:
-    """All pictures and their halves end to end in one uint8 buffer on a device."""
+class GpuImageCache:
+    """Decoded training images and their pyramids in one uint8 buffer on a device; renders crops there."""
 
     def __init__(self, pictures: list[tuple[Array, ...]], device: torch.device) -> None:
         flat = [p.reshape(-1) for picture in pictures for p in picture]
@@ -34,11 +34,11 @@ class Album:
         """A batch of crops of one size, uint8 [N, 3, S, S]; seed: of the noise."""
         crops = self._sample(batch)
         for crop, params in zip(crops, batch, strict=True):
-            for sign in params.pixels.signs:
-                h, w = sign.alpha.shape
-                cover = torch.from_numpy(sign.alpha).to(self.device).float() / 255
-                part = crop[:, sign.y : sign.y + h, sign.x : sign.x + w]
-                part.lerp_(torch.tensor(sign.colour, device=self.device).float().reshape(3, 1, 1), cover)
+            for distractor in params.pixels.distractors:
+                h, w = distractor.alpha.shape
+                cover = torch.from_numpy(distractor.alpha).to(self.device).float() / 255
+                part = crop[:, distractor.y : distractor.y + h, distractor.x : distractor.x + w]
+                part.lerp_(torch.tensor(distractor.colour, device=self.device).float().reshape(3, 1, 1), cover)
             for x0, y0, x1, y1, *colour in params.pixels.patches:
                 crop[:, y0:y1, x0:x1] = torch.tensor(colour, device=self.device).reshape(3, 1, 1)
         return _apply(crops, [params.pixels for params in batch], seed).round_().clamp_(0, 255).byte()

@@ -8,9 +8,9 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 from facestream.engines.boxes import Array  # noqa: E402
 from facestream.train.augment import AugmentRule, CropParams, PixelParams, Subject, draw_crop_params  # noqa: E402
 from facestream.train.render import pyramid, render  # noqa: E402
-from facestream.train.render_torch import Album  # noqa: E402
+from facestream.train.render_torch import GpuImageCache  # noqa: E402
 
-PLAIN_DICT = dict.fromkeys(("mosaic", "colour", "blur", "jpeg", "noise", "dark", "occlude", "empty", "signs"), 0)
+PLAIN_DICT = dict.fromkeys(("mosaic", "colour", "blur", "jpeg", "noise", "dark", "occlude", "empty", "distractors"), 0)
 
 Item = tuple[Array, Subject]
 
@@ -127,7 +127,7 @@ def test_something_stands_before_a_part_of_a_face() -> None:
 
 
 def test_signs_stand_beside_faces() -> None:
-    rule = AugmentRule(**{**PLAIN_DICT, "signs": 1.0}, smallest=20, largest=40, rotate=0.0)
+    rule = AugmentRule(**{**PLAIN_DICT, "distractors": 1.0}, smallest=20, largest=40, rotate=0.0)
     bare = AugmentRule(**PLAIN_DICT, smallest=20, largest=40, rotate=0.0)
     seen = 0
     for seed in range(20):
@@ -136,7 +136,7 @@ def test_signs_stand_beside_faces() -> None:
         assert np.array_equal(faces, as_well)
         seen += not np.array_equal(crop, same)
         x0, y0, x1, y1 = (int(v) for v in faces[0])
-        assert np.array_equal(crop[y0:y1, x0:x1], same[y0:y1, x0:x1]), "a sign covers the face"
+        assert np.array_equal(crop[y0:y1, x0:x1], same[y0:y1, x0:x1]), "a distractor covers the face"
     assert seen > 12
 
 
@@ -153,8 +153,8 @@ def pictures() -> list[Array]:
 
 def both(batch: list[CropParams]) -> tuple[Array, Array]:
     levels = [pyramid(p) for p in pictures()]
-    album = Album(levels, torch.device("cpu"))
-    crops = album.render(batch, 0).permute(0, 2, 3, 1).numpy().astype(float)
+    cache = GpuImageCache(levels, torch.device("cpu"))
+    crops = cache.render(batch, 0).permute(0, 2, 3, 1).numpy().astype(float)
     return crops, np.stack([render(params, dict(enumerate(levels))) for params in batch]).astype(float)
 
 
@@ -177,7 +177,7 @@ def drawn(rule: AugmentRule, count: int) -> list[CropParams]:
         ({"blur": 1.0}, 1.2),
         ({"jpeg": 1.0}, 3.0),
         ({"occlude": 1.0}, 0.8),
-        ({"signs": 1.0}, 0.8),
+        ({"distractors": 1.0}, 0.8),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, dict) else "",
 )

@@ -22,7 +22,7 @@ from facestream.train.config import recipe  # noqa: E402
 from facestream.train.data import read_split  # noqa: E402
 from facestream.train.loop import NotFinite, Run, learning_rate  # noqa: E402
 from facestream.train.model import build  # noqa: E402
-from facestream.train.render_torch import Album  # noqa: E402
+from facestream.train.render_torch import GpuImageCache  # noqa: E402
 from facestream.train.start import start_backbone  # noqa: E402
 
 from tests.pack import make_pack  # noqa: E402
@@ -76,13 +76,13 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 
 
 def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path) -> None:
-    """What a GPU does, on the CPU: crop parameters from workers, pixels from the album, the network in bfloat16."""
+    """What a GPU does, on the CPU: parameters from workers, pixels from the image cache, bfloat16."""
     images = read_split(make_pack(tmp_path / "pack"), "train")
     config = recipe(
         "plainM", steps=40, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
     )
     run = Run(config, images, tmp_path / "run", resume=False, workers=1)
-    run.album = Album([run.data.picture(i) for i in range(len(images))], torch.device("cpu"))
+    run.gpu_images = GpuImageCache([run.data.picture(i) for i in range(len(images))], torch.device("cpu"))
     run.train(log_every=5)
     values = [loss for _, loss in losses(tmp_path / "run")]
     assert values[-1] < 0.9 * values[0]

@@ -11,7 +11,7 @@ from facestream.train.anchors import grid_anchors  # noqa: E402
 from facestream.train.assign import BACKGROUND, FACE, IGNORE, AssignRule, assign  # noqa: E402
 from facestream.train.config import recipe  # noqa: E402
 from facestream.train.data import Labelled, read_split, usable  # noqa: E402
-from facestream.train.faults import Faults  # noqa: E402
+from facestream.train.dataset_issues import DatasetIssues  # noqa: E402
 from facestream.train.snip import Level  # noqa: E402
 from facestream.train.targets import Targets  # noqa: E402
 from facestream.train.whole import Whole  # noqa: E402
@@ -20,7 +20,7 @@ from tests.pack import make_pack  # noqa: E402
 
 
 def pack(tmp_path: Path) -> list[Labelled]:
-    return usable(read_split(make_pack(tmp_path, 2), "train"), Faults())
+    return usable(read_split(make_pack(tmp_path, 2), "train"), DatasetIssues())
 
 
 def test_the_papers_view_scales_the_shorter_side_unless_the_longer_would_be_too_long(tmp_path: Path) -> None:
