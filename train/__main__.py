@@ -16,10 +16,10 @@ from facestream.train.checkpoint import load_weights
 from facestream.train.config import recipe
 from facestream.train.data import read_split, usable
 from facestream.train.dataset_issues import DatasetIssues
+from facestream.train.distributed import join, leave
 from facestream.train.loop import Run
 from facestream.train.plots import training_curve
-from facestream.train.spread import join, leave
-from facestream.train.start import Input, start_backbone, start_from, start_retinaface
+from facestream.train.pretrained import InputFormat, init_backbone, init_from_retinaface, init_from_run
 
 log = logging.getLogger("facestream.train")
 
@@ -67,7 +67,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 def train(
     data: Path, model: str, out: Path | None,
     init: Path | None, retinaface: Path | None, teacher: Path | None, mined: Path | None,
-    backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
+    backbone: Path | None, backbone_input: InputFormat, resume: bool, save_every: int, steps: int | None,
     seed: int, workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
@@ -91,11 +91,11 @@ def train(
                   read_mined(mined, data) if mined is not None else None)  # fmt: skip
         if not resume:
             if init is not None:
-                start_from(init, run.models())
+                init_from_run(init, run.models())
             if retinaface is not None:
-                start_retinaface(retinaface, run.models())
+                init_from_retinaface(retinaface, run.models())
             if backbone is not None:
-                log.info("backbone from %s: %s", backbone, start_backbone(backbone, run.models(), backbone_input))
+                log.info("backbone from %s: %s", backbone, init_backbone(backbone, run.models(), backbone_input))
             elif init is None and retinaface is None and model == "vgg16":
                 log.info("starts from random weights; the paper starts from ImageNet (--backbone FILE)")
         if teacher is not None:

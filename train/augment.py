@@ -182,12 +182,12 @@ def _around(box: F32, item: Subject, size: int, rule: AugmentRule, rng: np.rando
     w = item.width
     h = item.height
     side = math.sqrt(max(1.0, float(area_xyxy(box))))
-    least = rule.fill * size / max(w, h)
+    min_scale = rule.fill * size / max(w, h)
     if rule.native and rng.random() < rule.native:
-        scale = max(math.exp(rng.uniform(math.log(0.75), math.log(1.35))), least)
+        scale = max(math.exp(rng.uniform(math.log(0.75), math.log(1.35))), min_scale)
     else:
         wanted = math.exp(rng.uniform(math.log(rule.smallest), math.log(min(rule.largest, 0.9 * size))))
-        scale = min(max(wanted / side, least), max(least, rule.enlarge))
+        scale = min(max(wanted / side, min_scale), max(min_scale, rule.enlarge))
     return scale, (box[:2] + box[2:]).astype(np.float64) / 2 + rng.uniform(-0.5, 0.5, 2) * max(0.0, size / scale - side)
 
 

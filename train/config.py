@@ -10,13 +10,18 @@ from facestream.engines.checked import Wrong, checked
 from facestream.engines.errors import BadConfig
 from facestream.train.assign import AssignRule
 from facestream.train.augment import AugmentRule
-from facestream.train.loss import MineRule
+from facestream.train.loss import HardAnchorRule
 from facestream.train.model import FINER_SIZES, PAPER_SIZES, SPECS, ModelSpec
 from facestream.train.snip import LEVELS, Level
 from msgspec import Struct, to_builtins
 
 # Keys of earlier versions, as stored checkpoints have them, and what they are called now.
-RENAMED = {"augment.signs": "augment.distractors"}
+RENAMED = {
+    "augment.signs": "augment.distractors",
+    "mine": "hard_anchors",
+    "hard_anchors.least": "hard_anchors.min_background",
+}
+RENAMED_VALUES = {("view", "whole"): "whole_images"}
 
 
 class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +35,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     network in bfloat16, its loss and its weights stay float32. on_bad: whether an image that cannot be read and a box
     that cannot be right are left out and counted (skip), or end the run (stop).
 
-    view: `crops` as train.augment draws them, or `whole` images, their shorter side at `shortest` unless the longer one
+    view: `crops` as train.augment draws them, or `whole_images`, their shorter side at `shortest` unless the longer one
     would pass `longest`, each a part of the batch by itself; flip: half of those are mirrored. frozen: VGG-16's first
     convolutions that stay as they are. The paper fixes "up to conv3-1", which are 5 if conv3-1 is one of them;
     its released network fixes 4, as Fast R-CNN does. For MobileNet: how many of its three parts, which end at the
@@ -63,9 +68,9 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     loss: Literal["mined", "quality"] = "quality"
     box_weight: float = 2.0
     assign: AssignRule = AssignRule(face=0.45, background=0.3, fewest=4, loose=0.25)
-    mine: MineRule = MineRule(ratio=3.0)
+    hard_anchors: HardAnchorRule = HardAnchorRule(ratio=3.0)
     augment: AugmentRule = AugmentRule()
-    view: Literal["crops", "whole"] = "crops"
+    view: Literal["crops", "whole_images"] = "crops"
     shortest: int = 1200
     longest: int = 1600
     flip: bool = True
@@ -102,11 +107,12 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 _SOLVER: dict[str, Any] = {
     "optimizer": "sgd", "lr": 0.004, "weight_decay": 5e-4, "momentum": 0.9, "schedule": "step", "warmup": 0,
-    "clip": 0.0, "ema": 0.0, "loss": "mined", "box_weight": 1.0, "assign": AssignRule(inside=1.0), "mine": MineRule(),
+    "clip": 0.0, "ema": 0.0, "loss": "mined", "box_weight": 1.0, "assign": AssignRule(inside=1.0),
+    "hard_anchors": HardAnchorRule(),
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "vgg16": {
-        **_SOLVER, "steps": 21_000, "batch": 4, "view": "whole", "shortest": 1200, "longest": 1600, "frozen": 5,
+        **_SOLVER, "steps": 21_000, "batch": 4, "view": "whole_images", "shortest": 1200, "longest": 1600, "frozen": 5,
         "sizes": (512,),
     },
     "narrow": {**_SOLVER, "steps": 3000, "batch": 8, "sizes": (256,), "warmup": 100, "clip": 10.0},
@@ -121,6 +127,9 @@ def stored_config(table: dict[str, Any]) -> TrainConfig:
         holder, key = _holder(table, old)
         if key in holder:
             holder[new.rpartition(".")[2]] = holder.pop(key)
+    for (key, old), new in RENAMED_VALUES.items():
+        if table.get(key) == old:
+            table[key] = new
     return checked(table, TrainConfig)
 
 
@@ -142,12 +151,12 @@ def recipe(model: str, **changes: Any) -> TrainConfig:
     base = RECIPES.get(model, {})
     if changes.get("snip"):  # SNIP's invalid faces are ignored by IoU alone: what lies inside one is background
         rule = base.get("assign", TrainConfig().assign)
-        base = {**base, "view": "whole", "batch": 4, "assign": replace(rule, inside=1.0)}
+        base = {**base, "view": "whole_images", "batch": 4, "assign": replace(rule, inside=1.0)}
     try:
         config = checked({"model": model, **base, **changes}, TrainConfig)
     except Wrong as e:
         raise BadConfig(e.why, f"training setting {e.key}") from None
-    if config.snip and config.view != "whole":
+    if config.snip and config.view != "whole_images":
         raise BadConfig("SNIP shows whole pictures at its levels", "training setting view", "leave it out")
     if config.frozen and SPECS[model].backbone == "plain":
         raise BadConfig("only VGG-16 and MobileNet can be fixed in part", "training setting frozen", "leave it out")

@@ -44,6 +44,10 @@ def test_a_key_of_an_earlier_version_names_its_successor(old: str) -> None:
         recipe("plainS", **nested(old, 0.5))
 
 
+def test_a_value_of_an_earlier_version_is_read() -> None:
+    assert stored_config({"model": "vgg16", "view": "whole"}).view == "whole_images"
+
+
 def test_a_stored_setting_that_no_version_had_is_refused() -> None:
     with pytest.raises(Wrong, match="unknown key"):
         stored_config({"model": "plainS", "lr_peak": 1.0})
