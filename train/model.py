@@ -96,7 +96,9 @@ def _mobilenet(name: str, heads: tuple[int, int, int], fusion: int, depths: tupl
     )
 
 
-def _yunet(name: str, heads: tuple[int, int, int], depths: tuple[int, ...], widths: tuple[int, ...], **more: Any) -> ModelSpec:
+def _yunet(
+    name: str, heads: tuple[int, int, int], depths: tuple[int, ...], widths: tuple[int, ...], **more: Any
+) -> ModelSpec:
     return ModelSpec(
         name, "yunet", ((16.0,), (64.0,), (256.0,)), heads, 64, widths, depths,
         pyramid=True, branches=False, mean=(0.0, 0.0, 0.0), std=(64.0, 64.0, 64.0), **more,

@@ -12,7 +12,7 @@ import torch
 from facestream.engines.boxes import F32
 from facestream.train.anchors import decode
 from facestream.train.assign import BACKGROUND, FACE, IGNORE
-from facestream.train.loss import Outputs, Truth
+from facestream.train.loss import Outputs, AnchorTargets
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -37,7 +37,7 @@ OUTSIDE = 1e5  # cost of a cell that is not both in the face and near its middle
 def simota(
     anchors: list[Tensor], strides: tuple[int, ...], outputs: Outputs, faces: list[F32], ignores: list[F32],
     rule: SimOtaRule,
-) -> list[Truth]:  # fmt: skip
+) -> list[AnchorTargets]:  # fmt: skip
     """Targets of each module: anchors a module [A, 4], its outputs, and each image's faces [G, 4] and ignore regions
     [I, 4], xyxy in input pixels."""
     grid = torch.cat(anchors)
@@ -52,7 +52,7 @@ def simota(
     labels, matched = (torch.stack(part) for part in zip(*rows, strict=True))
     counts = [len(a) for a in anchors]
     split = zip(anchors, labels.split(counts, 1), matched.split(counts, 1), strict=True)
-    return [Truth(*parts) for parts in split]
+    return [AnchorTargets(*parts) for parts in split]
 
 
 def _one(

@@ -93,7 +93,7 @@ class YuNet(nn.Module):
         return c8, c16, c32
 
 
-def start_yunet(path: Path, models: list[SSH]) -> str:
+def init_from_yunet(path: Path, models: list[SSH]) -> str:
     """Give nets on YuNet's backbone its published weights (an ONNX file); returns what was done, for the log.
 
     All of them are used: those of the backbone and of the pyramid as they are, and each module's scores and boxes as
