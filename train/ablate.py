@@ -178,7 +178,7 @@ def verdict(delta: float, sign: int, ours: list[float], base: list[float]) -> st
 @click.option("--steps", type=int, required=True, help="steps of every training")
 @click.option("--seeds", default=1, show_default=True, help="trainings per variant")
 @click.option("--only", multiple=True, metavar="NAME", help=f"of {', '.join(VARIANTS)}; ssh is always included")
-@click.option("--model", default="plainM", show_default=True, help="plainM, narrow, vgg16 or another")
+@click.option("--model", default="retinaface", show_default=True, help="retinaface, narrow, vgg16 or another")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/ablate"), show_default=True)
 @click.option("--backbone", type=click.Path(path_type=Path), help="initial weights of every backbone")
 @click.option("--limit", default=0, help="evaluate on the first N validation images only")

@@ -39,8 +39,10 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     would pass `longest`, each a part of the batch by itself; flip: half of those are mirrored. frozen: VGG-16's first
     convolutions that stay as they are. The paper fixes "up to conv3-1", which are 5 if conv3-1 is one of them;
     its released network fixes 4, as Fast R-CNN does. For MobileNet: how many of its three parts, which end at the
-    strides 8, 16 and 32, stay as they are. norms: `batch`, or `fixed`: those of a trained net keep their statistics
-    (`train.backbones.fix_norms`).
+    strides 8, 16 and 32, stay as they are; for YuNet: of its four, which end at 4, 8, 16 and 32.
+    norms: `batch`, or `fixed`: those of a trained net keep their statistics (`train.backbones.fix_norms`).
+    assigner: `iou` matches anchors to faces by `assign`; `simota` by the predictions (`train.simota`), for nets with
+    one anchor a cell.
     distill: weight of what is learned from a teacher's dense outputs (`distilled_loss`) beside the labels.
     snip: whole pictures at `levels`, faces outside a level's range invalid; window: only a part of that many pixels
     square of a picture that is larger (SNIP, CVPR 2018), 0 = all of it.
@@ -111,12 +113,18 @@ _SOLVER: dict[str, Any] = {
     "clip": 0.0, "ema": 0.0, "loss": "mined", "box_weight": 1.0, "assign": AssignRule(inside=1.0),
     "hard_anchors": HardAnchorRule(),
 }  # fmt: skip
+# Nets that start from YuNet's weights.
+_FINE_TUNED: dict[str, Any] = {
+    "branches": False, "assigner": "simota", "lr": 1e-3, "frozen": 1,
+    "augment": AugmentRule(occlude=0.15, native=0.45, mosaic=0.4, empty=0.2),
+}  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "vgg16": {
         **_SOLVER, "steps": 21_000, "batch": 4, "view": "whole_images", "shortest": 1200, "longest": 1600, "frozen": 5,
         "sizes": (512,),
     },
     "narrow": {**_SOLVER, "steps": 3000, "batch": 8, "sizes": (256,), "warmup": 100, "clip": 10.0},
+    **dict.fromkeys(("plainXS16", "plainS", "plainM"), _FINE_TUNED),
 }  # fmt: skip
 
 
@@ -159,8 +167,12 @@ def recipe(model: str, **changes: Any) -> TrainConfig:
         raise BadConfig(e.why, f"training setting {e.key}") from None
     if config.snip and config.view != "whole_images":
         raise BadConfig("SNIP shows whole pictures at its levels", "training setting view", "leave it out")
+    if SPECS[model].backbone == "yunet" and (config.branches or config.only_m2 or not config.fusion):
+        raise BadConfig("has no side branches, and its modules sit on a pyramid", model, "set another --model")
     if config.frozen and SPECS[model].backbone == "plain":
-        raise BadConfig("only VGG-16 and MobileNet can be fixed in part", "training setting frozen", "leave it out")
+        raise BadConfig(
+            "only VGG-16, MobileNet and YuNet can be fixed in part", "training setting frozen", "leave it out"
+        )
     if config.norms == "fixed" and (config.branches or SPECS[model].backbone == "vgg16"):
         raise BadConfig("only norms without side branches can be fixed", "training setting norms", "set branches=false")
     return config

@@ -37,7 +37,8 @@ class ModelSpec:
     shrink: divides the widths of VGG-16.
     separable: the 3x3 convolutions of the detection modules and of the fusion go channel by channel.
     pyramid: all modules sit on a feature pyramid of `fusion` channels (Lin et al., CVPR 2017), as in RetinaFace's small
-    net; else only M1 has a fusion. leaky: slope below zero of the ReLUs inside the pyramid and the context modules.
+    net and YuNet; else only M1 has a fusion. leaky: slope below zero of the ReLUs inside the pyramid and the context
+    modules.
     mean, std: input normalisation, RGB in 0..255.
     """
 
@@ -90,19 +91,24 @@ _IMAGENET_MEAN = (123.68, 116.78, 103.94)
 _IMAGENET_STD = (58.4, 57.1, 57.4)
 
 
-def _mobilenet(name: str, heads: tuple[int, int, int], fusion: int, depths: tuple[int, ...], **more: Any) -> ModelSpec:
-    return ModelSpec(
-        name, "mobilenet", _DENSE, heads, fusion, depths=depths, mean=_IMAGENET_MEAN, std=_IMAGENET_STD, **more
-    )
-
-
 def _yunet(
-    name: str, heads: tuple[int, int, int], depths: tuple[int, ...], widths: tuple[int, ...], **more: Any
+    name: str, depths: tuple[int, ...] = (0, 0, 0, 0), widths: tuple[int, ...] = (0, 0, 0, 0), separable: bool = False
 ) -> ModelSpec:
+    """SSH's modules on YuNet's backbone and pyramid, one anchor a cell."""
     return ModelSpec(
-        name, "yunet", ((16.0,), (64.0,), (256.0,)), heads, 64, widths, depths,
-        pyramid=True, branches=False, mean=(0.0, 0.0, 0.0), std=(64.0, 64.0, 64.0), **more,
-    )  # fmt: skip
+        name,
+        "yunet",
+        ((16.0,), (64.0,), (256.0,)),
+        (32, 32, 32),
+        64,
+        widths,
+        depths,
+        separable=separable,
+        pyramid=True,
+        branches=False,
+        mean=(0.0, 0.0, 0.0),
+        std=(64.0, 64.0, 64.0),
+    )
 
 
 SPECS = {
@@ -110,28 +116,26 @@ SPECS = {
     for spec in (
         ModelSpec("vgg16", "vgg16", PAPER_SIZES, (128, 256, 256), 128, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
         ModelSpec("narrow", "vgg16", PAPER_SIZES, (16, 32, 32), 16, shrink=8, mean=_IMAGENET_MEAN, std=_IMAGENET_STD),
-        _mobilenet("plainXS16", (32, 32, 32), 32, (1, 1, 2, 2, 0), separable=True),
-        # plainM with half of its pyramid's channels and one block less at stride 16.
+        _yunet("plainXS16", separable=True),
+        _yunet("plainS", (0, 0, 1, 1), (0, 0, 32, 32)),
+        _yunet("plainM", (0, 2, 2, 1), (0, 64, 64, 64)),
+        # A straight stack, to be trained from nothing.
+        ModelSpec("stack", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
+        # The first steps of MobileNet, without a pyramid, to be trained from a classifier's weights.
         ModelSpec(
-            "plainS",
+            "mobilenet",
             "mobilenet",
             _DENSE,
             (32, 32, 32),
             32,
-            depths=(1, 2, 2, 5, 2),
-            pyramid=True,
-            leaky=0.1,
-            mean=(123.0, 117.0, 104.0),
+            depths=(1, 1, 2, 2, 0),
+            separable=True,
+            mean=_IMAGENET_MEAN,
             std=_IMAGENET_STD,
         ),
-        _yunet("yXS", (32, 32, 32), (0, 0, 0, 0), (0, 0, 0, 0), separable=True),
-        _yunet("yS", (32, 32, 32), (0, 0, 1, 1), (0, 0, 32, 32)),
-        _yunet("yM", (32, 32, 32), (0, 2, 2, 1), (0, 64, 64, 64)),
-        # A straight stack, to be trained from nothing.
-        ModelSpec("stack", "plain", _DENSE, (32, 64, 64), 32, (16, 32, 64, 128), (1, 2, 3, 3)),
         # RetinaFace's small net (Deng et al., CVPR 2020), SSH's modules on a pyramid: takes all of its weights.
         ModelSpec(
-            "plainM",
+            "retinaface",
             "mobilenet",
             _DENSE,
             (32, 32, 32),

@@ -14,6 +14,7 @@ from facestream.engines.errors import BadConfig, BadInput
 from facestream.train.backbones import VGG16
 from facestream.train.checkpoint import load_state, load_weights
 from facestream.train.model import SSH
+from facestream.train.yunet import grow, is_smaller
 from torch import Tensor
 
 InputFormat = Literal["auto", "rgb", "bgr255"]
@@ -21,12 +22,16 @@ CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, subtracted from 0..255 by VGG's 
 
 
 def init_from_run(weights: Path, models: Iterable[SSH]) -> None:
-    """Take over the weights of an earlier run of the same network. BadConfig when it is another one."""
+    """Take over the weights of an earlier run of the same network, or of one on YuNet's backbone with fewer or narrower
+    residual blocks (`grow`). BadConfig when it is another one."""
     other, _ = load_weights(weights)
     for model in models:
-        if other.spec != model.spec:
+        if other.spec == model.spec:
+            model.load_state_dict(other.state_dict())
+        elif is_smaller(other.spec, model.spec):
+            grow(other, model)
+        else:
             raise BadConfig(f"it holds another network ({other.spec.name})", str(weights), "same --model and branches")
-        model.load_state_dict(other.state_dict())
 
 
 def init_from_retinaface(weights: Path, models: Iterable[SSH]) -> None:

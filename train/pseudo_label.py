@@ -186,7 +186,7 @@ def retinaface(path: Path, options: DetectorOptions) -> Detector:
     from facestream.train.model import PAPER_SIZES, SPECS, SSH, Deploy
     from facestream.train.pretrained import init_from_retinaface
 
-    model = SSH(replace(SPECS["plainM"], sizes=PAPER_SIZES, branches=False))
+    model = SSH(replace(SPECS["retinaface"], sizes=PAPER_SIZES, branches=False))
     init_from_retinaface(path, [model])
     return TorchDetector(Deploy(model), options)
 

@@ -12,17 +12,20 @@ import torch
 from facestream.engines.boxes import F32
 from facestream.train.anchors import decode
 from facestream.train.assign import BACKGROUND, FACE, IGNORE
-from facestream.train.loss import Outputs, AnchorTargets
+from facestream.train.loss import AnchorTargets, Outputs
 from torch import Tensor
 from torch.nn import functional as F
 
 
 @dataclass(frozen=True, slots=True)
 class SimOtaRule:
-    """radius: how far a cell's centre may be from the face's, in strides, each way. candidates: overlaps that are summed
+    """Numbers of the assignment; the first three as YuNet was trained with.
+
+    radius: how far a cell's centre may be from the face's, in strides, each way. candidates: overlaps that are summed
     to the number of a face's cells. iou_weight: of the overlap's cost beside the score's. ignored, inside: predictions
     with an IoU above `ignored` to an ignore region, or with more than the share `inside` of their area in one, learn
-    nothing, nor do cells whose centre lies in one."""
+    nothing, nor do cells whose centre lies in one.
+    """
 
     radius: float = 2.5
     candidates: int = 10

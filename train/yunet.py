@@ -1,4 +1,4 @@
-"""YuNet's backbone and pyramid (Wu et al., Machine Intelligence Research 2023), to put SSH's detection modules on.
+"""YuNet's backbone and pyramid (Wu et al., Machine Intelligence Research 2023), which SSH's detection modules sit on.
 
 YuNet is built from one unit: a 1x1 convolution over the channels, then a 3x3 channel by channel, then a ReLU. It has no
 norms left: its published weights (OpenCV Zoo, MIT licence; trained on WIDER FACE) have them folded in. What is added
@@ -7,17 +7,21 @@ here begins as the identity, so that a net that is larger than the published one
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from facestream.engines.errors import BadInput
+from facestream.engines.errors import BadConfig, BadInput
+from facestream.train.backbones import ConvRelu
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from facestream.train.model import SSH
+    from facestream.train.model import SSH, ModelSpec
 
 CHANNELS = 64  # of the maps at strides 8, 16, 32 and of the pyramid
 
@@ -25,7 +29,7 @@ CHANNELS = 64  # of the maps at strides 8, 16, 32 and of the pyramid
 class Unit(nn.Module):
     """1x1 over the channels, 3x3 channel by channel, ReLU."""
 
-    def __init__(self, cin: int, cout: int, relu: bool = True) -> None:
+    def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
         self.pointwise = nn.Conv2d(cin, cout, 1)
         self.depthwise = nn.Conv2d(cout, cout, 3, 1, 1, groups=cout)
@@ -33,11 +37,9 @@ class Unit(nn.Module):
         nn.init.kaiming_normal_(self.depthwise.weight, mode="fan_out", nonlinearity="relu")
         for layer in (self.pointwise, self.depthwise):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.depthwise(self.pointwise(x))
-        return F.relu(x, inplace=True) if self.relu else x
+        return F.relu(self.depthwise(self.pointwise(x)), inplace=True)
 
 
 class Residual(nn.Module):
@@ -93,88 +95,106 @@ class YuNet(nn.Module):
         return c8, c16, c32
 
 
-def init_from_yunet(path: Path, models: list[SSH]) -> str:
-    """Give nets on YuNet's backbone its published weights (an ONNX file); returns what was done, for the log.
+def init_from_yunet(weights: Path, models: Iterable[SSH]) -> None:
+    """Give nets on YuNet's backbone all of its published weights but the landmarks (face_detection_yunet_2023mar.onnx).
 
-    All of them are used: those of the backbone and of the pyramid as they are, and each module's scores and boxes as
-    channels of its first convolution, one for what is above zero and one for what is below, since a ReLU follows. A
-    face's score is the geometric mean of two probabilities there; its logit is near the mean of their logits, which
-    one sum can give. Raises BadInput for another file.
+    Those of the backbone and of the pyramid stay as they are. Each module's scores and boxes become channels of its
+    first convolution, one for what is above zero and one for what is below, since a ReLU follows. A face's score is the
+    geometric mean of two probabilities there; near zero its logit is the mean of their logits, which one sum gives.
+    Raises BadInput for another file, BadConfig for a net on another backbone.
     """
     import onnx
     from onnx import numpy_helper
 
     try:
-        graph = onnx.load(str(path)).graph
+        graph = onnx.load(str(weights)).graph
     except Exception as e:
-        raise BadInput(f"not an ONNX file ({type(e).__name__})", str(path)) from None
+        raise BadInput(f"not an ONNX file ({type(e).__name__})", str(weights)) from None
     stored = {t.name: torch.from_numpy(np.array(numpy_helper.to_array(t))) for t in graph.initializer}
     convs = [[stored[name] for name in node.input[1:3]] for node in graph.node if node.op_type == "Conv"]
-    if len(convs) != 1 + 2 * (5 + 6 + 3 + 12) or convs[0][0].shape != (16, 3, 3, 3):
-        raise BadInput("not YuNet's graph of March 2023", str(path), "give face_detection_yunet_2023mar.onnx")
+    if [tuple(kernel.shape) for kernel, _ in convs[:3]] != [(16, 3, 3, 3), (16, 16, 1, 1), (16, 1, 3, 3)]:
+        raise BadInput("not YuNet", str(weights), "give face_detection_yunet_2023mar.onnx of OpenCV Zoo")
     for model in models:
-        _fill(model, convs)
-    return f"YuNet's weights of {path.name}"
+        if not isinstance(model.backbone, YuNet):
+            raise BadConfig(f"{model.spec.name} has another backbone", "--yunet", "plainXS16, plainS or plainM")
+        _take_over(model, model.backbone, iter(convs))
 
 
-def _fill(model: SSH, convs: list[list[Tensor]]) -> None:
-    from facestream.train.model import Module
-
-    backbone = model.backbone
-    assert isinstance(backbone, YuNet)
+def _take_over(model: SSH, backbone: YuNet, convs: Iterator[list[Tensor]]) -> None:
+    kernel, bias = next(convs)
     std = torch.tensor(model.spec.std).reshape(1, 3, 1, 1)
-    weight = convs[0][0].flip(1) * std
-    backbone.stem.weight.data = weight
-    shift = (torch.tensor(model.spec.mean).reshape(1, 3, 1, 1) / std * weight).sum((1, 2, 3))
-    assert backbone.stem.bias is not None
-    backbone.stem.bias.data = convs[0][1] + shift
-    units = [backbone.stage2, *backbone.stage4, *backbone.stage8, *backbone.stage16, *backbone.stage32]
-    units += [model.lateral32, model.lateral16, model.lateral8]
-    for unit, pointwise, depthwise in zip(units, convs[1::2], convs[2::2], strict=False):
-        for layer, (kernel, bias) in ((unit.pointwise, pointwise), (unit.depthwise, depthwise)):
-            assert layer.weight.shape == kernel.shape
-            layer.weight.data = kernel.clone()
-            layer.bias.data = bias.clone()
-    heads = convs[1 + 2 * len(units) :]
-    for level, module in enumerate(model.modules_):
-        assert isinstance(module, Module)
-        score, box, face = (heads[2 * (kind * 3 + level) : 2 * (kind * 3 + level) + 2] for kind in range(3))
-        _fill_module(module, [score, face, box], model.spec.sizes[level][0] / model.spec.strides[level])
+    mean = torch.tensor(model.spec.mean).reshape(1, 3, 1, 1)
+    stem = kernel.flip(1)  # it sees BGR
+    _set(backbone.stem, stem * std, bias + (stem * mean).sum((1, 2, 3)))
+    stages = (backbone.stage4, backbone.stage8, backbone.stage16, backbone.stage32)
+    units = [backbone.stage2, *(unit for stage in stages for unit in stage)]
+    for unit in (*units, model.lateral32, model.lateral16, model.lateral8):
+        assert isinstance(unit, Unit)
+        _set(unit.pointwise, *next(convs))
+        _set(unit.depthwise, *next(convs))
+    # classes, boxes, objects, each of three modules: a 1x1 over the channels, then a 3x3 channel by channel
+    heads = [[(next(convs), next(convs)) for _ in range(3)] for _ in range(3)]
+    for i, module in enumerate(model.modules_):
+        classes, boxes, objects = (kind[i] for kind in heads)
+        _take_over_heads(module, [classes, objects, boxes], model.spec.sizes[i][0] / model.spec.strides[i])
 
 
-def _fill_module(module: nn.Module, parts: list[list[list[Tensor]]], size: float) -> None:
-    """size: of the anchor, in strides."""
-    point = torch.cat([p[0][0] for p in parts])
-    point_bias = torch.cat([p[0][1] for p in parts])
-    deep = torch.cat([p[1][0] for p in parts])
-    deep_bias = torch.cat([p[1][1] for p in parts])
-    count = len(point)  # two scores, four offsets
+def _take_over_heads(module: nn.Module, heads: list[tuple[list[Tensor], list[Tensor]]], size: float) -> None:
+    """size: of the module's anchor, in strides."""
+    point, deep = (torch.cat([head[at][0] for head in heads]) for at in range(2))
+    point_bias, deep_bias = (torch.cat([head[at][1] for head in heads]) for at in range(2))
+    count = len(point)  # two scores, then four offsets
     face = module.face
     if isinstance(face, Unit):
-        face.pointwise.weight.data[: 2 * count] = torch.cat([point, point])
-        face.pointwise.bias.data[: 2 * count] = torch.cat([point_bias, point_bias])
-        face.depthwise.weight.data[: 2 * count] = torch.cat([deep, -deep])
-        face.depthwise.bias.data[: 2 * count] = torch.cat([deep_bias, -deep_bias])
+        _set(face.pointwise, torch.cat([point, point]), torch.cat([point_bias, point_bias]))
+        _set(face.depthwise, torch.cat([deep, -deep]), torch.cat([deep_bias, -deep_bias]))
     else:
-        # the bias of the 1x1 is missing where the 3x3 reaches over the border; inside, it is a part of the bias
-        kernel = point * deep
-        bias = deep_bias + point_bias * deep.sum((1, 2, 3))
-        face.conv.weight.data[: 2 * count] = torch.cat([kernel, -kernel])
-        face.conv.bias.data[: 2 * count] = torch.cat([bias, -bias])
-    scores = module.scores
-    boxes = module.boxes
-    for layer in (scores, boxes):
-        layer.weight.data.zero_()
-        layer.bias.data.zero_()
-    for k in range(2):  # half of each logit for face, so that face less background is their mean
-        scores.weight.data[1, k] += 0.25
-        scores.weight.data[1, count + k] -= 0.25
-        scores.weight.data[0, k] -= 0.25
-        scores.weight.data[0, count + k] += 0.25
+        assert isinstance(face, ConvRelu)
+        bias = deep_bias + point_bias * deep.sum((1, 2, 3))  # not at the border, where the 3x3 sees less of it
+        _set(face.conv, torch.cat([point * deep, -point * deep]), torch.cat([bias, -bias]))
+    scores, boxes = module.scores, module.boxes
+    assert isinstance(scores, nn.Conv2d)
+    assert isinstance(boxes, nn.Conv2d)
+    signs = torch.tensor((1.0, -1.0)).repeat_interleave(count)
+    weight = torch.zeros_like(scores.weight)
+    for channel in (0, 1, count, count + 1):  # face less background is the mean of both scores
+        weight[1, channel] = signs[channel] / 4
+        weight[0, channel] = -signs[channel] / 4
+    _set(scores, weight, torch.zeros(2))
+    weight = torch.zeros_like(boxes.weight)
     for k in range(4):
-        gain = 1 / size if k < 2 else 1.0
-        boxes.weight.data[k, 2 + k] = gain
-        boxes.weight.data[k, count + 2 + k] = -gain
-    # YuNet's offsets count from a cell's corner, an anchor's from its centre
-    boxes.bias.data[:2] = -0.5 / size
-    boxes.bias.data[2:] = -float(np.log(size))
+        for channel in (2 + k, count + 2 + k):
+            weight[k, channel] = signs[channel] / (size if k < 2 else 1.0)
+    # YuNet's offsets count from a cell's corner in strides, ours from its middle in anchors
+    shift = torch.tensor((-0.5 / size, -0.5 / size, -math.log(size), -math.log(size)))
+    _set(boxes, weight, shift)
+
+
+def _set(layer: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    """Give the layer's first output channels these weights; a net that is wider keeps its own in the others."""
+    assert layer.bias is not None
+    assert layer.weight.shape[1:] == weight.shape[1:]
+    layer.weight.data[: len(weight)] = weight
+    layer.bias.data[: len(bias)] = bias
+
+
+def is_smaller(small: ModelSpec, large: ModelSpec) -> bool:
+    """Whether `grow` may fill the one from the other."""
+    same = replace(small, name=large.name, depths=large.depths, widths=large.widths) == large
+    pairs = (*zip(small.depths, large.depths, strict=False), *zip(small.widths, large.widths, strict=False))
+    return large.backbone == "yunet" and same and all(a <= b for a, b in pairs)
+
+
+def grow(small: SSH, large: SSH) -> None:
+    """Give a net the weights of one on the same backbone with fewer or narrower residual blocks: its function.
+
+    The blocks that are new add nothing at first, nor do the new channels of those that are wider.
+    """
+    known = small.state_dict()
+    for name, own in large.state_dict().items():
+        if name not in known:
+            continue
+        part = tuple(slice(n) for n in known[name].shape)
+        if name.endswith("second.weight"):
+            own.zero_()
+        own[part] = known[name]

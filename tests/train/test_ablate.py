@@ -24,7 +24,7 @@ def test_every_ablation_of_the_paper_has_its_row_and_its_number() -> None:
     assert not set(sizes) & set(USUAL)
 
 
-@pytest.mark.parametrize("model", ["plainM", "narrow", "vgg16"])
+@pytest.mark.parametrize("model", ["retinaface", "narrow", "vgg16"])
 def test_variants_differ_in_their_switch_alone(model: str) -> None:
     base = to_builtins(settings_of(VARIANTS["ssh"], model, 10, 0, {}))
     assert base["loss"] == "mined"

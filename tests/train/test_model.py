@@ -33,13 +33,16 @@ def test_vgg16_has_the_papers_parameters() -> None:
     assert count(build("vgg16")) == pytest.approx(19.8e6, rel=0.01)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("plainXS16", 0.071), ("plainS", 0.293), ("plainM", 0.423)])
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("mobilenet", 0.071), ("retinaface", 0.423), ("plainXS16", 0.065), ("plainS", 0.228), ("plainM", 0.524)],
+)
 def test_light_nets_have_their_size_when_fused(name: str, millions: float) -> None:
     assert count(fuse(build(name))) == pytest.approx(millions * 1e6, rel=0.03)
 
 
 def test_the_smallest_net_keeps_the_first_steps_of_each_stride_by_their_names() -> None:
-    whole, part = (build(name).backbone.state_dict() for name in ("plainM", "plainXS16"))
+    whole, part = (build(name).backbone.state_dict() for name in ("retinaface", "mobilenet"))
     assert {k: v.shape for k, v in part.items()} == {k: whole[k].shape for k in part}
     gone = {k.rsplit(".", 2)[0] for k in whole if k not in part and k.endswith("weight")}
     assert {k.split(".")[0] + "." + k.split(".")[1] for k in gone} == {
@@ -76,7 +79,7 @@ def test_a_block_with_side_branches_fuses_into_one_convolution(cin: int, stride:
 
 
 def test_a_whole_model_fused_says_the_same() -> None:
-    model = settled(build("plainXS16"))
+    model = settled(build("mobilenet"))
     x = torch.rand(1, 3, 64, 64) * 255
     with torch.no_grad():
         for (a, b), (c, d) in zip(model(x), fuse(copy.deepcopy(model))(x), strict=True):
@@ -93,7 +96,7 @@ def test_early_vgg_layers_can_be_fixed() -> None:
 
 def test_deployed_boxes_are_the_decoded_anchors_best_first() -> None:
     torch.manual_seed(0)  # two margins that differ in their last bits alone would change places
-    model = settled(SSH(replace(SPECS["plainXS16"], branches=False)))
+    model = settled(SSH(replace(SPECS["mobilenet"], branches=False)))
     images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         xyxy, scores = Deploy(model)(images)
@@ -128,7 +131,7 @@ def test_fixed_norms_train_the_function_that_ships() -> None:
 
 
 def test_what_the_backbone_begins_with_may_be_given() -> None:
-    model = settled(SSH(replace(SPECS["plainM"], branches=False)))
+    model = settled(SSH(replace(SPECS["retinaface"], branches=False)))
     images = torch.rand(1, 3, 64, 64) * 255
     with torch.no_grad():
         c8 = model.backbone.stage1(model.normalised(images))
@@ -141,7 +144,7 @@ def test_nets_on_a_pyramid_keep_more_of_the_smallest_faces() -> None:
     """Of a picture with more anchors than that, 2,000, 700 and 300 boxes, three thousand as the others."""
     assert SPECS["plainS"].top_k == (2000, 700, 300)
     assert SPECS["vgg16"].top_k == (1000, 1000, 1000)
-    deploy = Deploy(settled(SSH(replace(SPECS["plainS"], branches=False))))
+    deploy = Deploy(settled(SSH(replace(SPECS["retinaface"], branches=False))))
     with torch.no_grad():
         xyxy, scores = deploy(torch.zeros(1, 512, 512, 3, dtype=torch.uint8))
     assert xyxy.shape == (1, 3000, 4)

@@ -88,7 +88,7 @@ def test_what_is_no_vgg_is_refused(tmp_path: Path) -> None:
         init_backbone(tmp_path / "noise.h5", [model])
 
 
-PYRAMID = replace(SPECS["plainM"], branches=False)
+PYRAMID = replace(SPECS["retinaface"], branches=False)
 
 
 def retinaface(path: Path) -> dict[str, torch.Tensor]:

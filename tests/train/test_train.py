@@ -45,7 +45,7 @@ def last_step(log: Path) -> int:
 
 def test_a_run_that_is_cut_and_resumed_ends_like_one_that_is_not(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    config = recipe("plainXS16", steps=6, **TINY)
+    config = recipe("mobilenet", steps=6, **TINY)
     Run(config, images, tmp_path / "whole", resume=False, workers=0).train(log_every=1)
 
     cut = Run(config, images, tmp_path / "cut", resume=False, workers=0)
@@ -69,7 +69,7 @@ def test_a_run_that_is_cut_and_resumed_ends_like_one_that_is_not(tmp_path: Path)
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    config = recipe("plainM", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, augment=FACES)
+    config = recipe("retinaface", steps=100, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, augment=FACES)
     Run(config, images, tmp_path / "run", resume=False, workers=0).train(log_every=5)
     values = [loss for _, loss in losses(tmp_path / "run")]
     assert values[-1] < 0.85 * values[0]
@@ -79,7 +79,7 @@ def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path)
     """What a GPU does, on the CPU: parameters from workers, pixels from the image cache, bfloat16."""
     images = read_split(make_pack(tmp_path / "pack"), "train")
     config = recipe(
-        "plainM", steps=40, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
+        "retinaface", steps=40, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
     )
     run = Run(config, images, tmp_path / "run", resume=False, workers=1)
     run.gpu_images = GpuImageCache([run.data.picture(i) for i in range(len(images))], torch.device("cpu"))
@@ -93,7 +93,7 @@ def test_a_run_on_the_gpu_learns_and_its_weights_load_anywhere(tmp_path: Path) -
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    config = recipe("plainXS16", steps=60, lr=5e-3, batch=8, sizes=(128,), warmup=4, amp=True, loss="quality")
+    config = recipe("mobilenet", steps=60, lr=5e-3, batch=8, sizes=(128,), warmup=4, amp=True, loss="quality")
     Run(config, images, tmp_path / "run", resume=False, workers=1, device="cuda").train(log_every=10)
     values = [loss for _, loss in losses(tmp_path / "run")]
     assert values[-1] < 0.85 * values[0]
@@ -105,7 +105,7 @@ def test_a_run_on_the_gpu_learns_and_its_weights_load_anywhere(tmp_path: Path) -
 def test_the_command_trains_survives_a_kill_and_resumes(tmp_path: Path) -> None:
     pack = make_pack(tmp_path / "pack")
     command = [
-        sys.executable, "-m", "facestream.train", "--data", str(pack), "--model", "plainXS16",
+        sys.executable, "-m", "facestream.train", "--data", str(pack), "--model", "mobilenet",
         "--out", str(tmp_path / "run"),
         "--set", "batch=2", "--set", "sizes=[64]", "--steps", "100000", "--threads", "1", "--workers", "0",
         "--save-every", "30",
@@ -138,14 +138,14 @@ def test_the_command_trains_survives_a_kill_and_resumes(tmp_path: Path) -> None:
 
 def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    Run(recipe("plainXS16", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0).train()
+    Run(recipe("mobilenet", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0).train()
     with pytest.raises(BadConfig, match="other settings"):
-        Run(recipe("plainXS16", steps=2, **TINY), images, tmp_path / "run", resume=True, workers=0)
+        Run(recipe("mobilenet", steps=2, **TINY), images, tmp_path / "run", resume=True, workers=0)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    run = Run(recipe("plainXS16", steps=2, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    run = Run(recipe("mobilenet", steps=2, **TINY), images, tmp_path / "run", resume=False, workers=0)
     torch.nn.init.constant_(run.model.modules_[0].scores.bias, float("nan"))
     batch = {path.name for key in run.batches.keys(0) for path in run.data.paths(key)}
     with pytest.raises(NotFinite, match="step 0, in the batch of ") as stopped:
@@ -186,7 +186,7 @@ def test_snip_trains_any_model_on_whole_pictures(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
     levels = [[128, 256, 0, 40], [64, 128, 20, 80], [32, 64, 60, 1e9]]
     levels = [dict(zip(("shortest", "longest", "low", "high"), x, strict=True)) for x in levels]
-    config = recipe("plainXS16", steps=2, snip=True, levels=levels, branches=False)
+    config = recipe("mobilenet", steps=2, snip=True, levels=levels, branches=False)
     Run(config, images, tmp_path / "run", resume=False, workers=0).train(log_every=1)
     assert all(np.isfinite(loss) for _, loss in losses(tmp_path / "run"))
 
@@ -215,7 +215,7 @@ def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
     run = Run(recipe("plainS", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
     assert init_backbone(tmp_path / "small.safetensors", run.models()) == "by name"
     assert torch.equal(run.model.backbone.stage3[1][3].weight, small.backbone.stage3[1][3].weight)
-    dense = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
+    dense = Run(recipe("retinaface", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
     with pytest.raises(BadConfig, match="lacks"):
         init_backbone(tmp_path / "small.safetensors", dense.models())
 
@@ -252,7 +252,7 @@ def test_settings_of_the_command_line() -> None:
 
 
 def test_weights_keep_their_spec_and_note(tmp_path: Path) -> None:
-    model = build("plainXS16")
+    model = build("mobilenet")
     save_weights(tmp_path / "w.safetensors", model, {"step": 7})
     loaded, note = load_weights(tmp_path / "w.safetensors")
     assert loaded.spec == model.spec
