@@ -67,7 +67,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     cache_gb: float = 8.0
     amp: bool = False
     on_bad: Literal["skip", "stop"] = "skip"
-    loss: Literal["mined", "quality"] = "quality"
+    loss: Literal["mined", "quality", "overlap"] = "quality"
     assigner: Literal["iou", "simota"] = "iou"
     box_weight: float = 2.0
     assign: AssignRule = AssignRule(face=0.45, background=0.3, fewest=4, loose=0.25)
@@ -115,7 +115,7 @@ _SOLVER: dict[str, Any] = {
 }  # fmt: skip
 # Nets that start from YuNet's weights.
 _FINE_TUNED: dict[str, Any] = {
-    "branches": False, "assigner": "simota", "lr": 1e-3, "frozen": 1,
+    "branches": False, "assigner": "simota", "loss": "overlap", "lr": 5e-4, "frozen": 1,
     "augment": AugmentRule(occlude=0.15, native=0.45, mosaic=0.4, empty=0.2),
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {

@@ -19,7 +19,7 @@ from facestream.train.checkpoint import load_state, save_state, save_weights
 from facestream.train.config import TrainConfig, stored_config
 from facestream.train.data import Batches, CropParamsDataset, Crops, Labelled, Part, collate, load
 from facestream.train.distributed import World
-from facestream.train.loss import Loss, distilled_loss, mined_loss, quality_loss, single_process
+from facestream.train.loss import Loss, distilled_loss, mined_loss, overlap_loss, quality_loss, single_process
 from facestream.train.model import SSH
 from facestream.train.render_torch import GpuImageCache
 from facestream.train.simota import SimOtaRule, simota
@@ -86,7 +86,7 @@ class Run:
         self.device = torch.device(device)
         torch.manual_seed(config.seed)
         self.model = SSH(config.spec())
-        if config.loss == "quality":
+        if config.loss != "mined":
             self.model.expect_background()
         if isinstance(self.model.backbone, (VGG16, MobileNet, YuNet)):
             self.model.backbone.freeze_early(config.frozen)
@@ -276,6 +276,8 @@ class Run:
         share = self.world.share if c.view == "crops" else single_process
         if c.loss == "mined":
             loss = mined_loss(outputs, truth, replace(c.hard_anchors, hard=c.ohem), c.box_weight, share=share)
+        elif c.loss == "overlap":
+            loss = overlap_loss(outputs, truth, c.box_weight, share)
         else:
             loss = quality_loss(outputs, truth, c.box_weight, share)
         if self.teacher is None:

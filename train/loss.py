@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from facestream.train.anchors import decode, encode
-from facestream.train.assign import BACKGROUND, FACE
+from facestream.train.assign import BACKGROUND, FACE, IGNORE
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -122,21 +122,45 @@ def quality_loss(
     ranks first; every background takes part, the more the surer it is of a face. Both are summed
     over all modules and divided by the number of faces' anchors.
     """
+    margin, face, iou, distance, labels = _matched(outputs, truth)
+    quality = torch.zeros_like(margin)
+    quality[face] = iou.detach().clamp(0, 1)
+    entropy = F.binary_cross_entropy_with_logits(margin, quality, reduction="none")
+    focus = (margin.detach().sigmoid() - quality).square()
+    count = share(face.sum())
+    classes = (focus * entropy)[labels != IGNORE].sum() / count
+    # a hit's weight is its score's target in GFL; the plain mean lets faces that fit badly learn as fast
+    boxes = (1 - distance).sum() / count
+    return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
+
+
+def overlap_loss(
+    outputs: Outputs, truth: list[AnchorTargets], box_weight: float, share: Share = single_process
+) -> Loss:
+    """Cross-entropy of every anchor, a face's target the root of its box's IoU, plus distance-IoU loss.
+
+    YuNet's scores are the geometric mean of a class, which learns the IoU, and an object, which learns 1 (YOLOX): this
+    teaches the same to one score. Unlike `quality_loss` it does not spare backgrounds with low scores.
+    """
+    margin, face, iou, distance, labels = _matched(outputs, truth)
+    wanted = torch.zeros_like(margin)
+    wanted[face] = iou.detach().clamp(0, 1).sqrt()
+    entropy = F.binary_cross_entropy_with_logits(margin, wanted, reduction="none")
+    count = share(face.sum())
+    classes = entropy[labels != IGNORE].sum() / count
+    boxes = (1 - distance).sum() / count
+    return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
+
+
+def _matched(outputs: Outputs, truth: list[AnchorTargets]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Of all modules: margins [N, A], which anchors are faces [N, A], the IoU and distance-IoU of those, labels."""
     margin = torch.cat([scores[..., 1] - scores[..., 0] for scores, _ in outputs], 1)
     labels = torch.cat([t.labels for t in truth], 1)
     face = labels == FACE
     anchors = torch.cat([t.anchors for t in truth]).expand(len(labels), -1, -1)[face]
     found = decode(anchors, torch.cat([offsets for _, offsets in outputs], 1)[face])
     iou, distance = distance_iou(found, torch.cat([t.xyxy for t in truth], 1)[face])
-    quality = torch.zeros_like(margin)
-    quality[face] = iou.detach().clamp(0, 1)
-    entropy = F.binary_cross_entropy_with_logits(margin, quality, reduction="none")
-    focus = (margin.detach().sigmoid() - quality).square()
-    count = share(face.sum())
-    classes = (focus * entropy)[labels != -1].sum() / count
-    # a hit's weight is its score's target in GFL; the plain mean lets faces that fit badly learn as fast
-    boxes = (1 - distance).sum() / count
-    return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
+    return margin, face, iou, distance, labels
 
 
 def distilled_loss(
