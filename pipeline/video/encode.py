@@ -18,7 +18,7 @@ from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.types import StreamInfo
 from facestream.pipeline.video import hardware
 from facestream.pipeline.video.alpha import flattened, with_alpha
-from facestream.pipeline.video.picture import convert, orientation_of
+from facestream.pipeline.video.picture import convert, is_subsampled_both_ways, orientation_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +156,15 @@ def add_video(
     chosen = _options(encoder, options, info)
     if container.format == "avi":  # it stores no presentation times
         chosen["bf"] = "0"
+    format_name = format_for(encoder, picture, options.chroma == "4:4:4")
+    if info.chroma_location is not None and is_subsampled_both_ways(format_name):
+        chosen["chroma_sample_location"] = info.chroma_location
     stream = output.add_stream(encoder, rate=rate.limit_denominator(2**16), options=chosen)
     assert isinstance(stream, av.VideoStream)
     ctx = stream.codec_context
     ctx.width = picture.width
     ctx.height = picture.height
-    ctx.pix_fmt = format_for(encoder, picture, options.chroma == "4:4:4")
+    ctx.pix_fmt = format_name
     if info.alpha and encoder == "libvpx-vp9":
         ctx.pix_fmt = "yuva420p"
         stream.metadata["alpha_mode"] = "1"
@@ -197,7 +200,7 @@ def as_stored(info: StreamInfo, kind: str) -> StreamInfo:
     aspect = info.pixel_aspect
     if aspect is not None and info.rotation in (90, 270):
         aspect = 1 / aspect
-    return replace(info, matrix=None, rotation=0, pixel_aspect=aspect)
+    return replace(info, matrix=None, rotation=0, pixel_aspect=aspect, chroma_location=None)
 
 
 def container_options(container: Container, info: StreamInfo) -> dict[str, str]:

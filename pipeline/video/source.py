@@ -26,11 +26,12 @@ from facestream.pipeline.video.container_metadata import (
     Attachment,
     attachment_of,
     chapters_of,
+    has_captions,
     hdr_metadata_of,
     lost_hdr_metadata,
 )
 from facestream.pipeline.video.decode import Decoder, Packet, TimestampUnwrapper
-from facestream.pipeline.video.marks import marks_of
+from facestream.pipeline.video.marks import chroma_location_of, marks_of
 from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.picture import display_matrix
 from facestream.pipeline.video.pipes import PipeReader
@@ -322,6 +323,8 @@ class VideoSource:
             alpha=frame.alpha is not None or holds_alpha(self._video.codec_context.pix_fmt or "gray"),
             loops=gif_loops(self.uri.path) if container.format.name == "gif" and kind is Kind.FILE else None,
             marks=marks_of(frame.picture) or None,
+            chroma_location=chroma_location_of(video),
+            captions=has_captions(frame.picture),
             pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 

@@ -8,7 +8,7 @@ import av
 import av.container
 import av.stream
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.video.codec_headers import rebuilt
+from facestream.pipeline.video.codec_headers import rebuilt, without_tags
 from facestream.pipeline.video.container_metadata import text_metadata, without_pictures
 from facestream.pipeline.video.decode import Packet
 from facestream.pipeline.video.uri import Uri
@@ -93,12 +93,15 @@ def is_filler(packet: Packet, stream: av.stream.Stream) -> bool:
 
 def copied(packet: Packet, stream: av.stream.Stream, shift: Fraction) -> Packet | None:
     """A packet with the same bytes and times for another stream; muxing changes the packet it is given. None for a
-    packet of timed metadata that holds a picture; of the side data only what a player needs comes along."""
+    packet of timed metadata that holds a picture, and for one of sound that holds only tags; of the side data only what
+    a player needs comes along."""
     data: bytes | None = bytes(packet)
-    if stream.type not in ("audio", "video", "subtitle"):
+    if stream.type == "audio":
+        data = without_tags(stream.codec_context.codec.canonical_name, bytes(packet)) or None
+    elif stream.type not in ("video", "subtitle"):
         data = without_pictures(bytes(packet))
-        if data is None:
-            return None
+    if data is None:
+        return None
     copy: Packet = av.Packet(data)
     copy.stream = stream
     copy.time_base = packet.time_base
