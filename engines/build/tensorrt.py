@@ -268,8 +268,8 @@ def layers(trt: Any, engine: Any) -> list[dict[str, Any]]:
     """What TensorRT says of each layer of a plan that is loaded: the plan itself, not the network that it was made of.
     Names, types and formats are in it, since plans are built with them (profiling_verbosity)."""
     inspector = engine.create_engine_inspector()
-    told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-    return [layer if isinstance(layer, dict) else {"Name": layer} for layer in told.get("Layers", [])]
+    report = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return [layer if isinstance(layer, dict) else {"Name": layer} for layer in report.get("Layers", [])]
 
 
 def float_convolutions(found: list[dict[str, Any]]) -> list[str]:

@@ -206,7 +206,7 @@ class TrackSettings(StageSettings, frozen=True):
         float, constant("score", "from which a box that only lies near a track continues it", MEASURED)
     ] = 0.35
     touching_iou: Annotated[float, constant("IoU", "above which two detections touch", GUESS)] = 0.01
-    eager_s: Annotated[float, constant("s", "after a cut in which one detection confirms a face", GUESS)] = 0.25
+    after_cut_s: Annotated[float, constant("s", "after a cut in which one detection confirms a face", GUESS)] = 0.25
     max_coast_growth: Annotated[
         float, constant("share", "a coasted box grows by its uncertainty, at most by this", GUESS)
     ] = 0.5

@@ -99,8 +99,8 @@ def _mastering(data: bytes) -> tuple[tuple[float, ...] | None, tuple[float, floa
 
 def lost_hdr_metadata(picture: av.VideoFrame) -> list[str]:
     """The names of per-frame metadata that cannot be written again."""
-    held: Any = list(picture.side_data)
-    return [f"the {_CHANGING[data.type.name]}" for data in held if data.type.name in _CHANGING]
+    side_data: Any = list(picture.side_data)
+    return [f"the {_CHANGING[data.type.name]}" for data in side_data if data.type.name in _CHANGING]
 
 
 def chapters_of(container: av.container.InputContainer) -> tuple[Chapter, ...]:
