@@ -42,8 +42,8 @@ class PlanOptions:
 
     portable: newer versions and all GPUs from Ampere on may load it, at some cost in speed (tensorrt only).
 
-    nms_iou, nms_threshold: of the NMS plugin (tensorrt only). Boxes that the threshold lets through and the caller
-    does not want can be dropped afterwards: greedy suppression never lets a worse box touch a better one.
+    nms_iou, nms_threshold: of the NMS inside the plan (tensorrt only). Boxes that the threshold lets through and the
+    caller does not want can be dropped afterwards: greedy suppression never lets a worse box touch a better one.
     timing_cache: file in which measured kernels are kept for the next build. device: the GPU that tensorrt builds on.
     """
 
@@ -160,7 +160,7 @@ def verify_plan(
 
 def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
     """Compile the graph of fp16.to_fp16. For tensorrt the plan returns `counts` int32 [N] and `faces` float32
-    [N, K, 5], suppressed by the NMS plugin; for rtx, which takes no plugins, `xyxy` [N, K, 4] and `scores` [N, K].
+    [N, K, 5], after NMS by `nms_plugin`; for rtx, which takes no plugins, `xyxy` [N, K, 4] and `scores` [N, K].
 
     BadConfig without the library, EngineMismatch when it finds no GPU (tensorrt needs one) or refuses the graph.
     """

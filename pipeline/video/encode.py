@@ -25,7 +25,7 @@ from facestream.pipeline.video.picture import convert, orientation_of
 class EncodeOptions:
     """codec: h264, hevc, vp9, av1, an encoder of hardware.HARDWARE, or None for the source's own where we can write it.
 
-    crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
+    crf: CRF on x264's scale, lower is better; other codecs get the value of about the same look.
     preset: x264's names, ultrafast to veryslow, or auto, see x264_options(). threads: 0: as many as pay.
     overwrite: replace an existing output. keep_metadata: text and data streams that may say who, where and with what.
     hardware: a setting of run.hardware. audio: keep (as it is; encoded anew where the container does not hold it),
