@@ -25,9 +25,9 @@ from facestream.pipeline.video.picture import convert, is_subsampled_both_ways, 
 class EncodeOptions:
     """codec: h264, hevc, vp9, av1, an encoder of hardware.HARDWARE, or None for the source's own where we can write it.
 
-    crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
-    preset: x264's names, ultrafast to veryslow, or auto, see x264_words(). threads: 0: as many as pay.
-    overwrite: replace an existing output. keep_metadata: words and data streams that may say who, where and with what.
+    crf: CRF on x264's scale, lower is better; other codecs get the value of about the same look.
+    preset: x264's names, ultrafast to veryslow, or auto, see x264_options(). threads: 0: as many as pay.
+    overwrite: replace an existing output. keep_metadata: text and data streams that may say who, where and with what.
     hardware: a setting of run.hardware. audio: keep (as it is; encoded anew where the container does not hold it),
     transcode, drop or distort (voices). chroma: 4:4:4 keeps that of RGB sources; auto makes them
     4:2:0, as players want it.
@@ -106,8 +106,8 @@ def encoder_for(container: Container, info: StreamInfo, options: EncodeOptions) 
     if made not in ENCODERS:
         raise BadConfig(f"there is no codec {options.codec}", "codec", "known: " + " ".join(ENCODERS))
     if made not in container.codecs:
-        held = ", ".join(container.codecs)
-        raise BadConfig(f"{container.format} does not hold {options.codec} here", "codec", f"it holds {held}")
+        supported = ", ".join(container.codecs)
+        raise BadConfig(f"{container.format} does not hold {options.codec} here", "codec", f"it holds {supported}")
     if options.codec in hardware.HARDWARE:
         hardware.check(options.codec)
         return options.codec
@@ -244,7 +244,7 @@ def for_encoder(picture: av.VideoFrame, stream: av.VideoStream, alpha: Array | N
     return picture
 
 
-def x264_words(preset: str, crf: float) -> dict[str, str]:
+def x264_options(preset: str, crf: float) -> dict[str, str]:
     """FFmpeg's options for x264 of a preset.
 
     auto: superfast, which looks at no coming frames, with two of them to look at: where the picture stands still that
@@ -274,9 +274,9 @@ def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str
     light = info.hdr.params(encoder) if info.hdr is not None else {}
     more = ":".join(f"{key}={value}" for key, value in light.items())
     if encoder == "libx264":
-        words = x264_words(options.preset, crf)
-        params = ":".join(filter(None, (words.get("x264-params"), more)))
-        return words | ({"x264-params": params} if params else {})
+        chosen = x264_options(options.preset, crf)
+        params = ":".join(filter(None, (chosen.get("x264-params"), more)))
+        return chosen | ({"x264-params": params} if params else {})
     if encoder == "libx265":
         params = "log-level=error" + (f":{more}:hdr10=1" if more else "")
         if (

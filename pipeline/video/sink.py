@@ -239,8 +239,8 @@ class FileSink:
         aspect = info.pixel_aspect if matroska and self._encoder in _UNMARKED and info.pixel_aspect != 1 else None
         if aspect is None and not marks:
             return
-        held = matroska or kind in ("mp4", "mov")
-        if held and self._path != STDOUT and mark(self._temporary.path, kind, aspect, marks):
+        can_mark = matroska or kind in ("mp4", "mov")
+        if can_mark and self._path != STDOUT and mark(self._temporary.path, kind, aspect, marks):
             return
         lost = [f"pixel aspect ratio ({aspect})"] if aspect is not None else []
         if marks:

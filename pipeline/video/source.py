@@ -37,7 +37,7 @@ from facestream.pipeline.video.picture import display_matrix
 from facestream.pipeline.video.pipes import PipeReader
 from facestream.pipeline.video.streams import best_video, clone, is_regenerated
 from facestream.pipeline.video.telemetry import is_telemetry, text_of
-from facestream.pipeline.video.truncation import gif_loops, missing_bytes, stamp
+from facestream.pipeline.video.truncation import file_state, gif_loops, missing_bytes
 from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, is_still, parse
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
@@ -95,7 +95,7 @@ class VideoSource:
     def __init__(self, uri: Uri, options: SourceOptions) -> None:
         self.uri = uri
         self._options = options
-        self._stamp: tuple[int, int] | None = None
+        self._file_state: tuple[int, int] | None = None
         self._container: av.container.InputContainer | None = None
         self._first: list[Frame | SidePacket] = []
         self._rest: Generator[Frame | SidePacket] | None = None
@@ -108,7 +108,7 @@ class VideoSource:
     def open(self) -> StreamInfo:
         if self.uri.kind is Kind.FILE:
             check_file(Path(self.uri.text), self.uri.shown)
-            self._stamp = stamp(self.uri.path)
+            self._file_state = file_state(self.uri.path)
         try:
             self._container = self._open_container()
             return self._start(self._container)
@@ -385,7 +385,7 @@ class VideoSource:
             parts.append(f"it is cut off: {float(short):.1f} s are missing at the end")
         elif self.uri.kind is Kind.FILE and (lost_bytes := missing_bytes(self.uri.path)):
             parts.append(f"it is cut off: {lost_bytes} bytes are missing at the end")
-        if self._stamp is not None and stamp(self.uri.path) != self._stamp:
+        if self._file_state is not None and file_state(self.uri.path) != self._file_state:
             parts.append("it was changed while it was read: is it still being written?")
         if lost := self._decoder.undecodable:
             parts.append(f"{lost} frame{'s' * (lost > 1)} could not be decoded")

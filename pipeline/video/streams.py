@@ -48,19 +48,19 @@ def clone(template_container: av.container.OutputContainer, stream: av.stream.St
     return twin
 
 
-def is_regenerated(stream: av.stream.Stream, container: av.container.InputContainer, words: bool) -> bool:
-    """Data streams that MP4's muxer writes by itself: the chapters' titles, and the time code where words are kept."""
+def is_regenerated(stream: av.stream.Stream, container: av.container.InputContainer, keep_text: bool) -> bool:
+    """Data streams that MP4's muxer writes by itself: the chapters' titles, and the time code with keep_text."""
     if stream.type != "data":
         return False
     if getattr(stream, "name", "") == "bin_data" and container.chapters():
         return True
-    return words and "timecode" in stream.metadata
+    return keep_text and "timecode" in stream.metadata
 
 
 def add_side(
-    output: av.container.OutputContainer, template: av.stream.Stream, kind: str, words: bool
+    output: av.container.OutputContainer, template: av.stream.Stream, kind: str, keep_text: bool
 ) -> av.stream.Stream:
-    """A stream for the packets of `template`; kind: the container. words: with all its tags, not only the language.
+    """A stream for the packets of `template`; kind: the container. keep_text: with all its tags, not only the language.
 
     Raises ValueError where the codec's header cannot be made anew without what else it may hold.
     """
@@ -75,14 +75,14 @@ def add_side(
         codec = template.codec_context
         if codec is not None and codec.extradata:
             stream.codec_context.extradata = rebuilt(codec.codec.canonical_name, bytes(codec.extradata))
-    label(stream, template, words)
+    label(stream, template, keep_text)
     return stream
 
 
-def label(stream: av.stream.Stream, template: av.stream.Stream, words: bool) -> None:
-    """Copy another stream's language and roles to a stream; words: all its tags."""
+def label(stream: av.stream.Stream, template: av.stream.Stream, keep_text: bool) -> None:
+    """Copy another stream's language and roles to a stream; keep_text: all its tags."""
     kept = text_metadata(template.metadata.items())
-    stream.metadata.update({key: text for key, text in kept.items() if words or key in _KEPT_METADATA})
+    stream.metadata.update({key: text for key, text in kept.items() if keep_text or key in _KEPT_METADATA})
     stream.disposition = template.disposition
 
 
