@@ -78,8 +78,6 @@ def anonymize(
 
             runner = Reported(runner)
         return run_all(jobs, records, flags, runner)
-    if report and ray:
-        raise BadConfig("the moments at risk are not noted on a cluster", "--report", "leave --ray out")
     from facestream.pipeline.batch.run import Batch
     from facestream.pipeline.batch.run_batch import run_batch
 
