@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from facestream.pipeline.cli.options import batching, config_of, covering, shared, sound
-from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.errors import BadInput
 from facestream.pipeline.system import importing
 
 if TYPE_CHECKING:
