@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -32,6 +34,7 @@ from facestream.pipeline.video.uri import Kind, parse
 log = logging.getLogger(__name__)
 
 RATE = 25.0  # frames/s of a video that does not say
+POLITE = 10  # nice value of the second detector while somebody works on the page
 
 
 class Recorders:
@@ -233,6 +236,8 @@ def _scout(server: ReviewServer, session: Session) -> None:
     def note(text: str) -> None:
         server.progress = text
 
+    if sys.platform == "linux":  # there a thread has a priority, and those that it starts inherit it
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLITE)
     try:
         scout = scout_of(session, note)
     except UserError as e:
