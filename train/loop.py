@@ -231,7 +231,9 @@ class Run:
 
     def _step(self, parts: list[Part]) -> Loss:
         """One update from all parts of the batch: the one stack of crops, or whole pictures one after the other."""
-        torch.manual_seed(hash((self.config.seed, self.step)) % (1 << 31))  # of what is drawn without OHEM
+        torch.manual_seed(
+            hash((self.config.seed, self.step)) % (1 << 31)
+        )  # for anchors chosen at random (ohem = false)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         self.optimizer.zero_grad(set_to_none=True)

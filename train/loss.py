@@ -20,7 +20,7 @@ class HardAnchorRule:
     count, face_share: 256 anchors of which at most 25 % faces (paper section 4.1).
     ratio: at most this many backgrounds a face, at least `min_background` (None: fill up to `count`, the
     paper's rule). Without it a crop with one small face is 1 face against 255 hard backgrounds.
-    hard: the hardest of each; False: any, which is training without OHEM (section 4.8).
+    hard: the hardest of each; False: any, as in training without OHEM (section 4.8).
     """
 
     count: int = 256
