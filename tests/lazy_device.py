@@ -200,9 +200,8 @@ class CpuNet:
     def prepare(self, slot: int, shape: Shape, stream: Stream) -> Needs:
         assert (slot, shape) not in self.prepared
         self.prepared.add((slot, shape))
-        return Needs(
-            sum(min(1000, 3 * (shape.width // s) * (shape.height // s)) for s in (8, 16, 32)), 8 * shape.images
-        )
+        _, scores = self.fp16.run(np.zeros((1, 3, shape.height, shape.width), np.float16))
+        return Needs(scores.shape[1], 8 * shape.images)
 
     def forget(self, slot: int, shape: Shape) -> None:
         self.prepared.remove((slot, shape))
