@@ -128,9 +128,9 @@ def trained(cover: Cover, learned: list[Known], bare: Array, people_: list[Perso
     """bare: [N, 128] of `learned`; gallery: [P, 128] of the people, bare."""
     x = np.stack([colours(cover, known) for known in learned])
     target = bare.mean(0)
-    far = _square(x, x)
-    width = float(np.median(far)) or 1.0
-    solved = np.linalg.solve(np.exp(-far / width) + LAMBDA * np.eye(len(x)), bare - target)
+    distances = _square(x, x)
+    width = float(np.median(distances)) or 1.0
+    solved = np.linalg.solve(np.exp(-distances / width) + LAMBDA * np.eye(len(x)), bare - target)
     probe = np.stack([np.mean(p.probe_colours, 0).ravel() / 255.0 for p in people_])
     guess = np.exp(-_square(probe, x) / width) @ solved
     known = gallery - target
