@@ -152,8 +152,8 @@ class ClusterDispatcher(Dispatcher):
     def _dispatch(self, ray: ModuleType, table: ProgressTable) -> bool:
         """Submit as many tasks as the cluster can take; returns whether there were any."""
         some = False
-        most = self.batch.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        while self.waiting and len(self.busy) < most:
+        max_busy = self.batch.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        while self.waiting and len(self.busy) < max_busy:
             index, job = self.waiting.pop(0)
             task = self._task(index, job)
             if task is None:

@@ -267,7 +267,7 @@ def stream_info(video: Path) -> StreamInfo:
     """The video's properties. Raises BadInput if it is not a video."""
     uri = parse(str(video))
     if uri.kind not in (Kind.FILE, Kind.IMAGE):
-        raise BadInput("not a file", uri.shown, "review works on one video or image")
+        raise BadInput("not a file", uri.redacted, "review works on one video or image")
     source = open_source(uri, SourceOptions())
     try:
         return source.open()

@@ -226,9 +226,9 @@ class Decoder:
             self._size = size
         if size == self._size or self._size == (0, 0):
             return picture
-        shown = f"{size[0]}x{size[1]}"
-        if shown not in self.resized:
-            self.resized.append(shown)
+        change = f"{size[0]}x{size[1]}"
+        if change not in self.resized:
+            self.resized.append(change)
         return scaled_to(picture, self._size)
 
     def _time(self, picture: av.VideoFrame) -> int | None:
