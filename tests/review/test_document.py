@@ -284,5 +284,5 @@ def test_the_draft_holds_no_picture(tmp_path: Path) -> None:
     records.write_text("x")
     write_draft(draft_path(records), Draft(hash_of(records), edits=(Accept(key="k"),)))
     assert set(json.loads(draft_path(records).read_text())) == {
-        "records_sha256", "format", "video", "edits", "groups", "notes",
+        "records_sha256", "format", "video", "edits", "groups", "grouped_by", "notes",
     }  # fmt: skip
