@@ -66,8 +66,8 @@ class PlanNet:
             self.settings.keep()
 
     def capturable(self, slot: int, shape: Shape, stream: Any) -> bool:
-        ask = getattr(self.contexts[slot, shape], "is_stream_capturable", None)  # RTX compiles kernels as shapes come
-        return ask is None or bool(ask(int(stream)))
+        query = getattr(self.contexts[slot, shape], "is_stream_capturable", None)  # RTX compiles kernels as shapes come
+        return query is None or bool(query(int(stream)))
 
     def forget(self, slot: int, shape: Shape) -> None:
         self.contexts.pop((slot, shape), None)
@@ -137,8 +137,8 @@ def canvas_of(profiles: tuple[Profile, ...], pictures: int, width: int, height: 
             best = min(best or (wide, high), (wide, high), key=lambda size: size[0] * size[1])
     if best is None:
         asked = f"{pictures}x{width}x{height}"
-        held = "; ".join(f"{p.max[0]}x{p.max[2]}x{p.max[1]}" for p in profiles)
-        raise EngineMismatch(f"takes no {asked}", "plan", f"at most {held}; give build_engine.py another --profile")
+        limits = "; ".join(f"{p.max[0]}x{p.max[2]}x{p.max[1]}" for p in profiles)
+        raise EngineMismatch(f"takes no {asked}", "plan", f"at most {limits}; give build_engine.py another --profile")
     return best
 
 

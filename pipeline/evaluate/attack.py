@@ -84,9 +84,9 @@ def take(
     person: Person, embedder: Embedder, bare: Array, covered: Array, box: Array, is_probe: bool, around: bool = False
 ) -> None:
     """Add one picture of a person. bare, covered: RGB uint8 [h, w, 3]; box: xyxy [4] in their pixels."""
-    shown = covered if around else neutral(covered, box)
-    chip = by_box(shown, box)
-    colours = cv2.resize(by_box(shown, box, 4 * COLOURS, COVER), (COLOURS, COLOURS), interpolation=cv2.INTER_AREA)
+    image = covered if around else neutral(covered, box)
+    chip = by_box(image, box)
+    colours = cv2.resize(by_box(image, box, 4 * COLOURS, COVER), (COLOURS, COLOURS), interpolation=cv2.INTER_AREA)
     if is_probe:
         person.probe.append(chip)
         person.probe_colours.append(colours)
@@ -134,20 +134,20 @@ def _flat(people: list[Person], is_probe: bool, several: bool) -> F32:
 
 def _far(probe: F32, gallery: F32) -> Array:
     """Distances [probe, gallery]."""
-    far: Array = np.sqrt(np.maximum(((probe[:, None] - gallery[None]) ** 2).sum(-1), 0))
-    return far
+    distances: Array = np.sqrt(np.maximum(((probe[:, None] - gallery[None]) ** 2).sum(-1), 0))
+    return distances
 
 
-def score(far: Array) -> Score:
-    """far: distances [N, N]; the same person's are on the diagonal. Of equal distances, half are counted as right."""
-    count = len(far)
-    same = np.diag(far)
-    nearer = (far < same[:, None] - 1e-9).sum(1)
-    equal = (np.abs(far - same[:, None]) <= 1e-9).sum(1)  # at least itself
+def score(distances: Array) -> Score:
+    """distances: [N, N]; the same person's are on the diagonal. Of equal distances, half are counted as right."""
+    count = len(distances)
+    same = np.diag(distances)
+    nearer = (distances < same[:, None] - 1e-9).sum(1)
+    equal = (np.abs(distances - same[:, None]) <= 1e-9).sum(1)  # at least itself
     right = float(np.where(nearer == 0, 1 / equal, 0).sum())
     share = right / count
     low, high = wilson(share, count)
-    other = far[~np.eye(count, dtype=bool)]
+    other = distances[~np.eye(count, dtype=bool)]
     cuts = np.unique(np.concatenate([same, other]))
     cuts = np.sort(np.concatenate([cuts, (cuts[1:] + cuts[:-1]) / 2]))
     cuts = cuts[:: max(1, len(cuts) // 400)]
@@ -188,8 +188,8 @@ class _Faces:
             x0, y0, x1, y1 = box.xyxy
             inside = x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height
             if box.state is BoxState.OBSERVED and box.score >= SURE and inside and max(x1 - x0, y1 - y0) >= SMALLEST:
-                here = (tracked.frame.index, tracked.frame.time_s or 0.0, np.array(box.xyxy))
-                self.seen.setdefault(box.id, []).append(here)
+                sighting = (tracked.frame.index, tracked.frame.time_s or 0.0, np.array(box.xyxy))
+                self.seen.setdefault(box.id, []).append(sighting)
 
 
 Part = list[tuple[int, Array]]

@@ -78,7 +78,7 @@ class Camera:
         self._sign_s = self._frame_s = self._live_s = 0.0  # last sign of life, last frame, begin of the connection
         self._packet_s = 0.0  # arrival of the last packet
         self._transport = "tcp"  # of an RTSP camera, where the choice is ours
-        self._told_transports: set[str] = set()
+        self._logged_transports: set[str] = set()
         self._resting = False  # between two tries
         self._needs_relay = False
         self._opened = False
@@ -169,7 +169,7 @@ class Camera:
                 except UserError as error:
                     if self._learn(turn, error):
                         continue
-                    what = _words(error)
+                    what = _message(error)
                     refused = isinstance(error, Refused)
                     final = self.uri.kind in _FINITE and not (self.options.loop and isinstance(error, SourceLost))
                     state = State.ENDED if isinstance(error, SourceLost) else State.FAILED
@@ -231,7 +231,7 @@ class Camera:
         except BadInput as error:
             took_s = time.monotonic() - began
             if took_s > 0.9 * limit_s and error.what.startswith("what it sent is no video"):
-                raise BadInput(f"it did not answer in time ({took_s:.0f} s)", self.uri.shown) from None
+                raise BadInput(f"it did not answer in time ({took_s:.0f} s)", self.uri.redacted) from None
             raise
 
     def _relay(self) -> RtspRelay | None:
@@ -286,10 +286,10 @@ class Camera:
             return False
         given_up = self._transport
         self._transport = "udp" if given_up == "tcp" else "tcp"
-        told = f"to {self._transport}"
-        if told in self._told_transports:
+        change = f"to {self._transport}"
+        if change in self._logged_transports:
             return False
-        self._told_transports.add(told)
+        self._logged_transports.add(change)
         why = "it refuses" if is_refused else "nothing comes over"
         with self._lock:
             self._check_turn(turn)
@@ -320,7 +320,7 @@ class Camera:
         self._check_turn(turn)
         self._sign_s = self._packet_s = now = time.monotonic()
         if now - self._frame_s > self._limit_s:
-            raise SourceLost(f"data came, but no picture for {now - self._frame_s:.0f} s", self.uri.shown)
+            raise SourceLost(f"data came, but no picture for {now - self._frame_s:.0f} s", self.uri.redacted)
 
     def _check_turn(self, turn: int) -> None:
         if self._stop.is_set() or turn != self._turn:
@@ -421,5 +421,5 @@ class Camera:
             self._on_event(self._status)
 
 
-def _words(error: UserError) -> str:
+def _message(error: UserError) -> str:
     return redact(error.what + (f" ({error.do})" if error.do else ""))

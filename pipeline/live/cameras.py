@@ -121,13 +121,13 @@ class Masks:
         return tuple(covered)
 
 
-def _outside(shown: list[Polygon], size: tuple[int, int]) -> Polygon:
+def _outside(polygons: list[Polygon], size: tuple[int, int]) -> Polygon:
     """All of a picture but these polygons: one path around it and, over bridges that are gone along twice, around each
     of them. A bridge is covered, so it crosses no other polygon where that can be."""
     width, height = size
     path: list[tuple[float, float]] = [(0, 0), (width, 0), (width, height), (0, height), (0, 0)]
-    for polygon in shown:
-        others = [np.array(other, np.float32) for other in shown if other is not polygon]
+    for polygon in polygons:
+        others = [np.array(other, np.float32) for other in polygons if other is not polygon]
         bridges = [bridge for start in range(4) if (bridge := _bridge(polygon, start, size))]
         way = min(bridges, key=lambda bridge: _crossings(bridge[-2], bridge[-1], others))
         at = polygon.index(way[-1])
@@ -212,11 +212,11 @@ class Ready:
 def check_source(uri: Uri) -> None:
     """Check a source for permanent errors. Raises BadInput."""
     if uri.kind is Kind.FOLDER:
-        raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
+        raise BadInput("it is a folder, not a video", uri.redacted, "name one file in it")
     if uri.kind is Kind.IMAGE:
-        raise BadInput("a picture is no live source", uri.shown, "facestream anonymize covers pictures")
+        raise BadInput("a picture is no live source", uri.redacted, "facestream anonymize covers pictures")
     if uri.kind is Kind.FILE and not Path(uri.text).is_fifo():
-        check_file(Path(uri.text), uri.shown)
+        check_file(Path(uri.text), uri.redacted)
 
 
 def camera_options(config: Config, loop: bool) -> CameraOptions:
@@ -366,7 +366,7 @@ class CameraManager:
         except UserError as error:
             return False, f"the new settings are not used: {error}"
         before = self._ready
-        gone = sorted(set(before) - set(ready))
+        removed = sorted(set(before) - set(ready))
         new = sorted(set(ready) - set(before))
         other = [name for name in ready if name in before and ready[name] != before[name]]
         masked = [name for name in other if _but_masks(ready[name]) == _but_masks(before[name])]
@@ -375,13 +375,13 @@ class CameraManager:
         for name in masked:
             if name in self._running:
                 self._running[name].masks = ready[name].masks
-        for name in [*gone, *other]:
+        for name in [*removed, *other]:
             if name in self._running and name not in masked:
                 self._stop(name)
         for name, one in ready.items():
             if name not in self._running and one.is_due():
                 self._try(name, one)
-        groups = {"new": new, "gone": gone, "changed": other}
+        groups = {"new": new, "gone": removed, "changed": other}
         parts = [f"{word} {', '.join(names)}" for word, names in groups.items() if names]
         if config != self._base:
             parts.append("what changed beside the cameras takes effect with the next start")

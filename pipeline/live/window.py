@@ -88,12 +88,12 @@ class Pane:
 
     def take(self) -> ReadyPicture | None:
         """The frame to show now."""
-        shown = self.newest
+        picture = self.newest
         self.newest = None
-        if shown is not None:
-            self.last = shown
+        if picture is not None:
+            self.last = picture
             self._times.append(time.monotonic())
-            self.latency_ms = 1000 * (time.monotonic() - shown.arrived_s)
+            self.latency_ms = 1000 * (time.monotonic() - picture.arrived_s)
         return self.last
 
     @property
@@ -206,13 +206,13 @@ class Window:
     def _turn(self, key: str) -> None:
         """The next choice, for all cameras."""
         for pipeline in self._pipelines:
-            shown = pipeline.tuner.shown
-            choices = shown["choices"][key]
-            settings_patch = choices[(choices.index(shown[key]) + 1) % len(choices)]
+            values = pipeline.tuner.values
+            choices = values["choices"][key]
+            settings_patch = choices[(choices.index(values[key]) + 1) % len(choices)]
             self._note = key + (
                 f": {settings_patch}" if len(choices) > 1 else ": the run allows no other (live.change)"
             )
-            if settings_patch != shown[key]:
+            if settings_patch != values[key]:
                 pipeline.tune({key: settings_patch})
         self._help_s = time.monotonic() + HELP_S / 3
 
@@ -235,11 +235,11 @@ class Window:
 
     def _draw(self) -> None:
         self._drawn_s = time.monotonic()
-        shown = [pane.take() for pane in self.panes]
-        if not self._sized and shown and shown[0] is not None:
-            self._fit(shown[0].bgr)
+        pictures = [pane.take() for pane in self.panes]
+        if not self._sized and pictures and pictures[0] is not None:
+            self._fit(pictures[0].bgr)
         self._screen.fill(BACK)
-        for number, (pane, picture) in enumerate(zip(self.panes, shown, strict=True)):
+        for number, (pane, picture) in enumerate(zip(self.panes, pictures, strict=True)):
             width, height = pane.room
             columns = max(1, self._screen.get_width() // width)
             left = number % columns * width
@@ -248,8 +248,8 @@ class Window:
                 self._put(picture.bgr, left, top, width, height)
             self._caption(pane, left, top)
         if time.monotonic() < self._help_s:
-            words = f"{self._note}      {HELP}" if self._note else HELP
-            self._write(words, 8, self._screen.get_height() - 26, DIM)
+            text = f"{self._note}      {HELP}" if self._note else HELP
+            self._write(text, 8, self._screen.get_height() - 26, DIM)
         else:
             self._note = ""
         pygame.display.flip()
@@ -266,10 +266,10 @@ class Window:
         pipeline = pane.pipeline
         status = pipeline.camera.status
         settings = pipeline.tuner.now
-        words = [pipeline.name, f"{pane.fps:.1f} fps", f"{pane.latency_ms:.0f} ms", f"{settings.mode}, {settings.hide}"]
+        parts = [pipeline.name, f"{pane.fps:.1f} fps", f"{pane.latency_ms:.0f} ms", f"{settings.mode}, {settings.hide}"]
         dropped = pipeline.counts.dropped + pipeline.counts.sink_dropped + pane.dropped
-        words += [f"{dropped} dropped"] * bool(dropped)
-        self._write("   ".join(words), left + 8, top + 8, TEXT)
+        parts += [f"{dropped} dropped"] * bool(dropped)
+        self._write("   ".join(parts), left + 8, top + 8, TEXT)
         trouble = pipeline.fail_closed.trouble
         if status.state not in (State.LIVE, State.ENDED):
             trouble = ", ".join(filter(None, (str(status.state), status.message)))
@@ -277,8 +277,8 @@ class Window:
             self._write(redact(trouble), left + 8, top + 32, BAD)
 
     def _write(self, text: str, left: int, top: int, colour: tuple[int, int, int]) -> None:
-        words = self._font.render(text, True, colour)
-        shade = pygame.Surface((words.get_width() + 8, words.get_height() + 6), pygame.SRCALPHA)
+        rendered = self._font.render(text, True, colour)
+        shade = pygame.Surface((rendered.get_width() + 8, rendered.get_height() + 6), pygame.SRCALPHA)
         shade.fill((0, 0, 0, 150))
         self._screen.blit(shade, (left - 4, top - 3))
-        self._screen.blit(words, (left, top))
+        self._screen.blit(rendered, (left, top))

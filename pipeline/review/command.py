@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -32,6 +34,7 @@ from facestream.pipeline.video.uri import Kind, parse
 log = logging.getLogger(__name__)
 
 RATE = 25.0  # frames/s of a video that does not say
+POLITE = 10  # nice value of the second detector while somebody works on the page
 
 
 class Recorders:
@@ -60,8 +63,8 @@ class Found:
         out = []
         for number, (span, m) in enumerate(self.spans(), 1):
             of = f", track {', '.join(map(str, m.tracks))}" if m.tracks else ""
-            out.append(f"{number:4d}. {span}  {100 * m.risk:3.0f} %  frame {m.frame}: {m.words()}{of}")
-        return "\n".join([*(out or ["no moment is at risk"]), self.estimate.words()])
+            out.append(f"{number:4d}. {span}  {100 * m.risk:3.0f} %  frame {m.frame}: {m.describe()}{of}")
+        return "\n".join([*(out or ["no moment is at risk"]), self.estimate.describe()])
 
     def spans(self) -> list[tuple[str, Moment]]:
         """The moments, each with its time in words."""
@@ -157,7 +160,7 @@ def prepare(
         session.take_notes(scout)
         session.save()
     _check_first(session)
-    return session, scout if scout is not None or session.notes is None else Scout(config, None, rate, look=False)
+    return session, scout if scout is not None or session.notes is None else Scout(config, None, rate, second=False)
 
 
 def _find(
@@ -230,9 +233,11 @@ def scout_of(session: Session, note: Callable[[str], None] = lambda _: None) -> 
 def _scout(server: ReviewServer, session: Session) -> None:
     """Thread: the pass over the video, whose result goes to the page."""
 
-    def note(words: str) -> None:
-        server.progress = words
+    def note(text: str) -> None:
+        server.progress = text
 
+    if sys.platform == "linux":  # there a thread has a priority, and those that it starts inherit it
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLITE)
     try:
         scout = scout_of(session, note)
     except UserError as e:
@@ -251,7 +256,7 @@ def stream_info(video: Path) -> StreamInfo:
     """The video's properties. Raises BadInput if it is not a video."""
     uri = parse(str(video))
     if uri.kind not in (Kind.FILE, Kind.IMAGE):
-        raise BadInput("not a file", uri.shown, "review works on one video or image")
+        raise BadInput("not a file", uri.redacted, "review works on one video or image")
     source = open_source(uri, SourceOptions())
     try:
         return source.open()

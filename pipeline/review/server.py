@@ -20,6 +20,7 @@ from facestream.pipeline.records import Face
 from facestream.pipeline.review.document import Step
 from facestream.pipeline.review.edits import AnyEdit
 from facestream.pipeline.review.export import Export, ExportRequest
+from facestream.pipeline.review.frames import FrameReader
 from facestream.pipeline.review.pictures import covered, face_jpeg, jpeg
 from facestream.pipeline.review.session import Session, now
 from facestream.pipeline.stages.anonymise import Anonymizer
@@ -66,6 +67,7 @@ class ReviewServer:
         self.export: Export | None = None
         self._anonymizer = Anonymizer(session.config.cover)
         self._pool = ThreadPoolExecutor(2, "review")
+        self._spare_pool = ThreadPoolExecutor(1, "review, later")
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._error: OSError | None = None
@@ -96,8 +98,9 @@ class ReviewServer:
             self.export.cancel()
         if not self.session.saved:
             self.session.save()
-        self.session.reader.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._spare_pool.shutdown(wait=False, cancel_futures=True)
+        self.session.close()
 
     def call(self, do: Callable[[], None]) -> None:
         """Do something on the thread that changes the document, soon."""
@@ -236,7 +239,7 @@ class ReviewServer:
         return _json(
             {
                 "moments": self.session.moment_rows(),
-                "estimate": found.words() if found else "",
+                "estimate": found.describe() if found else "",
                 "progress": self.progress,
                 "version": self.session.version,
                 "saved": self.session.saved,
@@ -256,11 +259,20 @@ class ReviewServer:
         if request.query.get("covers") == "1":
             faces = self.session.document.covered(index)
             masks = [mask.corners() for mask in self.session.document.masks_at(index)]
-        data = await self._loop.run_in_executor(self._pool, partial(self._picture, index, width, faces, masks))
+        pool, reader = self._readers(request)
+        data = await self._loop.run_in_executor(pool, partial(self._picture, reader, index, width, faces, masks))
         return web.Response(body=data, content_type="image/jpeg")
 
-    def _picture(self, index: int, width: int, faces: list[Face] | None, masks: list[Any]) -> bytes:
-        frame = self.session.reader.get(index)
+    def _readers(self, request: web.Request) -> tuple[ThreadPoolExecutor, FrameReader]:
+        """Who waits for a picture does not wait for what is only made in advance (`later`)."""
+        if request.query.get("later") == "1":
+            return self._spare_pool, self.session.spare_reader
+        return self._pool, self.session.reader
+
+    def _picture(
+        self, reader: FrameReader, index: int, width: int, faces: list[Face] | None, masks: list[Any]
+    ) -> bytes:
+        frame = reader.get(index)
         if faces or masks:
             frame = covered(frame, faces or [], masks, self._anonymizer)
         return jpeg(frame, width)
@@ -271,11 +283,12 @@ class ReviewServer:
             raise web.HTTPNotFound(text="there is no such track\n")
         key = (row["id"], row["best"], tuple(row["box"]))
         if key not in self._faces:
-            self._faces[key] = await self._loop.run_in_executor(self._pool, partial(self._cut, row["best"], key[2]))
+            pool, reader = self._readers(request)
+            self._faces[key] = await self._loop.run_in_executor(pool, partial(self._cut, reader, row["best"], key[2]))
         return web.Response(body=self._faces[key], content_type="image/jpeg")
 
-    def _cut(self, index: int, box: XYXY) -> bytes:
-        return face_jpeg(self.session.reader.get(index), box)
+    def _cut(self, reader: FrameReader, index: int, box: XYXY) -> bytes:
+        return face_jpeg(reader.get(index), box)
 
     async def _box(self, request: web.Request) -> web.Response:
         """Draw or move a box."""
@@ -306,8 +319,11 @@ class ReviewServer:
     async def _save_soon(self) -> None:
         """The draft is written by itself, a moment after an edit: several at once are one."""
         await asyncio.sleep(0.3)
+        session = self.session
         with contextlib.suppress(UserError):  # `save` says it
-            self.session.save()
+            while not session.saved:  # what is done while it writes is written too
+                write = partial(session.write, session.draft(), session.version)
+                await self._loop.run_in_executor(self._pool, write)
 
     async def _save(self, request: web.Request) -> web.Response:
         self.session.save()

@@ -45,10 +45,10 @@ class Target:
     user: str
     password: str
     tls: bool
-    shown: str
+    redacted: str
 
     def __repr__(self) -> str:
-        return f"Target({self.shown!r})"
+        return f"Target({self.redacted!r})"
 
 
 def target_of(text: str) -> Target:
@@ -60,10 +60,10 @@ def target_of(text: str) -> Target:
             raise BadInput("not an RTSP address", shown_text(text), "rtsp://[user:password@]host[:port]/path") from None
         raise
     if url.scheme not in ("rtsp", "rtsps"):
-        raise BadInput("not an RTSP address", url.shown, "rtsp://[user:password@]host[:port]/path")
+        raise BadInput("not an RTSP address", url.redacted, "rtsp://[user:password@]host[:port]/path")
     tls = url.scheme == "rtsps"
     port = url.port or (322 if tls else 554)
-    return Target(url.without_user, url.host, port, url.user, url.password, tls, url.shown)
+    return Target(url.without_user, url.host, port, url.user, url.password, tls, url.redacted)
 
 
 class Connection:
@@ -225,12 +225,12 @@ class Connection:
 
 
 def _refusal(message: Message, method: str) -> UserError:
-    said = f"{method} {message.code} {message.start[2]}"
+    status = f"{method} {message.code} {message.start[2]}"
     if message.code == 401:
-        return Refused(f"the user name or password is missing or wrong ({said})", "", "give user:password@")
+        return Refused(f"the user name or password is missing or wrong ({status})", "", "give user:password@")
     if message.code in (403, 404, 405, 501):
-        return Refused(f"the server does not take the stream there ({said})")
-    return SinkLost(f"the server refused ({said})")
+        return Refused(f"the server does not take the stream there ({status})")
+    return SinkLost(f"the server refused ({status})")
 
 
 def reason(error: Exception) -> str:

@@ -38,16 +38,16 @@ def check(encoder: str) -> None:
 def options(encoder: str, crf: float, speed: int) -> dict[str, str]:
     """The encoder's options for a quality (crf, on x264's scale) and a speed (0 to 8, fastest first)."""
     quality = f"{crf:.0f}"
-    if encoder.endswith("_nvenc"):
-        return {"preset": f"p{1 + min(6, speed * 6 // 8)}", "rc": "vbr", "cq": quality, "b": "0"}
+    if encoder.endswith("_nvenc"):  # s12m_tc would write the frames' time code: when it was filmed
+        return {"preset": f"p{1 + min(6, speed * 6 // 8)}", "rc": "vbr", "cq": quality, "b": "0", "s12m_tc": "0"}
     if encoder.endswith("_qsv"):
         return {
             "preset": ("veryfast", "faster", "fast", "medium", "slow")[min(4, speed // 2)],
             "global_quality": quality,
         }
     if encoder.endswith("_amf"):
-        pace = ("speed", "balanced", "quality")[min(2, speed // 3)]
-        return {"quality": pace, "rc": "cqp", "qp_i": quality, "qp_p": quality}
+        preset = ("speed", "balanced", "quality")[min(2, speed // 3)]
+        return {"quality": preset, "rc": "cqp", "qp_i": quality, "qp_p": quality}
     if encoder.endswith("_videotoolbox"):
         return {"q:v": f"{max(1, min(100, 100 - 2 * crf)):.0f}", "realtime": "1" if speed < 3 else "0"}
     return {}

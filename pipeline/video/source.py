@@ -26,17 +26,18 @@ from facestream.pipeline.video.container_metadata import (
     Attachment,
     attachment_of,
     chapters_of,
+    has_captions,
     hdr_metadata_of,
     lost_hdr_metadata,
 )
 from facestream.pipeline.video.decode import Decoder, Packet, TimestampUnwrapper
-from facestream.pipeline.video.marks import marks_of
+from facestream.pipeline.video.marks import chroma_location_of, marks_of
 from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.picture import display_matrix
 from facestream.pipeline.video.pipes import PipeReader
 from facestream.pipeline.video.streams import best_video, clone, is_regenerated
 from facestream.pipeline.video.telemetry import is_telemetry, text_of
-from facestream.pipeline.video.truncation import gif_loops, missing_bytes, stamp
+from facestream.pipeline.video.truncation import file_state, gif_loops, missing_bytes
 from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, is_still, parse
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
@@ -80,7 +81,7 @@ def open_source(uri: Uri | str | os.PathLike[str], options: SourceOptions | None
     """The source for a name, not open yet. Raises BadInput for a folder and for names that mean nothing."""
     uri = uri if isinstance(uri, Uri) else parse(uri)
     if uri.kind is Kind.FOLDER:
-        raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
+        raise BadInput("it is a folder, not a video", uri.redacted, "name one file in it")
     if uri.kind is Kind.IMAGE or (uri.kind is Kind.FILE and is_still(uri.path)):
         from facestream.pipeline.video.still import ImageSource  # which takes Pillow: for videos it is spared
 
@@ -94,7 +95,7 @@ class VideoSource:
     def __init__(self, uri: Uri, options: SourceOptions) -> None:
         self.uri = uri
         self._options = options
-        self._stamp: tuple[int, int] | None = None
+        self._file_state: tuple[int, int] | None = None
         self._container: av.container.InputContainer | None = None
         self._first: list[Frame | SidePacket] = []
         self._rest: Generator[Frame | SidePacket] | None = None
@@ -106,8 +107,8 @@ class VideoSource:
 
     def open(self) -> StreamInfo:
         if self.uri.kind is Kind.FILE:
-            check_file(Path(self.uri.text), self.uri.shown)
-            self._stamp = stamp(self.uri.path)
+            check_file(Path(self.uri.text), self.uri.redacted)
+            self._file_state = file_state(self.uri.path)
         try:
             self._container = self._open_container()
             return self._start(self._container)
@@ -285,8 +286,8 @@ class VideoSource:
                 if isinstance(item, Frame):
                     return item
         except SourceLost as lost:
-            raise BadInput(f"no frame of it can be decoded ({lost.what})", self.uri.shown) from None
-        raise BadInput("there is no frame in it", self.uri.shown)
+            raise BadInput(f"no frame of it can be decoded ({lost.what})", self.uri.redacted) from None
+        raise BadInput("there is no frame in it", self.uri.redacted)
 
     def _info(self, frame: Frame) -> StreamInfo:
         video = self._video
@@ -299,7 +300,7 @@ class VideoSource:
         if not frames and duration and rate and not self._live:
             frames = round(duration * rate)
         return StreamInfo(
-            source=self.uri.shown,
+            source=self.uri.redacted,
             width=frame.size[0],
             height=frame.size[1],
             rotation=frame.rotation,
@@ -322,6 +323,8 @@ class VideoSource:
             alpha=frame.alpha is not None or holds_alpha(self._video.codec_context.pix_fmt or "gray"),
             loops=gif_loops(self.uri.path) if container.format.name == "gif" and kind is Kind.FILE else None,
             marks=marks_of(frame.picture) or None,
+            chroma_location=chroma_location_of(video),
+            captions=has_captions(frame.picture),
             pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 
@@ -334,9 +337,9 @@ class VideoSource:
         if not (self._live and self._fault):  # late pictures of a connection that broke are no sign of life
             yield from self._decoder.flush()
         if self._live and not self._may_end:
-            raise SourceLost(self._fault or "the source went away", self.uri.shown)
+            raise SourceLost(self._fault or "the source went away", self.uri.redacted)
         if trouble := self._trouble():
-            raise SourceLost(trouble, self.uri.shown, "what could be decoded was used")
+            raise SourceLost(trouble, self.uri.redacted, "what could be decoded was used")
 
     def _packets(self) -> Iterator[Packet]:
         """Every packet. Goes on after an error for as long as that yields packets; the error is noted."""
@@ -382,7 +385,7 @@ class VideoSource:
             parts.append(f"it is cut off: {float(short):.1f} s are missing at the end")
         elif self.uri.kind is Kind.FILE and (lost_bytes := missing_bytes(self.uri.path)):
             parts.append(f"it is cut off: {lost_bytes} bytes are missing at the end")
-        if self._stamp is not None and stamp(self.uri.path) != self._stamp:
+        if self._file_state is not None and file_state(self.uri.path) != self._file_state:
             parts.append("it was changed while it was read: is it still being written?")
         if lost := self._decoder.undecodable:
             parts.append(f"{lost} frame{'s' * (lost > 1)} could not be decoded")
