@@ -228,10 +228,10 @@ class ReviewServer:
         """What an edit changed, for the page."""
         touched = sorted(step.touched) if step is not None else []
         rows = [(track, self.session.summary(track)) for track in touched]
-        gone = [track for track, row in rows if row is None]
+        deleted = [track for track, row in rows if row is None]
         first, last = (step.first, step.last) if step is not None and step.last >= 0 else (0, -1)
         return _json(
-            {"tracks": [r for _, r in rows if r], "gone": gone, "first": first, "last": last, **self._common()}
+            {"tracks": [r for _, r in rows if r], "gone": deleted, "first": first, "last": last, **self._common()}
         )
 
     async def _moments(self, request: web.Request) -> web.Response:
