@@ -23,6 +23,7 @@ from facestream.pipeline.live.encode import check_encoder
 from facestream.pipeline.live.events import EventFeed
 from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.log import fail
+from facestream.pipeline.system import give_memory_back
 from facestream.pipeline.url import hide_in_process_list, hide_in_tracebacks, redact, shown_text
 from facestream.pipeline.video.output import check_distinct
 from facestream.pipeline.video.uri import Kind, Uri, parse
@@ -82,6 +83,7 @@ def run(
         config = structs.replace(config, run=structs.replace(config.run, tls_verify=False))
     check_encoder(config.run.encoder)
     hide_in_tracebacks()
+    give_memory_back()
     cameras = named(sources)
     config_file = flags.get("config_file")
     listed = read_cameras(config_file) if config_file is not None else []

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PERIOD_S = 10.0  # seconds between two scans of the folder while a segment is written
+FIRST_S = 1_735_689_600.0  # 2025: an earlier time is of a machine whose clock had not been set; its age is unknown
 FRESH_S = 600.0  # an unfinished file that was modified within this time may belong to another run
 
 
@@ -60,9 +61,10 @@ class SegmentCleaner:
         segments = sorted(self._segments(writing), key=lambda segment: (segment.ended_s, segment.path.name))
         total = sum(segment.octets for segment in segments) + _size(writing)
         for segment in segments:
-            old = self.limits.age_s and time.time() - segment.ended_s > self.limits.age_s
+            age_s = time.time() - segment.ended_s if segment.ended_s >= FIRST_S else 0.0
+            old = self.limits.age_s and age_s > self.limits.age_s
             if not old and not (self.limits.octets and total > self.limits.octets):
-                return
+                continue
             try:
                 segment.path.unlink(missing_ok=True)
                 total -= segment.octets
