@@ -38,9 +38,9 @@ class Guard:
     """Decides which requests are answered.
 
     token: what a request must hold, as ?token= or as a bearer; "" where it need not. loopback_only: refuse other host
-    names than this machine's, of which a stranger's may resolve to 127.0.0.1 (DNS rebinding). strict: refuse another port
-    or scheme too, and whatever comes from a page elsewhere, be it a link or an embedded picture. hint: what to do without the token. logins: slows
-    down who guesses it; None for a token that cannot be guessed.
+    names than this machine's, of which a stranger's may resolve to 127.0.0.1 (DNS rebinding). strict: refuse another
+    port or scheme too, and whatever comes from a page elsewhere, be it a link or an embedded picture. hint: what to do
+    without the token. logins: slows down who guesses it; None for a token that cannot be guessed.
     """
 
     def __init__(

@@ -189,6 +189,13 @@ def summary(pipeline: CameraPipeline) -> str:
     return f"{pipeline.name}: {', '.join(parts)}"
 
 
+# Messages with which nothing is wrong, or no longer.
+GOOD = (
+    State.LIVE, State.CONNECTING, State.ENDED, "settings read again", "set: ", "off: ", "over: ", "recording goes on",
+    "faces are detected again",
+)  # fmt: skip
+
+
 class EventPrinter:
     """Prints states and problems, one line each; repeats a camera's line only after ten seconds."""
 
@@ -205,7 +212,7 @@ class EventPrinter:
             if last is not None and now - last < 10:
                 return
             self._said[name, message] = now
-            bad = not message.startswith((State.LIVE, State.CONNECTING, State.ENDED))
+            bad = not message.startswith(GOOD)
             if bad or not self._quiet:
                 log.log(logging.WARNING if bad else logging.INFO, "%s", message, extra={"camera": name})
 
