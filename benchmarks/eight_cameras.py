@@ -1,9 +1,9 @@
 """Eight odd cameras from one settings file for half an hour: connections, memory, recordings, reload.
 
-    python benchmarks/eight_cameras.py OUT --cases CASES [--minutes 30] [--segment 60] [--every 4] [--plot memory.png]
+    python benchmarks/eight_cameras.py OUT --cases CASES [--minutes 30] [--segment 60] [--fps 10] [--every 4] [--plot memory.png]
 
 CASES/live holds the cameras' players (cam.py, mjpegd.py). Each camera has the way of one that was reported: full-range
-H.264, HTTP MJPEG of another rate than it says, SHA-256 alone with a password of odd letters, UDP alone, an RTP clock
+H.264, HTTP MJPEG of another rate than FFmpeg takes it for, SHA-256 alone with a password of odd letters, UDP alone, an RTP clock
 that jumps, a picture every five seconds, HEVC that answers late and falls every two minutes, sound. All go to the page,
 to segments, to records and to an RTSP mount; a player stays at the mount of the camera that falls. In the middle a
 ninth camera is added by SIGHUP, and removed again.
@@ -39,7 +39,6 @@ FALLS_S = 120  # seconds after which one camera closes each of its connections
 MOST_GROWTH = 0.1  # MB a minute
 SETTLED_S = 60  # in which a camera may be lost once, until it is known how slow it is
 SIZE = (320, 192)
-FPS = 10
 CLIP_S = 20
 
 
@@ -56,7 +55,7 @@ class Player:
 
 PLAYERS = {
     "full_range": Player("rtsp://127.0.0.1:{port}/x", pixels="yuvj420p"),
-    "mjpeg": Player("http://127.0.0.1:{port}/normal", {"mjpeg": 12.5}),
+    "mjpeg": Player("http://127.0.0.1:{port}/normal", {"mjpeg": True}),
     "sha256": Player("rtsp://admin:${EIGHT_PASSWORD}@127.0.0.1:{port}/x", {"auth": "sha256", "password": PASSWORD}),
     "udp": Player("rtsp://127.0.0.1:{port}/x", {"udp_only": 1}),
     "clock": Player("rtsp://127.0.0.1:{port}/x", {"ts": "ts - 225000 * (k // 300)"}),
@@ -84,35 +83,37 @@ def free_port() -> int:
         return port
 
 
-def make_clip(path: Path, codec: str, pixels: str) -> None:
+def make_clip(path: Path, codec: str, pixels: str, fps: int) -> None:
     """The demo clip's people, small."""
     lines = {"g": "20", "bf": "0", "preset": "veryfast", "x265-params": "log-level=none:bframes=0:keyint=20"}
     options = {name: value for name, value in lines.items() if codec == "libx265" or name != "x265-params"}
     with av.open(str(ROOT / "tools" / "demo.mp4")) as source, av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, rate=FPS, options=options)
+        stream = out.add_stream(codec, rate=fps, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = *SIZE, pixels
         pictures = [
-            frame.reformat(*SIZE, format=pixels) for n, frame in enumerate(source.decode(video=0)) if n % 3 == 0
+            frame.reformat(*SIZE, format=pixels)
+            for n, frame in enumerate(source.decode(video=0))
+            if n % (30 // fps) == 0
         ]
-        for n in range(CLIP_S * FPS):
+        for n in range(CLIP_S * fps):
             picture = av.VideoFrame.from_ndarray(pictures[n % len(pictures)].to_ndarray(), format=pixels)
             picture.pts = n
             out.mux(stream.encode(picture))
         out.mux(stream.encode(None))
 
 
-def start_player(folder: Path, cases: Path, name: str, player: Player, port: int) -> subprocess.Popen[bytes]:
+def start_player(folder: Path, cases: Path, name: str, player: Player, port: int, fps: int) -> subprocess.Popen[bytes]:
     """Start a camera in a folder of its own; its log is there too."""
     own = folder / name
     (own / "out").mkdir(parents=True)
     (own / "m").mkdir()
     clip = own / ("m/small.mkv" if "mjpeg" in player.how else "clip.mp4")
-    make_clip(clip, player.codec, player.pixels)
+    make_clip(clip, player.codec, player.pixels, fps)
     if "mjpeg" in player.how:
-        words = [str(cases / "live" / "mjpegd.py"), str(port), str(player.how["mjpeg"])]
+        words = [str(cases / "live" / "mjpegd.py"), str(port), str(fps)]
     else:
-        how = {"real_fps": FPS, **player.how}
+        how = {"real_fps": fps, **player.how}
         words = [str(cases / "live" / "cam.py"), str(port), str(clip), json.dumps(how)]
     with (own / "log").open("w") as log:
         return subprocess.Popen([sys.executable, *words], cwd=own, stdout=log, stderr=subprocess.STDOUT)
@@ -233,6 +234,7 @@ def main() -> int:
     parser.add_argument("--cases", type=Path, default=Path(os.environ.get("FACESTREAM_CASES", "cases")))
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--segment", type=float, default=60.0, help="seconds of a segment")
+    parser.add_argument("--fps", type=int, default=10, help="pictures a second of each camera but the slow one")
     parser.add_argument("--every", type=int, default=4, help="pictures between two detections")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
@@ -246,7 +248,9 @@ def main() -> int:
     text = settings(out / "recordings", ports, page, mounts, options.segment, options.every)
     tomllib.loads(text)
     file.write_text(text)
-    players = [start_player(out, options.cases, name, player, ports[name]) for name, player in PLAYERS.items()]
+    players = [
+        start_player(out, options.cases, name, player, ports[name], options.fps) for name, player in PLAYERS.items()
+    ]
     try:
         figures = watch(options, out, file, page, mounts)
     finally:
