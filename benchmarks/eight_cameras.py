@@ -1,12 +1,12 @@
 """Eight odd cameras from one settings file for half an hour: connections, memory, recordings, reload.
 
-    python benchmarks/eight_cameras.py OUT --cases CASES [--minutes 30] [--segment 60] [--fps 10] [--every 4] [--plot memory.png]
+    python benchmarks/eight_cameras.py OUT --cases CASES [--minutes 30] [--segment 60] [--fps 10] [--plot memory.png]
 
 CASES/live holds the cameras' players (cam.py, mjpegd.py). Each camera has the way of one that was reported: full-range
-H.264, HTTP MJPEG of another rate than FFmpeg takes it for, SHA-256 alone with a password of odd letters, UDP alone, an RTP clock
-that jumps, a picture every five seconds, HEVC that answers late and falls every two minutes, sound. All go to the page,
-to segments, to records and to an RTSP mount; a player stays at the mount of the camera that falls. In the middle a
-ninth camera is added by SIGHUP, and removed again.
+H.264, HTTP MJPEG of another rate than FFmpeg takes it for, SHA-256 alone with a password of odd letters, UDP alone, an
+RTP clock that jumps, a picture every five seconds, HEVC that answers late and falls every two minutes, sound. All go to
+the page, to segments, to records and to an RTSP mount; a player stays at the mount of the camera that falls. In the
+middle a ninth camera is added by SIGHUP, and removed again.
 
 Prints one JSON object and exits with 1 where something does not hold: other reconnects than the provoked ones, memory
 that grows after the first third of the run by more than 0.1 MB a minute, a recording that does not decode to its end.
@@ -91,11 +91,8 @@ def make_clip(path: Path, codec: str, pixels: str, fps: int) -> None:
         stream = out.add_stream(codec, rate=fps, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = *SIZE, pixels
-        pictures = [
-            frame.reformat(*SIZE, format=pixels)
-            for n, frame in enumerate(source.decode(video=0))
-            if n % (30 // fps) == 0
-        ]
+        frames = list(source.decode(video=0))[:: 30 // fps]
+        pictures = [frame.reformat(*SIZE, format=pixels) for frame in frames]
         for n in range(CLIP_S * fps):
             picture = av.VideoFrame.from_ndarray(pictures[n % len(pictures)].to_ndarray(), format=pixels)
             picture.pts = n
