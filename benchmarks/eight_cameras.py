@@ -123,6 +123,8 @@ def settings(out: Path, ports: dict[str, int], page: int, mounts: int, segment_s
         f' "serve:rtsp://127.0.0.1:{mounts}/{{name}}"]',
         f"segment_s = {segment_s}",
         f'events = "{out}/events.json"',
+        "read_timeout_s = 10",  # other programs may keep this machine busy for seconds: that is no camera's fault
+        "deadline_s = 5",
         "[detector]",
         "size = [320, 192]",
         f"every = {every}",
