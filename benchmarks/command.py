@@ -15,7 +15,7 @@ from facestream.benchmarks.goals import chart, goals
 from facestream.benchmarks.job_bench import bench as bench_job
 from facestream.pipeline.cli.options import config_of, covering, shared
 from facestream.pipeline.errors import BadConfig, BadInput
-from facestream.pipeline.video.encode import x264_words
+from facestream.pipeline.video.encode import x264_options
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _progress(video: str, quiet: bool, what: str) -> None:
 def _deface_runs(preset: str, crf: float) -> dict[str, tuple[str, ...]]:
     """deface's options for each of its runs, by name: defaults, the scale that its README suggests for speed, and that
     scale with our encoder options."""
-    options = [option for key, value in x264_words(preset, crf).items() for option in (f"-{key}", value)]
+    options = [option for key, value in x264_options(preset, crf).items() for option in (f"-{key}", value)]
     encoder = {"codec": "libx264", "output_params": options}
     same = ("--ffmpeg-config", json.dumps(encoder))
     small = ("--scale", "640x360")

@@ -53,10 +53,10 @@ def _wrong(error: msgspec.ValidationError, kind: Any) -> Wrong:
         return Wrong(".".join([*parts, match[1]]), "unknown key", tuple(f.name for f in _type_at(kind, parts).fields))
     if match := re.fullmatch(r"Object missing required field `(.*)`", text):
         return Wrong(".".join([*parts, match[1]]), "is missing")
-    return Wrong(".".join(parts), _words(text, kind, parts))
+    return Wrong(".".join(parts), _requirement(text, kind, parts))
 
 
-def _words(text: str, kind: Any, parts: list[str]) -> str:
+def _requirement(text: str, kind: Any, parts: list[str]) -> str:
     """msgspec's message as what the value must be."""
     if text.startswith("Invalid enum value"):
         allowed = _type_at(kind, parts)
@@ -65,10 +65,10 @@ def _words(text: str, kind: Any, parts: list[str]) -> str:
     match = re.match(r"Expected `([^`]*)`(?: (>=|>|<=|<) (\S+)| of length (\d+))?", text)
     if match is None:
         return text
-    words = "must be " + " or ".join(NAMES.get(name, name) for name in match[1].split(" | "))
+    text = "must be " + " or ".join(NAMES.get(name, name) for name in match[1].split(" | "))
     if match[2]:
-        words += f" {LIMITS[match[2]]} {float(match[3]):g}"
-    return words + (f" of {match[4]}" if match[4] else "")
+        text += f" {LIMITS[match[2]]} {float(match[3]):g}"
+    return text + (f" of {match[4]}" if match[4] else "")
 
 
 def _type_at(kind: Any, parts: list[str]) -> Any:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
 from facestream.engines.errors import UserError
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+ROOT = logging.getLogger("facestream")
 
 
 def finish(command: click.Command, name: str, interrupted: str = "interrupted") -> None:
-    """Run a click command as the whole program. Exit codes: 0 done, 2 usage or input, 1 failed, 130 interrupted."""
+    """Run a click command as the whole program. Exit codes: 0 done, 2 usage or input, 1 failed, 130 interrupted.
+
+    The package's log messages go to stderr, above progress bars.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+    ROOT.handlers[:] = [handler]
+    ROOT.setLevel(logging.INFO)
     try:
-        command.main(prog_name=name, standalone_mode=False)
+        with logging_redirect_tqdm([ROOT]):
+            command.main(prog_name=name, standalone_mode=False)
     except click.ClickException as e:
         code = 2
         message = f"error: {e.format_message()}"

@@ -91,20 +91,20 @@ def best(path: Path, options: DetectorOptions, must: bool) -> Detector:
     except UserError as e:
         if must:
             raise
-        return _told(load_file(path, options), f"ONNX Runtime on the CPU ({e.what})")
+        return _with_reason(load_file(path, options), f"ONNX Runtime on the CPU ({e.what})")
     found, why = plans(path)
     for plan, backend in found:
         try:
-            return _told(load_file(plan, options), "; ".join([f"{backend} on {gpu}, {plan}", *why]))
+            return _with_reason(load_file(plan, options), "; ".join([f"{backend} on {gpu}, {plan}", *why]))
         except UserError as e:
             why.append(str(e))
     try:
-        return _told(load_torch(path, options, gpu=True), "; ".join([f"torch on {gpu}", *why]))
+        return _with_reason(load_torch(path, options, gpu=True), "; ".join([f"torch on {gpu}", *why]))
     except UserError as e:
         why.append(str(e))
     if must:
         raise EngineMismatch(f"nothing here runs it on {gpu}: {'; '.join(why)}", str(path), "see docs/gpu.md")
-    return _told(load_file(path, options), f"ONNX Runtime on the CPU, not {gpu}: {'; '.join(why)}")
+    return _with_reason(load_file(path, options), f"ONNX Runtime on the CPU, not {gpu}: {'; '.join(why)}")
 
 
 def usable(device: str) -> str:
@@ -147,6 +147,6 @@ def plans(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     return sorted(made.values(), key=lambda found: PLANS.index(found[1])), why
 
 
-def _told(detector: Detector, why: str) -> Detector:
+def _with_reason(detector: Detector, why: str) -> Detector:
     detector.chosen = why
     return detector

@@ -137,8 +137,8 @@ def canvas_of(profiles: tuple[Profile, ...], pictures: int, width: int, height: 
             best = min(best or (wide, high), (wide, high), key=lambda size: size[0] * size[1])
     if best is None:
         asked = f"{pictures}x{width}x{height}"
-        held = "; ".join(f"{p.max[0]}x{p.max[2]}x{p.max[1]}" for p in profiles)
-        raise EngineMismatch(f"takes no {asked}", "plan", f"at most {held}; give build_engine.py another --profile")
+        limits = "; ".join(f"{p.max[0]}x{p.max[2]}x{p.max[1]}" for p in profiles)
+        raise EngineMismatch(f"takes no {asked}", "plan", f"at most {limits}; give build_engine.py another --profile")
     return best
 
 

@@ -153,17 +153,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A node with what is known of it. data: names of tensors, on the device, "" for none. words: what to do.
+    """A node with what is known of it. data: names of tensors, on the device, "" for none. arguments: what to do.
     last: names that no later step needs."""
 
     node: Node
     data: tuple[str, ...]
-    words: tuple[Any, ...]
+    arguments: tuple[Any, ...]
     last: tuple[str, ...]
 
     def run(self, values: dict[str, Tensor]) -> None:
         found = OPS[self.node.kind][0](
-            self.node.attributes, *(values[name] if name else None for name in self.data), *self.words
+            self.node.attributes, *(values[name] if name else None for name in self.data), *self.arguments
         )
         values.update(zip(self.node.outputs, found if isinstance(found, tuple) else (found,), strict=False))
         for name in self.last:
@@ -232,8 +232,8 @@ class GraphModule(nn.Module):
             ahead = all(name in known for name in node.inputs if name)
             count = OPS[node.kind][1]
             data = node.inputs[:count]
-            words = tuple(known[name].tolist() if name else None for name in node.inputs[len(data) :])
-            step = Step(node, data, words, ())
+            arguments = tuple(known[name].tolist() if name else None for name in node.inputs[len(data) :])
+            step = Step(node, data, arguments, ())
             here = known if ahead else shadows
             if not ahead:
                 steps.append(step)
@@ -251,7 +251,7 @@ def _with_ends(steps: list[Step]) -> list[Step]:
     for name, i in last.items():
         if name and name not in kept:
             ends[i].append(name)
-    return [Step(s.node, s.data, s.words, tuple(end)) for s, end in zip(steps, ends, strict=True)]
+    return [Step(s.node, s.data, s.arguments, tuple(end)) for s, end in zip(steps, ends, strict=True)]
 
 
 def _parsed(model: bytes, where: str) -> Any:

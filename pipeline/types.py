@@ -35,7 +35,8 @@ class StreamInfo:
     still: the source, if it is a still image. interlaced: its frames consist of two fields.
     chapters, attachments: of the file. hdr: HDR metadata, None if there is none.
     pixel_aspect: width over height of a stored pixel, None if undeclared. alpha: it may be transparent.
-    marks: of 360-degree and stereoscopic pictures.
+    marks: of 360-degree and stereoscopic pictures. chroma_location: where the chroma samples of 4:2:0 pictures lie, by
+    FFmpeg's name; None if unknown. captions: closed captions come with the pictures.
     loops: of a GIF: how often it is repeated, 0 for ever, -1 never; None for other sources.
     audio_decoders: for the audio streams among side_streams, by their index. samples: the first packets of side
     streams, by their index, where the source could be read twice.
@@ -62,6 +63,8 @@ class StreamInfo:
     hdr: HdrMetadata | None = None
     pixel_aspect: Fraction | None = None
     marks: Marks | None = None
+    chroma_location: str | None = None
+    captions: bool = False
     alpha: bool = False
     loops: int | None = None
     audio_decoders: dict[int, av.AudioCodecContext] = field(default_factory=dict)

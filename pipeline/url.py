@@ -203,8 +203,8 @@ def hide_in_process_list() -> None:
 def hide_in_tracebacks() -> None:
     """What ends the program, or one of its threads, is printed without secrets."""
 
-    def show(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-        print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+    def show(kind: type[BaseException], error: BaseException | None, traceback_: TracebackType | None) -> None:
+        print(redact("".join(traceback.format_exception(kind, error, traceback_))), end="", file=sys.stderr)
 
     sys.excepthook = show
     threading.excepthook = lambda failed: show(failed.exc_type, failed.exc_value, failed.exc_traceback)

@@ -36,7 +36,8 @@ eager_frames = 8
 `--resume` compares them: with other values, files are processed again.
 
 Origin: *measured*: an alternative was measured and was worse, see [tracking](tracking.md) and
-[experiments](experiments/README.md). *literature*: from a paper or a library. *bound*: follows from what is possible.
+[experiments](experiments/README.md), or the value is read from data (proportions of 50,263 labelled faces of at least
+16 px). *literature*: from a paper or a library. *bound*: follows from another constant, or from what is possible.
 *guess*: chosen by eye, with no alternative measured. """
 
 

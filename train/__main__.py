@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from facestream.train.bootstrap import read_mined
 from facestream.train.checkpoint import load_weights
 from facestream.train.config import recipe
 from facestream.train.data import read_split, usable
-from facestream.train.faults import Faults
+from facestream.train.dataset_issues import DatasetIssues
+from facestream.train.distributed import join, leave
 from facestream.train.loop import Run
 from facestream.train.plots import training_curve
-from facestream.train.spread import join, leave
-from facestream.train.start import Input, start_backbone, start_from, start_retinaface
+from facestream.train.pretrained import InputFormat, init_backbone, init_from_retinaface, init_from_run
+
+log = logging.getLogger("facestream.train")
 
 
 def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
@@ -64,7 +67,7 @@ def settings(pairs: tuple[str, ...]) -> dict[str, Any]:
 def train(
     data: Path, model: str, out: Path | None,
     init: Path | None, retinaface: Path | None, teacher: Path | None, mined: Path | None,
-    backbone: Path | None, backbone_input: Input, resume: bool, save_every: int, steps: int | None,
+    backbone: Path | None, backbone_input: InputFormat, resume: bool, save_every: int, steps: int | None,
     seed: int, workers: int, threads: int, device: str, change: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train SSH; writes weights.safetensors, state.pt, log.jsonl and curve.png into the run folder."""
@@ -76,24 +79,25 @@ def train(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     world, device = join(device)
+    if world.rank > 0:  # each process would say the same
+        log.setLevel(logging.ERROR)
     try:
-        faults = Faults(config.on_bad == "stop", quiet=world.rank > 0)
-        images = usable(read_split(data, "train", faults), faults)
-        say = print if world.rank == 0 else lambda *_: None
-        say(f"{model}: {config.steps} steps on {len(images)} images, into {folder}")
-        if faults.counts:
-            say(faults.summary())
+        issues = DatasetIssues(config.on_bad == "stop")
+        images = usable(read_split(data, "train", issues), issues)
+        log.info("%s: %d steps on %d images, into %s", model, config.steps, len(images), folder)
+        if issues.counts:
+            log.warning("%s", issues.summary())
         run = Run(config, images, folder, resume, workers, device, world,
                   read_mined(mined, data) if mined is not None else None)  # fmt: skip
         if not resume:
             if init is not None:
-                start_from(init, run.models())
+                init_from_run(init, run.models())
             if retinaface is not None:
-                start_retinaface(retinaface, run.models())
+                init_from_retinaface(retinaface, run.models())
             if backbone is not None:
-                say(f"backbone from {backbone}: {start_backbone(backbone, run.models(), backbone_input)}")
+                log.info("backbone from %s: %s", backbone, init_backbone(backbone, run.models(), backbone_input))
             elif init is None and retinaface is None and model == "vgg16":
-                say("starts from nothing: the paper starts from ImageNet (--backbone FILE)")
+                log.info("starts from random weights; the paper starts from ImageNet (--backbone FILE)")
         if teacher is not None:
             run.learn_from(load_weights(teacher)[0])
         run.train(save_every=save_every)

@@ -6,6 +6,7 @@ Every variant is trained with each seed and evaluated once; finished ones are ke
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -22,22 +23,24 @@ from facestream.train.assign import AssignRule
 from facestream.train.checkpoint import load_weights
 from facestream.train.config import RECIPES, TrainConfig, recipe
 from facestream.train.data import read_split, usable
+from facestream.train.dataset_issues import DatasetIssues
 from facestream.train.evaluate import measure
-from facestream.train.faults import Faults
 from facestream.train.loop import Run
-from facestream.train.loss import MineRule
+from facestream.train.loss import HardAnchorRule
 from facestream.train.model import Deploy
-from facestream.train.show import Show, Size
+from facestream.train.pretrained import init_backbone
 from facestream.train.snip import LEVELS
-from facestream.train.start import start_backbone
+from facestream.train.test_scales import InputSize, Scales
 from facestream.train.wider import read_validation
+
+log = logging.getLogger("facestream.train.ablate")
 
 ANY = tuple(replace(level, low=0.0, high=1e9) for level in LEVELS)
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A row of the table. change: its training settings; show: its test scales; of: the variant whose weights it uses
+    """A row of the table. change: its training settings; scales: its test scales; of: the variant whose weights it uses
     (its own if trained). section and paper: the paper's statement about AP on WIDER's hard subset, and where; sign:
     direction of AP's change from `beside` there, +1 or -1, 0 if not stated."""
 
@@ -46,15 +49,17 @@ class Variant:
     paper: str
     sign: int
     change: dict[str, Any] = field(default_factory=dict)
-    show: Show = Show()  # noqa: RUF009
+    scales: Scales = Scales()  # noqa: RUF009
     of: str = ""
     beside: str = "ssh"
 
 
 def sized(first: int, second: int, paper: str, sign: int) -> Variant:
     """A variant trained and evaluated at another input size (table 3)."""
-    change = {"view": "whole", "shortest": first, "longest": second}
-    return Variant(f"{first}x{second}", "4.7", paper, sign, change, Show(Size(first, second)), beside="1200x1600")
+    change = {"view": "whole_images", "shortest": first, "longest": second}
+    return Variant(
+        f"{first}x{second}", "4.7", paper, sign, change, Scales(InputSize(first, second)), beside="1200x1600"
+    )
 
 
 VARIANTS = {
@@ -66,12 +71,17 @@ VARIANTS = {
         Variant("no-fusion", "4.9", "lower (figure 7c)", -1, {"fusion": False}),
         Variant("finer-anchors", "4.10", "lower (figure 7d)", -1, {"anchors": "finer"}),
         Variant("no-context", "3.3", "more than 0.5 lower", -1, {"context": False}),
-        Variant("pyramid", "4.3", "+3.1 (84.5)", 1, show=Show(pyramid=True), of="ssh"),
+        Variant("pyramid", "4.3", "+3.1 (84.5)", 1, scales=Scales(pyramid=True), of="ssh"),
         # SNIP against the same three resolutions without ranges, in training and at test
         Variant(
-            "multi-scale", "SNIP", "no figure for faces", 0, {"snip": True, "levels": ANY}, Show(levels=ANY, soft=True)
+            "multi-scale",
+            "SNIP",
+            "no figure for faces",
+            0,
+            {"snip": True, "levels": ANY},
+            Scales(levels=ANY, soft=True),
         ),
-        Variant("snip", "SNIP", "higher", 1, {"snip": True}, Show(levels=LEVELS, soft=True), beside="multi-scale"),
+        Variant("snip", "SNIP", "higher", 1, {"snip": True}, Scales(levels=LEVELS, soft=True), beside="multi-scale"),
         sized(600, 1000, "68.6", -1),
         sized(800, 1200, "78.4", -1),
         sized(1200, 1600, "81.4", 0),
@@ -85,7 +95,7 @@ def settings_of(variant: Variant, model: str, steps: int, seed: int, more: dict[
     """The paper's losses, assignment and anchors on any model, and the variant's change."""
     base: dict[str, Any] = {}
     if model not in RECIPES:
-        base = {"loss": "mined", "box_weight": 1.0, "mine": MineRule(), "assign": AssignRule(inside=1.0),
+        base = {"loss": "mined", "box_weight": 1.0, "hard_anchors": HardAnchorRule(), "assign": AssignRule(inside=1.0),
                 "anchors": "paper", "branches": False, "sizes": (256,), "batch": 16}  # fmt: skip
     if "levels" in variant.change or variant.name == "snip":
         more = {k: v for k, v in more.items() if k not in ("batch", "sizes", "view")}
@@ -112,17 +122,17 @@ def run_one(
     trained = out / f"{variant.of or variant.name}-seed{seed}"
     state = trained / "state.pt"
     if not (trained / "done").is_file():
-        faults = Faults(config.on_bad == "stop")
-        images = usable(read_split(data, "train", faults), faults)
+        issues = DatasetIssues(config.on_bad == "stop")
+        images = usable(read_split(data, "train", issues), issues)
         run = Run(config, images, trained, state.is_file(), workers, device)
         if backbone is not None and run.step == 0:
-            start_backbone(backbone, run.models())
+            init_backbone(backbone, run.models())
         run.train()
         (trained / "done").touch()
     options = DetectorOptions(threshold=0.01, nms_iou=0.3)
     detector = TorchDetector(Deploy(load_weights(trained / "weights.safetensors")[0]), options, device)
     sets = {name: items[: limit or None] for name, items in read_validation(data).items()}
-    figures, _, _ = measure(detector, sets, variant.show, 0.25)
+    figures, _, _ = measure(detector, sets, variant.scales, 0.25)
     result = {"config": about, "limit": limit, **figures}
     folder.mkdir(parents=True, exist_ok=True)
     part = kept.with_name("result.json.part")
@@ -197,7 +207,7 @@ def command(
         for name in names:
             variant = VARIANTS[name]
             config = settings_of(VARIANTS[variant.of] if variant.of else variant, model, steps, seed, more)
-            print(f"{name}, seed {seed}")
+            log.info("%s, seed %d", name, seed)
             results[name].append(run_one(variant, seed, config, data, out, workers, device, backbone, limit))
             text = table({n: rows for n, rows in results.items() if rows})
             (out / "table.md").write_text(text + "\n")

@@ -18,15 +18,15 @@ from facestream.engines.errors import BadInput
 from facestream.engines.loader import load_detector
 from facestream.engines.options import DetectorOptions
 from facestream.train.data import Labelled, read_image, read_split
-from facestream.train.show import Show
+from facestream.train.test_scales import Scales
 from tqdm import tqdm
 
-APART = 0.1  # IoU to any label, sure or not, from which a box is no false alarm
+APART = 0.1  # IoU to any label, valid or ignored, from which a box is no false alarm
 
 
 def false_boxes(detector: Detector, item: Labelled, zoom: float = 1.0) -> tuple[F32, F32]:
     """Boxes [K, 4] in the picture's pixels and scores [K] of what touches no label."""
-    found = Show(zoom=zoom).detect(detector, read_image(item.path))
+    found = Scales(zoom=zoom).detect(detector, read_image(item.path))
     if len(item.xyxy):
         found = found.select(np.asarray((iou_xyxy(found.xyxy, item.xyxy) < APART).all(1), bool))
     return found.xyxy, found.scores

@@ -22,7 +22,7 @@ from facestream.engines.types import Detections
 from facestream.train.checkpoint import load_weights, save_weights
 from facestream.train.data import Labelled, read_image
 from facestream.train.model import Deploy
-from facestream.train.show import Show
+from facestream.train.test_scales import Scales
 from facestream.train.wider import missed, read_validation
 from torch.nn import functional as F
 
@@ -111,7 +111,7 @@ def command(weights: Path, data: Path, half: str, threads: int, out: Path) -> No
     images = list(read_validation(data).values())[-1]
     images = images[{"all": 0, "even": 0, "odd": 1}[half] :: 1 if half == "all" else 2]
     detector = TorchDetector(Deploy(model), DetectorOptions(threshold=LOWEST))
-    found = [Show().detect(detector, read_image(item.path)) for item in images]
+    found = [Scales().detect(detector, read_image(item.path)) for item in images]
     result = calibrate(found, images, DetectorOptions().threshold)
     words = asdict(result) | {"on": f"{data.name}, {half}"}
     save_weights(out, model, note | {"calibration": words})

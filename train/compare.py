@@ -15,7 +15,7 @@ from facestream.engines.options import LARGE_FACE_MARGIN, DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled
 from facestream.train.evaluate import false_scores, measure, misses
-from facestream.train.show import Show
+from facestream.train.test_scales import Scales
 from facestream.train.wider import read_validation
 
 from facestream.checkout import benchmarks
@@ -46,10 +46,18 @@ def score_at(found: list[Detections], images: list[Labelled], alarms: float) -> 
     return float(np.nextafter(scores[allowed], 2)) if len(scores) > allowed else 0.0
 
 
-def look(
-    name: str, detector: Detector, images: list[Labelled], zoom: float, threshold: float, rise: float, alarms: float
+def evaluate_detector(
+    name: str,
+    detector: Detector,
+    images: list[Labelled],
+    zoom: float,
+    threshold: float,
+    large_face_margin: float,
+    alarms: float,
 ) -> Row:
-    result, _, found = measure(detector, {"all": images}, Show(zoom=zoom), threshold, rise=rise)
+    result, _, found = measure(
+        detector, {"all": images}, Scales(zoom=zoom), threshold, large_face_margin=large_face_margin
+    )
     there = [item for item in images if item.path.is_file()]
     fair = score_at(found, there, alarms)
     return Row(
@@ -58,19 +66,19 @@ def look(
     )  # fmt: skip
 
 
-SHOWN = ("all", "0-16", "16-32", "32-64", "64+", "10-32")
+TABLE_SIZES = ("all", "0-16", "16-32", "32-64", "64+", "10-32")
 
 
 def table(rows: list[Row], threshold: float, alarms: float) -> str:
     """A Markdown table, a line per detector and zoom."""
-    sizes = [name if name == "all" else f"{name} px" for name in SHOWN]
+    sizes = [name if name == "all" else f"{name} px" for name in TABLE_SIZES]
     lines = [
-        f"| detector | shown | AP | missed at {threshold:g}: {' | '.join(sizes)} | false alarms an image "
+        f"| detector | zoom | AP | missed at {threshold:g}: {' | '.join(sizes)} | false alarms an image "
         f"| missed at {alarms:g} false alarms an image: all | 10-32 px |",
-        "|---" * (len(SHOWN) + 6) + "|",
+        "|---" * (len(TABLE_SIZES) + 6) + "|",
     ]
     for row in rows:
-        at = " | ".join(f"{100 * row.missed[s]:.1f} %" if s in row.missed else "" for s in SHOWN)
+        at = " | ".join(f"{100 * row.missed[s]:.1f} %" if s in row.missed else "" for s in TABLE_SIZES)
         fair = " | ".join(f"{100 * row.missed_fair[s]:.1f} %" if s in row.missed_fair else "" for s in ("all", "10-32"))
         lines.append(f"| {row.detector} | {row.zoom:g}x | {row.ap:.4f} | {at} | {row.false_alarms:.2f} | {fair} |")
     return "\n".join(lines)
@@ -84,14 +92,17 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
 @click.option("--zoom", "zooms", multiple=True, type=float, default=(1.0, 0.5), show_default=True)
 @click.option("--threshold", default=DetectorOptions().threshold, show_default=True)
 @click.option(
-    "--rise", default=LARGE_FACE_MARGIN, show_default=True, help="what large faces need more, of our detectors alone"
+    "--large-face-margin",
+    default=LARGE_FACE_MARGIN,
+    show_default=True,
+    help="extra score required of large faces, of our detectors only",
 )
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object on the last line")
 def command(
     data: Path, models: tuple[str, ...], baselines: bool, zooms: tuple[float, ...], threshold: float,
-    rise: float, alarms: float, threads: int, as_json: bool,
+    large_face_margin: float, alarms: float, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Run each detector on every validation image; prints AP, misses by size and false alarms."""
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
@@ -103,13 +114,13 @@ def command(
         detectors |= others
     images = list(read_validation(data).values())[-1]
     rows = [
-        look(
+        evaluate_detector(
             name,
             d,
             images,
             zoom,
             threshold,
-            0.0 if name in others else rise,
+            0.0 if name in others else large_face_margin,
             alarms,
         )
         for zoom in zooms

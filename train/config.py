@@ -9,11 +9,19 @@ from typing import Any, Literal
 from facestream.engines.checked import Wrong, checked
 from facestream.engines.errors import BadConfig
 from facestream.train.assign import AssignRule
-from facestream.train.loss import MineRule
+from facestream.train.augment import AugmentRule
+from facestream.train.loss import HardAnchorRule
 from facestream.train.model import FINER_SIZES, PAPER_SIZES, SPECS, ModelSpec
-from facestream.train.plan import AugmentRule
 from facestream.train.snip import LEVELS, Level
 from msgspec import Struct, to_builtins
+
+# Keys of earlier versions, as stored checkpoints have them, and what they are called now.
+RENAMED = {
+    "augment.signs": "augment.distractors",
+    "mine": "hard_anchors",
+    "hard_anchors.least": "hard_anchors.min_background",
+}
+RENAMED_VALUES = {("view", "whole"): "whole_images"}
 
 
 class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +35,7 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     network in bfloat16, its loss and its weights stay float32. on_bad: whether an image that cannot be read and a box
     that cannot be right are left out and counted (skip), or end the run (stop).
 
-    view: `crops` as train.plan draws them, or `whole` pictures, their shorter side at `shortest` unless the longer one
+    view: `crops` as train.augment draws them, or `whole_images`, their shorter side at `shortest` unless the longer one
     would pass `longest`, each a part of the batch by itself; flip: half of those are mirrored. frozen: VGG-16's first
     convolutions that stay as they are. The paper fixes "up to conv3-1", which are 5 if conv3-1 is one of them;
     its released network fixes 4, as Fast R-CNN does. For MobileNet: how many of its three parts, which end at the
@@ -60,9 +68,9 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
     loss: Literal["mined", "quality"] = "quality"
     box_weight: float = 2.0
     assign: AssignRule = AssignRule(face=0.45, background=0.3, fewest=4, loose=0.25)
-    mine: MineRule = MineRule(ratio=3.0)
+    hard_anchors: HardAnchorRule = HardAnchorRule(ratio=3.0)
     augment: AugmentRule = AugmentRule()
-    view: Literal["crops", "whole"] = "crops"
+    view: Literal["crops", "whole_images"] = "crops"
     shortest: int = 1200
     longest: int = 1600
     flip: bool = True
@@ -99,30 +107,56 @@ class TrainConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
 _SOLVER: dict[str, Any] = {
     "optimizer": "sgd", "lr": 0.004, "weight_decay": 5e-4, "momentum": 0.9, "schedule": "step", "warmup": 0,
-    "clip": 0.0, "ema": 0.0, "loss": "mined", "box_weight": 1.0, "assign": AssignRule(inside=1.0), "mine": MineRule(),
+    "clip": 0.0, "ema": 0.0, "loss": "mined", "box_weight": 1.0, "assign": AssignRule(inside=1.0),
+    "hard_anchors": HardAnchorRule(),
 }  # fmt: skip
 RECIPES: dict[str, dict[str, Any]] = {
     "vgg16": {
-        **_SOLVER, "steps": 21_000, "batch": 4, "view": "whole", "shortest": 1200, "longest": 1600, "frozen": 5,
+        **_SOLVER, "steps": 21_000, "batch": 4, "view": "whole_images", "shortest": 1200, "longest": 1600, "frozen": 5,
         "sizes": (512,),
     },
     "narrow": {**_SOLVER, "steps": 3000, "batch": 8, "sizes": (256,), "warmup": 100, "clip": 10.0},
 }  # fmt: skip
 
 
+def stored_config(table: dict[str, Any]) -> TrainConfig:
+    """The settings in a checkpoint, which an earlier version may have written: renamed keys are
+    understood, missing ones have their defaults. Raises Wrong for what no version had."""
+    table = {key: dict(value) if isinstance(value, dict) else value for key, value in table.items()}
+    for old, new in RENAMED.items():
+        holder, key = _holder(table, old)
+        if key in holder:
+            holder[new.rpartition(".")[2]] = holder.pop(key)
+    for (key, old), new in RENAMED_VALUES.items():
+        if table.get(key) == old:
+            table[key] = new
+    return checked(table, TrainConfig)
+
+
+def _holder(table: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """The table that would hold a dotted key, and the key there."""
+    section, _, key = path.rpartition(".")
+    inner = table.get(section, {}) if section else table
+    return (inner if isinstance(inner, dict) else {}), key
+
+
 def recipe(model: str, **changes: Any) -> TrainConfig:
     """The named model's settings with `changes` on top. BadConfig names a key or value that is not valid."""
     if model not in SPECS:
         raise BadConfig(f"unknown model {model!r}", "--model", "one of " + ", ".join(SPECS))
+    for old, new in RENAMED.items():
+        holder, key = _holder(changes, old)
+        if key in holder:
+            raise BadConfig("was renamed", f"training setting {old}", f"use {new}")
     base = RECIPES.get(model, {})
     if changes.get("snip"):  # SNIP's invalid faces are ignored by IoU alone: what lies inside one is background
         rule = base.get("assign", TrainConfig().assign)
-        base = {**base, "view": "whole", "batch": 4, "assign": replace(rule, inside=1.0)}
+        base = {**base, "view": "whole_images", "batch": 4, "assign": replace(rule, inside=1.0)}
     try:
         config = checked({"model": model, **base, **changes}, TrainConfig)
     except Wrong as e:
         raise BadConfig(e.why, f"training setting {e.key}") from None
-    if config.snip and config.view != "whole":
+    if config.snip and config.view != "whole_images":
         raise BadConfig("SNIP shows whole pictures at its levels", "training setting view", "leave it out")
     if config.frozen and SPECS[model].backbone == "plain":
         raise BadConfig("only VGG-16 and MobileNet can be fixed in part", "training setting frozen", "leave it out")

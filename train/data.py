@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from facestream.engines.boxes import F32, Array, Bool
 from facestream.engines.errors import BadInput
-from facestream.train.faults import Faults, fitted, whole_file
+from facestream.train.augment import AugmentRule, CropParams, Subject, draw_crop_params
+from facestream.train.dataset_issues import DatasetIssues, check_image_file, clip_boxes
 from facestream.train.layout import check_layout
-from facestream.train.plan import AugmentRule, Plan, Subject, plan_crop
 from facestream.train.render import pyramid, render
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -35,12 +35,12 @@ class Labelled:
     line: int = 0
 
 
-def read_split(root: Path, split: str, faults: Faults | None = None) -> list[Labelled]:
+def read_split(root: Path, split: str, issues: DatasetIssues | None = None) -> list[Labelled]:
     """The images of `WIDER_<split>` with the boxes of `wider_face_split/wider_face_<split>_bbx_gt.txt`.
 
     Lines are `x y w h blur expression illumination invalid occlusion pose`; invalid = 1 becomes
     `ignore`, and so does a box without area. An image without faces has the count 0 and one line of zeros.
-    faults: told of boxes of no or negative size.
+    issues: gets boxes of no or negative size.
     """
     listing = root / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
     images = root / f"WIDER_{split}" / "images"
@@ -64,34 +64,34 @@ def read_split(root: Path, split: str, faults: Faults | None = None) -> list[Lab
         xywh = table[:, :4]
         flat = (xywh[:, 2:] <= 0).any(1)
         for i in np.flatnonzero(flat & (table[:, 7] != 1)):
-            if faults is not None:
+            if issues is not None:
                 size = " x ".join(f"{v:g}" for v in xywh[i, 2:])
                 kind = "box of negative size" if (xywh[i, 2:] < 0).any() else "box without area"
-                faults.add(kind, f"{listing}:{at + 3 + i}", f"{kind}: {size}")
+                issues.add(kind, f"{listing}:{at + 3 + i}", f"{kind}: {size}")
         xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + np.maximum(xywh[:, 2:], 0)], 1)
         out.append(Labelled(images / name, xyxy, (table[:, 7] == 1) | flat, str(listing), at + 3))
         at += 2 + max(1, count)
     return out
 
 
-def usable(images: list[Labelled], faults: Faults) -> list[Labelled]:
-    """The images that can be read, their boxes cut to them; faults is told of the others, and of files without labels.
+def usable(images: list[Labelled], issues: DatasetIssues) -> list[Labelled]:
+    """The images that can be read, their boxes cut to them; the others go into `issues`, as do files without labels.
 
     BadInput when none is left.
     """
 
-    def look(item: Labelled) -> Labelled | None:
+    def check(item: Labelled) -> Labelled | None:
         try:
-            size = whole_file(item.path)
+            size = check_image_file(item.path)
         except BadInput as e:
             kind = "missing image" if e.what == "not found" else "unreadable image"
-            faults.add(kind, e.where, f"{e.what}, listed in {item.listing}:{max(1, item.line - 2)}")
+            issues.add(kind, e.where, f"{e.what}, listed in {item.listing}:{max(1, item.line - 2)}")
             return None
-        xyxy, ignore = fitted(item.xyxy, item.ignore, size, item.listing, item.line, faults)
+        xyxy, ignore = clip_boxes(item.xyxy, item.ignore, size, item.listing, item.line, issues)
         return replace(item, xyxy=xyxy, ignore=ignore)
 
     with ThreadPoolExecutor() as pool:
-        kept = [item for item in pool.map(look, images) if item is not None]
+        kept = [item for item in pool.map(check, images) if item is not None]
     if not kept:
         raise BadInput("none of the images can be read", str(images[0].path if images else ""), "is --data right?")
     listed = {item.path for item in images}
@@ -99,7 +99,7 @@ def usable(images: list[Labelled], faults: Faults) -> list[Labelled]:
         if folder.is_dir():
             for path in sorted(folder.iterdir()):
                 if path.suffix.lower() in SUFFIXES and path not in listed:
-                    faults.add("image without annotation", str(path), f"is not in {images[0].listing}")
+                    issues.add("image without annotation", str(path), f"is not in {images[0].listing}")
     return kept
 
 
@@ -118,7 +118,7 @@ Key = tuple[int, int, int]  # step, slot within its batch, size
 
 
 class Crops(Dataset[tuple[Tensor, F32, F32]]):
-    """Crop number (step, slot) of the training run, as a plan and as pixels.
+    """Crop number (step, slot) of the training run, as parameters and as pixels.
 
     A crop depends on the seed and its number alone, never on workers or on earlier crops, so a run
     that is resumed, or loaded by more threads, sees the same pictures. Pictures and their halves are
@@ -153,7 +153,7 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def plan(self, key: Key) -> Plan:
+    def params(self, key: Key) -> CropParams:
         step, slot, size = key
         rng = np.random.default_rng((self.seed, step, slot))
         draw = step * self.batch + slot  # every image comes once an epoch
@@ -164,7 +164,7 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
         if self.mined and rng.random() < self.rule.mined:
             index, boxes = self.mined[int(rng.integers(len(self.mined)))]
             item = replace(self._subject(index), centre=boxes[int(rng.integers(len(boxes)))])
-        return plan_crop(
+        return draw_crop_params(
             item,
             lambda: self._subject(int(rng.integers(len(self)))),
             size, self.rule, rng,
@@ -180,13 +180,13 @@ class Crops(Dataset[tuple[Tensor, F32, F32]]):
 
     def paths(self, key: Key) -> list[Path]:
         """The pictures that a crop is made of."""
-        return list(dict.fromkeys(self.labels[cell.image].path for cell in self.plan(key).cells))
+        return list(dict.fromkeys(self.labels[cell.image].path for cell in self.params(key).cells))
 
     def __getitem__(self, key: Key) -> tuple[Tensor, F32, F32]:
         """(image uint8 [3, S, S], faces [G, 4], ignores [I, 4])"""
-        plan = self.plan(key)
-        pixels = render(plan, {cell.image: self.picture(cell.image) for cell in plan.cells})
-        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1), plan.faces, plan.ignores
+        params = self.params(key)
+        pixels = render(params, {cell.image: self.picture(cell.image) for cell in params.cells})
+        return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1), params.faces, params.ignores
 
 
 class Batches(Sampler[list[Key]]):
@@ -226,14 +226,14 @@ def collate(items: list[tuple[Tensor, F32, F32]]) -> list[Part]:
     return [(torch.stack(images), list(faces), list(ignores))]
 
 
-class Plans(Dataset[Plan]):
-    """The plans of crops, whose pixels are made elsewhere."""
+class CropParamsDataset(Dataset[CropParams]):
+    """The parameters of crops, whose pixels are rendered elsewhere."""
 
     def __init__(self, crops: Crops) -> None:
         self.crops = crops
 
-    def __getitem__(self, key: Key) -> Plan:
-        return self.crops.plan(key)
+    def __getitem__(self, key: Key) -> CropParams:
+        return self.crops.params(key)
 
 
 def load(data: Dataset[Any], batches: Batches, collate: Callable[[list[Any]], Any], workers: int) -> DataLoader[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,12 +20,14 @@ from facestream.engines.loader import load_detector, shipped
 from facestream.engines.options import LARGE_FACE_MARGIN, DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled, read_image
-from facestream.train.show import Show, levels_of, shown
 from facestream.train.snip import LEVELS
+from facestream.train.test_scales import Scales, scales_from_options, trained_levels
 from facestream.train.wider import Curve, evaluate, missed, published_curves, read_test, read_validation, write_results
 from tqdm import tqdm
 
 from facestream.checkout import benchmarks
+
+log = logging.getLogger("facestream.train.evaluate")
 
 FALSE_A_FOLD = 200
 SIZES = ((0, 16), (0, 20), (16, 32), (10, 32), (32, 64), (64, 1e9))  # root of a face's area, in pixels of the input
@@ -68,7 +70,7 @@ def false_alarms(found: list[Detections], images: list[Labelled], threshold: flo
 
 
 def false_scores(found: list[Detections], images: list[Labelled]) -> F32:
-    """The scores of all detections that touch no labelled face, sure or not (IoU < 0.3)."""
+    """The scores of all detections that touch no labelled face, valid or ignored (IoU < 0.3)."""
     alone = [
         d.scores[(iou_xyxy(d.xyxy, item.xyxy) < 0.3).all(1)] if len(item.xyxy) else d.scores
         for d, item in zip(found, images, strict=True)
@@ -80,13 +82,13 @@ Measure = Callable[[list[Detections], list[F32], list[Bool]], Curve]
 
 
 def measure(
-    detector: Detector, sets: dict[str, list[Labelled]], show: Show, threshold: float, curve: Measure = evaluate,
-    rise: float = 0.0,
+    detector: Detector, sets: dict[str, list[Labelled]], scales: Scales, threshold: float, curve: Measure = evaluate,
+    large_face_margin: float = 0.0,
 ) -> tuple[dict[str, Any], dict[str, Curve], list[Detections]]:  # fmt: skip
     """The printed figures, the curves, and what was found in each image that exists.
 
     sets: the same images with each difficulty's ignore flags. Images that are missing are left out and counted. Misses
-    and false alarms are counted at `threshold`, for large faces `rise` more, as in the pipeline.
+    and false alarms are counted at `threshold`, for large faces `large_face_margin` more, as in the pipeline.
     """
     everything = next(iter(sets.values()))
     there = [i for i, item in enumerate(everything) if item.path.is_file()]
@@ -94,20 +96,20 @@ def measure(
         raise BadInput("none of the images is there", str(everything[0].path if everything else ""))
     bar = tqdm(there, unit="image", disable=None, dynamic_ncols=True)
     start = time.perf_counter()
-    found = [show.detect(detector, read_image(everything[i].path)) for i in bar]
+    found = [scales.detect(detector, read_image(everything[i].path)) for i in bar]
     spent = time.perf_counter() - start
     sets = {name: [items[i] for i in there] for name, items in sets.items()}
     curves = {n: curve(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
     widest = list(sets.values())[-1]
-    accepted = [f.filter_by_score(threshold, rise, show.zoom) for f in found]
+    accepted = [f.filter_by_score(threshold, large_face_margin, scales.zoom) for f in found]
     result = {
         "images": len(there),
         "missing": len(everything) - len(there),
         "faces": int(sum((~i.ignore).sum() for i in widest)),
         "ap": {name: round(c.ap, 4) for name, c in curves.items()},
         "threshold": threshold,
-        "rise": rise,
-        "miss_rate": misses(accepted, widest, threshold, show.zoom),
+        "large_face_margin": large_face_margin,
+        "miss_rate": misses(accepted, widest, threshold, scales.zoom),
         "false_alarms": round(false_alarms(accepted, widest, threshold), 4),
         "ms_per_image": round(1000 * spent / len(there), 1),
     }
@@ -115,58 +117,58 @@ def measure(
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class Request:
     """What the command line asks for beside the detector."""
 
     data: Path | None
     protocol: str
-    show: Show
+    scales: Scales
     threshold: float
-    rise: float
+    large_face_margin: float
     plots: Path | None
     published: Path | None = None
     results: Path | None = None
 
 
-def on_test(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
+def on_test(detector: Detector, request: Request, root: Path) -> dict[str, Any]:
     """Detections in WIDER's test images, for its server (the paper's figure 5)."""
-    if ask.results is None:
+    if request.results is None:
         raise BadConfig("is missing", "--results", "the test set's truth is not public, only detections can be written")
     everything = read_test(root)
     items = [item for item in everything if item.path.is_file()]
     if not items:
         raise BadInput("none of the images is there", str(everything[0].path if everything else root))
-    found = [ask.show.detect(detector, read_image(i.path)) for i in tqdm(items, unit="image", disable=None)]
-    write_results(found, items, ask.results)
-    return {"images": len(items), "missing": len(everything) - len(items), "results": str(ask.results)}
+    found = [request.scales.detect(detector, read_image(i.path)) for i in tqdm(items, unit="image", disable=None)]
+    write_results(found, items, request.results)
+    return {"images": len(items), "missing": len(everything) - len(items), "results": str(request.results)}
 
 
-def on_wider(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
+def on_wider(detector: Detector, request: Request, root: Path) -> dict[str, Any]:
     """WIDER's protocol, or VOC's on Pascal-Faces and AFW."""
-    if ask.protocol == "wider":
+    if request.protocol == "wider":
         sets = read_validation(root)
         curve = evaluate
     else:
         from facestream.train.pascal import read_faces, voc_curve
 
-        sets = {"all": read_faces(root, ask.protocol)}
+        sets = {"all": read_faces(root, request.protocol)}
         curve = voc_curve
-    result, curves, found = measure(detector, sets, ask.show, ask.threshold, curve, ask.rise)
+    result, curves, found = measure(detector, sets, request.scales, request.threshold, curve, request.large_face_margin)
     there = [item for item in list(sets.values())[-1] if item.path.is_file()]
-    if ask.results is not None:
-        write_results(found, there, ask.results)
-    if ask.plots is not None:
+    if request.results is not None:
+        write_results(found, there, request.results)
+    if request.plots is not None:
         from facestream.train.plots import hardest_misses, precision_recall, qualitative
 
-        ask.plots.mkdir(parents=True, exist_ok=True)
-        others = published_curves(ask.published) if ask.published is not None else None
-        precision_recall(curves, ask.plots / "pr.png", others)
-        hardest_misses(there, found, ask.threshold, ask.plots / "misses.jpg")
-        qualitative([item.path for item in there], found, ask.plots / "sheet.jpg")
+        request.plots.mkdir(parents=True, exist_ok=True)
+        others = published_curves(request.published) if request.published is not None else None
+        precision_recall(curves, request.plots / "pr.png", others)
+        hardest_misses(there, found, request.threshold, request.plots / "misses.jpg")
+        qualitative([item.path for item in there], found, request.plots / "sheet.jpg")
     return result
 
 
-def on_fddb(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
+def on_fddb(detector: Detector, request: Request, root: Path) -> dict[str, Any]:
     """FDDB's ROC over its ten folds; with --plots also the result files that its own program reads."""
     from facestream.train.fddb import read_fddb, summary, write_results
 
@@ -175,23 +177,23 @@ def on_fddb(detector: Detector, ask: Ask, root: Path) -> dict[str, Any]:
     if not photos:
         raise BadInput("none of the images is there", str(everything[0].path if everything else root))
     bar = tqdm(photos, unit="image", disable=None, dynamic_ncols=True)
-    found = [ask.show.detect(detector, read_image(p.path)) for p in bar]
+    found = [request.scales.detect(detector, read_image(p.path)) for p in bar]
     figures, curve = summary(found, photos)
-    if ask.plots is not None:
+    if request.plots is not None:
         from facestream.train.plots import qualitative, receiver_operating
 
-        ask.plots.mkdir(parents=True, exist_ok=True)
-        receiver_operating(curve, ask.plots / "roc.png")
-        qualitative([p.path for p in photos], found, ask.plots / "sheet.jpg")
-        write_results(found, photos, ask.plots / "fddb")
+        request.plots.mkdir(parents=True, exist_ok=True)
+        receiver_operating(curve, request.plots / "roc.png")
+        qualitative([p.path for p in photos], found, request.plots / "sheet.jpg")
+        write_results(found, photos, request.plots / "fddb")
     return {"images": len(photos), "missing": len(everything) - len(photos), **figures}
 
 
-def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
+def timing(detector: Detector, request: Request, count: int) -> dict[str, Any]:
     """Table 2 on this device."""
     from facestream.train.timing import pictures, timed
 
-    paths = [i.path for i in next(iter(read_validation(ask.data).values()))] if ask.data is not None else []
+    paths = [i.path for i in next(iter(read_validation(request.data).values()))] if request.data is not None else []
     images = pictures(paths, count)
     return {"images": len(images), "device": getattr(detector, "device", "cpu"), "timing": timed(detector, images)}
 
@@ -223,7 +225,9 @@ def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
     "--threshold", default=DetectorOptions().threshold, show_default=True, help="score at which misses are counted"
 )
 @click.option(
-    "--rise", type=float, help=f"what large faces need more; by default {LARGE_FACE_MARGIN}, with --peer nothing"
+    "--large-face-margin",
+    type=float,
+    help=f"extra score required of large faces; by default {LARGE_FACE_MARGIN}, with --peer 0",
 )
 @click.option(
     "--plots", type=click.Path(path_type=Path), help="folder for curves, hardest misses and a sheet of detections"
@@ -243,28 +247,28 @@ def timing(detector: Detector, ask: Ask, count: int) -> dict[str, Any]:
 def command(
     data: Path | None, protocol: str, model: str | None, weights: Path | None, engine: Path | None, peer: str | None,
     device: str, size: str | None, zoom: float, pyramid: bool, snip: bool, soft: bool, time_it: bool, images: int,
-    threshold: float, rise: float | None, plots: Path | None, published: Path | None, results: Path | None,
+    threshold: float, large_face_margin: float | None, plots: Path | None, published: Path | None, results: Path | None,
     split: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Average precision by the WIDER protocol, and the misses at a threshold by face size; or FDDB's ROC, VOC's AP."""
-    show = shown(size, protocol, zoom, pyramid, snip, soft, levels_of(weights) if snip else LEVELS)
-    if rise is None:
-        rise = 0.0 if peer else LARGE_FACE_MARGIN
-    ask = Ask(data, protocol, show, threshold, rise, plots, published, results)
+    scales = scales_from_options(size, protocol, zoom, pyramid, snip, soft, trained_levels(weights) if snip else LEVELS)
+    if large_face_margin is None:
+        large_face_margin = 0.0 if peer else LARGE_FACE_MARGIN
+    request = Request(data, protocol, scales, threshold, large_face_margin, plots, published, results)
     if device == "auto":
         device = best_device(weights is not None or time_it)
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=2)
     detector = untrained(model, options, device) if time_it and weights is None else None
     detector = detector or detector_for(model, weights, engine, peer, options, device)
     if pyramid and not detector.coarsest_anchors:
-        print("note: which boxes are M3's is not known, so the largest size keeps them", file=sys.stderr)
+        log.warning("which boxes are M3's is not known, so the largest size keeps them")
     if time_it:
-        result = timing(detector, ask, images)
+        result = timing(detector, request, images)
     elif data is None:
         raise BadConfig("is missing", "--data", "where the images are; only --timing can do without")
     else:
         way = on_fddb if protocol == "fddb" else on_test if split == "test" else on_wider
-        result = way(detector, ask, data)
+        result = way(detector, request, data)
     print(json.dumps(result) if as_json else as_text(result))
 
 
@@ -303,7 +307,8 @@ def as_text(result: dict[str, Any]) -> str:
     ap = ", ".join(f"{name} {value:.4f}" for name, value in result["ap"].items())
     return (
         f"{head}: AP {ap}; {result['ms_per_image']} ms an image\n"
-        f"missed at score {result['threshold']}, {result['rise']} more for large faces: {result['miss_rate']}\n"
+        f"missed at score {result['threshold']}, {result['large_face_margin']} more for large faces: "
+        f"{result['miss_rate']}\n"
         f"false alarms at that score: {result['false_alarms']} an image"
     )
 

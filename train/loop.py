@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 from facestream.engines.boxes import F32
-from facestream.engines.checked import Wrong, checked
+from facestream.engines.checked import Wrong
 from facestream.engines.errors import BadConfig, BadInput, UserError
 from facestream.train.backbones import VGG16, MobileNet, fix_norms
 from facestream.train.checkpoint import load_state, save_state, save_weights
-from facestream.train.config import TrainConfig
-from facestream.train.data import Batches, Crops, Labelled, Part, Plans, collate, load
-from facestream.train.loss import Loss, alone, distilled_loss, mined_loss, quality_loss
+from facestream.train.config import TrainConfig, stored_config
+from facestream.train.data import Batches, CropParamsDataset, Crops, Labelled, Part, collate, load
+from facestream.train.distributed import World
+from facestream.train.loss import Loss, distilled_loss, mined_loss, quality_loss, single_process
 from facestream.train.model import SSH
-from facestream.train.render_torch import Album
-from facestream.train.spread import World
-from facestream.train.targets import Targets
-from facestream.train.whole import Whole, one_by_one
+from facestream.train.render_torch import GpuImageCache
+from facestream.train.targets import TargetAssigner
+from facestream.train.whole_image_dataset import WholeImageDataset, collate_separately
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -107,16 +107,16 @@ class Run:
         elif self.first:
             (out / "log.jsonl").unlink(missing_ok=True)
         self.batches = self._plan_batches()
-        self.data: Crops | Whole
-        self.album = None
-        if config.view == "whole":
-            self.data = Whole(images, config)
+        self.data: Crops | WholeImageDataset
+        self.gpu_images = None
+        if config.view == "whole_images":
+            self.data = WholeImageDataset(images, config)
         else:
             self.data = Crops(images, config.augment, config.seed, config.batch, config.cache_gb, mined)
             # Pixels are made where they are used; a batch on the CPU is made by the workers, crop by crop.
             if self.device.type != "cpu":
-                self.album = Album([self.data.picture(i) for i in range(len(self.data))], self.device)
-        self.targets = Targets(config, self.device)
+                self.gpu_images = GpuImageCache([self.data.picture(i) for i in range(len(self.data))], self.device)
+        self.targets = TargetAssigner(config, self.device)
         self.teacher: SSH | None = None
         self.shares_first = False
 
@@ -134,10 +134,10 @@ class Run:
         theirs = self.teacher.backbone
         fixed = self.config.frozen and self.config.norms == "fixed"
         if fixed and isinstance(ours, MobileNet) and isinstance(theirs, MobileNet):
-            mine = ours.stage1.state_dict()
+            own = ours.stage1.state_dict()
             other = theirs.stage1.state_dict()
             same_input = torch.equal(self.model.mean, teacher.mean) and torch.equal(self.model.std, teacher.std)
-            self.shares_first = same_input and all(torch.equal(v, other[k]) for k, v in mine.items() if k in other)
+            self.shares_first = same_input and all(torch.equal(v, other[k]) for k, v in own.items() if k in other)
 
     @property
     def first(self) -> bool:
@@ -165,9 +165,7 @@ class Run:
             raise BadInput("there is nothing to resume", str(self.out / "state.pt"), "start without --resume")
         state = load_state(self.out / "state.pt")
         try:
-            same = (
-                checked(state["config"], TrainConfig) == self.config
-            )  # settings that are newer than the state are the default
+            same = stored_config(state["config"]) == self.config
         except Wrong:
             same = False
         if not same:
@@ -220,16 +218,20 @@ class Run:
     def _batches(self) -> Iterator[list[Part]]:
         c = self.config
         self.batches.start = self.step
-        if self.album is None or isinstance(self.data, Whole):
-            yield from load(self.data, self.batches, one_by_one if c.view == "whole" else collate, self.workers)
+        if self.gpu_images is None or isinstance(self.data, WholeImageDataset):
+            yield from load(
+                self.data, self.batches, collate_separately if c.view == "whole_images" else collate, self.workers
+            )
             return
-        for step, plans in enumerate(load(Plans(self.data), self.batches, list, self.workers), self.step):
-            pixels = self.album.render(plans, seed=hash((c.seed, step)))
-            yield [(pixels, [p.faces for p in plans], [p.ignores for p in plans])]
+        for step, batch in enumerate(load(CropParamsDataset(self.data), self.batches, list, self.workers), self.step):
+            pixels = self.gpu_images.render(batch, seed=hash((c.seed, step)))
+            yield [(pixels, [p.faces for p in batch], [p.ignores for p in batch])]
 
     def _step(self, parts: list[Part]) -> Loss:
         """One update from all parts of the batch: the one stack of crops, or whole pictures one after the other."""
-        torch.manual_seed(hash((self.config.seed, self.step)) % (1 << 31))  # of what is drawn without OHEM
+        torch.manual_seed(
+            hash((self.config.seed, self.step)) % (1 << 31)
+        )  # for anchors chosen at random (ohem = false)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.config)
         self.optimizer.zero_grad(set_to_none=True)
@@ -266,9 +268,9 @@ class Run:
                 with torch.no_grad():
                     taught = [(s.float(), o.float()) for s, o in self.teacher(pixels, c8)]
         outputs = [(scores.float(), offsets.float()) for scores, offsets in outputs]
-        share = self.world.share if c.view == "crops" else alone
+        share = self.world.share if c.view == "crops" else single_process
         if c.loss == "mined":
-            loss = mined_loss(outputs, truth, replace(c.mine, hard=c.ohem), c.box_weight, share=share)
+            loss = mined_loss(outputs, truth, replace(c.hard_anchors, hard=c.ohem), c.box_weight, share=share)
         else:
             loss = quality_loss(outputs, truth, c.box_weight, share)
         if self.teacher is None:

@@ -14,23 +14,23 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True, slots=True)
-class MineRule:
+class HardAnchorRule:
     """Anchors that learn, for each module and image.
 
     count, face_share: 256 anchors of which at most 25 % faces (paper section 4.1).
-    ratio: at most this many backgrounds a face, at least `least` (None: fill up to `count`, the
+    ratio: at most this many backgrounds a face, at least `min_background` (None: fill up to `count`, the
     paper's rule). Without it a crop with one small face is 1 face against 255 hard backgrounds.
-    hard: the hardest of each; False: any, which is training without OHEM (section 4.8).
+    hard: the hardest of each; False: any, as in training without OHEM (section 4.8).
     """
 
     count: int = 256
     face_share: float = 0.25
     ratio: float | None = None
-    least: int = 16
+    min_background: int = 16
     hard: bool = True
 
 
-def mine(loss: Tensor, labels: Tensor, rule: MineRule) -> Tensor:
+def select_hard_anchors(loss: Tensor, labels: Tensor, rule: HardAnchorRule) -> Tensor:
     """The anchors of one module that learn: bool [N, A], from their class loss and labels [N, A].
 
     The face anchors with the lowest face score and the background anchors with the highest, that
@@ -41,7 +41,7 @@ def mine(loss: Tensor, labels: Tensor, rule: MineRule) -> Tensor:
     n_face = face.sum(1).clamp(max=int(rule.count * rule.face_share))
     n_back = rule.count - n_face
     if rule.ratio is not None:
-        n_back = torch.minimum(n_back, (n_face * rule.ratio).long().clamp(min=rule.least))
+        n_back = torch.minimum(n_back, (n_face * rule.ratio).long().clamp(min=rule.min_background))
     rank = loss if rule.hard else torch.where(loss.isnan(), loss, torch.rand_like(loss))
     return _hardest(rank, face, n_face) | _hardest(rank, background, n_back)
 
@@ -59,8 +59,8 @@ def _hardest(loss: Tensor, among: Tensor, count: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Truth:
-    """What the anchors of one module should say: anchors [A, 4], labels int64 [N, A], the matched
+class AnchorTargets:
+    """Targets of the anchors of one module: anchors [A, 4], labels int64 [N, A], the matched
     faces xyxy [N, A, 4] (meaningful where the label is FACE)."""
 
     anchors: Tensor
@@ -83,13 +83,18 @@ Outputs = list[tuple[Tensor, Tensor]]  # (scores [N, A, 2], offsets [N, A, 4]) a
 Share = Callable[[Tensor], Tensor]  # counts of one process -> what its sums are divided by, at least something
 
 
-def alone(count: Tensor) -> Tensor:
+def single_process(count: Tensor) -> Tensor:
     """The `Share` of a process that sees all of the batch."""
     return count.clamp(min=1)
 
 
 def mined_loss(
-    outputs: Outputs, truth: list[Truth], rule: MineRule, box_weight: float, beta: float = 1 / 9, share: Share = alone
+    outputs: Outputs,
+    truth: list[AnchorTargets],
+    rule: HardAnchorRule,
+    box_weight: float,
+    beta: float = 1 / 9,
+    share: Share = single_process,
 ) -> Loss:
     """Equation 1: softmax cross-entropy over mined anchors plus smooth L1 over the mined faces among them.
 
@@ -99,7 +104,7 @@ def mined_loss(
     for (scores, offsets), t in zip(outputs, truth, strict=True):
         labels = t.labels.clamp(min=0)
         entropy = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
-        learns = mine(entropy.detach(), t.labels, rule)
+        learns = select_hard_anchors(entropy.detach(), t.labels, rule)
         face = learns & (t.labels == FACE)
         among, faces = share(torch.stack([learns.sum(), face.sum()])).unbind()
         classes = classes + entropy[learns].sum() / among
@@ -108,7 +113,9 @@ def mined_loss(
     return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
 
 
-def quality_loss(outputs: Outputs, truth: list[Truth], box_weight: float, share: Share = alone) -> Loss:
+def quality_loss(
+    outputs: Outputs, truth: list[AnchorTargets], box_weight: float, share: Share = single_process
+) -> Loss:
     """Quality focal loss (Li et al., NeurIPS 2020, equation 3, beta = 2) plus distance-IoU loss (AAAI 2020, eq. 6).
 
     The face score learns the IoU of its own box, so that of several boxes on a face the best one
@@ -133,30 +140,30 @@ def quality_loss(outputs: Outputs, truth: list[Truth], box_weight: float, share:
 
 
 def distilled_loss(
-    outputs: Outputs, taught: Outputs, truth: list[Truth], box_weight: float, share: Share = alone
+    outputs: Outputs, taught: Outputs, truth: list[AnchorTargets], box_weight: float, share: Share = single_process
 ) -> Loss:
     """What a student misses of its teacher's dense outputs on the same anchors (soft targets).
 
     Anchors on faces, near them and in ignore regions learn the teacher's face probability, weighted by the squared
     difference of the two (as in `quality_loss`, with the teacher in place of the truth); on background the labels know
-    better than the teacher, whose false alarms are not learned. Those that the teacher takes for a face at SURE or
-    more learn its box, weighted by its probability. Both are divided by the sum of those probabilities.
+    better than the teacher, whose false alarms are not learned. Those with a teacher's score of at least
+    MIN_TEACHER_SCORE learn its box, weighted by its probability. Both are divided by the sum of those probabilities.
     """
     margin, wanted = (torch.cat([s[..., 1] - s[..., 0] for s, _ in out], 1) for out in (outputs, taught))
     target = wanted.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(margin, target, reduction="none")
     known = torch.cat([t.labels for t in truth], 1) != BACKGROUND
-    sure = (target >= SURE) & known
-    weight = target[sure]
+    learned = (target >= MIN_TEACHER_SCORE) & known
+    weight = target[learned]
     count = share(weight.sum())
     classes = ((margin.detach().sigmoid() - target).square() * entropy)[known].sum() / count
-    anchors = torch.cat([t.anchors for t in truth]).expand(len(margin), -1, -1)[sure]
-    mine, theirs = (decode(anchors, torch.cat([o for _, o in out], 1)[sure]) for out in (outputs, taught))
-    boxes = ((1 - distance_iou(mine, theirs)[1]) * weight).sum() / count
+    anchors = torch.cat([t.anchors for t in truth]).expand(len(margin), -1, -1)[learned]
+    student, teacher = (decode(anchors, torch.cat([o for _, o in out], 1)[learned]) for out in (outputs, taught))
+    boxes = ((1 - distance_iou(student, teacher)[1]) * weight).sum() / count
     return Loss(classes + box_weight * boxes, classes.detach(), boxes.detach())
 
 
-SURE = 0.2  # score from which a teacher's box is learned
+MIN_TEACHER_SCORE = 0.2  # score from which a teacher's box is learned
 
 
 def distance_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from facestream.engines.boxes import Array, area_xyxy
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled, read_image
 from facestream.train.fddb import Roc
-from facestream.train.show import resized
+from facestream.train.test_scales import resized
 from facestream.train.wider import Curve, missed
 
 matplotlib.use("Agg")  # before pyplot: there may be no screen
@@ -100,11 +100,11 @@ def colour_of(score: float) -> tuple[int, int, int]:
 
 def qualitative(paths: list[Path], found: list[Detections], out: Path, tiles: int = 12, side: int = 480) -> None:
     """A contact sheet of images with their detections from 0.5 on, coloured by score, most faces first (figure 8)."""
-    sure = [int((f.scores >= 0.5).sum()) for f in found]
+    accepted = [int((f.scores >= 0.5).sum()) for f in found]
     columns = 4
     rows = -(-min(tiles, max(1, len(paths))) // columns)
     sheet = np.full((rows * side, columns * side, 3), 40, np.uint8)
-    for n, index in enumerate(sorted(range(len(paths)), key=lambda i: -sure[i])[:tiles]):
+    for n, index in enumerate(sorted(range(len(paths)), key=lambda i: -accepted[i])[:tiles]):
         rgb = read_image(paths[index])
         scale = side / max(rgb.shape[:2])
         rgb = resized(rgb, scale)

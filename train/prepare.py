@@ -14,7 +14,7 @@ import click
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.train.data import SUFFIXES
-from facestream.train.faults import Faults, whole_file
+from facestream.train.dataset_issues import DatasetIssues, check_image_file
 from facestream.train.layout import foreign
 
 
@@ -142,7 +142,7 @@ def read_yolo(source: Path, split: str, wanted: str | None) -> Iterator[Picture]
 
 def _size(path: Path) -> tuple[int, int]:
     try:
-        return whole_file(path)
+        return check_image_file(path)
     except BadInput:
         return 0, 0  # `convert` will name it
 
@@ -155,7 +155,9 @@ def _several(classes: set[str], wanted: str | None, where: Path) -> None:
 READERS = {"coco": read_coco, "voc": read_voc, "yolo": read_yolo}
 
 
-def convert(source: Path, to: Path, split: str, kind: str, wanted: str | None, faults: Faults) -> tuple[int, int, int]:
+def convert(
+    source: Path, to: Path, split: str, kind: str, wanted: str | None, issues: DatasetIssues
+) -> tuple[int, int, int]:
     """Write WIDER_<split>/ and its list; returns the numbers of images, faces and invalid boxes.
 
     Images are hard-linked if possible, else copied. The list is written last.
@@ -173,9 +175,9 @@ def convert(source: Path, to: Path, split: str, kind: str, wanted: str | None, f
     invalid = 0
     for picture in pictures:
         try:
-            whole_file(picture.path)
+            check_image_file(picture.path)
         except BadInput as e:
-            faults.add("image that cannot be read", e.where, e.what)
+            issues.add("image that cannot be read", e.where, e.what)
             continue
         inside = picture.path.is_relative_to(base) and len(picture.path.relative_to(base).parts) > 1
         name = picture.path.relative_to(base) if inside else Path("images") / picture.path.name
@@ -197,7 +199,7 @@ def convert(source: Path, to: Path, split: str, kind: str, wanted: str | None, f
     part = listing.with_name(listing.name + ".part")
     part.write_text("".join(line + "\n" for line in lines))
     part.replace(listing)
-    return len(pictures) - sum(faults.counts.values()), faces, invalid
+    return len(pictures) - sum(issues.counts.values()), faces, invalid
 
 
 @click.command()
@@ -214,11 +216,11 @@ def command(source: Path, to: Path, split: str, kind: str, wanted: str | None, s
         if found is None:
             raise BadInput("neither COCO, VOC nor YOLO labels are there", str(source), "say which with --from")
         kind = found
-    faults = Faults(strict)
-    images, faces, invalid = convert(source, to, split, kind, wanted, faults)
+    issues = DatasetIssues(strict)
+    images, faces, invalid = convert(source, to, split, kind, wanted, issues)
     print(f"{kind}: {images} images, {faces} faces, {invalid} invalid, into {to}")
-    if faults.counts:
-        print(faults.summary())
+    if issues.counts:
+        print(issues.summary())
 
 
 if __name__ == "__main__":

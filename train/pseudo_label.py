@@ -25,7 +25,7 @@ from facestream.engines.onnx_engine import open_session
 from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import SUFFIXES, read_image
-from facestream.train.show import Show, resized
+from facestream.train.test_scales import Scales, resized
 from tqdm import tqdm
 
 from facestream.checkout import benchmarks
@@ -33,11 +33,11 @@ from facestream.checkout import benchmarks
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Scores of one teacher: from `low` on it saw something, from `ok` on a face, from `sure` on hardly ever wrong."""
+    """Score levels of one teacher: `low`: perhaps a face; `ok`: a face; `confident`: hardly ever wrong."""
 
     low: float
     ok: float
-    sure: float
+    confident: float
 
 
 TRUST = {
@@ -73,11 +73,11 @@ class Labels:
     scores: F32
 
 
-def look(detector: Detector, rgb: Array, rule: LabelRule) -> Detections:
+def detect_at_scales(detector: Detector, rgb: Array, rule: LabelRule) -> Detections:
     """What one teacher finds in a picture at all scales together, in its pixels."""
     pixels = rgb.shape[0] * rgb.shape[1] / 1e6
     zooms = {1.0} | {min(rule.enlarge, float(np.sqrt(scale / pixels))) for scale in rule.scales}
-    found = [Show(zoom=zoom).detect(detector, rgb) for zoom in sorted(zooms)]
+    found = [Scales(zoom=zoom).detect(detector, rgb) for zoom in sorted(zooms)]
     joined = Detections(np.concatenate([f.xyxy for f in found]), np.concatenate([f.scores for f in found]))
     return joined.nms(rule.merge)
 
@@ -85,47 +85,49 @@ def look(detector: Detector, rgb: Array, rule: LabelRule) -> Detections:
 def fuse(found: Sequence[Detections], trust: Sequence[Trust], rule: LabelRule) -> Labels:
     """One label for what the teachers see in the same place.
 
-    The box is the mean of theirs, weighted by score. A face: two teachers at `ok`, or one at `sure` and another at
+    The box is the mean of theirs, weighted by score. A face: two teachers at `ok`, or one at `confident` and another at
     `low`. To be ignored: one at `ok`, or two at `low`. Less is background.
     """
     count = len(found)
     boxes = np.concatenate([f.xyxy for f in found])
     scores = np.concatenate([f.scores for f in found])
     owner = np.concatenate([np.full(len(f), t) for t, f in enumerate(found)]).astype(int)
-    # how far each is between its teacher's `low` and `sure`: scores of different nets do not compare
-    rank = np.array([(s - trust[t].low) / (trust[t].sure - trust[t].low) for s, t in zip(scores, owner, strict=True)])
+    # how far each is between its teacher's `low` and `confident`: scores of different nets do not compare
+    rank = np.array(
+        [(s - trust[t].low) / (trust[t].confident - trust[t].low) for s, t in zip(scores, owner, strict=True)]
+    )
     groups: list[tuple[F32, F32]] = []
     free = rank >= 0
     for i in np.argsort(-rank, kind="stable"):
         if not free[i]:
             continue
         near = np.flatnonzero(free & (iou_xyxy(boxes[i : i + 1], boxes)[0] >= rule.agree))
-        said = np.zeros(count, np.float32)
+        best_scores = np.zeros(count, np.float32)
         members = []
         for t in range(count):
-            mine = near[owner[near] == t]
-            if len(mine):
-                best = mine[int(scores[mine].argmax())]
-                said[t] = scores[best]
+            candidates = near[owner[near] == t]
+            if len(candidates):
+                best = candidates[int(scores[candidates].argmax())]
+                best_scores[t] = scores[best]
                 members.append(best)
         free[near] = False
         weight = scores[members]
-        groups.append(((boxes[members] * weight[:, None]).sum(0) / weight.sum(), said))
+        groups.append(((boxes[members] * weight[:, None]).sum(0) / weight.sum(), best_scores))
     xyxy = []
     ignore = []
     kept = []
-    for box, said in groups:
-        low, ok, sure = (
-            np.array([said[t] >= getattr(trust[t], k) for t in range(count)]) for k in ("low", "ok", "sure")
+    for box, best_scores in groups:
+        low, ok, confident = (
+            np.array([best_scores[t] >= getattr(trust[t], k) for t in range(count)]) for k in ("low", "ok", "confident")
         )
-        face = ok.sum() >= 2 or (sure.any() and low.sum() >= 2)
+        face = ok.sum() >= 2 or (confident.any() and low.sum() >= 2)
         if not face and not ok.any() and low.sum() < 2:
             continue
         width, height = box[2:] - box[:2]
         odd = max(width / max(height, 1e-6), height / max(width, 1e-6)) > rule.longest
         xyxy.append(box)
         ignore.append(not face or odd or min(width, height) < rule.smallest)
-        kept.append(said)
+        kept.append(best_scores)
     return _without_nested(Labels(
         np.asarray(xyxy, np.float32).reshape(-1, 4),
         np.asarray(ignore, bool),
@@ -182,10 +184,10 @@ def retinaface(path: Path, options: DetectorOptions) -> Detector:
     """RetinaFace's small net from its authors' file, with its own anchors, on torch."""
     from facestream.engines.torch_engine import TorchDetector
     from facestream.train.model import PAPER_SIZES, SPECS, SSH, Deploy
-    from facestream.train.start import start_retinaface
+    from facestream.train.pretrained import init_from_retinaface
 
     model = SSH(replace(SPECS["plainM"], sizes=PAPER_SIZES, branches=False))
-    start_retinaface(path, [model])
+    init_from_retinaface(path, [model])
     return TorchDetector(Deploy(model), options)
 
 
@@ -209,9 +211,9 @@ def write_labels(root: Path, names: list[str], labels: list[Labels], teachers: S
     origins = ["picture\treason\t" + "\t".join(teachers)]
     for name, label in zip(names, labels, strict=True):
         lines += [name, str(len(label.xyxy))]
-        for (x0, y0, x1, y1), ignore, said in zip(label.xyxy.tolist(), label.ignore, label.scores, strict=True):
+        for (x0, y0, x1, y1), ignore, best_scores in zip(label.xyxy.tolist(), label.ignore, label.scores, strict=True):
             lines.append(f"{x0:.0f} {y0:.0f} {x1 - x0:.0f} {y1 - y0:.0f} 0 0 0 {int(ignore)} 0 0")
-            origins.append(f"{name}\t{'weak' if ignore else 'face'}\t" + "\t".join(f"{s:.3f}" for s in said))
+            origins.append(f"{name}\t{'weak' if ignore else 'face'}\t" + "\t".join(f"{s:.3f}" for s in best_scores))
         if not len(label.xyxy):
             lines.append(" ".join("0" * 10))
     (root / "wider_face_split" / "wider_face_train_bbx_gt.txt").write_text("\n".join(lines) + "\n")
@@ -248,7 +250,7 @@ def label_folder(pictures: Path, out: Path, teachers: dict[str, Detector], rule:
     names = []
     for path in tqdm(paths, unit="image", disable=None):
         rgb = read_image(path)
-        labels.append(fuse([look(d, rgb, rule) for d in teachers.values()], trust, rule))
+        labels.append(fuse([detect_at_scales(d, rgb, rule) for d in teachers.values()], trust, rule))
         folder = path.parent.relative_to(pictures).as_posix().replace("/", "_")
         name = f"{'pictures' if folder == '.' else folder}/{path.name}"
         link = out / "WIDER_train" / "images" / name

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 from facestream.engines.boxes import Array
-from facestream.train.plan import Cell, Look, Plan
-from facestream.train.signs import paste
+from facestream.train.augment import Cell, CropParams, PixelParams
+from facestream.train.distractors import paste
 
 LEVELS = 4
 
@@ -34,10 +34,10 @@ def matrix_of(cell: Cell, whole: tuple[int, int], stored: tuple[int, int]) -> Ar
     return out
 
 
-def render(plan: Plan, levels: dict[int, tuple[Array, ...]]) -> Array:
-    """The crop, uint8 [size, size, 3]; levels: the `pyramid` of each picture that the plan names."""
-    crop = np.empty((plan.size, plan.size, 3), np.uint8)
-    for cell in plan.cells:
+def render(params: CropParams, levels: dict[int, tuple[Array, ...]]) -> Array:
+    """The crop, uint8 [size, size, 3]; levels: the `pyramid` of each picture that `params` name."""
+    crop = np.empty((params.size, params.size, 3), np.uint8)
+    for cell in params.cells:
         x0, y0, x1, y1 = cell.area
         whole = levels[cell.image][0]
         source = levels[cell.image][level(cell.scale)]
@@ -46,33 +46,33 @@ def render(plan: Plan, levels: dict[int, tuple[Array, ...]]) -> Array:
         crop[y0:y1, x0:x1] = cv2.warpAffine(
             source, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR, borderValue=cell.fill
         )
-    return _seen(crop, plan.look, plan.seed)
+    return _apply(crop, params.pixels, params.seed)
 
 
-def _seen(image: Array, look: Look, seed: int) -> Array:
-    paste(image, look.signs)
-    for x0, y0, x1, y1, *colour in look.patches:
+def _apply(image: Array, params: PixelParams, seed: int) -> Array:
+    paste(image, params.distractors)
+    for x0, y0, x1, y1, *colour in params.patches:
         image[y0:y1, x0:x1] = colour
-    if look.mix is not None:
-        gain = look.mix.sum(1).mean()
-        offset = float(image.mean()) * (1 - gain) * look.keep + look.shift
-        image = cv2.transform(image, np.concatenate([look.mix, np.full((3, 1), offset)], 1))
-    if look.dark is not None:
-        gain, gamma = look.dark
+    if params.mix is not None:
+        gain = params.mix.sum(1).mean()
+        offset = float(image.mean()) * (1 - gain) * params.mean_share + params.shift
+        image = cv2.transform(image, np.concatenate([params.mix, np.full((3, 1), offset)], 1))
+    if params.dark is not None:
+        gain, gamma = params.dark
         image = cv2.LUT(image, (255 * gain * (np.arange(256) / 255) ** gamma).astype(np.uint8))
-    if look.kernel is not None:
-        image = cv2.filter2D(image, -1, look.kernel, borderType=cv2.BORDER_REPLICATE)
-    if look.less is not None:
+    if params.kernel is not None:
+        image = cv2.filter2D(image, -1, params.kernel, borderType=cv2.BORDER_REPLICATE)
+    if params.downscale is not None:
         side = image.shape[0]
-        few = int(side / look.less)
+        few = int(side / params.downscale)
         image = cv2.resize(cv2.resize(image, (few, few), interpolation=cv2.INTER_AREA), (side, side))
-    if look.noise is not None:
+    if params.noise is not None:
         grain = np.empty(image.shape, np.int16)
         cv2.setRNGSeed(seed)
-        cv2.randn(grain, np.zeros(3), np.full(3, look.noise))
+        cv2.randn(grain, np.zeros(3), np.full(3, params.noise))
         image = cv2.add(image, grain, dtype=cv2.CV_8U)
-    if look.quality is not None:
-        _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, look.quality])
+    if params.quality is not None:
+        _, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, params.quality])
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
         assert decoded is not None
         image = decoded[..., ::-1]

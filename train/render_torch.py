@@ -1,6 +1,6 @@
 """The pixels of planned crops, a whole batch at once, on the device that holds all pictures decoded.
 
-The same plans as `train.render`, with the same meaning; both are compared in the tests.
+The same parameters as in `train.render`, with the same meaning; both are compared in the tests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 from facestream.engines.boxes import Array
-from facestream.train.plan import Look, Plan
+from facestream.train.augment import CropParams, PixelParams
 from facestream.train.render import LEVELS, level, matrix_of
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 CELLS = 3  # a mosaic has at most this many rows and columns
 
 
-class Album:
-    """All pictures and their halves end to end in one uint8 buffer on a device."""
+class GpuImageCache:
+    """Decoded training images and their pyramids in one uint8 buffer on a device; renders crops there."""
 
     def __init__(self, pictures: list[tuple[Array, ...]], device: torch.device) -> None:
         flat = [p.reshape(-1) for picture in pictures for p in picture]
@@ -30,27 +30,27 @@ class Album:
         self.shapes = [[(p.shape[1], p.shape[0]) for p in picture] for picture in pictures]
         self.device = device
 
-    def render(self, plans: list[Plan], seed: int) -> Tensor:
-        """Crops of plans of one size, uint8 [N, 3, S, S]; seed: of the noise."""
-        crops = self._sample(plans)
-        for crop, plan in zip(crops, plans, strict=True):
-            for sign in plan.look.signs:
-                h, w = sign.alpha.shape
-                cover = torch.from_numpy(sign.alpha).to(self.device).float() / 255
-                part = crop[:, sign.y : sign.y + h, sign.x : sign.x + w]
-                part.lerp_(torch.tensor(sign.colour, device=self.device).float().reshape(3, 1, 1), cover)
-            for x0, y0, x1, y1, *colour in plan.look.patches:
+    def render(self, batch: list[CropParams], seed: int) -> Tensor:
+        """A batch of crops of one size, uint8 [N, 3, S, S]; seed: of the noise."""
+        crops = self._sample(batch)
+        for crop, params in zip(crops, batch, strict=True):
+            for distractor in params.pixels.distractors:
+                h, w = distractor.alpha.shape
+                cover = torch.from_numpy(distractor.alpha).to(self.device).float() / 255
+                part = crop[:, distractor.y : distractor.y + h, distractor.x : distractor.x + w]
+                part.lerp_(torch.tensor(distractor.colour, device=self.device).float().reshape(3, 1, 1), cover)
+            for x0, y0, x1, y1, *colour in params.pixels.patches:
                 crop[:, y0:y1, x0:x1] = torch.tensor(colour, device=self.device).reshape(3, 1, 1)
-        return _seen(crops, [plan.look for plan in plans], seed).round_().clamp_(0, 255).byte()
+        return _apply(crops, [params.pixels for params in batch], seed).round_().clamp_(0, 255).byte()
 
-    def _sample(self, plans: list[Plan]) -> Tensor:
+    def _sample(self, batch: list[CropParams]) -> Tensor:
         """Every pixel looked up in its cell's picture: float32 [N, 3, S, S]."""
-        size = plans[0].size
-        table = torch.from_numpy(np.stack([self._cells(plan) for plan in plans])).to(self.device)
-        cuts = np.full((len(plans), 2, CELLS - 1), size, np.int64)
-        for n, plan in enumerate(plans):
+        size = batch[0].size
+        table = torch.from_numpy(np.stack([self._cells(params) for params in batch])).to(self.device)
+        cuts = np.full((len(batch), 2, CELLS - 1), size, np.int64)
+        for n, params in enumerate(batch):
             for axis in (0, 1):
-                inner = sorted({cell.area[axis] for cell in plan.cells} - {0})
+                inner = sorted({cell.area[axis] for cell in params.cells} - {0})
                 cuts[n, axis, : len(inner)] = inner
         border = torch.from_numpy(cuts).to(self.device)
         line = torch.arange(size, device=self.device)
@@ -58,7 +58,7 @@ class Album:
         row = (line[None, :, None] >= border[:, None, 1]).sum(2)
         which = row[:, :, None] * CELLS + column[:, None, :]  # [N, S, S]
         chosen = torch.gather(table, 1, which.flatten(1)[..., None].expand(-1, -1, table.shape[2]))
-        chosen = chosen.view(len(plans), size, size, -1)
+        chosen = chosen.view(len(batch), size, size, -1)
         x = chosen[..., 0] * line[None, None, :] + chosen[..., 1] * line[None, :, None] + chosen[..., 2]
         y = chosen[..., 3] * line[None, None, :] + chosen[..., 4] * line[None, :, None] + chosen[..., 5]
         return self._bilinear(x, y, chosen[..., 6:9].long(), chosen[..., 9:12])
@@ -82,14 +82,14 @@ class Album:
             out += weight * torch.where(inside[..., None], value, fill.float())
         return out.round_().permute(0, 3, 1, 2).contiguous()
 
-    def _cells(self, plan: Plan) -> Array:
+    def _cells(self, params: CropParams) -> Array:
         """A row for each cell of a CELLS x CELLS grid: the map from crop to picture, where it lies, its fill.
 
         float64: a position in the buffer does not fit a float32.
         """
         rows = np.zeros((CELLS * CELLS, 12))
-        n = round(len(plan.cells) ** 0.5)
-        for i, cell in enumerate(plan.cells):
+        n = round(len(params.cells) ** 0.5)
+        for i, cell in enumerate(params.cells):
             at = level(cell.scale)
             shapes = self.shapes[cell.image]
             back = cv2.invertAffineTransform(matrix_of(cell, shapes[0], shapes[at]))
@@ -98,22 +98,22 @@ class Album:
         return rows
 
 
-def _seen(crops: Tensor, looks: list[Look], seed: int) -> Tensor:
-    """The looks, each on those crops that have it: float32 [N, 3, S, S], 0..255."""
+def _apply(crops: Tensor, params: list[PixelParams], seed: int) -> Tensor:
+    """Apply each crop's parameters: float32 [N, 3, S, S], 0..255."""
 
     def put(values: list[Any]) -> Tensor:
         return torch.from_numpy(np.array(values, np.float32)).to(crops.device)
 
     def having(name: str) -> tuple[Tensor, Tensor]:
         """The crops with one thing, and what it is: [M], [M, ...]."""
-        values = [getattr(look, name) for look in looks]
+        values = [getattr(p, name) for p in params]
         some = [i for i, value in enumerate(values) if value is not None]
         return torch.tensor(some, dtype=torch.long, device=crops.device), put([values[i] for i in some])
 
     at, mix = having("mix")
     if len(at):
-        keep = put([look.keep for look in looks])[at]
-        shift = put([look.shift for look in looks])[at]
+        keep = put([p.mean_share for p in params])[at]
+        shift = put([p.shift for p in params])[at]
         offset = crops[at].mean((1, 2, 3)) * (1 - mix.sum(2).mean(1)) * keep + shift
         mixed = torch.einsum("nij,njhw->nihw", mix, crops[at]) + offset[:, None, None, None]
         crops[at] = mixed.round_().clamp_(0, 255)
@@ -124,9 +124,9 @@ def _seen(crops: Tensor, looks: list[Look], seed: int) -> Tensor:
     at, kernels = having("kernel")
     if len(at):
         crops[at] = _filtered(crops[at], kernels)
-    for i, look in enumerate(looks):
-        if look.less is not None:
-            few = int(crops.shape[2] / look.less)
+    for i, p in enumerate(params):
+        if p.downscale is not None:
+            few = int(crops.shape[2] / p.downscale)
             small = F.interpolate(crops[i : i + 1], size=(few, few), mode="bilinear", antialias=True)
             crops[i] = F.interpolate(small, size=crops.shape[2:], mode="bilinear")[0].clamp_(0, 255)
     at, noise = having("noise")

@@ -36,13 +36,13 @@ LEVELS = (Level(1400, 2000, 0, 80), Level(800, 1200, 40, 160), Level(480, 800, 1
 SIGMA = 0.55  # of soft-NMS, from the authors' released configuration of SNIPER
 
 
-def soft_nms(xyxy: F32, scores: F32, sigma: float = SIGMA, least: float = 0.001) -> Detections:
+def soft_nms(xyxy: F32, scores: F32, sigma: float = SIGMA, min_score: float = 0.001) -> Detections:
     """Gaussian soft-NMS: a box lowers the scores of those it overlaps by exp(-IoU^2 / sigma) instead of removing them.
 
-    xyxy [N, 4], scores [N]; what falls below `least` goes. Best first.
+    xyxy [N, 4], scores [N]; what falls below `min_score` goes. Best first.
     """
     scores = scores.astype(np.float32).copy()
-    left = np.flatnonzero(scores >= least)
+    left = np.flatnonzero(scores >= min_score)
     order = []
     while len(left):
         at = int(scores[left].argmax())
@@ -50,17 +50,17 @@ def soft_nms(xyxy: F32, scores: F32, sigma: float = SIGMA, least: float = 0.001)
         order.append(best)
         left = np.delete(left, at)
         scores[left] *= np.exp(-(iou_xyxy(xyxy[best : best + 1], xyxy[left])[0] ** 2) / sigma)
-        left = left[scores[left] >= least]
+        left = left[scores[left] >= min_score]
     kept = np.asarray(order, np.intp)
     return Detections(xyxy[kept], scores[kept])
 
 
-def merge(found: Sequence[Detections], nms_iou: float, soft: bool = False, least: float = 0.001) -> Detections:
+def merge(found: Sequence[Detections], nms_iou: float, soft: bool = False, min_score: float = 0.001) -> Detections:
     """Detections of the same picture at several resolutions, in its pixels, as one set."""
     xyxy = np.concatenate([f.xyxy for f in found])
     scores = np.concatenate([f.scores for f in found])
     if soft:
-        return soft_nms(xyxy, scores, least=least)
+        return soft_nms(xyxy, scores, min_score=min_score)
     return Detections(xyxy, scores).nms(nms_iou)
 
 

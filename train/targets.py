@@ -7,11 +7,11 @@ from facestream.engines.boxes import F32
 from facestream.train.anchors import grid_anchors
 from facestream.train.assign import assign
 from facestream.train.config import TrainConfig
-from facestream.train.loss import Truth
+from facestream.train.loss import AnchorTargets
 from torch import Tensor
 
 
-class Targets:
+class TargetAssigner:
     """Computes anchor targets for images of any size; caches the anchors of the last sizes."""
 
     KEPT = 16  # whole pictures come in many shapes, and their anchors take megabytes
@@ -21,7 +21,7 @@ class Targets:
         self.config, self.device, self.spec = config, device, config.spec()
         self.grids: dict[tuple[int, int], list[Tensor]] = {}
 
-    def __call__(self, height: int, width: int, faces: list[F32], ignores: list[F32]) -> list[Truth]:
+    def __call__(self, height: int, width: int, faces: list[F32], ignores: list[F32]) -> list[AnchorTargets]:
         """The targets of each module, from the faces [G, 4] and ignored regions [I, 4], xyxy, of each image."""
         grid = self._grid(height, width)
         anchors = torch.cat(grid)
@@ -37,7 +37,7 @@ class Targets:
             boxes.append(face[rows, match] if face.shape[1] else anchors.expand(len(match), -1, -1))
         counts = [len(g) for g in grid]
         split = zip(grid, torch.cat(labels).split(counts, 1), torch.cat(boxes).split(counts, 1), strict=True)
-        return [Truth(*parts) for parts in split]
+        return [AnchorTargets(*parts) for parts in split]
 
     def _assign(self, anchors: Tensor, faces: Tensor, ignores: Tensor) -> tuple[Tensor, Tensor]:
         rule = self.config.assign

@@ -7,6 +7,7 @@ larger net computed on training crops. What remains to be learned is left to `py
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ import torch
 from facestream.engines.boxes import Array
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig
+from facestream.train.augment import AugmentRule
 from facestream.train.backbones import ConvNorms, MobileNet, RepConv, _fold, fix_norms
 from facestream.train.checkpoint import load_weights, save_weights
 from facestream.train.data import Crops, read_split
 from facestream.train.model import SPECS, SSH, Module
-from facestream.train.plan import AugmentRule
 from scipy.linalg import qr
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+log = logging.getLogger("facestream.train.thin")
 
 ROWS = 20_000  # cells that a fit sees
 RIDGE = 1e-3  # of the mean square of its inputs
@@ -218,7 +221,7 @@ def command(weights: Path, model: str, data: Path, out: Path, crops: int) -> Non
     made = Crops(images, AugmentRule(), 0, crops, cache_gb=0)
     pictures = torch.stack([made[0, i, 256][0] for i in range(crops)]).float()
     for name, share in thinned(teacher, student, pictures).items():
-        print(f"{name}: {100 * share:.1f} % of the variance missed")
+        log.info("%s: %.1f %% of the variance missed", name, 100 * share)
     save_weights(out, student, {"thinned": str(weights.name), "from": note})
 
 

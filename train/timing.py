@@ -9,7 +9,7 @@ from statistics import mean, median
 import numpy as np
 from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
-from facestream.train.show import Size
+from facestream.train.test_scales import InputSize
 
 # size, and the paper's ms on a Quadro P6000
 TABLE_2 = {"400x800": 48, "600x1000": 74, "800x1200": 107, "1200x1600": 182}
@@ -32,7 +32,7 @@ def timed(detector: Detector, images: list[Array], repeats: int = 3) -> dict[str
     out = {}
     for name, paper in TABLE_2.items():
         first, second = (int(v) for v in name.split("x"))
-        views = [Size(first, second).view(rgb) for rgb in images]
+        views = [InputSize(first, second).view(rgb) for rgb in images]
         detector.detect(views[:1])
         each = []
         for view in views:

@@ -58,8 +58,8 @@ def match(found: Detections, truth: F32, ignore: Bool, iou: float = 0.5) -> tupl
 def missed(found: Detections, item: Labelled, threshold: float) -> tuple[F32, Bool]:
     """The faces of an image, xyxy [G, 4], and which of them no detection of at least `threshold` meets (IoU 0.5)."""
     truth = item.xyxy[~item.ignore]
-    sure = found.filter_by_score(threshold).xyxy
-    best = iou_xyxy(truth, sure).max(1) if len(sure) and len(truth) else np.zeros(len(truth))
+    accepted = found.filter_by_score(threshold).xyxy
+    best = iou_xyxy(truth, accepted).max(1) if len(accepted) and len(truth) else np.zeros(len(truth))
     return truth, best < 0.5
 
 

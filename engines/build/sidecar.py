@@ -86,9 +86,9 @@ class Sidecar:
             found.append(f"built with {self.backend} {self.library}, here is {library}")
         if self.backend == "tensorrt" and not self.portable:
             if self.gpu is None or (gpu.capability, gpu.name) != (self.gpu.capability, self.gpu.name):
-                found.append(f"built for {_words(self.gpu)}, here is {_words(gpu)}")
+                found.append(f"built for {_gpu_name(self.gpu)}, here is {_gpu_name(gpu)}")
         elif gpu.capability < 80:
-            found.append(f"here is {_words(gpu)}, it needs compute capability 8.0 (Ampere)")
+            found.append(f"here is {_gpu_name(gpu)}, it needs compute capability 8.0 (Ampere)")
         if self.nms_iou is not None and self.hashes.get("kernels") != source_hash():
             found.append("the NMS inside it is of another version")
         if found:
@@ -109,5 +109,5 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _words(gpu: GpuInfo | None) -> str:
+def _gpu_name(gpu: GpuInfo | None) -> str:
     return "no GPU" if gpu is None else f"{gpu.name} ({gpu.capability // 10}.{gpu.capability % 10})"

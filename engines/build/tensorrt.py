@@ -42,8 +42,8 @@ class PlanOptions:
 
     portable: newer versions and all GPUs from Ampere on may load it, at some cost in speed (tensorrt only).
 
-    nms_iou, nms_threshold: of the NMS plugin (tensorrt only). Boxes that the threshold lets through and the caller
-    does not want can be dropped afterwards: greedy suppression never lets a worse box touch a better one.
+    nms_iou, nms_threshold: of the NMS inside the plan (tensorrt only). Boxes that the threshold lets through and the
+    caller does not want can be dropped afterwards: greedy suppression never lets a worse box touch a better one.
     timing_cache: file in which measured kernels are kept for the next build. device: the GPU that tensorrt builds on.
     """
 
@@ -160,7 +160,7 @@ def verify_plan(
 
 def build_plan(backend: str, graph: bytes, options: PlanOptions) -> bytes:
     """Compile the graph of fp16.to_fp16. For tensorrt the plan returns `counts` int32 [N] and `faces` float32
-    [N, K, 5], suppressed by the NMS plugin; for rtx, which takes no plugins, `xyxy` [N, K, 4] and `scores` [N, K].
+    [N, K, 5], after NMS by `nms_plugin`; for rtx, which takes no plugins, `xyxy` [N, K, 4] and `scores` [N, K].
 
     BadConfig without the library, EngineMismatch when it finds no GPU (tensorrt needs one) or refuses the graph.
     """
@@ -268,8 +268,8 @@ def layers(trt: Any, engine: Any) -> list[dict[str, Any]]:
     """What TensorRT says of each layer of a plan that is loaded: the plan itself, not the network that it was made of.
     Names, types and formats are in it, since plans are built with them (profiling_verbosity)."""
     inspector = engine.create_engine_inspector()
-    told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
-    return [layer if isinstance(layer, dict) else {"Name": layer} for layer in told.get("Layers", [])]
+    report = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return [layer if isinstance(layer, dict) else {"Name": layer} for layer in report.get("Layers", [])]
 
 
 def float_convolutions(found: list[dict[str, Any]]) -> list[str]:

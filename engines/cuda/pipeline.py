@@ -151,7 +151,7 @@ class GpuPipeline:
         self.counters = Counters()
         self.slots = [Slot(i, device.stream(), device.event()) for i in range(slots)]
         self._busy: deque[Slot] = deque()
-        self._told: set[Shape] = set()
+        self._logged: set[Shape] = set()
         colours = colour_table()
         norm = normalisation.row()
         rows = np.concatenate([colours.ravel(), norm])
@@ -250,8 +250,8 @@ class GpuPipeline:
             prepared.graph = self.device.capture(slot.stream, lambda: self._work(slot, shape, prepared.needs))
         except (UserError, RuntimeError) as e:
             prepared.eager = True
-            if shape not in self._told:
-                self._told.add(shape)
+            if shape not in self._logged:
+                self._logged.add(shape)
                 size = f"{shape.images}x{shape.width}x{shape.height}"
                 reason = (str(e).splitlines() or [type(e).__name__])[0]
                 log.warning("no CUDA graph for inputs of %s (%s): it runs step by step, more slowly", size, reason)
@@ -377,8 +377,8 @@ class GpuPipeline:
             self.device.record(slot.done, slot.stream)
             self.device.wait(slot.done)
         faces = [row.view(np.float32).reshape(-1, 5) for row in rows]
-        sure = [f[f[:, 4] >= self.threshold] for f in faces]
-        ticket.found = [(np.array(f[:, :4]), np.array(f[:, 4])) for f in sure]
+        accepted = [f[f[:, 4] >= self.threshold] for f in faces]
+        ticket.found = [(np.array(f[:, :4]), np.array(f[:, 4])) for f in accepted]
         self._busy.popleft()
         slot.ticket = None
 

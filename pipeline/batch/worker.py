@@ -74,14 +74,14 @@ class Outcome:
 class RecordWriter:
     """Counts frames and faces, reports progress periodically, and writes the records."""
 
-    def __init__(self, tell: Callable[[int], object], rows: TextIO | None, ending: str, name: str = "") -> None:
+    def __init__(self, report: Callable[[int], object], rows: TextIO | None, ending: str, name: str = "") -> None:
         self.frames = 0
         self.faces: Counter[str] = Counter()
-        self._tell = tell
+        self._report = report
         self._rows = rows
         self._ending = ending
         self._name = name
-        self._told = time.monotonic()
+        self._reported_s = time.monotonic()
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
         self.frames += 1
@@ -91,9 +91,9 @@ class RecordWriter:
                 self._rows.write(lines(record(tracked, self._name or source), self._ending))
             except OSError as e:
                 raise SinkLost(f"records cannot be kept ({e.strerror})", self._rows.name) from None
-        if time.monotonic() - self._told > _EVERY_S:
-            self._told = time.monotonic()
-            self._tell(self.frames)
+        if time.monotonic() - self._reported_s > _EVERY_S:
+            self._reported_s = time.monotonic()
+            self._report(self.frames)
 
     def close(self) -> None:
         """Flush the records to disk. Raises SinkLost."""
@@ -137,24 +137,28 @@ def work(pipe: Connection, setup: Setup) -> None:
 
 
 def do_task(
-    task: Task, setup: Setup, runner: Callable[[Job, RecordWriter], Report], tell: Callable[[Progress], object]
+    task: Task, setup: Setup, runner: Callable[[Job, RecordWriter], Report], on_progress: Callable[[Progress], object]
 ) -> Outcome:
     """Run one task; an error becomes part of its outcome."""
     job = task.job
     assert job.output is not None
     source = os.path.abspath(job.source)
     target = job.output.absolute()
-    held = sha256(Path(source))
-    if task.before is not None and _still_good(task, setup, held, target):
+    input_hash = sha256(Path(source))
+    if task.before is not None and _still_good(task, setup, input_hash, target):
         return Outcome(task.index, task.before, 0 if task.before.state == "done" else 1, skipped=True)
     total = _expected(source)
-    base: dict[str, Any] = {"input": source, "output": str(target), "key": setup.key, "input_sha256": held}
+    base: dict[str, Any] = {"input": source, "output": str(target), "key": setup.key, "input_sha256": input_hash}
     began = time.perf_counter()
     rows = None
     try:
         if task.rows is not None:
             rows = task.rows.open("w", encoding="utf-8", errors="surrogateescape")
-        writer = RecordWriter(lambda frames: tell(Progress(task.index, frames, total)), rows, setup.ending, task.name)
+
+        def on_frames(frames: int) -> None:
+            on_progress(Progress(task.index, frames, total))
+
+        writer = RecordWriter(on_frames, rows, setup.ending, task.name)
         report = runner(job, writer)
         try:
             writer.close()
@@ -185,11 +189,11 @@ def do_task(
     return Outcome(task.index, entry, 1 if report.lost else 0, report.line())
 
 
-def _still_good(task: Task, setup: Setup, held: str, target: Path) -> bool:
+def _still_good(task: Task, setup: Setup, input_hash: str, target: Path) -> bool:
     """Whether an earlier run's output can be kept: same input, same settings, output unchanged since."""
     before = task.before
     assert before is not None
-    if not before.has_output or before.key != setup.key or not held or before.input_sha256 != held:
+    if not before.has_output or before.key != setup.key or not input_hash or before.input_sha256 != input_hash:
         return False
     return sha256(target) == before.output_sha256
 

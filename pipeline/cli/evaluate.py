@@ -194,8 +194,9 @@ def attack(source: Path, covered: Path, around: bool, as_json: bool, **flags: An
     people, scores = measure_attack(source, covered, config_of(flags), around, not flags["quiet"])
     print(f"{people} people; chance {1 / people:.1%} rank-1, 50 % equal error rate")
     for name, one in scores.items():
-        words = "" if one.low > 1 / people else ", as by chance"
-        print(f"{name:24s} rank-1 {one.rank1:6.1%} ({one.low:.1%} to {one.high:.1%}), equal error {one.eer:.1%}{words}")
+        suffix = "" if one.low > 1 / people else ", as by chance"
+        rank1 = f"rank-1 {one.rank1:6.1%} ({one.low:.1%} to {one.high:.1%})"
+        print(f"{name:24s} {rank1}, equal error {one.eer:.1%}{suffix}")
     if as_json:
         rows = {name: {k: round(v, 4) for k, v in asdict(one).items()} for name, one in scores.items()}
         print(json.dumps({"people": people, "chance": round(1 / people, 4), "attackers": rows}))

@@ -59,8 +59,8 @@ def check_files(
     inputs: Iterable[Path] = (),
 ) -> None:
     """No output of a command may be a file that it reads, nor another output. Raises BadInput before any work."""
-    stamp = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
-    read = [*(job.source for job in jobs), flags.get("config_file"), config.detector.model, stamp, *inputs]
+    cover_image = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
+    read = [*(job.source for job in jobs), flags.get("config_file"), config.detector.model, cover_image, *inputs]
     check_distinct(read, [*(job.output for job in jobs), *outputs])
 
 

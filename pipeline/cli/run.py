@@ -106,9 +106,9 @@ def run(
     if bare:
         log.warning("faces are shown: --hide none")
     written = [spec.text.format(name=name) for spec in specs if spec.kind in ("file", "records") for name in cameras]
-    stamp = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
+    cover_image = config.cover.hide.removeprefix("image:") if config.cover.hide.startswith("image:") else None
     read = [uri.text for uri in cameras.values() if uri.kind is Kind.FILE]
-    check_distinct([*read, flags.get("config_file"), config.detector.model, stamp], dict.fromkeys(written))
+    check_distinct([*read, flags.get("config_file"), config.detector.model, cover_image], dict.fromkeys(written))
     live = Live(config, detector_of(config), teller, draw, bare)
     builder = SinkBuilder(live, config, flags["overwrite"], teller)
     manager: CameraManager | None = None
@@ -201,17 +201,17 @@ class EventPrinter:
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
-        self._said: dict[tuple[str, str], float] = {}
+        self._printed: dict[tuple[str, str], float] = {}
         self._lock = threading.Lock()
 
     def __call__(self, name: str, message: str) -> None:
         now = time.monotonic()
         with self._lock:
-            last = self._said.get((name, message))
-            self._said = {key: when for key, when in self._said.items() if now - when < 10}
+            last = self._printed.get((name, message))
+            self._printed = {key: when for key, when in self._printed.items() if now - when < 10}
             if last is not None and now - last < 10:
                 return
-            self._said[name, message] = now
+            self._printed[name, message] = now
             bad = not message.startswith(GOOD)
             if bad or not self._quiet:
                 log.log(logging.WARNING if bad else logging.INFO, "%s", message, extra={"camera": name})

@@ -134,20 +134,20 @@ def _flat(people: list[Person], is_probe: bool, several: bool) -> F32:
 
 def _far(probe: F32, gallery: F32) -> Array:
     """Distances [probe, gallery]."""
-    far: Array = np.sqrt(np.maximum(((probe[:, None] - gallery[None]) ** 2).sum(-1), 0))
-    return far
+    distances: Array = np.sqrt(np.maximum(((probe[:, None] - gallery[None]) ** 2).sum(-1), 0))
+    return distances
 
 
-def score(far: Array) -> Score:
-    """far: distances [N, N]; the same person's are on the diagonal. Of equal distances, half are counted as right."""
-    count = len(far)
-    same = np.diag(far)
-    nearer = (far < same[:, None] - 1e-9).sum(1)
-    equal = (np.abs(far - same[:, None]) <= 1e-9).sum(1)  # at least itself
+def score(distances: Array) -> Score:
+    """distances: [N, N]; the same person's are on the diagonal. Of equal distances, half are counted as right."""
+    count = len(distances)
+    same = np.diag(distances)
+    nearer = (distances < same[:, None] - 1e-9).sum(1)
+    equal = (np.abs(distances - same[:, None]) <= 1e-9).sum(1)  # at least itself
     right = float(np.where(nearer == 0, 1 / equal, 0).sum())
     share = right / count
     low, high = wilson(share, count)
-    other = far[~np.eye(count, dtype=bool)]
+    other = distances[~np.eye(count, dtype=bool)]
     cuts = np.unique(np.concatenate([same, other]))
     cuts = np.sort(np.concatenate([cuts, (cuts[1:] + cuts[:-1]) / 2]))
     cuts = cuts[:: max(1, len(cuts) // 400)]

@@ -63,10 +63,10 @@ class Filmstrip:
         runs = sorted(((run, track) for track, run in tally.runs()), key=lambda r: -len(r[0]))[:ROWS]
         sheet = np.full((max(1, len(runs)) * (TILE + 18), COLUMNS * TILE, 3), _BACK, np.uint8)
         if not runs:
-            _say(sheet, "no face leaks", 6, 70)
+            _put_text(sheet, "no face leaks", 6, 70)
         for row, (run, track) in enumerate(runs):
             top = row * (TILE + 18)
-            _say(sheet, f"track {track}: {len(run)} frames from frame {run[0].frame}", 4, top + 13)
+            _put_text(sheet, f"track {track}: {len(run)} frames from frame {run[0].frame}", 4, top + 13)
             picks = np.unique(np.linspace(0, len(run) - 1, min(COLUMNS, len(run))).round().astype(int))
             for column, pick in enumerate(picks):
                 tile = self.tiles.get((track, run[pick].frame))
@@ -74,7 +74,7 @@ class Filmstrip:
                     continue
                 area = sheet[top + 18 : top + 18 + TILE, column * TILE : (column + 1) * TILE]
                 area[:] = tile.rgb
-                _say(area, f"{run[pick].frame}: {tile.share:.0%}", 3, TILE - 5)
+                _put_text(area, f"{run[pick].frame}: {tile.share:.0%}", 3, TILE - 5)
         _write(path, sheet)
 
 
@@ -89,11 +89,11 @@ def timeline(tally: Tally, path: Path, most: int = 40) -> None:
     high = 16
     sheet = np.full((36 + high * max(1, len(shown)) + 22, left + width + 20, 3), _BACK, np.uint8)
     clean = sum(all(s.share >= TAU for s in rows) for _, rows in tracks)
-    _say(sheet, f"{len(tracks)} tracks, {clean} covered throughout; frames 0 to {last}", 6, 20)
+    _put_text(sheet, f"{len(tracks)} tracks, {clean} covered throughout; frames 0 to {last}", 6, 20)
     for row, (track, rows) in enumerate(shown):
         y = 36 + row * high
         leaks = sum(s.share < TAU for s in rows)
-        _say(sheet, f"{track}: {leaks}/{len(rows)}", 6, y + 12)
+        _put_text(sheet, f"{track}: {leaks}/{len(rows)}", 6, y + 12)
         for face_frame in sorted(rows, key=lambda s: -s.share):  # what leaks is drawn last, so that it shows
             x0 = left + face_frame.frame * width // (last + 1)
             x1 = max(x0 + 1, left + (face_frame.frame + 1) * width // (last + 1))
@@ -102,7 +102,7 @@ def timeline(tally: Tally, path: Path, most: int = 40) -> None:
     _write(path, sheet)
 
 
-def _say(sheet: Array, text: str, x: int, y: int) -> None:
+def _put_text(sheet: Array, text: str, x: int, y: int) -> None:
     cv2.putText(sheet, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, 0.42, _TEXT, 1, cv2.LINE_AA)
 
 

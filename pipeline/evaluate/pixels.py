@@ -22,7 +22,7 @@ from facestream.pipeline.video.source import open_source
 DETAIL = 1 / 16  # sigma of the high-pass filter, as a share of the face: what is finer is detail
 NEAR = 1 / 4  # side of the window over which detail is compared, as a share of the face
 NOISE = 3.0  # grey levels of detail that encoding may remove
-LOST = 0.5  # share of the detail that pixelation leaves at most
+LOST = 0.5  # share of the detail that a pixelated cover leaves at most
 KEPT = 0.8  # share of the detail that encoding leaves at least
 CHANGED = 10.0  # mean difference in grey levels from which 8x8 pixels count as covered
 
@@ -32,7 +32,8 @@ def covered_share(source: Array, output: Array, xyxy: Array) -> tuple[float, int
 
     source, output: luma uint8 [h, w]. xyxy: float [4]. Detail is what a Gaussian of a sixteenth of the face
     removes. Around each pixel of the face's ellipse the output's detail is projected on the source's; the
-    remaining share is weighted by the source's detail. Encoding leaves most of it, pixelation or blur next to nothing.
+    remaining share is weighted by the source's detail. Encoding leaves most of it, a pixelated or
+    blurred cover next to nothing.
     """
     height, width = source.shape
     part, face = ellipse_of(xyxy, width, height)

@@ -47,7 +47,7 @@ class Flight:
     since_s: float = field(default_factory=time.monotonic)
 
 
-def _words(problem: Exception) -> str:
+def _message(problem: Exception) -> str:
     return f"the detector failed ({type(problem).__name__}: {problem})".splitlines()[0]
 
 
@@ -152,7 +152,7 @@ class BatchingDetector:
             if views:
                 flight.views = self.detector.detect(views)
         except Exception as problem:  # whatever it is: nobody has looked at these pictures
-            flight.error = _words(problem)
+            flight.error = _message(problem)
         return flight
 
     def _warm_up(self, stored: list[HostFrame]) -> None:
@@ -180,7 +180,7 @@ class BatchingDetector:
                     faces = next(of_stored if isinstance(request.picture, HostFrame) else of_views)
                     found[i] = faces if request.threshold == flight.lowest else faces.filter_by_score(request.threshold)
             except Exception as problem:
-                flight.error = _words(problem)
+                flight.error = _message(problem)
                 found = [None] * len(flight.requests)
         for request, result in zip(flight.requests, found, strict=True):
             request.found = result

@@ -81,7 +81,7 @@ class Camera:
         self._sign_s = self._frame_s = self._live_s = 0.0  # last sign of life, last frame, begin of the connection
         self._packet_s = 0.0  # arrival of the last packet
         self._transport = "tcp"  # of an RTSP camera, where the choice is ours
-        self._told_transports: set[str] = set()
+        self._logged_transports: set[str] = set()
         self._resting = False  # between two tries
         self._needs_relay = False
         self._opened = False
@@ -189,7 +189,7 @@ class Camera:
                 except UserError as error:
                     if self._learn(turn, error):
                         continue
-                    what = _words(error)
+                    what = _message(error)
                     refused = isinstance(error, Refused)
                     final = self.uri.kind in _FINITE and not (self.options.loop and isinstance(error, SourceLost))
                     state = State.ENDED if isinstance(error, SourceLost) else State.FAILED
@@ -318,10 +318,10 @@ class Camera:
             return False
         given_up = self._transport
         self._transport = "udp" if given_up == "tcp" else "tcp"
-        told = f"to {self._transport}"
-        if told in self._told_transports:
+        change = f"to {self._transport}"
+        if change in self._logged_transports:
             return False
-        self._told_transports.add(told)
+        self._logged_transports.add(change)
         why = "it refuses" if is_refused else "nothing comes over"
         with self._lock:
             self._check_turn(turn)
@@ -463,5 +463,5 @@ class Camera:
             self._on_event(self._status)
 
 
-def _words(error: UserError) -> str:
+def _message(error: UserError) -> str:
     return redact(error.what + (f" ({error.do})" if error.do else ""))

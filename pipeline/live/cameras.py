@@ -377,7 +377,7 @@ class CameraManager:
         except UserError as error:
             return False, f"the new settings are not used: {error}"
         before = self._ready
-        gone = sorted(set(before) - set(ready))
+        removed = sorted(set(before) - set(ready))
         new = sorted(set(ready) - set(before))
         other = [name for name in ready if name in before and ready[name] != before[name]]
         masked = [name for name in other if _but_masks(ready[name]) == _but_masks(before[name])]
@@ -387,13 +387,13 @@ class CameraManager:
         for name in masked:
             if name in self._running:
                 self._running[name].masks = ready[name].masks
-        for name in [*gone, *other]:
+        for name in [*removed, *other]:
             if name in self._running and name not in masked:
                 self._stop(name)
         for name, one in ready.items():
             if name not in self._running and one.is_due():
                 self._try(name, one)
-        groups = {"new": new, "gone": gone, "changed": other}
+        groups = {"new": new, "gone": removed, "changed": other}
         parts = [f"{word} {', '.join(names)}" for word, names in groups.items() if names]
         if config != self._base:
             parts.append("what changed beside the cameras takes effect with the next start")

@@ -90,7 +90,7 @@ LATENCIES_S = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, float(
 
 
 class LatencyHistogram:
-    """A latency histogram with fixed buckets, as in Prometheus. add() is called from one thread."""
+    """A latency histogram with fixed buckets. add() is called from one thread."""
 
     def __init__(self) -> None:
         self._counts = [0] * len(LATENCIES_S)

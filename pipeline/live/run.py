@@ -186,8 +186,8 @@ class CameraPipeline:
 
     def _on_status(self, status: Status) -> None:
         """The camera's state has changed; called on any thread."""
-        words = ", ".join(filter(None, (str(status.state), status.message)))
-        self._on_event(self.name, words)
+        text = ", ".join(filter(None, (str(status.state), status.message)))
+        self._on_event(self.name, text)
         try:
             if status.state in (State.STALLED, State.RECONNECTING):
                 self._ring.put(Gap())

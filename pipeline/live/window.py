@@ -248,8 +248,8 @@ class Window:
                 self._put(picture.bgr, left, top, width, height)
             self._caption(pane, left, top)
         if time.monotonic() < self._help_s:
-            words = f"{self._note}      {HELP}" if self._note else HELP
-            self._write(words, 8, self._screen.get_height() - 26, DIM)
+            text = f"{self._note}      {HELP}" if self._note else HELP
+            self._write(text, 8, self._screen.get_height() - 26, DIM)
         else:
             self._note = ""
         pygame.display.flip()
@@ -266,10 +266,10 @@ class Window:
         pipeline = pane.pipeline
         status = pipeline.camera.status
         settings = pipeline.tuner.now
-        words = [pipeline.name, f"{pane.fps:.1f} fps", f"{pane.latency_ms:.0f} ms", f"{settings.mode}, {settings.hide}"]
+        parts = [pipeline.name, f"{pane.fps:.1f} fps", f"{pane.latency_ms:.0f} ms", f"{settings.mode}, {settings.hide}"]
         dropped = pipeline.counts.dropped + pipeline.counts.sink_dropped + pane.dropped
-        words += [f"{dropped} dropped"] * bool(dropped)
-        self._write("   ".join(words), left + 8, top + 8, TEXT)
+        parts += [f"{dropped} dropped"] * bool(dropped)
+        self._write("   ".join(parts), left + 8, top + 8, TEXT)
         trouble = pipeline.fail_closed.trouble
         if status.state not in (State.LIVE, State.ENDED):
             trouble = ", ".join(filter(None, (str(status.state), status.message)))
@@ -277,8 +277,8 @@ class Window:
             self._write(redact(trouble), left + 8, top + 32, BAD)
 
     def _write(self, text: str, left: int, top: int, colour: tuple[int, int, int]) -> None:
-        words = self._font.render(text, True, colour)
-        shade = pygame.Surface((words.get_width() + 8, words.get_height() + 6), pygame.SRCALPHA)
+        rendered = self._font.render(text, True, colour)
+        shade = pygame.Surface((rendered.get_width() + 8, rendered.get_height() + 6), pygame.SRCALPHA)
         shade.fill((0, 0, 0, 150))
         self._screen.blit(shade, (left - 4, top - 3))
-        self._screen.blit(words, (left, top))
+        self._screen.blit(rendered, (left, top))

@@ -61,8 +61,8 @@ class Found:
         out = []
         for number, (span, m) in enumerate(self.spans(), 1):
             of = f", track {', '.join(map(str, m.tracks))}" if m.tracks else ""
-            out.append(f"{number:4d}. {span}  {100 * m.risk:3.0f} %  frame {m.frame}: {m.words()}{of}")
-        return "\n".join([*(out or ["no moment is at risk"]), self.estimate.words()])
+            out.append(f"{number:4d}. {span}  {100 * m.risk:3.0f} %  frame {m.frame}: {m.describe()}{of}")
+        return "\n".join([*(out or ["no moment is at risk"]), self.estimate.describe()])
 
     def spans(self) -> list[tuple[str, Moment]]:
         """The moments, each with its time in words."""
@@ -158,7 +158,7 @@ def prepare(
         session.take_notes(scout)
         session.save()
     _check_first(session)
-    return session, scout if scout is not None or session.notes is None else Scout(config, None, rate, look=False)
+    return session, scout if scout is not None or session.notes is None else Scout(config, None, rate, second=False)
 
 
 def _find(
@@ -231,8 +231,8 @@ def scout_of(session: Session, note: Callable[[str], None] = lambda _: None) -> 
 def _scout(server: ReviewServer, session: Session) -> None:
     """Thread: the pass over the video, whose result goes to the page."""
 
-    def note(words: str) -> None:
-        server.progress = words
+    def note(text: str) -> None:
+        server.progress = text
 
     try:
         scout = scout_of(session, note)

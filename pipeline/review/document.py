@@ -125,9 +125,9 @@ class Document:
             return False
         if frame not in self._certain_frames(track):
             return False
-        mine = grown(self.boxes(frame)[track].xyxy, self.scale)
+        own = grown(self.boxes(frame)[track].xyxy, self.scale)
         return not any(
-            touches(mine, grown(face.xyxy, self.scale)) for other, face in self.boxes(frame).items() if other != track
+            touches(own, grown(face.xyxy, self.scale)) for other, face in self.boxes(frame).items() if other != track
         )
 
     def covered(self, frame: int) -> list[Face]:
@@ -218,7 +218,7 @@ class Document:
         step.inverse.append(lambda: self._set(track, old))
 
     def _set(self, track: int, faces: dict[int, Face | None]) -> None:
-        gone = {frame for frame, face in faces.items() if face is None}
+        deleted = {frame for frame, face in faces.items() if face is None}
         for frame, face in faces.items():
             here = self.by_frame.setdefault(frame, {})
             if face is None:
@@ -227,8 +227,8 @@ class Document:
                 here[track] = face
             if not here:
                 del self.by_frame[frame]
-        frames = set(self.spans.get(track, ())) | (faces.keys() - gone)
-        if left := sorted(frames - gone):
+        frames = set(self.spans.get(track, ())) | (faces.keys() - deleted)
+        if left := sorted(frames - deleted):
             self.spans[track] = left
         else:
             self.spans.pop(track, None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from facestream.pipeline.review.document import Document
 from facestream.pipeline.review.geometry import grown, iou
-from facestream.pipeline.review.scout import Notes, Seen
+from facestream.pipeline.review.scout import Notes, SecondDetection
 from scipy.special import gammaincinv
 
 SURE = 0.5  # best score of a track from which it counts as a face
@@ -34,7 +34,7 @@ class Estimate:
     faces: float
     open: float
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """As it is printed."""
         return f"{percent(self.share)} % ({percent(self.low)} to {percent(self.high)}) of face-frames may be visible"
 
@@ -45,7 +45,7 @@ def percent(share: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.095 or value == 0 else f"{value:.2f}"
 
 
-def estimate(document: Document, notes: Notes, found_open: dict[int, list[tuple[Seen, float]]]) -> Estimate:
+def estimate(document: Document, notes: Notes, found_open: dict[int, list[tuple[SecondDetection, float]]]) -> Estimate:
     """found_open: faces of the second detector that are not covered, by frame, with their covered shares."""
     best = {
         track: max(document.by_frame[f][track].score for f in span)
@@ -54,12 +54,12 @@ def estimate(document: Document, notes: Notes, found_open: dict[int, list[tuple[
     first = again = 0
     certain = 0.0
     weights: list[float] = []
-    runs: list[tuple[int, Seen]] = []  # the last sighting of each face that seems open
-    frames = sorted(notes.looks)
+    runs: list[tuple[int, SecondDetection]] = []  # the last sighting of each face that seems open
+    frames = sorted(notes.second)
     step = frames[1] - frames[0] if len(frames) > 1 else 1
     for frame in frames:
         faces = [face for track, face in document.boxes(frame).items() if best.get(track, 0.0) >= SURE]
-        seen = notes.looks[frame]
+        seen = notes.second[frame]
         first += len(faces)
         again += sum(any(iou(face.xyxy, other.xyxy) > 0.3 for other in seen) for face in faces)
         for one, share in found_open.get(frame, ()):

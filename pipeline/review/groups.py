@@ -40,12 +40,12 @@ def appearance(hsv: Array, scale: float, box: XYXY) -> Array | None:
     return out if out.any() else None
 
 
-def group(looks: dict[int, Array], spans: dict[int, tuple[int, int]]) -> dict[int, int]:
+def group(appearances: dict[int, Array], spans: dict[int, tuple[int, int]]) -> dict[int, int]:
     """track -> number of its group. Two tracks that are in the picture at the same time are never one person.
 
-    looks: appearance of each track. spans: its first and last frame.
+    appearances: appearance of each track. spans: its first and last frame.
     """
-    tracks = sorted(looks, key=lambda t: spans[t])
+    tracks = sorted(appearances, key=lambda t: spans[t])
     members: list[list[int]] = []
     for track in tracks:
         best = None
@@ -53,7 +53,7 @@ def group(looks: dict[int, Array], spans: dict[int, tuple[int, int]]) -> dict[in
         for number, others in enumerate(members):
             if any(spans[o][0] <= spans[track][1] and spans[track][0] <= spans[o][1] for o in others):
                 continue
-            common = max(_common(looks[track], looks[o]) for o in others[-8:])
+            common = max(_common(appearances[track], appearances[o]) for o in others[-8:])
             if common > score:
                 best = number
                 score = common

@@ -48,7 +48,7 @@ class Reported:
 
 def text(found: Found, name: str, model: str) -> str:
     """The report as HTML."""
-    rows = [(span, f"{100 * m.risk:.0f} %", str(m.frame), m.words()) for span, m in found.spans()]
-    look = f"A second detector ({model}) ran on {found.estimate.frames} frames."
+    rows = [(span, f"{100 * m.risk:.0f} %", str(m.frame), m.describe()) for span, m in found.spans()]
+    note = f"A second detector ({model}) ran on {found.estimate.frames} frames."
     body = [table(("when", "risk", "frame", "why"), rows) if rows else "No moment is at risk."]
-    return page(f"Moments at risk in {name}", found.estimate.words() + ".", look, body)
+    return page(f"Moments at risk in {name}", found.estimate.describe() + ".", note, body)

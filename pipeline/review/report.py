@@ -83,7 +83,7 @@ class Facts:
             video=session.clip.video.name,
             size="{} x {}, {} frames, {:.3f} a second".format(*session.clip.size, document.frames, session.clip.rate),
             by=by,
-            estimate=found.words() if found else "no estimate: the second detector has not run",
+            estimate=found.describe() if found else "no estimate: the second detector has not run",
             sample=f"second detector ({session.notes.model}): {found.frames} frames" if found and session.notes else "",
             tracks=len([t for t in document.spans if t > 0]),
             covered=sum(len(document.covered(f)) for f in document.by_frame),
@@ -91,10 +91,10 @@ class Facts:
             deleted=kinds[Delete],
             left_open=tuple(left_open),
             masks=tuple((str(m.label), when.span(m.start, m.end), m.by, m.at) for m in document.masks.values()),
-            decisions=tuple((e.at, e.by, _words(e, when)) for e in edits),
+            decisions=tuple((e.at, e.by, _describe(e, when)) for e in edits),
             moments=len(moments),
             looked_at=len(document.accepted),
-            unseen=tuple((when.span(m.start, m.end), f"{100 * m.risk:.0f} %", m.words()) for m in waiting[:20]),
+            unseen=tuple((when.span(m.start, m.end), f"{100 * m.risk:.0f} %", m.describe()) for m in waiting[:20]),
         )
 
 
@@ -112,7 +112,7 @@ class Clock:
         return f"{self.at(start)} to {self.at(end)} (frames {start} to {end})"
 
 
-def _words(edit: AnyEdit, when: Clock) -> str:
+def _describe(edit: AnyEdit, when: Clock) -> str:
     """An edit as a person would say it."""
     if isinstance(edit, (Cover, LeaveOpen, Delete)):
         what = {Cover: "covered again", LeaveOpen: "left open", Delete: "deleted as no face"}[type(edit)]
@@ -169,14 +169,14 @@ def html(facts: Facts) -> str:
     return page(f"Review of {facts.video}", f"{facts.estimate}{sample}.", by, parts)
 
 
-def page(title: str, summary: str, words: str, parts: list[str]) -> str:
+def page(title: str, summary: str, note: str, parts: list[str]) -> str:
     """A whole HTML file. parts: its body, as HTML; the others are text."""
     head = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>{escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(title)}</h1>",
-        f"<p>{escape(words)} facestream {escape(version('facestream'))}.</p>",
+        f"<p>{escape(note)} facestream {escape(version('facestream'))}.</p>",
         f"<p class=sum><b>{escape(summary)}</b></p>",
     ]
     foot = (

@@ -1,4 +1,4 @@
-// The review page: lists, keys, and what is said to the server.
+// The review page: lists, keys, and requests to the server.
 const $ = id => document.getElementById(id), TOKEN = new URLSearchParams(location.search).get("token") ?? "";
 const CHUNK = 500, GROUPS = ["#8ecae6", "#ffb703", "#90be6d", "#f28482", "#cdb4db", "#84dcc6", "#f4a261", "#a8dadc"];
 const KEYS = [
@@ -49,7 +49,7 @@ class List {
   }
 }
 
-const element = (kind, words = "", name = "") => Object.assign(document.createElement(kind), {textContent: words, className: name});
+const element = (kind, text = "", name = "") => Object.assign(document.createElement(kind), {textContent: text, className: name});
 
 class App {
   constructor() {
@@ -162,7 +162,7 @@ class App {
       const was = this.clip.version, clip = await (await this.get("moments")).json();
       if (clip.version !== was || !clip.progress && $("progress").textContent) return this.renew();
       this.progress(clip);
-    } catch (e) { this.say(e.message, true); }
+    } catch (e) { this.notify(e.message, true); }
   }
   async renew() {  // what the pass over the video found has come
     const clip = await (await this.get("state")).json();
@@ -214,7 +214,7 @@ class App {
   }
   nextMoment(by) {
     const open = this.moments.map((m, n) => m.accepted ? -1 : n).filter(n => n >= 0);
-    if (!open.length) return this.say("Every moment of the list was looked at.");
+    if (!open.length) return this.notify("Every moment of the list was looked at.");
     const at = by > 0 ? open.find(n => n > this.at_moment) ?? open[0] : open.findLast(n => n < this.at_moment) ?? open.at(-1);
     return this.choose(at);
   }
@@ -224,7 +224,7 @@ class App {
     const next = this.moments.slice(this.at_moment + 1).find(o => !o.accepted) ?? this.moments.find(o => !o.accepted && o !== m);
     if (!m.accepted && !await this.edit({kind: "accept", key: m.key})) return;
     if (next) this.choose(this.moments.findIndex(o => o.key === next.key));
-    else this.say("Every moment of the list was looked at.");
+    else this.notify("Every moment of the list was looked at.");
   }
   // Tracks
   sorted() {
@@ -237,21 +237,21 @@ class App {
     this.cardList.set(list);
   }
   card(track) {
-    const row = element("div", "", "card" + (this.selected.has(track.id) ? " on" : "")), words = element("div"), image = element("img");
+    const row = element("div", "", "card" + (this.selected.has(track.id) ? " on" : "")), text = element("div"), image = element("img");
     image.src = `face/${track.id}?at=${track.best}&token=${encodeURIComponent(TOKEN)}`;
     image.alt = "";
     const head = element("b", track.id < 0 ? `${-track.id}, elsewhere` : String(track.id));
-    words.append(head);
+    text.append(head);
     if (track.group) {
       const mark = element("em", "person " + track.group, "group");
       mark.style.background = GROUPS[track.group % GROUPS.length];
-      words.append(mark);
+      text.append(mark);
     }
-    if (track.open.length) words.append(element("em", "open", "open"));
-    if (track.drawn) words.append(element("em", "drawn", "drawn"));
-    words.append(element("p", `${clock(this.seconds(track.start), 1)} – ${clock(this.seconds(track.end), 1)} · ${(track.frames / this.clip.rate).toFixed(1)} s`),
+    if (track.open.length) text.append(element("em", "open", "open"));
+    if (track.drawn) text.append(element("em", "drawn", "drawn"));
+    text.append(element("p", `${clock(this.seconds(track.start), 1)} – ${clock(this.seconds(track.end), 1)} · ${(track.frames / this.clip.rate).toFixed(1)} s`),
       element("p", `up to ${track.side} px · score ${track.worst.toFixed(2)} to ${track.score.toFixed(2)}`));
-    row.append(image, words);
+    row.append(image, text);
     row.onclick = e => { this.select(track.id, e.shiftKey || e.ctrlKey); this.goto(track.best); };
     return row;
   }
@@ -269,10 +269,10 @@ class App {
     this.view.draw();
   }
   inspect() {
-    const box = $("inspector"), ids = [...this.selected], words = element("p"), buttons = element("div");
+    const box = $("inspector"), ids = [...this.selected], text = element("p"), buttons = element("div");
     const what = ids.length ? `Track ${ids.slice(0, 6).join(", ")}${ids.length > 6 ? "…" : ""}` : this.range ? "Everybody" : "";
-    if (what) words.append(element("b", what), this.range ? " in the range" : ids.length ? ", all of it" : "");
-    else words.append("Choose a track, or drag on the picture to cover a face that was missed.");
+    if (what) text.append(element("b", what), this.range ? " in the range" : ids.length ? ", all of it" : "");
+    else text.append("Choose a track, or drag on the picture to cover a face that was missed.");
     const offer = (name, key, act, off = false) => {
       const button = element("button", name);
       button.append(element("kbd", key));
@@ -288,7 +288,7 @@ class App {
     offer("Merge", "M", () => this.merge(), ids.length < 2);
     offer("Same person", "G", () => this.person(), ids.length !== 1 || !this.tracks.get(ids[0])?.group);
     const reasons = ids.flatMap(t => this.tracks.get(t)?.open ?? []).map(r => `open from ${clock(this.seconds(Math.min(r[0], this.clip.frames - 1)), 1)}: ${r[2]}`);
-    box.replaceChildren(words, ...reasons.slice(0, 3).map(r => element("p", r)), buttons);
+    box.replaceChildren(text, ...reasons.slice(0, 3).map(r => element("p", r)), buttons);
     $("range").textContent = this.range ? `range ${clock(this.seconds(this.range[0]), 1)} – ${clock(this.seconds(this.range[1]), 1)}` : "";
   }
   person() {
@@ -305,39 +305,39 @@ class App {
   }
   async act(kind) {
     const tracks = this.targets();
-    if (!tracks.length) return this.say("Choose a track first, or a range with [ and ].");
+    if (!tracks.length) return this.notify("Choose a track first, or a range with [ and ].");
     const [start, end] = this.range ?? [0, this.clip.frames - 1], edit = {kind, tracks, start, end};
     if (kind === "open") {
-      const reason = await this.ask("Leave open", "Faces stay covered wherever their track is in doubt or touches another one. Why may this be seen?", "consent given");
+      const reason = await this.prompt("Leave open", "Faces stay covered wherever their track is in doubt or touches another one. Why may this be seen?", "consent given");
       if (!reason) return;
       edit.reason = reason;
     }
-    if (await this.edit(edit)) this.say({cover: "Covered", open: "Left open", delete: "Deleted"}[kind] + `: track ${tracks.join(", ")}`);
+    if (await this.edit(edit)) this.notify({cover: "Covered", open: "Left open", delete: "Deleted"}[kind] + `: track ${tracks.join(", ")}`);
   }
   async split() {
     const [track] = this.selected;
-    if (this.selected.size !== 1) return this.say("Choose one track to split it.");
+    if (this.selected.size !== 1) return this.notify("Choose one track to split it.");
     await this.edit({kind: "split", track, frame: this.frame, new: this.clip.next_track});
   }
   async merge() {
     const tracks = [...this.selected].sort((a, b) => this.tracks.get(a).start - this.tracks.get(b).start);
-    if (tracks.length < 2) return this.say("Choose two tracks or more with Shift to merge them.");
+    if (tracks.length < 2) return this.notify("Choose two tracks or more with Shift to merge them.");
     if (await this.edit({kind: "merge", tracks})) this.select(tracks[0]);
   }
   async setBox(frame, xyxy, track, follow) {
-    this.say(follow ? "Following it both ways…" : "");
+    this.notify(follow ? "Following it both ways…" : "");
     const before = new Set(this.tracks.keys()), answer = await this.send("box", {frame, xyxy: xyxy.map(v => Math.round(v * 100) / 100), track, follow, by: this.by()});
     if (!answer) return;
     const id = track ?? answer.tracks.find(t => !before.has(t.id))?.id;
     if (id !== undefined) this.select(id);
-    this.say(`Track ${id}: ${answer.last - answer.first + 1} frames, ${clock(this.seconds(answer.first), 1)} to ${clock(this.seconds(answer.last), 1)}`);
+    this.notify(`Track ${id}: ${answer.last - answer.first + 1} frames, ${clock(this.seconds(answer.first), 1)} to ${clock(this.seconds(answer.last), 1)}`);
   }
   async mask(points) {
     const [start, end] = this.range ?? [0, this.clip.frames - 1];
     this.masking = false;
     this.view.corners = [];
     $("mask-button").classList.remove("on");
-    if (await this.edit({kind: "mask", label: this.clip.next_mask, start, end, points})) this.say(this.range ? "Masked in the range" : "Masked in the whole video: set a range with [ and ] to mask a part");
+    if (await this.edit({kind: "mask", label: this.clip.next_mask, start, end, points})) this.notify(this.range ? "Masked in the range" : "Masked in the whole video: set a range with [ and ] to mask a part");
   }
   edit(edit) { return this.send("edit", {...edit, by: this.by()}); }
   by() { return $("export-by").value || this.clip.user; }
@@ -355,7 +355,7 @@ class App {
       await Promise.all([this.view.show(this.frame), this.risks()]);
       return answer;
     } catch (e) {
-      this.say(e.message, true);
+      this.notify(e.message, true);
       return null;
     }
   }
@@ -367,17 +367,17 @@ class App {
     this.progress(answer);
   }
   // Dialogs
-  say(words, bad = false) {
+  notify(text, bad = false) {
     const toast = $("toast");
-    toast.textContent = words;
+    toast.textContent = text;
     toast.className = bad ? "bad" : "";
-    toast.hidden = !words;
+    toast.hidden = !text;
     clearTimeout(this.hush);
     this.hush = setTimeout(() => toast.hidden = true, bad ? 8000 : 3500);
   }
-  ask(title, words, value) {
+  prompt(title, text, value) {
     $("ask-title").textContent = title;
-    $("ask-text").textContent = words;
+    $("ask-text").textContent = text;
     $("ask-input").value = value;
     const dialog = $("ask");
     dialog.returnValue = "";
@@ -428,10 +428,10 @@ class App {
     this.masking = !this.masking;
     this.view.corners = [];
     $("mask-button").classList.toggle("on", this.masking);
-    this.say(this.masking ? "Drag a rectangle, or click corners and press Enter" : "");
+    this.notify(this.masking ? "Drag a rectangle, or click corners and press Enter" : "");
     this.view.draw();
   }
-  save() { this.get("save", {}).then(a => a.json()).then(a => { this.say("Saved: " + a.draft); this.progress({saved: true, progress: $("progress").textContent}); }, e => this.say(e.message, true)); }
+  save() { this.get("save", {}).then(a => a.json()).then(a => { this.notify("Saved: " + a.draft); this.progress({saved: true, progress: $("progress").textContent}); }, e => this.notify(e.message, true)); }
   listen() {
     const on = (id, act) => $(id).onclick = () => { act(); if ($(id).tagName === "BUTTON") $(id).blur(); };
     on("undo", () => this.send("undo"));
@@ -459,7 +459,7 @@ class App {
       e.target.blur();
       if (t >= 0) this.goto(this.clip.seconds.length ? Math.max(0, this.clip.seconds.findLastIndex(s => s <= t + 1e-6)) : Math.floor(t * this.clip.rate + 1e-6));
     };
-    for (const [key, words] of KEYS) $("keys").append(element("kbd", key), element("span", words));
+    for (const [key, text] of KEYS) $("keys").append(element("kbd", key), element("span", text));
     document.addEventListener("keydown", e => this.key(e));
     window.addEventListener("beforeunload", () => { if ($("saved").textContent !== "saved") navigator.sendBeacon?.(`save?token=${encodeURIComponent(TOKEN)}`); });
   }
@@ -491,4 +491,4 @@ class App {
 }
 
 const app = new App();
-app.start().catch(e => app.say(e.message, true));
+app.start().catch(e => app.notify(e.message, true));

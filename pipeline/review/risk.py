@@ -12,7 +12,7 @@ from facestream.engines.boxes import Array, grow_xyxy
 from facestream.pipeline.records import Face
 from facestream.pipeline.review.document import Document, Step
 from facestream.pipeline.review.geometry import grown, iou
-from facestream.pipeline.review.scout import Notes, Seen
+from facestream.pipeline.review.scout import Notes, SecondDetection
 from facestream.pipeline.types import XYXY, BoxState
 
 COVERED = 0.95  # share of a face's ellipse under covers from which it counts as covered
@@ -64,7 +64,7 @@ class Moment:
         """The same for the same moment in a later run of this program on the same records."""
         return f"{self.why[0]}:{self.frame}:{','.join(map(str, self.tracks))}"
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Why it is in the list."""
         return "; ".join(WHY[kind] for kind in self.why)
 
@@ -80,7 +80,7 @@ class RiskIndex:
         self.size = size
         self.notes = notes
         self._of_track: dict[int, list[Moment]] = {}
-        self._open: dict[int, list[tuple[Seen, float]]] = {}
+        self._open: dict[int, list[tuple[SecondDetection, float]]] = {}
         self.renew(notes)
 
     def renew(self, notes: Notes) -> None:
@@ -88,7 +88,7 @@ class RiskIndex:
         self.notes = notes
         self._cuts = sorted(notes.cuts)
         self._of_track.clear()
-        self._open = {f: uncovered(self.document, f, seen) for f, seen in sorted(notes.looks.items())}
+        self._open = {f: uncovered(self.document, f, seen) for f, seen in sorted(notes.second.items())}
         for track in self.document.spans:
             self._note(track)
 
@@ -96,7 +96,7 @@ class RiskIndex:
         """After an edit, or its taking back."""
         for track in step.touched:
             self._note(track)
-        for frame, seen in self.notes.looks.items():
+        for frame, seen in self.notes.second.items():
             if step.first <= frame <= step.last:
                 self._open[frame] = uncovered(self.document, frame, seen)
 
@@ -113,7 +113,7 @@ class RiskIndex:
             found += some
         return sorted(_merged(found), key=lambda m: (-m.risk, m.start, m.tracks))
 
-    def open_faces(self) -> dict[int, list[tuple[Seen, float]]]:
+    def open_faces(self) -> dict[int, list[tuple[SecondDetection, float]]]:
         """frame -> faces of the second detector that are not covered there, with their covered shares."""
         return self._open
 
@@ -121,7 +121,7 @@ class RiskIndex:
 # By the second detector
 
 
-def uncovered(document: Document, frame: int, seen: Sequence[Seen]) -> list[tuple[Seen, float]]:
+def uncovered(document: Document, frame: int, seen: Sequence[SecondDetection]) -> list[tuple[SecondDetection, float]]:
     """Faces of a second detector that are not covered in a frame, or not wholly: each with its covered share.
 
     Masks count as covers; faces that are left open on purpose are not listed.
@@ -173,10 +173,10 @@ def _inside(points: Array, corners: Array) -> Array:
 class _Chain:
     """Uncovered sightings of what seems to be one face: frame, face, its risk."""
 
-    seen: list[tuple[int, Seen, float]] = field(default_factory=list)
+    seen: list[tuple[int, SecondDetection, float]] = field(default_factory=list)
 
 
-def _missed(document: Document, found: dict[int, list[tuple[Seen, float]]]) -> list[Moment]:
+def _missed(document: Document, found: dict[int, list[tuple[SecondDetection, float]]]) -> list[Moment]:
     frames = sorted(found)
     near = max(1, round(CHAIN_S * document.rate))
     chains: list[_Chain] = []
@@ -206,15 +206,15 @@ def _missed(document: Document, found: dict[int, list[tuple[Seen, float]]]) -> l
     return out
 
 
-def covered_share_of(document: Document, frame: int, seen: Seen) -> float:
+def covered_share_of(document: Document, frame: int, seen: SecondDetection) -> float:
     """The covered share of a face of the second detector."""
     covers = np.array([f.xyxy for f in document.covered(frame)]).reshape(-1, 4)
     return covered_share(np.array(seen.xyxy), grow_xyxy(covers, document.scale))
 
 
 def _risk_of_miss(score: float, share: float) -> float:
-    sure = float(np.clip((score - 0.25) / 0.5, 0.05, 1))
-    return 0.9 * sure * (1.0 if share < 0.5 else 0.25 + 1.2 * (COVERED - share))
+    certainty = float(np.clip((score - 0.25) / 0.5, 0.05, 1))
+    return 0.9 * certainty * (1.0 if share < 0.5 else 0.25 + 1.2 * (COVERED - share))
 
 
 # By the tracks

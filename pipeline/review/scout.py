@@ -15,7 +15,7 @@ from facestream.pipeline.review.groups import appearance, appearance_view
 from facestream.pipeline.stages.analyse.scene_cuts import SceneCutDetector
 from facestream.pipeline.types import XYXY, BoxState, Frame, TrackedFrame, xyxy
 from facestream.pipeline.video.planes import luma_view, rgb_view
-from msgspec import Struct
+from msgspec import Struct, field
 
 OTHER_MODELS = ("plainM", "plainS")  # for the second detector, the first that is shipped and is not the run's own
 LARGER = 1.25  # of the run's input to each side, where the second detector has the same net
@@ -32,7 +32,7 @@ DARK_SHARE = 0.98
 FLAT = 6.0
 
 
-class Seen(Struct, frozen=True):
+class SecondDetection(Struct, frozen=True):
     """A face of the second detector: xyxy in displayed pixels."""
 
     xyxy: XYXY
@@ -42,17 +42,17 @@ class Seen(Struct, frozen=True):
 class Notes(Struct):
     """What a pass found, as JSON can hold it. No pictures.
 
-    cuts: frames with which a scene begins. blind: frames in which nothing can be seen. looks: frame -> what the second
-    look found there. model: what looked.
+    cuts: frames with which a scene begins. blind: frames in which nothing can be seen. second: frame -> what the second
+    detector found there. model: its name.
     """
 
     cuts: list[int] = []
     blind: list[int] = []
-    looks: dict[int, tuple[Seen, ...]] = {}
+    second: dict[int, tuple[SecondDetection, ...]] = field(default_factory=dict, name="looks")
     model: str = ""
 
 
-class SecondLook:
+class SecondDetector:
     """Another view of a frame: mirrored, another net where there is one, else a larger picture."""
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -64,7 +64,7 @@ class SecondLook:
         self.detector: Detector = load_detector(other, DetectorOptions(SECOND_SCORE, config.nms_iou, config.threads))
         self.name = f"{other}, mirrored" + (f", {self.size[0]}x{self.size[1]}" if same else "")
 
-    def look(self, frame: Frame) -> tuple[Seen, ...]:
+    def detect(self, frame: Frame) -> tuple[SecondDetection, ...]:
         view = rgb_view(frame, self.size)
         mirrored = ImageView(np.ascontiguousarray(view.rgb[:, ::-1]), view.width, view.height)
         found: Detections = self.detector.detect([mirrored])[0]
@@ -72,7 +72,7 @@ class SecondLook:
         out = []
         for (left, top, right, bottom), score in zip(found.xyxy.tolist(), found.scores.tolist(), strict=True):
             box = xyxy(round(v, 2) for v in (view.width - right, top, view.width - left, bottom))
-            out.append(Seen(box, round(score, 4)))
+            out.append(SecondDetection(box, round(score, 4)))
         return tuple(out)
 
 
@@ -82,13 +82,13 @@ class Scout:
     frames: how many there will be, None where nobody knows; rate: frames/s.
     """
 
-    def __init__(self, config: Config, frames: int | None, rate: float, look: bool = True) -> None:
+    def __init__(self, config: Config, frames: int | None, rate: float, second: bool = True) -> None:
         self.notes = Notes()
         self.pts: list[int | None] = []
         self.times: list[float | None] = []
         self.size = (0, 0)
-        self.look = SecondLook(config.detector) if look else None
-        self.notes.model = self.look.name if self.look else ""
+        self.second = SecondDetector(config.detector) if second else None
+        self.notes.model = self.second.name if self.second else ""
         self.stride = stride_of(frames, rate)
         self.appearances: dict[int, Array] = {}  # track -> see groups.appearance
         self._best: dict[int, float] = {}
@@ -96,7 +96,7 @@ class Scout:
         self._scene = 0
 
     def write(self, tracked: TrackedFrame, source: str) -> None:
-        self.see(tracked.frame)
+        self.update(tracked.frame)
         better = [
             box for box in tracked.boxes
             if box.id > 0 and box.state is BoxState.OBSERVED and box.score > self._best.get(box.id, 0) + BETTER
@@ -106,11 +106,11 @@ class Scout:
         hsv, scale = appearance_view(tracked.frame)
         for box in better:
             self._best[box.id] = box.score
-            look = appearance(hsv, scale, box.xyxy)
-            if look is not None:
-                self.appearances[box.id] = look
+            colours = appearance(hsv, scale, box.xyxy)
+            if colours is not None:
+                self.appearances[box.id] = colours
 
-    def see(self, frame: Frame) -> None:
+    def update(self, frame: Frame) -> None:
         """Note what can be seen of one frame; frames come in order."""
         self.pts.append(frame.pts)
         self.times.append(frame.time_s)
@@ -122,8 +122,8 @@ class Scout:
             self._scene = scene
         if shows_nothing(luma):
             self.notes.blind.append(frame.index)
-        if self.look is not None and frame.index % self.stride == self.stride // 2:
-            self.notes.looks[frame.index] = self.look.look(frame)
+        if self.second is not None and frame.index % self.stride == self.stride // 2:
+            self.notes.second[frame.index] = self.second.detect(frame)
 
 
 def stride_of(frames: int | None, rate: float) -> int:

@@ -154,7 +154,7 @@ class ReviewServer(WebServer):
         return _json(
             {
                 "moments": self.session.moment_rows(),
-                "estimate": found.words() if found else "",
+                "estimate": found.describe() if found else "",
                 "progress": self.progress,
                 "version": self.session.version,
                 "saved": self.session.saved,

@@ -142,7 +142,7 @@ class Session:
 
     def estimate(self) -> Estimate | None:
         """How much may be open; None before the second detector."""
-        if self.notes is None or not self.notes.looks:
+        if self.notes is None or not self.notes.second:
             return None
         return estimate(self.document, self.notes, self.risk.open_faces())
 
@@ -193,7 +193,7 @@ class Session:
         return [
             {
                 "key": m.key, "start": m.start, "end": m.end, "risk": round(m.risk, 3), "frame": m.frame,
-                "box": m.box, "tracks": m.tracks, "why": m.words(), "kind": m.why[0],
+                "box": m.box, "tracks": m.tracks, "why": m.describe(), "kind": m.why[0],
                 "accepted": m.key in self.document.accepted,
             }
             for m in self.moments()

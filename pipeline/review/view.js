@@ -39,7 +39,7 @@ class View {
       this.draw();
       return true;
     } catch (e) {
-      if (this.wanted === mark) this.app.say(e.message, true);
+      if (this.wanted === mark) this.app.notify(e.message, true);
       return false;
     }
   }
@@ -112,13 +112,13 @@ class View {
     g.fillStyle = colour;
     for (const [hx, hy] of [[a, b], [p, b], [a, q], [p, q]]) g.fillRect(hx * scale - 4, hy * scale - 4, 8, 8);
   }
-  label(g, x, y, words, colour) {
+  label(g, x, y, text, colour) {
     g.font = "600 12px system-ui,sans-serif";
-    const wide = g.measureText(words).width + 8;
+    const wide = g.measureText(text).width + 8;
     g.fillStyle = colour;
     g.fillRect(x - .75, y - 17, wide, 16);
     g.fillStyle = "#0f1114";
-    g.fillText(words, x + 3, y - 4.5);
+    g.fillText(text, x + 3, y - 4.5);
   }
   point(e) {
     const {scale, x, y} = this.place(), r = this.canvas.getBoundingClientRect(), {width, height} = this.app.clip;

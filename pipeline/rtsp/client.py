@@ -240,12 +240,12 @@ def answers(address: str, options: PushOptions) -> bool:
 
 
 def _refusal(message: Message, method: str) -> UserError:
-    said = f"{method} {message.code} {message.start[2]}"
+    status = f"{method} {message.code} {message.start[2]}"
     if message.code == 401:
-        return Refused(f"the user name or password is missing or wrong ({said})", "", "give user:password@")
+        return Refused(f"the user name or password is missing or wrong ({status})", "", "give user:password@")
     if message.code in (403, 404, 405, 501):
-        return Refused(f"the server does not take the stream there ({said})")
-    return SinkLost(f"the server refused ({said})")
+        return Refused(f"the server does not take the stream there ({status})")
+    return SinkLost(f"the server refused ({status})")
 
 
 def reason(error: Exception) -> str:

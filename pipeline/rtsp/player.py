@@ -277,11 +277,11 @@ class Player:
         for offer in transport_of(message.headers.get("transport", "")):
             found = self._route_for(offer, mount, track)
             if found is not None:
-                self._routes[track], words = found
+                self._routes[track], transport = found
                 self._mount, self._session = mount, self._session or secrets.token_hex(8)
                 self.is_stranger = False
                 session = f"{self._session};timeout={self.limits.session_s:.0f}"
-                self._reply(200, headers | {"Transport": words, "Session": session})
+                self._reply(200, headers | {"Transport": transport, "Session": session})
                 return
         self._reply(461, headers)
 
@@ -296,14 +296,14 @@ class Player:
             channels = pair_of(offer.get("interleaved", f"{2 * track}-{2 * track + 1}"))
             if channels is None or channels[1] > 255:
                 return None
-            words = f"RTP/AVP/TCP;unicast;interleaved={channels[0]}-{channels[1]}"
-            return Route(*channels, udp=False), f"{words};{ssrc}"
+            transport = f"RTP/AVP/TCP;unicast;interleaved={channels[0]}-{channels[1]}"
+            return Route(*channels, udp=False), f"{transport};{ssrc}"
         ports = pair_of(offer.get("client_port", ""))
         pair = self.server.udp
         if offer[""] not in ("RTP/AVP", "RTP/AVP/UDP") or ports is None or pair is None or ports[0] < 1024:
             return None
-        words = f"RTP/AVP;unicast;client_port={ports[0]}-{ports[1]};server_port={pair.ports[0]}-{pair.ports[1]}"
-        return Route(*ports, udp=True), f"{words};{ssrc}"
+        transport = f"RTP/AVP;unicast;client_port={ports[0]}-{ports[1]};server_port={pair.ports[0]}-{pair.ports[1]}"
+        return Route(*ports, udp=True), f"{transport};{ssrc}"
 
     def _act(self, mount: Mount, method: str, headers: dict[str, str]) -> None:
         if method == "PLAY":

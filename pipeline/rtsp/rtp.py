@@ -160,8 +160,8 @@ def sender_report(ssrc: int, stamp: int, wall_s: float, sent: int, octets: int) 
     """A sender report with a source description, a compound packet as RFC 3550 requires. stamp: RTP timestamp at
     wall_s."""
     ntp = round((wall_s + _NTP_EPOCH) * 2**32) & (2**64 - 1)
-    words = struct.pack(">BBHIQIII", 0x80, 200, 6, ssrc, ntp, stamp, sent & 0xFFFFFFFF, octets & 0xFFFFFFFF)
+    report = struct.pack(">BBHIQIII", 0x80, 200, 6, ssrc, ntp, stamp, sent & 0xFFFFFFFF, octets & 0xFFFFFFFF)
     name = b"facestream"
     item = bytes([1, len(name)]) + name + b"\0"
     item += bytes(-len(item) % 4)
-    return words + struct.pack(">BBHI", 0x81, 202, 1 + len(item) // 4, ssrc) + item
+    return report + struct.pack(">BBHI", 0x81, 202, 1 + len(item) // 4, ssrc) + item

@@ -51,7 +51,8 @@ class Anonymizer:
     def __init__(self, config: CoverConfig, settings: AnonymiseSettings = DEFAULTS.anonymise) -> None:
         self.config = config
         self.settings = settings
-        self.stamp = _read_stamp(config.hide.removeprefix("image:")) if config.hide.startswith("image:") else None
+        is_image = config.hide.startswith("image:")
+        self.cover_image = _read_cover_image(config.hide.removeprefix("image:")) if is_image else None
 
     def cover(self, tracked: TrackedFrame) -> CoveredFrame:
         """The frame with its boxes covered; the raw picture is overwritten, not copied, where that is safe."""
@@ -105,7 +106,7 @@ class Anonymizer:
         return made
 
     def _apply(self, picture: av.VideoFrame, layers: list[Plane], patch: Patch) -> None:
-        stamp = self._stamp_planes(picture, patch) if self.stamp is not None else None
+        image = self._cover_image_planes(picture, patch) if self.cover_image is not None else None
         here: dict[tuple[int, int], tuple[Array, Grid]] = {}  # the two chroma planes share both
         for index, plane in enumerate(layers):
             if (plane.down, plane.across) not in here:
@@ -116,8 +117,8 @@ class Anonymizer:
             y = patch.y // plane.down
             x = patch.x // plane.across
             area = plane.pixels[y : y + h, x : x + w]
-            if stamp is not None:
-                new = stamp[index].pixels[:h, :w]
+            if image is not None:
+                new = image[index].pixels[:h, :w]
             elif self.config.hide == "solid":
                 new = _solid(picture, index, area)
             elif self.config.hide == "blur":
@@ -140,11 +141,11 @@ class Anonymizer:
         wide = columns[1:] - columns[:-1]
         return Grid(rows, columns, high, wide, high[:, None] * wide)
 
-    def _stamp_planes(self, picture: av.VideoFrame, patch: Patch) -> list[Plane]:
+    def _cover_image_planes(self, picture: av.VideoFrame, patch: Patch) -> list[Plane]:
         """The image over the patch, in the picture's own format."""
-        assert self.stamp is not None
+        assert self.cover_image is not None
         h, w = patch.mask.shape
-        rgb: Any = cv2.resize(self.stamp, (w, h), interpolation=cv2.INTER_AREA)
+        rgb: Any = cv2.resize(self.cover_image, (w, h), interpolation=cv2.INTER_AREA)
         return planes(convert(av.VideoFrame.from_ndarray(rgb, format="rgb24"), picture.format.name))
 
 
@@ -221,7 +222,7 @@ def _blur(area: Array, settings: AnonymiseSettings) -> Array:
     return out
 
 
-def _read_stamp(path: str) -> Array:
+def _read_cover_image(path: str) -> Array:
     from PIL import Image, UnidentifiedImageError
 
     try:

@@ -98,7 +98,7 @@ class DetectionPolicy:
         self._full: int | None = None  # the last successful full frame at full resolution
         self._seen = -1  # the newest frame with a full-frame detection, planned or done
         self._time_s: float | None = None  # of the frame before, except for skipped ones
-        self._eager_until = 0  # all frames before this one are detected on
+        self._dense_until = 0  # all frames before this one are detected on
         self._recheck = False  # detect on the next frame, unless only every 3rd or fewer are to be
         self._search = False  # a full frame at full resolution is due
 
@@ -115,18 +115,18 @@ class DetectionPolicy:
         if self.shedding is not None:
             self.shedding.report_backlog(frame.backlog)
             late = self.shedding.late(frame.frame.time_s)
-            eager = frame.cut or late or index < self._eager_until
-            if self._planned is not None and self.shedding.sheds and not eager:
+            detect_now = frame.cut or late or index < self._dense_until
+            if self._planned is not None and self.shedding.sheds and not detect_now:
                 return DetectionPlan(index, Scope.SKIPPED, Reason.LOAD)
         if frame.cut:
-            self._eager_until = index + self.settings.eager_frames
+            self._dense_until = index + self.settings.eager_frames
         slow = self._slow(frame.frame.time_s)
         recheck = self._recheck or late
         self._recheck = False
         ends = frame.ends and self.looks_back
         interval = self._interval_for(tracks)
-        eager = index < self._eager_until or ((slow or recheck) and interval <= 2)
-        if self._planned is not None and index - self._planned < interval and not eager and not ends:
+        detect_now = index < self._dense_until or ((slow or recheck) and interval <= 2)
+        if self._planned is not None and index - self._planned < interval and not detect_now and not ends:
             return DetectionPlan(index, Scope.SKIPPED, Reason.INTERVAL)
         self._planned = index
         return self._sized(frame, tracks, slow, recheck, ends)
@@ -172,7 +172,7 @@ class DetectionPolicy:
         interval = half if slow else self.full_interval
         astray = slow and (recheck or tracks.max_speed > self.settings.steady_motion)
         reason = None
-        if index < self._eager_until:
+        if index < self._dense_until:
             reason = Reason.CUT
         elif self._full is None:
             reason = Reason.FIRST

@@ -80,8 +80,8 @@ class ReadAhead(YuvDetector):
         due = [(frame, host_frame(frame, self.size)) for frame in frames if frame.index % self.every == 0]
         shown = [(frame, picture) for frame, picture in due if picture is not None]
         while len(self._batches) > 3:  # their frames have left
-            gone = self._batches.popleft()
-            self._known = {at: entry for at, entry in self._known.items() if entry[0] is not gone}
+            oldest = self._batches.popleft()
+            self._known = {at: entry for at, entry in self._known.items() if entry[0] is not oldest}
         if not shown:
             return
         batch = Batch([frame for frame, _ in shown], self.detector.submit([picture for _, picture in shown]))

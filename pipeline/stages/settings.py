@@ -3,8 +3,9 @@
 They are not meant for everyday use. A settings file may change them in tables `[advanced.STAGE]`, and
 `benchmarks/leak_table.py --set STAGE.NAME=VALUE` sweeps them. Each says its unit, its purpose, and where it comes from:
 
-measured: an alternative was measured, see docs/tracking.md. literature: taken from the named paper or library.
-bound: follows from what is physically or technically possible. guess: chosen by eye and never measured.
+measured: an alternative was measured (docs/experiments), or the value is read from data. literature: taken from the
+named paper or library. bound: follows from another constant, or from what is possible. guess: chosen by eye, never
+measured.
 """
 
 from __future__ import annotations
@@ -68,14 +69,16 @@ class CameraMotionSettings(StageSettings, frozen=True):
 
     side: Annotated[int, constant("px", "longer side on which the flow is measured", MEASURED, 64)] = 320
     cell: Annotated[int, constant("px", "side of the cells of which each lends one corner", GUESS, 4)] = 24
-    refresh_interval: Annotated[int, constant("frames", "corners are detected anew after so many frames", GUESS, 1)] = 3
+    refresh_interval: Annotated[
+        int, constant("frames", "corners are detected anew after so many frames", MEASURED, 1)
+    ] = 3
     min_kept: Annotated[
         float, constant("share of corners", "with fewer left inside the frame they are detected anew", GUESS)
     ] = 0.8
-    max_iterations: Annotated[int, constant("steps", "of the Lucas-Kanade flow, per level", GUESS, 1)] = 10
+    max_iterations: Annotated[int, constant("steps", "of the Lucas-Kanade flow, per level", MEASURED, 1)] = 10
     epsilon: Annotated[float, constant("px", "the flow stops when a step changes it by less", GUESS)] = 0.03
     min_corner_quality: Annotated[
-        float, constant("eigenvalue", "smallest eigenvalue of the gradient covariance at a corner", GUESS)
+        float, constant("eigenvalue", "smallest eigenvalue of the gradient covariance at a corner (OpenCV)", LITERATURE)
     ] = 1e-4
     min_corners: Annotated[int, constant("corners", "with fewer tracked, no motion is reported", GUESS, 3)] = 12
     min_change: Annotated[float, constant("luma", "mean difference below which the frame counts as unmoved", GUESS)] = (
@@ -169,10 +172,12 @@ class TruncatedFaceSettings(StageSettings, frozen=True):
     """truncated_faces: faces that the frame's edge cuts."""
 
     min_width_over_height: Annotated[
-        float, constant("ratio", "minimum plausible width/height of a complete face", GUESS)
+        float,
+        constant("ratio", "minimum plausible width/height of a complete face: of 85 % of labelled ones", MEASURED),
     ] = 0.7
     min_height_over_width: Annotated[
-        float, constant("ratio", "minimum plausible height/width of a complete face", GUESS)
+        float,
+        constant("ratio", "minimum plausible height/width of a complete face: of 92 % of labelled ones", MEASURED),
     ] = 1.1
     edge_distance: Annotated[
         float, constant("share of the longer side", "distance to the edge up to which a box counts as cut", GUESS)
@@ -205,8 +210,10 @@ class TrackSettings(StageSettings, frozen=True):
     min_near_score: Annotated[
         float, constant("score", "from which a box that only lies near a track continues it", MEASURED)
     ] = 0.35
-    touching_iou: Annotated[float, constant("IoU", "above which two detections touch", GUESS)] = 0.01
-    eager_s: Annotated[float, constant("s", "after a cut in which one detection confirms a face", GUESS)] = 0.25
+    touching_iou: Annotated[float, constant("IoU", "above which two detections touch: more than rounding", BOUND)] = (
+        0.01
+    )
+    after_cut_s: Annotated[float, constant("s", "after a cut in which one detection confirms a face", GUESS)] = 0.25
     max_coast_growth: Annotated[
         float, constant("share", "a coasted box grows by its uncertainty, at most by this", GUESS)
     ] = 0.5
@@ -283,9 +290,9 @@ class GapSettings(StageSettings, frozen=True):
     """fill_gaps: covers between two detections, and after the last one."""
 
     short_gap: Annotated[
-        int, constant("frames", "to the next detection up to which a straight line is enough", GUESS)
+        int, constant("frames", "to the next detection up to which a straight line is enough", MEASURED)
     ] = 4
-    short_growth: Annotated[float, constant("share", "boxes on that line grow by this", GUESS)] = 0.05
+    short_growth: Annotated[float, constant("share", "boxes on that line grow by this", MEASURED)] = 0.05
     merge_iou: Annotated[float, constant("IoU", "from which two places of a track are covered by one box", GUESS)] = 0.1
     max_followed: Annotated[int, constant("frames", "followed by template matching at most", GUESS)] = 15
 
@@ -303,11 +310,11 @@ class SmoothSettings(StageSettings, frozen=True):
     """smooth: the box that leaves."""
 
     statistics_frames: Annotated[
-        int, constant("frames", "on either side over which a track's usual size and score are found", GUESS, 1)
+        int, constant("frames", "on either side for a track's usual size and score: the look-ahead", BOUND, 1)
     ] = 15
-    percentile: Annotated[
-        float, constant("share", "of the sizes are not larger than the usual one, of the scores not lower", GUESS)
-    ] = 0.7
+    percentile: Annotated[float, constant("share", "quantile of a track's sizes; of its scores from above", GUESS)] = (
+        0.7
+    )
     path_frames: Annotated[int, constant("frames", "on either side over which the path is averaged", GUESS)] = 5
     path_sigma: Annotated[
         float, constant("frames", "standard deviation of the average's Gaussian weights", GUESS, 0.1)

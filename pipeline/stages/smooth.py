@@ -47,7 +47,7 @@ def statistics_of(
 def smooth_box(
     box: Box,
     path: list[float],
-    usual: TrackStatistics | None,
+    statistics: TrackStatistics | None,
     confirmed: bool,
     settings: SmoothSettings = DEFAULTS.smooth,
 ) -> Box:
@@ -55,14 +55,14 @@ def smooth_box(
     united with the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners.
     confirmed: whether its track is."""
     left, top, right, bottom = box.xyxy
-    score = box.score if usual is None else min(box.score, usual.score)
+    score = box.score if statistics is None else min(box.score, statistics.score)
     doubt = min(max((settings.clear_score - score) / (settings.clear_score - settings.dim_score), 0.0), 1.0)
     grown = 1 + (settings.max_growth if confirmed else settings.weak_growth) * doubt
     width = (right - left) * grown
     height = (bottom - top) * grown
-    if usual is not None:
-        width = max(width, usual.width)
-        height = max(height, usual.height)
+    if statistics is not None:
+        width = max(width, statistics.width)
+        height = max(height, statistics.height)
     x = (left + right) / 2
     y = (top + bottom) / 2
     mean = [total / path[0] for total in path[1:]]
@@ -119,7 +119,7 @@ class Smoother:
         start = max(0, len(self.emitted) - settings.path_frames)
         before = ((frame.index, frame.boxes) for frame in islice(self.emitted, start, None))
         paths = {box.key: [0.0, 0.0, 0.0, 0.0, 0.0] for box in boxes}  # sums: weights, weighted corners
-        usual = self.statistics(boxes, sightings, coming_sightings)
+        statistics = self.statistics(boxes, sightings, coming_sightings)
         for at, others in [(index, boxes), *before, *coming]:
             weight = math.exp(-(((at - index) / settings.path_sigma) ** 2) / 2)
             for box in others:
@@ -132,6 +132,12 @@ class Smoother:
                     path[4] += weight * bottom
         self.emitted.append(Emitted(index, boxes, sightings))
         return tuple(
-            smooth_box(box, paths[box.key], usual.get(box.id) if box.kind is BoxKind.FACE else None, sure, settings)
-            for box, sure in zip(boxes, confirmed, strict=True)
+            smooth_box(
+                box,
+                paths[box.key],
+                statistics.get(box.id) if box.kind is BoxKind.FACE else None,
+                is_confirmed,
+                settings,
+            )
+            for box, is_confirmed in zip(boxes, confirmed, strict=True)
         )

@@ -29,7 +29,7 @@ from facestream.pipeline.types import AssociationStage, Box, BoxState, xyxy
 from numpy.typing import NDArray
 
 # A track. seen_s: time of its last detection, by the tracker's clock; detection: number of the detector's run in which
-# that was; score: of that detection; best: highest score so far; hits: number of detections; eager: begun after a cut.
+# that was; score: of that detection; best: highest score so far; hits: number of detections; after_cut: begun then.
 TRACK = np.dtype(
     [
         ("id", np.int64),
@@ -39,7 +39,7 @@ TRACK = np.dtype(
         ("score", float),
         ("best", float),
         ("hits", np.int64),
-        ("eager", bool),
+        ("after_cut", bool),
     ]
 )
 
@@ -58,7 +58,7 @@ class Tracker:
         self.first = True  # no frame has come yet
         self.detections = 0  # number of the detector's runs
         self.scene = 0
-        self.eager_s = -math.inf  # until this time a face is confirmed by its first detection
+        self.after_cut_until_s = -math.inf  # until this time a face is confirmed by its first detection
         # The largest motion of a just detected face from the last frame to this one, in its own sides.
         self.max_speed = 0.0
 
@@ -78,9 +78,9 @@ class Tracker:
         affine: the camera's motion from the frame before, [2, 3] in pixels (see CameraMotionEstimator).
         full_resolution: whether this detection could find the smallest faces; if not, a missing face is no evidence.
 
-        scene: a change of this number is a cut (see SceneCutDetector). No track continues over it, and for `eager_s`
-        a face is confirmed by its first detection. A cut may turn out to be a flash, so in its first frame the faces of
-        the previous scene are covered once more; if the next frame is of that scene, they continue.
+        scene: a change of this number is a cut (see SceneCutDetector). No track continues over it, and for
+        `after_cut_s` a face is confirmed by its first detection. A cut may turn out to be a flash, so in its first
+        frame the faces of the previous scene are covered once more; if the next frame is of that scene, they continue.
         """
         step = self._advance(time_s)
         self._enter(scene)
@@ -121,7 +121,7 @@ class Tracker:
         keep = self.tracks["scene"] == scene
         if scene > self.scene:
             keep |= self.tracks["scene"] == self.scene
-            self.eager_s = self.clock + self.settings.eager_s
+            self.after_cut_until_s = self.clock + self.settings.after_cut_s
         self.scene = scene
         self._keep(keep)
 
@@ -170,7 +170,7 @@ class Tracker:
         new = np.zeros(len(cxcywh), TRACK)
         new["id"] = self.next_id + np.arange(len(new))
         new["scene"] = self.scene
-        new["eager"] = self.clock <= self.eager_s
+        new["after_cut"] = self.clock <= self.after_cut_until_s
         self.next_id += len(new)
         self.filters.add(cxcywh)
         self.tracks = np.concatenate([self.tracks, new])
@@ -208,15 +208,15 @@ class Tracker:
 
     def _known(self) -> Bool:
         """Which tracks had a high score once, or started after a cut."""
-        known: Bool = (self.tracks["best"] >= self.config.new_track_score) | self.tracks["eager"]
+        known: Bool = (self.tracks["best"] >= self.config.new_track_score) | self.tracks["after_cut"]
         return known
 
     def _sure(self) -> Bool:
         """Which tracks are confirmed: once detected with a high score, or twice, or started after a cut."""
-        sure: Bool = (
-            (self.tracks["best"] >= self.config.confirm_score) | (self.tracks["hits"] > 1) | self.tracks["eager"]
+        confirmed: Bool = (
+            (self.tracks["best"] >= self.config.confirm_score) | (self.tracks["hits"] > 1) | self.tracks["after_cut"]
         )
-        return sure
+        return confirmed
 
     def _coast(self, step: float, size: tuple[int, int], observed: Bool) -> list[Box]:
         """Coasting: predicted boxes of tracks without a detection, grown by their uncertainty (at most by half).

@@ -24,8 +24,8 @@ def extrapolate_truncated(
     near = settings.edge_distance * sides.max(1)
     width = settings.min_width_over_height * sides[:, 1]
     height = settings.min_height_over_width * sides[:, 0]
-    for axis, least in ((0, width), (1, height)):
-        missing = np.maximum(least - sides[:, axis], 0)
+    for axis, minimum in ((0, width), (1, height)):
+        missing = np.maximum(minimum - sides[:, axis], 0)
         low = boxes[:, axis] <= near
         high = boxes[:, axis + 2] >= size[axis] - near
         boxes[:, axis] -= np.where(low & ~high, missing, 0)

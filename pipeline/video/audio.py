@@ -125,8 +125,8 @@ class AudioTranscoder:
         rate = self.rate
         steps = [("aresample", f"{rate}:async=1000")]
         if self._distort:
-            words = {"rate": rate, "lowered": round(rate * _LOWER)}
-            steps += [(name, options.format(**words)) for name, options in _DISTORTION]
+            values = {"rate": rate, "lowered": round(rate * _LOWER)}
+            steps += [(name, options.format(**values)) for name, options in _DISTORTION]
         formats = [kind.name for kind in self.stream.codec_context.codec.audio_formats or ()] or ["s16"]
         steps.append(("aformat", f"sample_fmts={formats[0]}:sample_rates={rate}:channel_layouts={self.layout}"))
         last = source

@@ -1,4 +1,5 @@
-"""Rewrites headers of codecs whose packets are copied: what a decoder needs, without comments, images and names.
+"""Rewrites headers of codecs whose packets are copied, and tags between them: what a decoder needs, without comments,
+images and names.
 
 Xiph's codecs carry their comments (title, place, a cover picture) in a header beside the codec's setup, and ASS
 subtitles theirs in a script's first section. Containers store both as the codec's private data, which a copy would pass
@@ -20,6 +21,78 @@ _ASS_INFO = frozenset(
 _ASS_SECTIONS = frozenset(("v4 styles", "v4+ styles", "events"))
 _ASS_LINES = ("format:", "style:")
 _IDX_LINES = ("size:", "palette:", "org:", "scale:", "alpha:", "smooth:", "fadein/out:", "align:", "forced subs:")
+
+# MPEG audio (ISO/IEC 11172-3, 2.4.2.3; 13818-3): kbit/s by index, for MPEG-1's layers I to III, and for MPEG-2's I and
+# the other two; Hz by index for MPEG-1, of which MPEG-2 has half and MPEG-2.5 a quarter.
+_LAYER_1 = (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448)
+_LAYER_2 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384)
+_LAYER_3 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_LOW_LAYER_1 = (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256)
+_LOW_LAYERS = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_RATES = (44100, 48000, 32000)
+
+
+def without_tags(codec: str, packet: bytes) -> bytes:
+    """A sound packet without what is no sound in it: MP3's tags (ID3, APE), which may hold a cover, and what lies
+    behind its last frame. Empty if it holds no frame.
+
+    codec: FFmpeg's name. Packets of codecs that have no such tags come back as they are.
+    """
+    if codec not in ("mp1", "mp2", "mp3"):
+        return packet
+    frames = []
+    at = 0
+    while at < len(packet):
+        skipped = _tag_size(packet, at)
+        if skipped:
+            at += skipped
+            continue
+        size = _frame_size(packet[at : at + 4])
+        if size is None:
+            break
+        end = at + size if size else len(packet)
+        frames.append(packet[at:end])
+        at = end
+    return b"".join(frames)
+
+
+def _tag_size(data: bytes, at: int) -> int:
+    """Bytes of the tag that begins here, 0 if none does: ID3v1, ID3v2, APE."""
+    if data.startswith(b"ID3", at) and len(data) >= at + 10:
+        size = 0
+        for byte in data[at + 6 : at + 10]:
+            size = size << 7 | byte & 0x7F
+        has_footer = data[at + 5] & 0x10
+        return size + (20 if has_footer else 10)
+    if data.startswith(b"TAG", at):
+        return 128
+    if data.startswith(b"APETAGEX", at) and len(data) >= at + 32:
+        size = struct.unpack_from("<I", data, at + 12)[0]
+        is_header = data[at + 23] & 0x20
+        return size + 32 if is_header else 32
+    return 0
+
+
+def _frame_size(header: bytes) -> int | None:
+    """Bytes of the MPEG audio frame with this header; 0 where its bit rate is free; None if it is none."""
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return None
+    version = header[1] >> 3 & 3  # 3: MPEG-1, 2: MPEG-2, 0: MPEG-2.5
+    layer = 4 - (header[1] >> 1 & 3)
+    index = header[2] >> 4
+    rate_index = header[2] >> 2 & 3
+    if version == 1 or layer == 4 or index == 15 or rate_index == 3:
+        return None
+    if index == 0:
+        return 0
+    is_full = version == 3
+    rate = _RATES[rate_index] >> (0 if is_full else 1 if version == 2 else 2)
+    high = (_LAYER_1, _LAYER_2, _LAYER_3)[layer - 1]
+    bits = 1000 * (high if is_full else _LOW_LAYER_1 if layer == 1 else _LOW_LAYERS)[index]
+    padding = header[2] >> 1 & 1
+    if layer == 1:
+        return (12 * bits // rate + padding) * 4
+    return (72 if layer == 3 and not is_full else 144) * bits // rate + padding
 
 
 def rebuilt(codec: str, header: bytes) -> bytes:

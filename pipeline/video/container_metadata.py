@@ -17,6 +17,7 @@ import av
 import av.container
 import av.stream
 from av.sidedata.sidedata import Type as SideDataType
+from facestream.pipeline.video.picture import side_data
 
 HOLD_ATTACHMENTS = ("matroska",)
 HOLD_CHAPTERS = ("matroska", "webm", "mp4", "mov")
@@ -81,12 +82,13 @@ class HdrMetadata:
 
 def hdr_metadata_of(picture: av.VideoFrame) -> HdrMetadata | None:
     """A decoded frame's HDR metadata, None if it has none."""
-    mastering: Any = picture.side_data.get(SideDataType.MASTERING_DISPLAY_METADATA)  # type: ignore[call-overload]
-    level: Any = picture.side_data.get(SideDataType.CONTENT_LIGHT_LEVEL)  # type: ignore[call-overload]
+    held = side_data(picture)
+    mastering = held.get(SideDataType.MASTERING_DISPLAY_METADATA)
+    level = held.get(SideDataType.CONTENT_LIGHT_LEVEL)
     if mastering is None and level is None:
         return None
-    primaries, luminance = (None, None) if mastering is None else _mastering(bytes(mastering))
-    content = None if level is None else struct.unpack("=2I", bytes(level)[:8])
+    primaries, luminance = (None, None) if mastering is None else _mastering(mastering)
+    content = None if level is None else struct.unpack("=2I", level[:8])
     return HdrMetadata(primaries, luminance, content)
 
 
@@ -99,8 +101,12 @@ def _mastering(data: bytes) -> tuple[tuple[float, ...] | None, tuple[float, floa
 
 def lost_hdr_metadata(picture: av.VideoFrame) -> list[str]:
     """The names of per-frame metadata that cannot be written again."""
-    held: Any = list(picture.side_data)
-    return [f"the {_CHANGING[data.type.name]}" for data in held if data.type.name in _CHANGING]
+    return [f"the {_CHANGING[kind.name]}" for kind in side_data(picture) if kind.name in _CHANGING]
+
+
+def has_captions(picture: av.VideoFrame) -> bool:
+    """Whether closed captions (CEA-608, CEA-708) come with a decoded frame."""
+    return SideDataType.A53_CC in side_data(picture)
 
 
 def chapters_of(container: av.container.InputContainer) -> tuple[Chapter, ...]:

@@ -18,16 +18,16 @@ from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.types import StreamInfo
 from facestream.pipeline.video import hardware
 from facestream.pipeline.video.alpha import flattened, with_alpha
-from facestream.pipeline.video.picture import convert, orientation_of
+from facestream.pipeline.video.picture import convert, is_subsampled_both_ways, orientation_of
 
 
 @dataclass(frozen=True, slots=True)
 class EncodeOptions:
     """codec: h264, hevc, vp9, av1, an encoder of hardware.HARDWARE, or None for the source's own where we can write it.
 
-    crf: quality on x264's scale, lower is better; other codecs get the value of about the same look.
-    preset: x264's names, ultrafast to veryslow, or auto, see x264_words(). threads: 0: as many as pay.
-    overwrite: replace an existing output. keep_metadata: words and data streams that may say who, where and with what.
+    crf: CRF on x264's scale, lower is better; other codecs get the value of about the same look.
+    preset: x264's names, ultrafast to veryslow, or auto, see x264_options(). threads: 0: as many as pay.
+    overwrite: replace an existing output. keep_metadata: text and data streams that may say who, where and with what.
     hardware: a setting of run.hardware. audio: keep (as it is; encoded anew where the container does not hold it),
     transcode, drop or distort (voices). chroma: 4:4:4 keeps that of RGB sources; auto makes them
     4:2:0, as players want it.
@@ -106,8 +106,8 @@ def encoder_for(container: Container, info: StreamInfo, options: EncodeOptions) 
     if made not in ENCODERS:
         raise BadConfig(f"there is no codec {options.codec}", "codec", "known: " + " ".join(ENCODERS))
     if made not in container.codecs:
-        held = ", ".join(container.codecs)
-        raise BadConfig(f"{container.format} does not hold {options.codec} here", "codec", f"it holds {held}")
+        supported = ", ".join(container.codecs)
+        raise BadConfig(f"{container.format} does not hold {options.codec} here", "codec", f"it holds {supported}")
     if options.codec in hardware.HARDWARE:
         hardware.check(options.codec)
         return options.codec
@@ -156,12 +156,15 @@ def add_video(
     chosen = _options(encoder, options, info)
     if container.format == "avi":  # it stores no presentation times
         chosen["bf"] = "0"
+    format_name = format_for(encoder, picture, options.chroma == "4:4:4")
+    if info.chroma_location is not None and is_subsampled_both_ways(format_name):
+        chosen["chroma_sample_location"] = info.chroma_location
     stream = output.add_stream(encoder, rate=rate.limit_denominator(2**16), options=chosen)
     assert isinstance(stream, av.VideoStream)
     ctx = stream.codec_context
     ctx.width = picture.width
     ctx.height = picture.height
-    ctx.pix_fmt = format_for(encoder, picture, options.chroma == "4:4:4")
+    ctx.pix_fmt = format_name
     if info.alpha and encoder == "libvpx-vp9":
         ctx.pix_fmt = "yuva420p"
         stream.metadata["alpha_mode"] = "1"
@@ -197,7 +200,7 @@ def as_stored(info: StreamInfo, kind: str) -> StreamInfo:
     aspect = info.pixel_aspect
     if aspect is not None and info.rotation in (90, 270):
         aspect = 1 / aspect
-    return replace(info, matrix=None, rotation=0, pixel_aspect=aspect)
+    return replace(info, matrix=None, rotation=0, pixel_aspect=aspect, chroma_location=None)
 
 
 def container_options(container: Container, info: StreamInfo) -> dict[str, str]:
@@ -241,7 +244,7 @@ def for_encoder(picture: av.VideoFrame, stream: av.VideoStream, alpha: Array | N
     return picture
 
 
-def x264_words(preset: str, crf: float) -> dict[str, str]:
+def x264_options(preset: str, crf: float) -> dict[str, str]:
     """FFmpeg's options for x264 of a preset.
 
     auto: superfast, which looks at no coming frames, with two of them to look at: where the picture stands still that
@@ -271,9 +274,9 @@ def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str
     light = info.hdr.params(encoder) if info.hdr is not None else {}
     more = ":".join(f"{key}={value}" for key, value in light.items())
     if encoder == "libx264":
-        words = x264_words(options.preset, crf)
-        params = ":".join(filter(None, (words.get("x264-params"), more)))
-        return words | ({"x264-params": params} if params else {})
+        chosen = x264_options(options.preset, crf)
+        params = ":".join(filter(None, (chosen.get("x264-params"), more)))
+        return chosen | ({"x264-params": params} if params else {})
     if encoder == "libx265":
         params = "log-level=error" + (f":{more}:hdr10=1" if more else "")
         if (

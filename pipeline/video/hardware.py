@@ -38,8 +38,8 @@ def check(encoder: str) -> None:
 def options(encoder: str, crf: float, speed: int) -> dict[str, str]:
     """The encoder's options for a quality (crf, on x264's scale) and a speed (0 to 8, fastest first)."""
     quality = f"{crf:.0f}"
-    if encoder.endswith("_nvenc"):
-        return {"preset": f"p{1 + min(6, speed * 6 // 8)}", "rc": "vbr", "cq": quality, "b": "0"}
+    if encoder.endswith("_nvenc"):  # s12m_tc would write the frames' time code: when it was filmed
+        return {"preset": f"p{1 + min(6, speed * 6 // 8)}", "rc": "vbr", "cq": quality, "b": "0", "s12m_tc": "0"}
     if encoder.endswith("_qsv"):
         return {
             "preset": ("veryfast", "faster", "fast", "medium", "slow")[min(4, speed // 2)],

@@ -19,7 +19,7 @@ def colours_of(profile: bytes | None, gray: bool) -> bytes | None:
     if profile[16:20] != (b"GRAY" if gray else b"RGB "):
         return None
     (count,) = struct.unpack(">I", profile[128:132])
-    tags: list[tuple[bytes, bytes]] = [(b"desc", _words(_DESCRIPTION)), (b"cprt", _words("-"))]
+    tags: list[tuple[bytes, bytes]] = [(b"desc", _text(_DESCRIPTION)), (b"cprt", _text("-"))]
     for index in range(min(count, 100)):
         entry = profile[132 + 12 * index : 144 + 12 * index]
         if len(entry) < 12:
@@ -45,6 +45,6 @@ def colours_of(profile: bytes | None, gray: bool) -> bytes | None:
     return bytes(head) + table + body
 
 
-def _words(text: str) -> bytes:
+def _text(text: str) -> bytes:
     data = text.encode("utf-16-be")
     return b"mluc" + struct.pack(">III2s2sII", 0, 1, 12, b"en", b"US", len(data), 28) + data

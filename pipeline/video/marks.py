@@ -7,6 +7,7 @@ Sources: Matroska (RFC 9559, sections 5.1.4.1.28 and 18), Google's Spherical Vid
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 import av
 from av.sidedata.sidedata import Type as SideDataType
+from facestream.pipeline.video.picture import is_subsampled_both_ways, side_data
 
 _HEAD = 1 << 20  # bytes in which a Matroska file's description of its tracks is looked for
 _SEGMENT = b"\x18\x53\x80\x67"
@@ -33,6 +35,10 @@ _WIDTH = b"\x54\xb0"
 _HEIGHT = b"\x54\xba"
 _STEREO = b"\x53\xb8"
 _DISPLAY = (_WIDTH, _HEIGHT, b"\x54\xb2")
+# A Matroska video track's colours, and in them where the chroma samples lie: 1 left or top, 2 in the middle.
+_COLOURS = (_SEGMENT, _TRACKS, _TRACK, _VIDEO, b"\x55\xb0")
+_SITING = (b"\x55\xb7", b"\x55\xb8")
+_LOCATIONS = {(1, 1): "topleft", (1, 2): "left", (2, 1): "top", (2, 2): "center"}
 _SEEK = b"\x4d\xbb"
 _SEEK_POSITION = b"\x53\xac"
 # FFmpeg's numbers of projections.
@@ -71,20 +77,43 @@ class Marks:
 
 def marks_of(picture: av.VideoFrame) -> Marks:
     """What a decoded picture says of itself; what we cannot write again is left out."""
-    sphere: Any = picture.side_data.get(SideDataType.SPHERICAL)  # type: ignore[call-overload]
-    stereo: Any = picture.side_data.get(SideDataType.STEREO3D)  # type: ignore[call-overload]
+    held = side_data(picture)
+    sphere = held.get(SideDataType.SPHERICAL)
+    stereo = held.get(SideDataType.STEREO3D)
     found = None
-    if sphere is not None and len(bytes(sphere)) >= 36:
-        kind, yaw, pitch, roll, *rest = struct.unpack("=i3i5I", bytes(sphere)[:36])
+    if sphere is not None and len(sphere) >= 36:
+        kind, yaw, pitch, roll, *rest = struct.unpack("=i3i5I", sphere[:36])
         if kind in (_EQUIRECTANGULAR, _CUBE, _TILE):
             left, top, right, bottom, padding = rest
             found = Sphere(kind, yaw, pitch, roll, (left, top, right, bottom), padding)
     eyes = None
-    if stereo is not None and len(bytes(stereo)) >= 8:
-        kind, flags = struct.unpack("=2i", bytes(stereo)[:8])
+    if stereo is not None and len(stereo) >= 8:
+        kind, flags = struct.unpack("=2i", stereo[:8])
         if kind in (_SIDE_BY_SIDE, _TOP_BOTTOM):
             eyes = kind, bool(flags & _INVERTED)
     return Marks(found, eyes)
+
+
+def chroma_location_of(video: av.VideoStream) -> str | None:
+    """Where a 4:2:0 stream's chroma samples lie, by FFmpeg's name; None if it is unknown, or below the luma samples.
+
+    PyAV does not tell, but FFmpeg writes it into the description of a Matroska track.
+    """
+    name = video.codec_context.pix_fmt
+    if name is None or not is_subsampled_both_ways(name):
+        return None
+    file = io.BytesIO()
+    try:
+        with av.open(file, "w", format="matroska") as description:
+            description.add_stream_from_template(video, opaque=True)
+            description.start_encoding()
+        data = file.getvalue()
+        for part in _COLOURS:
+            data = _content(data, part)
+        across, down = (int.from_bytes(_content(data, part), "big") for part in _SITING)
+    except (av.FFmpegError, ValueError, IndexError):  # Matroska holds no such codec
+        return None
+    return _LOCATIONS.get((across, down))
 
 
 def mark(path: Path, kind: str, aspect: Fraction | None, marks: Marks) -> bool:
@@ -219,6 +248,12 @@ def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int,
         body = at + letters + length
         yield data[at : at + letters], at, body, body + size
         at = body + size
+
+
+def _content(data: bytes, wanted: bytes) -> bytes:
+    """Of the first element with this identifier; empty if there is none."""
+    found = (data[body:end] for name, _, body, end in _elements(data, 0, len(data)) if name == wanted)
+    return next(found, b"")
 
 
 def _element(name: bytes, data: bytes) -> bytes:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import struct
+from fractions import Fraction
 from typing import Any
 
 import av
+import av.filter
 import av.video.plane
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,8 @@ PLANAR = frozenset((
     "yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p12le", "yuv422p12le", "yuv444p12le",
 ))
 # fmt: on
+
+_NEWER_KINDS = 16  # of side data that FFmpeg may have and PyAV does not know
 
 
 def planar_format(name: str) -> str:
@@ -42,6 +46,12 @@ def planar_format(name: str) -> str:
         (kind.chroma_width(16), kind.chroma_height(16)), "444"
     )
     return f"yuv{chroma}p{depth}"
+
+
+def is_subsampled_both_ways(name: str) -> bool:
+    """Whether a pixel format is 4:2:0: of others it is clear where the chroma samples lie."""
+    kind = VideoFormat(name, 16, 16)
+    return (kind.chroma_width(16), kind.chroma_height(16)) == (8, 8)
 
 
 def to_planar(picture: av.VideoFrame) -> av.VideoFrame:
@@ -102,8 +112,38 @@ def matrix_of(rotation: int, mirrored: bool) -> tuple[int, ...] | None:
 
 def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
     """The nine numbers of the stored display matrix (rotation and mirroring), None if there is none."""
-    data: Any = picture.side_data.get(SideDataType.DISPLAYMATRIX)  # type: ignore[call-overload]
-    return None if data is None else struct.unpack("=9i", bytes(data)[:36])
+    data = side_data(picture).get(SideDataType.DISPLAYMATRIX)
+    return None if data is None else struct.unpack("=9i", data[:36])
+
+
+def side_data(picture: av.VideoFrame) -> dict[SideDataType, bytes]:
+    """What a decoder attached to a picture: captions, HDR metadata, how to show it.
+
+    PyAV fails where one kind is newer than itself (EXIF of Motion JPEG, views of spatial video): these are taken off a
+    copy first.
+    """
+    try:
+        held: Any = picture.side_data
+    except ValueError:
+        held = _without_unknown(picture).side_data
+    return {data.type: bytes(data) for data in held}
+
+
+def _without_unknown(picture: av.VideoFrame) -> av.VideoFrame:
+    graph = av.filter.Graph()
+    unit = picture.time_base or Fraction(1, 1000)
+    last = graph.add_buffer(width=picture.width, height=picture.height, format=picture.format, time_base=unit)
+    known: list[Any] = [kind.value for kind in SideDataType]
+    for kind in range(max(known) + 1, max(known) + 1 + _NEWER_KINDS):
+        link = graph.add("sidedata", f"mode=delete:type={kind}")
+        last.link_to(link)
+        last = link
+    last.link_to(graph.add("buffersink"))
+    graph.configure()
+    graph.push(picture)
+    found = graph.pull()
+    assert isinstance(found, av.VideoFrame)
+    return found
 
 
 def duplicate(picture: av.VideoFrame) -> av.VideoFrame:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 _LATE_START_S = 10
 _MPEG_AUDIO = {"mp1", "mp2", "mp3"}  # one stream type in MPEG-TS, told apart by their packets
 _UNMARKED = ("libvpx-vp9", "libsvtav1")  # whose pictures' pixel aspect Matroska's muxer does not hear of
+# Encoders that write the closed captions of the frames they are given.
+_CAPTIONING = ("libx264", "h264_nvenc", "hevc_nvenc", "h264_qsv", "h264_videotoolbox", "hevc_videotoolbox")
 _MOST_DELAY_S = 600  # by which a picture may be stored before it is shown
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EFBIG: "the file grew too large", errno.EDQUOT: "over the quota"}
 
@@ -185,7 +187,7 @@ class FileSink:
             return
         copy = copied(packet.packet, stream, self._shift)
         if copy is None:
-            self._unreadable += 1
+            self._unreadable += stream.type != "audio"
             return
         if not self._in_order(copy):
             return
@@ -237,8 +239,8 @@ class FileSink:
         aspect = info.pixel_aspect if matroska and self._encoder in _UNMARKED and info.pixel_aspect != 1 else None
         if aspect is None and not marks:
             return
-        held = matroska or kind in ("mp4", "mov")
-        if held and self._path != STDOUT and mark(self._temporary.path, kind, aspect, marks):
+        can_mark = matroska or kind in ("mp4", "mov")
+        if can_mark and self._path != STDOUT and mark(self._temporary.path, kind, aspect, marks):
             return
         lost = [f"pixel aspect ratio ({aspect})"] if aspect is not None else []
         if marks:
@@ -304,6 +306,9 @@ class FileSink:
             self.warnings.append(f"the attached fonts are left out: {kind} does not hold them")
         if info.hdr is not None and not info.hdr.params(self._encoder):
             self.warnings.append(f"the HDR light levels are left out: {self._encoder} does not write them")
+        if info.captions and (self._turns or self._encoder not in _CAPTIONING):
+            what = "rotated pixels have none" if self._turns else f"{self._encoder} does not write them"
+            self.warnings.append(f"the closed captions are left out: {what}")
         if info.interlaced and self._encoder != "libx264":
             self.warnings.append(f"the interlaced pictures are not marked so: {self._encoder} does not do that")
 

@@ -26,17 +26,18 @@ from facestream.pipeline.video.container_metadata import (
     Attachment,
     attachment_of,
     chapters_of,
+    has_captions,
     hdr_metadata_of,
     lost_hdr_metadata,
 )
 from facestream.pipeline.video.decode import Decoder, Packet, TimestampUnwrapper
-from facestream.pipeline.video.marks import marks_of
+from facestream.pipeline.video.marks import chroma_location_of, marks_of
 from facestream.pipeline.video.options import SourceOptions, live_options
 from facestream.pipeline.video.picture import display_matrix
 from facestream.pipeline.video.pipes import PipeReader
 from facestream.pipeline.video.streams import best_video, clone, is_regenerated
 from facestream.pipeline.video.telemetry import is_telemetry, text_of
-from facestream.pipeline.video.truncation import gif_loops, missing_bytes, stamp
+from facestream.pipeline.video.truncation import file_state, gif_loops, missing_bytes
 from facestream.pipeline.video.uri import Kind, Uri, check_file, explain, is_still, parse
 
 # Containers that say how long they are, and mean it: an end before that is a broken file.
@@ -94,7 +95,7 @@ class VideoSource:
     def __init__(self, uri: Uri, options: SourceOptions) -> None:
         self.uri = uri
         self._options = options
-        self._stamp: tuple[int, int] | None = None
+        self._file_state: tuple[int, int] | None = None
         self._container: av.container.InputContainer | None = None
         self._first: list[Frame | SidePacket] = []
         self._rest: Generator[Frame | SidePacket] | None = None
@@ -107,7 +108,7 @@ class VideoSource:
     def open(self) -> StreamInfo:
         if self.uri.kind is Kind.FILE:
             check_file(Path(self.uri.text), self.uri.shown)
-            self._stamp = stamp(self.uri.path)
+            self._file_state = file_state(self.uri.path)
         try:
             self._container = self._open_container()
             return self._start(self._container)
@@ -322,6 +323,8 @@ class VideoSource:
             alpha=frame.alpha is not None or holds_alpha(self._video.codec_context.pix_fmt or "gray"),
             loops=gif_loops(self.uri.path) if container.format.name == "gif" and kind is Kind.FILE else None,
             marks=marks_of(frame.picture) or None,
+            chroma_location=chroma_location_of(video),
+            captions=has_captions(frame.picture),
             pixel_aspect=Fraction(video.sample_aspect_ratio) if video.sample_aspect_ratio else None,
         )
 
@@ -382,7 +385,7 @@ class VideoSource:
             parts.append(f"it is cut off: {float(short):.1f} s are missing at the end")
         elif self.uri.kind is Kind.FILE and (lost_bytes := missing_bytes(self.uri.path)):
             parts.append(f"it is cut off: {lost_bytes} bytes are missing at the end")
-        if self._stamp is not None and stamp(self.uri.path) != self._stamp:
+        if self._file_state is not None and file_state(self.uri.path) != self._file_state:
             parts.append("it was changed while it was read: is it still being written?")
         if lost := self._decoder.undecodable:
             parts.append(f"{lost} frame{'s' * (lost > 1)} could not be decoded")

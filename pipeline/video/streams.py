@@ -8,7 +8,7 @@ import av
 import av.container
 import av.stream
 from facestream.pipeline.errors import BadInput
-from facestream.pipeline.video.codec_headers import rebuilt
+from facestream.pipeline.video.codec_headers import rebuilt, without_tags
 from facestream.pipeline.video.container_metadata import text_metadata, without_pictures
 from facestream.pipeline.video.decode import Packet
 from facestream.pipeline.video.uri import Uri
@@ -48,19 +48,19 @@ def clone(template_container: av.container.OutputContainer, stream: av.stream.St
     return twin
 
 
-def is_regenerated(stream: av.stream.Stream, container: av.container.InputContainer, words: bool) -> bool:
-    """Data streams that MP4's muxer writes by itself: the chapters' titles, and the time code where words are kept."""
+def is_regenerated(stream: av.stream.Stream, container: av.container.InputContainer, keep_text: bool) -> bool:
+    """Data streams that MP4's muxer writes by itself: the chapters' titles, and the time code with keep_text."""
     if stream.type != "data":
         return False
     if getattr(stream, "name", "") == "bin_data" and container.chapters():
         return True
-    return words and "timecode" in stream.metadata
+    return keep_text and "timecode" in stream.metadata
 
 
 def add_side(
-    output: av.container.OutputContainer, template: av.stream.Stream, kind: str, words: bool
+    output: av.container.OutputContainer, template: av.stream.Stream, kind: str, keep_text: bool
 ) -> av.stream.Stream:
-    """A stream for the packets of `template`; kind: the container. words: with all its tags, not only the language.
+    """A stream for the packets of `template`; kind: the container. keep_text: with all its tags, not only the language.
 
     Raises ValueError where the codec's header cannot be made anew without what else it may hold.
     """
@@ -75,14 +75,14 @@ def add_side(
         codec = template.codec_context
         if codec is not None and codec.extradata:
             stream.codec_context.extradata = rebuilt(codec.codec.canonical_name, bytes(codec.extradata))
-    label(stream, template, words)
+    label(stream, template, keep_text)
     return stream
 
 
-def label(stream: av.stream.Stream, template: av.stream.Stream, words: bool) -> None:
-    """Copy another stream's language and roles to a stream; words: all its tags."""
+def label(stream: av.stream.Stream, template: av.stream.Stream, keep_text: bool) -> None:
+    """Copy another stream's language and roles to a stream; keep_text: all its tags."""
     kept = text_metadata(template.metadata.items())
-    stream.metadata.update({key: text for key, text in kept.items() if words or key in _KEPT_METADATA})
+    stream.metadata.update({key: text for key, text in kept.items() if keep_text or key in _KEPT_METADATA})
     stream.disposition = template.disposition
 
 
@@ -93,12 +93,15 @@ def is_filler(packet: Packet, stream: av.stream.Stream) -> bool:
 
 def copied(packet: Packet, stream: av.stream.Stream, shift: Fraction) -> Packet | None:
     """A packet with the same bytes and times for another stream; muxing changes the packet it is given. None for a
-    packet of timed metadata that holds a picture; of the side data only what a player needs comes along."""
+    packet of timed metadata that holds a picture, and for one of sound that holds only tags; of the side data only what
+    a player needs comes along."""
     data: bytes | None = bytes(packet)
-    if stream.type not in ("audio", "video", "subtitle"):
+    if stream.type == "audio":
+        data = without_tags(stream.codec_context.codec.canonical_name, bytes(packet)) or None
+    elif stream.type not in ("video", "subtitle"):
         data = without_pictures(bytes(packet))
-        if data is None:
-            return None
+    if data is None:
+        return None
     copy: Packet = av.Packet(data)
     copy.stream = stream
     copy.time_base = packet.time_base

@@ -42,7 +42,7 @@ def gif_loops(path: Path) -> int:
     return -1 if at < 0 else int.from_bytes(head[at + 13 : at + 15], "little")
 
 
-def stamp(path: Path) -> tuple[int, int] | None:
+def file_state(path: Path) -> tuple[int, int] | None:
     """Size in bytes and modification time in ns; if these change, somebody writes to the file. None if unknown."""
     try:
         status = path.stat()

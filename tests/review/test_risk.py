@@ -13,7 +13,7 @@ from facestream.pipeline.review.edits import Boxes, LeaveOpen, Mask
 from facestream.pipeline.review.estimate import estimate, percent
 from facestream.pipeline.review.following import follow_both_ways
 from facestream.pipeline.review.risk import RiskIndex, covered_share
-from facestream.pipeline.review.scout import Notes, Seen, stride_of
+from facestream.pipeline.review.scout import Notes, SecondDetection, stride_of
 from facestream.pipeline.types import XYXY, Frame
 
 from tests.conftest import facestream, render
@@ -25,9 +25,9 @@ HERE: XYXY = (400.0, 100.0, 430.0, 136.0)
 
 def notes(*frames: int, box: XYXY = HERE, score: float = 0.8) -> Notes:
     """A second detector at every fifth frame, which sees one more face in these, and the known one always."""
-    known = Seen(face(1, 100).xyxy, 0.9)
-    looks = {n: (known, Seen(box, score)) if n in frames else (known,) for n in range(0, 100, 5)}
-    return Notes(looks=looks)
+    known = SecondDetection(face(1, 100).xyxy, 0.9)
+    second = {n: (known, SecondDetection(box, score)) if n in frames else (known,) for n in range(0, 100, 5)}
+    return Notes(second=second)
 
 
 def test_what_the_second_look_sees_uncovered_comes_first_and_goes_when_it_is_mended() -> None:
@@ -75,9 +75,9 @@ def test_covered_share(face_: XYXY, cover: XYXY, share: float) -> None:
 def test_the_estimate_rises_with_what_is_seen_uncovered_and_narrows_with_looks() -> None:
     def of(frames: int, *open_: int) -> tuple[float, float, float]:
         made = document(still(1, 100, 0, frames - 1), frames=frames)
-        known = Seen(face(1, 100).xyxy, 0.9)
-        looks = {n: (known, Seen(HERE, 0.9)) if n in open_ else (known,) for n in range(0, frames, 5)}
-        index = RiskIndex(made, Notes(looks=looks), SIZE)
+        known = SecondDetection(face(1, 100).xyxy, 0.9)
+        second = {n: (known, SecondDetection(HERE, 0.9)) if n in open_ else (known,) for n in range(0, frames, 5)}
+        index = RiskIndex(made, Notes(second=second), SIZE)
         e = estimate(made, index.notes, index.open_faces())
         assert e.low <= e.share <= e.high
         return e.low, e.share, e.high

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.engines.errors import BadInput
+from facestream.train.augment import AugmentRule
 from facestream.train.data import Batches, Crops, collate, load, read_split
-from facestream.train.plan import AugmentRule
 
 from tests.pack import make_pack
 
@@ -107,7 +107,7 @@ def test_some_crops_are_built_around_false_alarms(tmp_path: Path) -> None:
     place = np.array([[40, 30, 60, 50]], np.float32)
     crops = Crops(images, AugmentRule(mined=1.0, mosaic=0.0), 0, 2, mined={images[1].path: place})
     for step in range(6):
-        (cell,) = crops.plan((step, 0, 128)).cells
+        (cell,) = crops.params((step, 0, 128)).cells
         x, y = cell.matrix @ (50, 40, 1)
         assert cell.image == 1
         assert -1 <= x <= 129

@@ -8,40 +8,40 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.train.assign import BACKGROUND, FACE, IGNORE  # noqa: E402
 from facestream.train.loss import (  # noqa: E402
-    MineRule,
-    Truth,
+    AnchorTargets,
+    HardAnchorRule,
     distance_iou,
     distilled_loss,
-    mine,
     mined_loss,
     quality_loss,
+    select_hard_anchors,
 )
 
 
 def test_mining_takes_the_hardest_of_each_kind() -> None:
     labels = torch.tensor([[FACE, FACE, FACE, BACKGROUND, BACKGROUND, BACKGROUND, IGNORE]])
     loss = torch.tensor([[0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 9.0]])
-    chosen = mine(loss, labels, MineRule(count=4, face_share=0.25))
+    chosen = select_hard_anchors(loss, labels, HardAnchorRule(count=4, face_share=0.25))
     assert chosen.tolist() == [[False, True, False, True, True, True, False]]  # 1 face, 3 backgrounds
 
 
 def test_backgrounds_fill_up_when_faces_are_few() -> None:
     labels = torch.tensor([[FACE] + [BACKGROUND] * 300])
-    chosen = mine(torch.rand(1, 301), labels, MineRule())
+    chosen = select_hard_anchors(torch.rand(1, 301), labels, HardAnchorRule())
     assert int(chosen.sum()) == 256
     assert bool(chosen[0, 0])
 
 
 def test_at_most_a_quarter_are_faces() -> None:
     labels = torch.tensor([[FACE] * 300 + [BACKGROUND] * 300])
-    chosen = mine(torch.rand(1, 600), labels, MineRule())
+    chosen = select_hard_anchors(torch.rand(1, 600), labels, HardAnchorRule())
     assert int(chosen[0, :300].sum()) == 64
     assert int(chosen[0, 300:].sum()) == 192
 
 
 def test_ratio_limits_backgrounds_and_keeps_some_on_face_free_images() -> None:
     labels = torch.tensor([[FACE] * 10 + [BACKGROUND] * 290, [BACKGROUND] * 300])
-    chosen = mine(torch.rand(2, 300), labels, MineRule(ratio=3.0, least=16))
+    chosen = select_hard_anchors(torch.rand(2, 300), labels, HardAnchorRule(ratio=3.0, min_background=16))
     assert int(chosen[0, 10:].sum()) == 30
     assert int(chosen[1].sum()) == 16
 
@@ -49,15 +49,15 @@ def test_ratio_limits_backgrounds_and_keeps_some_on_face_free_images() -> None:
 def test_images_are_mined_apart() -> None:
     labels = torch.full((2, 4), BACKGROUND)
     loss = torch.tensor([[9.0, 8.0, 7.0, 6.0], [0.1, 0.2, 0.3, 0.4]])
-    chosen = mine(loss, labels, MineRule(count=2))
+    chosen = select_hard_anchors(loss, labels, HardAnchorRule(count=2))
     assert chosen.tolist() == [[True, True, False, False], [False, False, True, True]]
 
 
-def truth(labels: list[list[int]], xyxy: torch.Tensor | None = None) -> list[Truth]:
+def truth(labels: list[list[int]], xyxy: torch.Tensor | None = None) -> list[AnchorTargets]:
     """One module whose anchors are 10 x 10 at the origin; faces are where the anchors are unless given."""
     n, a = len(labels), len(labels[0])
     anchors = torch.tensor([[0.0, 0, 10, 10]]).expand(a, -1)
-    return [Truth(anchors, torch.tensor(labels), anchors.expand(n, -1, -1) if xyxy is None else xyxy)]
+    return [AnchorTargets(anchors, torch.tensor(labels), anchors.expand(n, -1, -1) if xyxy is None else xyxy)]
 
 
 def test_loss_by_hand() -> None:
@@ -65,7 +65,7 @@ def test_loss_by_hand() -> None:
     scores = torch.zeros(1, 2, 2)
     offsets = torch.zeros(1, 2, 4)
     xyxy = torch.tensor([[[10.0, 0, 20, 10], [0, 0, 0, 0]]])  # an anchor's width to the right
-    loss = mined_loss([(scores, offsets)], truth([[FACE, BACKGROUND]], xyxy), MineRule(), 2.0)
+    loss = mined_loss([(scores, offsets)], truth([[FACE, BACKGROUND]], xyxy), HardAnchorRule(), 2.0)
     assert loss.classes.item() == pytest.approx(math.log(2))  # mean of two cross-entropies
     assert loss.boxes.item() == pytest.approx(1 - 0.5 / 9)  # smooth L1 with beta 1/9 of a difference of 1
     assert loss.total.item() == pytest.approx(loss.classes.item() + 2 * loss.boxes.item())
@@ -104,7 +104,7 @@ def test_distance_iou_still_pulls_boxes_that_do_not_touch() -> None:
 
 
 def test_ignored_anchors_get_no_gradient() -> None:
-    for loss in (lambda o, t: mined_loss(o, t, MineRule(), 1.0), lambda o, t: quality_loss(o, t, 1.0)):
+    for loss in (lambda o, t: mined_loss(o, t, HardAnchorRule(), 1.0), lambda o, t: quality_loss(o, t, 1.0)):
         scores = torch.zeros(1, 3, 2, requires_grad=True)
         offsets = torch.zeros(1, 3, 4, requires_grad=True)
         xyxy = torch.tensor([[0.0, 1, 10, 9]]).expand(1, 3, 4)
@@ -120,7 +120,7 @@ def test_ignored_anchors_get_no_gradient() -> None:
 def test_a_batch_without_faces_is_finite() -> None:
     outputs = [(torch.zeros(2, 5, 2), torch.zeros(2, 5, 4))]
     for loss in (
-        mined_loss(outputs, truth([[BACKGROUND] * 5] * 2), MineRule(), 1.0),
+        mined_loss(outputs, truth([[BACKGROUND] * 5] * 2), HardAnchorRule(), 1.0),
         quality_loss(outputs, truth([[BACKGROUND] * 5] * 2), 1.0),
     ):
         assert math.isfinite(loss.total.item())
@@ -131,9 +131,12 @@ def test_without_ohem_any_anchors_learn_in_the_same_numbers() -> None:
     labels = torch.full((2, 500), BACKGROUND)
     labels[:, :100] = FACE
     loss = torch.arange(500.0).repeat(2, 1)
-    hard = mine(loss, labels, MineRule())
+    hard = select_hard_anchors(loss, labels, HardAnchorRule())
     torch.manual_seed(0)
-    first, second = mine(loss, labels, MineRule(hard=False)), mine(loss, labels, MineRule(hard=False))
+    first, second = (
+        select_hard_anchors(loss, labels, HardAnchorRule(hard=False)),
+        select_hard_anchors(loss, labels, HardAnchorRule(hard=False)),
+    )
     for chosen in (hard, first):
         assert [(int((c & (r == FACE)).sum()), int(c.sum())) for c, r in zip(chosen, labels, strict=True)] == [
             (64, 256)

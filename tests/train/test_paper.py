@@ -65,9 +65,9 @@ def test_the_recipe_is_section_4_1() -> None:
     c = recipe("vgg16")
     assert (c.optimizer, c.lr, c.momentum, c.weight_decay) == ("sgd", 0.004, 0.9, 5e-4)
     assert (c.steps, c.schedule, c.batch) == (21_000, "step", 4)
-    assert (c.view, c.shortest, c.longest) == ("whole", 1200, 1600)
+    assert (c.view, c.shortest, c.longest) == ("whole_images", 1200, 1600)
     assert (c.assign.face, c.assign.background, c.assign.fewest) == (0.5, 0.3, 0)
-    assert (c.mine.count, c.mine.face_share, c.mine.ratio, c.ohem) == (256, 0.25, None, True)
+    assert (c.hard_anchors.count, c.hard_anchors.face_share, c.hard_anchors.ratio, c.ohem) == (256, 0.25, None, True)
     assert (c.loss, c.warmup, c.clip, c.ema) == ("mined", 0, 0.0, 0.0)  # nothing that the paper does not name
     assert c.frozen == 5  # conv1-1 to conv3-1
 

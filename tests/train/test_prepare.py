@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.train.data import read_split, usable
-from facestream.train.faults import Faults
+from facestream.train.dataset_issues import DatasetIssues
 from facestream.train.prepare import command, convert
 
 
@@ -62,7 +62,7 @@ def yolo(root: Path) -> Path:
 
 
 def boxes(root: Path, split: str = "train") -> dict[str, tuple[list, list]]:
-    images = usable(read_split(root, split), Faults(stop=True))
+    images = usable(read_split(root, split), DatasetIssues(stop=True))
     return {i.path.name: (i.xyxy.tolist(), i.ignore.tolist()) for i in images}
 
 
@@ -70,28 +70,28 @@ TWO = [[10, 20, 40, 60], [100, 0, 150, 50]]
 
 
 def test_coco(tmp_path: Path) -> None:
-    assert convert(coco(tmp_path / "s"), tmp_path / "w", "train", "coco", None, Faults()) == (2, 2, 1)
+    assert convert(coco(tmp_path / "s"), tmp_path / "w", "train", "coco", None, DatasetIssues()) == (2, 2, 1)
     assert boxes(tmp_path / "w") == {"a.jpg": (TWO, [False, True]), "b.jpg": ([[1, 2, 4, 6]], [False])}
 
 
 def test_voc_counts_pixels_from_one_and_its_difficult_faces_are_invalid(tmp_path: Path) -> None:
-    assert convert(voc(tmp_path / "s"), tmp_path / "w", "val", "voc", None, Faults()) == (1, 1, 1)
+    assert convert(voc(tmp_path / "s"), tmp_path / "w", "val", "voc", None, DatasetIssues()) == (1, 1, 1)
     assert boxes(tmp_path / "w", "val") == {"000001.jpg": (TWO, [False, True])}
 
 
 def test_yolo_knows_splits_and_images_without_faces(tmp_path: Path) -> None:
-    assert convert(yolo(tmp_path / "s"), tmp_path / "w", "train", "yolo", None, Faults()) == (2, 2, 0)
+    assert convert(yolo(tmp_path / "s"), tmp_path / "w", "train", "yolo", None, DatasetIssues()) == (2, 2, 0)
     assert boxes(tmp_path / "w") == {"a.jpg": (TWO, [False, False]), "none.jpg": ([], [])}
-    convert(tmp_path / "s", tmp_path / "w", "val", "yolo", None, Faults())  # the other split beside it
+    convert(tmp_path / "s", tmp_path / "w", "val", "yolo", None, DatasetIssues())  # the other split beside it
     assert boxes(tmp_path / "w", "val") == {"v.jpg": ([], [])}
 
 
 def test_of_several_classes_one_must_be_named(tmp_path: Path) -> None:
     source = coco(tmp_path / "s", ("face", "dog"))
     with pytest.raises(BadConfig, match="--class"):
-        convert(source, tmp_path / "w", "train", "coco", None, Faults())
+        convert(source, tmp_path / "w", "train", "coco", None, DatasetIssues())
     assert not (tmp_path / "w").exists()
-    assert convert(source, tmp_path / "w", "train", "coco", "face", Faults()) == (2, 1, 1)
+    assert convert(source, tmp_path / "w", "train", "coco", "face", DatasetIssues()) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -104,16 +104,16 @@ def test_of_several_classes_one_must_be_named(tmp_path: Path) -> None:
 def test_a_bad_yolo_line_is_named(tmp_path: Path, file: str, text: str, named: str) -> None:
     (yolo(tmp_path / "s") / file).write_text(text)
     with pytest.raises(BadInput, match=named):
-        convert(tmp_path / "s", tmp_path / "w", "train", "yolo", None, Faults())
+        convert(tmp_path / "s", tmp_path / "w", "train", "yolo", None, DatasetIssues())
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
     (voc(tmp_path / "v") / "Annotations" / "000001.xml").write_text("<annotation>\n<object>")
     with pytest.raises(BadInput, match=r"000001\.xml:2"):
-        convert(tmp_path / "v", tmp_path / "w", "train", "voc", None, Faults())
+        convert(tmp_path / "v", tmp_path / "w", "train", "voc", None, DatasetIssues())
     (coco(tmp_path / "c") / "annotations" / "instances_train2017.json").write_text("{}")
     with pytest.raises(BadInput, match=r"train2017\.json"):
-        convert(tmp_path / "c", tmp_path / "w", "train", "coco", None, Faults())
+        convert(tmp_path / "c", tmp_path / "w", "train", "coco", None, DatasetIssues())
 
 
 def test_the_command_finds_the_format_and_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:

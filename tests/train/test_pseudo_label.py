@@ -20,20 +20,20 @@ from tests.train.test_bootstrap import Says
 FOUR = [TRUST[name] for name in ("centerface", "yunet", "retinaface", "eresfd")]
 
 
-def said(*rows: tuple[list[float], float]) -> Detections:
+def best_scores(*rows: tuple[list[float], float]) -> Detections:
     boxes, scores = [row[0] for row in rows], [row[1] for row in rows]
     return Detections(np.asarray(boxes, np.float32).reshape(-1, 4), np.asarray(scores, np.float32))
 
 
 def labels(*found: Detections) -> Labels:
-    return fuse([*found, *[said()] * (4 - len(found))], FOUR, LabelRule())
+    return fuse([*found, *[best_scores()] * (4 - len(found))], FOUR, LabelRule())
 
 
 BOX = [10.0, 10.0, 40.0, 50.0]
 
 
 def test_two_teachers_make_a_face_with_the_mean_of_their_boxes() -> None:
-    out = labels(said((BOX, 0.4)), said(([10.0, 10.0, 44.0, 50.0], 0.6)))
+    out = labels(best_scores((BOX, 0.4)), best_scores(([10.0, 10.0, 44.0, 50.0], 0.6)))
     assert out.ignore.tolist() == [False]
     assert out.xyxy[0].tolist() == pytest.approx([10, 10, 40 * 0.4 + 44 * 0.6, 50])
     assert out.scores[0].tolist() == pytest.approx([0.4, 0.6, 0, 0])
@@ -42,8 +42,8 @@ def test_two_teachers_make_a_face_with_the_mean_of_their_boxes() -> None:
 @pytest.mark.parametrize(
     ("centerface", "yunet", "kind"),
     [
-        (0.75, 0.35, "face"),  # very sure, and another saw something
-        (0.75, None, "ignore"),  # very sure, alone
+        (0.75, 0.35, "face"),  # very confident, and another saw something
+        (0.75, None, "ignore"),  # very confident, alone
         (0.4, None, "ignore"),
         (0.25, 0.35, "ignore"),  # both weakly
         (0.25, None, "nothing"),
@@ -51,15 +51,15 @@ def test_two_teachers_make_a_face_with_the_mean_of_their_boxes() -> None:
     ],
 )
 def test_what_one_or_two_say(centerface: float, yunet: float | None, kind: str) -> None:
-    out = labels(said((BOX, centerface)), said() if yunet is None else said((BOX, yunet)))
+    out = labels(best_scores((BOX, centerface)), best_scores() if yunet is None else best_scores((BOX, yunet)))
     assert out.ignore.tolist() == {"face": [False], "ignore": [True], "nothing": []}[kind]
 
 
 def test_tiny_and_odd_faces_are_ignored_and_doubts_about_a_face_go() -> None:
     tiny, long = [0.0, 0.0, 7.0, 9.0], [100.0, 100.0, 110.0, 150.0]
     near = [18.0, 20.0, 40.0, 55.0]  # another opinion of BOX, too far off to be one with it
-    first = said((BOX, 0.9), (tiny, 0.9), (long, 0.9), (near, 0.4))
-    second = said((BOX, 0.9), (tiny, 0.9), (long, 0.9))
+    first = best_scores((BOX, 0.9), (tiny, 0.9), (long, 0.9), (near, 0.4))
+    second = best_scores((BOX, 0.9), (tiny, 0.9), (long, 0.9))
     out = labels(first, second)
     assert {tuple(np.round(b).tolist()): i for b, i in zip(out.xyxy, out.ignore.tolist(), strict=True)} == {
         tuple(BOX): False, tuple(tiny): True, tuple(long): True

@@ -12,8 +12,8 @@ from facestream.engines.base import Detector
 from facestream.engines.letterbox import ImageView
 from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
-from facestream.train.show import Show
 from facestream.train.snip import LEVELS, Level, merge, selected, soft_nms
+from facestream.train.test_scales import Scales
 
 
 def detections(*rows: tuple[list[float], float]) -> Detections:
@@ -68,8 +68,8 @@ def test_at_test_each_resolution_speaks_of_its_faces_only() -> None:
             score = 0.5 + 0.1 * len(shown)
             return [detections((A, score), (FAR, score))]
 
-    show = Show(levels=(Level(200, 400, 0, 20), Level(100, 200, 20, 100)))
-    found = show.detect(Eyes(DetectorOptions()), np.zeros((100, 200, 3), np.uint8))
+    scales = Scales(levels=(Level(200, 400, 0, 20), Level(100, 200, 20, 100)))
+    found = scales.detect(Eyes(DetectorOptions()), np.zeros((100, 200, 3), np.uint8))
     assert shown == [(200, 400), (100, 200)]
     assert sorted(zip(found.xyxy.tolist(), found.scores.round(3).tolist(), strict=True)) == [
         (A, pytest.approx(0.6)), (FAR, pytest.approx(0.7)),

@@ -16,14 +16,14 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.engines.errors import BadConfig, BadInput  # noqa: E402
 from facestream.train.__main__ import settings  # noqa: E402
+from facestream.train.augment import AugmentRule  # noqa: E402
 from facestream.train.checkpoint import load_weights, save_weights  # noqa: E402
 from facestream.train.config import recipe  # noqa: E402
 from facestream.train.data import read_split  # noqa: E402
 from facestream.train.loop import NotFinite, Run, learning_rate  # noqa: E402
 from facestream.train.model import build  # noqa: E402
-from facestream.train.plan import AugmentRule  # noqa: E402
-from facestream.train.render_torch import Album  # noqa: E402
-from facestream.train.start import start_backbone  # noqa: E402
+from facestream.train.pretrained import init_backbone  # noqa: E402
+from facestream.train.render_torch import GpuImageCache  # noqa: E402
 
 from tests.pack import make_pack  # noqa: E402
 
@@ -76,13 +76,13 @@ def test_training_lowers_the_loss(tmp_path: Path) -> None:
 
 
 def test_crops_made_by_the_batch_in_half_precision_train_as_well(tmp_path: Path) -> None:
-    """What a GPU does, on the CPU: plans from workers, pixels from the album, the network in bfloat16."""
+    """What a GPU does, on the CPU: parameters from workers, pixels from the image cache, bfloat16."""
     images = read_split(make_pack(tmp_path / "pack"), "train")
     config = recipe(
         "plainM", steps=40, branches=False, lr=5e-3, batch=4, sizes=(128,), warmup=4, amp=True, augment=FACES
     )
     run = Run(config, images, tmp_path / "run", resume=False, workers=1)
-    run.album = Album([run.data.picture(i) for i in range(len(images))], torch.device("cpu"))
+    run.gpu_images = GpuImageCache([run.data.picture(i) for i in range(len(images))], torch.device("cpu"))
     run.train(log_every=5)
     values = [loss for _, loss in losses(tmp_path / "run")]
     assert values[-1] < 0.9 * values[0]
@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
 
 def test_a_whole_picture_whose_loss_is_not_finite_is_named_alone(tmp_path: Path) -> None:
     images = [i for i in read_split(make_pack(tmp_path / "pack"), "train") if len(i.xyxy)]
-    config = recipe("narrow", steps=2, view="whole", batch=3, shortest=64, longest=96)
+    config = recipe("narrow", steps=2, view="whole_images", batch=3, shortest=64, longest=96)
     run = Run(config, images, tmp_path / "run", resume=False, workers=0)
     loss_of, seen = run._loss, []
 
@@ -197,15 +197,15 @@ def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
     other = build("plainS").backbone.state_dict()
     state = {"module." + k: v for k, v in other.items()} | {"module.fc.bias": torch.zeros(1000)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "classifier.tar")
-    assert start_backbone(tmp_path / "classifier.tar", run.models()) == "by name"
+    assert init_backbone(tmp_path / "classifier.tar", run.models()) == "by name"
     for model in (run.model, run.average.module):
         assert torch.equal(model.backbone.stage2[3][0].weight, other["stage2.3.0.weight"])
     torch.save({k: v for k, v in state.items() if "stage3" not in k}, tmp_path / "half.pth")
     with pytest.raises(BadConfig, match=r"lacks stage3"):
-        start_backbone(tmp_path / "half.pth", run.models())
+        init_backbone(tmp_path / "half.pth", run.models())
     (tmp_path / "noise.pth").write_bytes(b"noise")
     with pytest.raises(BadInput, match="not a state dict"):
-        start_backbone(tmp_path / "noise.pth", run.models())
+        init_backbone(tmp_path / "noise.pth", run.models())
 
 
 def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
@@ -213,11 +213,11 @@ def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
     save_weights(tmp_path / "small.safetensors", small, {})
     images = read_split(make_pack(tmp_path / "pack"), "train")
     run = Run(recipe("plainS", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
-    assert start_backbone(tmp_path / "small.safetensors", run.models()) == "by name"
+    assert init_backbone(tmp_path / "small.safetensors", run.models()) == "by name"
     assert torch.equal(run.model.backbone.stage3[1][3].weight, small.backbone.stage3[1][3].weight)
     dense = Run(recipe("plainM", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
     with pytest.raises(BadConfig, match="lacks"):
-        start_backbone(tmp_path / "small.safetensors", dense.models())
+        init_backbone(tmp_path / "small.safetensors", dense.models())
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

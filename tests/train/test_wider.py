@@ -15,7 +15,7 @@ from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled
 from facestream.train.evaluate import false_alarms, measure, misses
-from facestream.train.show import Show
+from facestream.train.test_scales import Scales
 from facestream.train.wider import average_precision, evaluate, match, published_curve, read_validation
 
 from tests.pack import make_pack
@@ -128,7 +128,7 @@ def test_missing_images_are_left_out_with_their_faces(tmp_path: Path) -> None:
     rest = [sets["all"][i] for i in (0, 2, 3)]
     answers = [Detections(i.xyxy, np.full(len(i.xyxy), 0.9, np.float32)) for i in rest]
     answers[2] = Detections.empty()
-    result, _, _ = measure(Truthful(answers), sets, Show(), 0.5)
+    result, _, _ = measure(Truthful(answers), sets, Scales(), 0.5)
     lost = len(rest[2].xyxy)
     assert (result["images"], result["missing"]) == (3, 1)
     assert result["faces"] == sum(len(i.xyxy) for i in rest)
@@ -152,7 +152,7 @@ def test_a_zoomed_picture_has_smaller_faces_and_boxes_in_its_own_pixels() -> Non
             return np.array([[[0, 0, 32, 32]]], np.float32), np.ones((1, 1), np.float32)
 
     eyes = Eyes(DetectorOptions())
-    half = Show(zoom=0.5).detect(eyes, np.zeros((128, 192, 3), np.uint8))
+    half = Scales(zoom=0.5).detect(eyes, np.zeros((128, 192, 3), np.uint8))
     assert eyes.shown == (64, 96)
     assert half.xyxy.tolist() == [[0, 0, 64, 64]]
     item = Labelled(Path("x"), np.array([[0, 0, 40, 40]], np.float32), np.array([False]))
@@ -168,9 +168,9 @@ def test_the_pyramid_looks_at_the_papers_sizes_and_merges() -> None:
             shapes.append((*images[0].rgb.shape[:2], coarsest))
             return [found((FACE, 0.5 + 0.1 * len(shapes)))]
 
-    merged = Show(pyramid=True).detect(Watching([]), np.zeros((300, 400, 3), np.uint8))
+    merged = Scales(pyramid=True).detect(Watching([]), np.zeros((300, 400, 3), np.uint8))
     assert shapes == [(500, 667, True), (800, 1067, True), (1200, 1600, True), (1600, 2133, False)]  # section 4.3
     assert merged.scores.tolist() == pytest.approx([0.9])
     shapes.clear()
-    Show(pyramid=True).detect(Watching([]), np.zeros((300, 900, 3), np.uint8))  # fitted to 800x1200 first
+    Scales(pyramid=True).detect(Watching([]), np.zeros((300, 900, 3), np.uint8))  # fitted to 800x1200 first
     assert [s[:2] for s in shapes] == [(250, 750), (400, 1200), (600, 1800), (800, 2400)]

@@ -38,7 +38,7 @@ def test_containers_hold_what_the_encoder_makes() -> None:
 
 
 def test_quality_and_speed_are_said_in_each_ones_words() -> None:
-    assert hardware.options("h264_nvenc", 20, 0) == {"preset": "p1", "rc": "vbr", "cq": "20", "b": "0"}
+    assert hardware.options("h264_nvenc", 20, 0) == {"preset": "p1", "rc": "vbr", "cq": "20", "b": "0", "s12m_tc": "0"}
     assert hardware.options("h264_nvenc", 20, 8)["preset"] == "p7"
     for name in hardware.HARDWARE:
         for speed in range(9):

@@ -96,3 +96,48 @@ def test_the_sphere_of_the_field(tmp_path: Path) -> None:
         marks = source.open().marks
         source.close()
         assert marks == Marks(Sphere(0, 0, 0, 0, (0, 0, 0, 0), 0))
+
+
+CHROMA = ("left", "center", "topleft", "top")
+
+
+@pytest.mark.parametrize("location", CHROMA)
+@pytest.mark.parametrize(
+    ("codec", "suffix", "made"),
+    [
+        ("libx264", ".mp4", "h264"),
+        ("libx264", ".ts", "h264"),
+        ("libx265", ".mp4", "hevc"),
+        ("libx265", ".mkv", "hevc"),
+        ("libx265", ".mov", "h264"),
+        ("libvpx-vp9", ".mkv", "vp9"),
+        ("libsvtav1", ".mkv", "av1"),
+        ("libx264", ".mkv", "av1"),
+    ],
+)
+def test_where_the_chroma_samples_lie_is_carried(
+    tmp_path: Path, location: str, codec: str, suffix: str, made: str
+) -> None:
+    options = {"chroma_sample_location": location}
+    source = tmp_path / ("in.mkv" if codec in ("libvpx-vp9", "libsvtav1") else "in.mp4")
+    path = render(source, frames=6, codec=codec, options=options, audio=())
+    assert seen(path).chroma_location == location
+    assert seen(covered(path, tmp_path / f"out{suffix}", "--codec", made)).chroma_location == location
+
+
+def test_turned_pixels_and_other_chroma_say_nothing_of_it(tmp_path: Path) -> None:
+    options = {"chroma_sample_location": "topleft"}
+    path = render(tmp_path / "in.mp4", frames=6, options=options, rotation=90)
+    assert seen(path).chroma_location == "topleft"
+    assert seen(covered(path, tmp_path / "out.ts")).chroma_location == "left", "the default of H.264"
+    assert seen(render(tmp_path / "full.mp4", frames=6, pix_fmt="yuv444p")).chroma_location is None
+
+
+def test_the_chroma_of_the_field(tmp_path: Path) -> None:
+    path = CASES / "chroma.mp4"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: set FACESTREAM_CASES")
+    source = open_source(covered(path, tmp_path / "out.mp4"))
+    location = source.open().chroma_location
+    source.close()
+    assert location == "topleft"

@@ -6,11 +6,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the train extra")
 
 from facestream.engines.boxes import Array  # noqa: E402
-from facestream.train.plan import AugmentRule, Look, Plan, Subject, plan_crop  # noqa: E402
+from facestream.train.augment import AugmentRule, CropParams, PixelParams, Subject, draw_crop_params  # noqa: E402
 from facestream.train.render import pyramid, render  # noqa: E402
-from facestream.train.render_torch import Album  # noqa: E402
+from facestream.train.render_torch import GpuImageCache  # noqa: E402
 
-PLAIN_DICT = dict.fromkeys(("mosaic", "colour", "blur", "jpeg", "noise", "dark", "occlude", "empty", "signs"), 0)
+PLAIN_DICT = dict.fromkeys(("mosaic", "colour", "blur", "jpeg", "noise", "dark", "occlude", "empty", "distractors"), 0)
 
 Item = tuple[Array, Subject]
 
@@ -25,8 +25,8 @@ def picture(faces: list[tuple[int, int, int, int]], ignored: list[bool] | None =
 
 
 def augment(item: Item, size: int, rule: AugmentRule, seed: int) -> tuple[Array, Array, Array]:
-    plan = plan_crop(item[1], lambda: item[1], size, rule, np.random.default_rng(seed))
-    return render(plan, {0: pyramid(item[0])}), plan.faces, plan.ignores
+    params = draw_crop_params(item[1], lambda: item[1], size, rule, np.random.default_rng(seed))
+    return render(params, {0: pyramid(item[0])}), params.faces, params.ignores
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -58,7 +58,8 @@ def test_pictures_are_shown_at_about_their_own_size_when_asked_to() -> None:
     item = picture([(150, 100, 190, 140)])
     rule = AugmentRule(**PLAIN_DICT, native=0.5, smallest=8, largest=12, fill=0.0)  # else a face becomes 8 to 12 px
     scales = [
-        plan_crop(item[1], lambda: item[1], 256, rule, np.random.default_rng(s)).cells[0].scale for s in range(60)
+        draw_crop_params(item[1], lambda: item[1], 256, rule, np.random.default_rng(s)).cells[0].scale
+        for s in range(60)
     ]
     native = [scale for scale in scales if scale > 0.5]
     assert 15 < len(native) < 45
@@ -126,7 +127,7 @@ def test_something_stands_before_a_part_of_a_face() -> None:
 
 
 def test_signs_stand_beside_faces() -> None:
-    rule = AugmentRule(**{**PLAIN_DICT, "signs": 1.0}, smallest=20, largest=40, rotate=0.0)
+    rule = AugmentRule(**{**PLAIN_DICT, "distractors": 1.0}, smallest=20, largest=40, rotate=0.0)
     bare = AugmentRule(**PLAIN_DICT, smallest=20, largest=40, rotate=0.0)
     seen = 0
     for seed in range(20):
@@ -135,7 +136,7 @@ def test_signs_stand_beside_faces() -> None:
         assert np.array_equal(faces, as_well)
         seen += not np.array_equal(crop, same)
         x0, y0, x1, y1 = (int(v) for v in faces[0])
-        assert np.array_equal(crop[y0:y1, x0:x1], same[y0:y1, x0:x1]), "a sign covers the face"
+        assert np.array_equal(crop[y0:y1, x0:x1], same[y0:y1, x0:x1]), "a distractor covers the face"
     assert seen > 12
 
 
@@ -150,20 +151,20 @@ def pictures() -> list[Array]:
     return out
 
 
-def both(plans: list[Plan]) -> tuple[Array, Array]:
+def both(batch: list[CropParams]) -> tuple[Array, Array]:
     levels = [pyramid(p) for p in pictures()]
-    album = Album(levels, torch.device("cpu"))
-    crops = album.render(plans, 0).permute(0, 2, 3, 1).numpy().astype(float)
-    return crops, np.stack([render(plan, dict(enumerate(levels))) for plan in plans]).astype(float)
+    cache = GpuImageCache(levels, torch.device("cpu"))
+    crops = cache.render(batch, 0).permute(0, 2, 3, 1).numpy().astype(float)
+    return crops, np.stack([render(params, dict(enumerate(levels))) for params in batch]).astype(float)
 
 
-def drawn(rule: AugmentRule, count: int) -> list[Plan]:
+def drawn(rule: AugmentRule, count: int) -> list[CropParams]:
     subjects = [
         Subject(i, p.shape[1], p.shape[0], np.array([[60, 50, 90, 90]], np.float32), np.array([False]))
         for i, p in enumerate(pictures())
     ]
     rngs = [np.random.default_rng(seed) for seed in range(count)]
-    return [plan_crop(subjects[i % 2], lambda: subjects[1], 128, rule, rng) for i, rng in enumerate(rngs)]
+    return [draw_crop_params(subjects[i % 2], lambda: subjects[1], 128, rule, rng) for i, rng in enumerate(rngs)]
 
 
 @pytest.mark.parametrize(
@@ -176,21 +177,21 @@ def drawn(rule: AugmentRule, count: int) -> list[Plan]:
         ({"blur": 1.0}, 1.2),
         ({"jpeg": 1.0}, 3.0),
         ({"occlude": 1.0}, 0.8),
-        ({"signs": 1.0}, 0.8),
+        ({"distractors": 1.0}, 0.8),
     ],
     ids=lambda v: "-".join(v) if isinstance(v, dict) else "",
 )
 def test_both_renderers_make_the_same_pixels(rule: dict[str, float], within: float) -> None:
-    plans = drawn(AugmentRule(**{**PLAIN_DICT, **rule}), 16)
-    torch_pixels, cv2_pixels = both(plans)
+    batch = drawn(AugmentRule(**{**PLAIN_DICT, **rule}), 16)
+    torch_pixels, cv2_pixels = both(batch)
     assert cv2_pixels.std() > 10
     assert np.abs(torch_pixels - cv2_pixels).mean() < within
 
 
 def test_both_renderers_add_as_much_noise() -> None:
-    plan = drawn(AugmentRule(**PLAIN_DICT), 1)[0]
-    still = both([plan])
-    noisy = both([Plan(plan.size, plan.cells, Look(noise=10.0), plan.faces, plan.ignores, 5)])
+    params = drawn(AugmentRule(**PLAIN_DICT), 1)[0]
+    still = both([params])
+    noisy = both([CropParams(params.size, params.cells, PixelParams(noise=10.0), params.faces, params.ignores, 5)])
     for a, b in zip(still, noisy, strict=True):
         inside = (a > 40) & (a < 215)
         assert (b - a)[inside].std() == pytest.approx(10, rel=0.1)

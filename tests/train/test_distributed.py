@@ -15,15 +15,15 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 from facestream.engines.errors import BadConfig  # noqa: E402
 from facestream.train.config import recipe  # noqa: E402
 from facestream.train.data import read_split  # noqa: E402
+from facestream.train.distributed import World  # noqa: E402
 from facestream.train.loop import Run  # noqa: E402
-from facestream.train.spread import World  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
 from tests.pack import make_pack  # noqa: E402
 
 VIEWS = {
     "crops": ["--set", "sizes=[64]", "--set", "batch=4"],
-    "whole": ["--set", "view=whole", "--set", "shortest=90", "--set", "longest=160", "--set", "batch=4"],
+    "whole": ["--set", "view=whole_images", "--set", "shortest=90", "--set", "longest=160", "--set", "batch=4"],
 }
 # One large step of plain gradient descent: the weights move by the gradient itself.
 STEP = ["--steps", "1", "--set", "lr=1.0", "--set", "momentum=0.0", "--set", "warmup=0", "--set", "clip=0.0"]

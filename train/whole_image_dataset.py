@@ -10,13 +10,13 @@ from facestream.engines.boxes import F32
 from facestream.engines.letterbox import pad
 from facestream.train.config import TrainConfig
 from facestream.train.data import Key, Labelled, Part, read_image
-from facestream.train.show import resized, scale_to
 from facestream.train.snip import Level
+from facestream.train.test_scales import resized, scale_to
 from torch import Tensor
 from torch.utils.data import Dataset
 
 
-class Whole(Dataset[tuple[Tensor, F32, F32]]):
+class WholeImageDataset(Dataset[tuple[Tensor, F32, F32]]):
     """Picture number (step, slot) of the run, scaled so that its shorter side is `shortest` unless the longer would
     pass `longest` (paper section 4.3), mirrored or not, padded on the right and at the bottom to multiples of 32.
 
@@ -85,6 +85,6 @@ class Whole(Dataset[tuple[Tensor, F32, F32]]):
         return int(x), int(y)
 
 
-def one_by_one(items: list[tuple[Tensor, F32, F32]]) -> list[Part]:
+def collate_separately(items: list[tuple[Tensor, F32, F32]]) -> list[Part]:
     """Images of different sizes, each a batch part of its own."""
     return [(image[None], [faces], [ignores]) for image, faces, ignores in items]

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs the train extra")
 import cv2  # noqa: E402
 from facestream.engines.errors import BadInput  # noqa: E402
 from facestream.train.data import Labelled, read_split, usable  # noqa: E402
-from facestream.train.faults import Faults, whole_file  # noqa: E402
+from facestream.train.dataset_issues import DatasetIssues, check_image_file  # noqa: E402
 
 
 def folder(root: Path, faces: list[str], name: str = "a/1.jpg") -> Path:
@@ -28,8 +28,8 @@ def folder(root: Path, faces: list[str], name: str = "a/1.jpg") -> Path:
     return root
 
 
-def looked_at(root: Path, faults: Faults) -> list[Labelled]:
-    return usable(read_split(root, "train", faults), faults)
+def looked_at(root: Path, issues: DatasetIssues) -> list[Labelled]:
+    return usable(read_split(root, "train", issues), issues)
 
 
 LISTING = "wider_face_train_bbx_gt.txt"
@@ -44,13 +44,13 @@ FAULTY = [
 
 @pytest.mark.parametrize(("line", "kind", "message"), FAULTY)
 def test_a_bad_box_is_named_counted_and_does_not_learn(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, kind: str, message: str
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, line: str, kind: str, message: str
 ) -> None:
-    root, faults = folder(tmp_path, [GOOD, line]), Faults()
-    (item,) = looked_at(root, faults)
-    assert faults.counts == {kind: 1}
-    assert message in capsys.readouterr().err
-    assert kind in faults.summary()
+    root, issues = folder(tmp_path, [GOOD, line]), DatasetIssues()
+    (item,) = looked_at(root, issues)
+    assert issues.counts == {kind: 1}
+    assert message in caplog.text
+    assert kind in issues.summary()
     assert not item.ignore[0]
     if kind == "box partly outside the image":
         assert item.xyxy[1].tolist() == [190, 10, 200, 30]
@@ -58,13 +58,13 @@ def test_a_bad_box_is_named_counted_and_does_not_learn(
     else:
         assert item.ignore[1]
     with pytest.raises(BadInput) as stopped:
-        looked_at(root, Faults(stop=True))
+        looked_at(root, DatasetIssues(stop=True))
     assert message in str(stopped.value)
 
 
 def test_boxes_that_are_marked_invalid_need_not_be_right(tmp_path: Path) -> None:
-    faults = Faults(stop=True)
-    (item,) = looked_at(folder(tmp_path, ["300 10 0 20 0 0 0 1 0 0"]), faults)
+    issues = DatasetIssues(stop=True)
+    (item,) = looked_at(folder(tmp_path, ["300 10 0 20 0 0 0 1 0 0"]), issues)
     assert item.ignore.tolist() == [True]
 
 
@@ -72,36 +72,36 @@ def test_boxes_that_are_marked_invalid_need_not_be_right(tmp_path: Path) -> None
 def test_a_picture_that_is_cut_short_is_left_out(tmp_path: Path, suffix: str) -> None:
     root = folder(folder(tmp_path, [GOOD]), [GOOD], f"a/cut{suffix}")
     path = root / "WIDER_train/images/a" / f"cut{suffix}"
-    assert whole_file(path) == (200, 100)
+    assert check_image_file(path) == (200, 100)
     path.write_bytes(path.read_bytes()[:-200])
-    faults = Faults()
-    assert [i.path.name for i in looked_at(root, faults)] == ["1.jpg"]
-    assert faults.counts == {"unreadable image": 1}
+    issues = DatasetIssues()
+    assert [i.path.name for i in looked_at(root, issues)] == ["1.jpg"]
+    assert issues.counts == {"unreadable image": 1}
     with pytest.raises(BadInput, match=rf"cut\{suffix}: cannot read the image.*{LISTING}:4"):
-        looked_at(root, Faults(stop=True))
+        looked_at(root, DatasetIssues(stop=True))
 
 
 def test_missing_pictures_and_missing_annotations_are_counted(tmp_path: Path) -> None:
     root = folder(folder(folder(tmp_path, [GOOD]), [], "b/2.jpg"), [GOOD], "b/3.jpg")
     (root / "WIDER_train/images/b/3.jpg").rename(root / "WIDER_train/images/b/4.jpg")
-    faults = Faults()
-    assert [i.path.name for i in looked_at(root, faults)] == ["1.jpg", "2.jpg"]
-    assert faults.counts == {"missing image": 1, "image without annotation": 1}
+    issues = DatasetIssues()
+    assert [i.path.name for i in looked_at(root, issues)] == ["1.jpg", "2.jpg"]
+    assert issues.counts == {"missing image": 1, "image without annotation": 1}
 
 
 def test_no_picture_at_all_stops(tmp_path: Path) -> None:
     root = folder(tmp_path, [GOOD])
     (root / "WIDER_train/images/a/1.jpg").unlink()
     with pytest.raises(BadInput, match="none of the images can be read"):
-        looked_at(root, Faults())
+        looked_at(root, DatasetIssues())
 
 
-def test_only_the_first_faults_of_a_kind_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    faults = Faults()
+def test_only_the_first_issues_of_a_kind_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    issues = DatasetIssues()
     for i in range(9):
-        faults.add("missing image", f"{i}.jpg", "not found")
-    assert capsys.readouterr().err.count("not found") == 3
-    assert faults.summary() == "left out: 9 missing image"
+        issues.add("missing image", f"{i}.jpg", "not found")
+    assert caplog.text.count("not found") == 3
+    assert issues.summary() == "left out: 9 missing image"
 
 
 @pytest.mark.parametrize(

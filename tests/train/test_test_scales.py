@@ -19,8 +19,15 @@ from facestream.engines.torch_engine import TorchDetector  # noqa: E402
 from facestream.train.checkpoint import save_weights  # noqa: E402
 from facestream.train.evaluate import command  # noqa: E402
 from facestream.train.model import Deploy, build  # noqa: E402
-from facestream.train.show import Size, levels_of, parse_size, pyramid_scales, scale_to, shown  # noqa: E402
 from facestream.train.snip import LEVELS, Level  # noqa: E402
+from facestream.train.test_scales import (  # noqa: E402
+    InputSize,
+    parse_size,
+    pyramid_scales,
+    scale_to,
+    scales_from_options,
+    trained_levels,
+)
 
 from tests.pack import demo_frames, make_pack  # noqa: E402
 from tests.train.test_fddb import sample  # noqa: E402
@@ -34,7 +41,11 @@ def test_sizes_of_the_paper_and_sizes_to_shrink_into() -> None:
         size = parse_size(text)
         assert size is not None
         assert size.view(picture).rgb.shape == (h, w, 3)
-    assert Size(400, 800).view(np.zeros((100, 400, 3), np.uint8)).rgb.shape == (200, 800, 3)  # the longer side bounds
+    assert InputSize(400, 800).view(np.zeros((100, 400, 3), np.uint8)).rgb.shape == (
+        200,
+        800,
+        3,
+    )  # the longer side bounds
     for bad in ("large", "3x", "0x5", "99999x9"):
         with pytest.raises(BadConfig, match="--size"):
             parse_size(bad)
@@ -46,14 +57,14 @@ def test_scales_of_the_papers_pyramid() -> None:
 
 
 def test_a_protocol_has_its_size_and_views_exclude_each_other() -> None:
-    assert shown(None, "wider", 1, False, False, False).size is None
-    assert shown(None, "fddb", 1, False, False, False).size == Size(400, 800)  # section 4.4
-    assert shown(None, "wider", 0.5, False, True, True).levels == LEVELS
+    assert scales_from_options(None, "wider", 1, False, False, False).size is None
+    assert scales_from_options(None, "fddb", 1, False, False, False).size == InputSize(400, 800)  # section 4.4
+    assert scales_from_options(None, "wider", 0.5, False, True, True).levels == LEVELS
     for flags in (("1200x1600", True, False), (None, True, True)):
         with pytest.raises(BadConfig, match="give one of"):
-            shown(flags[0], "wider", 1, flags[1], flags[2], False)
+            scales_from_options(flags[0], "wider", 1, flags[1], flags[2], False)
     with pytest.raises(BadConfig, match="--zoom"):
-        shown(None, "wider", 9, False, False, False)
+        scales_from_options(None, "wider", 9, False, False, False)
 
 
 @pytest.mark.parametrize("shipped", [False, True])
@@ -120,8 +131,8 @@ def test_weights_that_snip_trained_are_looked_at_at_their_levels(tmp_path: Path)
         "plain": {"snip": False, "levels": [level]},
     }.items():
         save_weights(tmp_path / f"{name}.safetensors", build("narrow"), {"config": config})
-    assert levels_of(tmp_path / "snip.safetensors") == (Level(**level),)
-    assert levels_of(tmp_path / "plain.safetensors") == levels_of(None) == LEVELS
+    assert trained_levels(tmp_path / "snip.safetensors") == (Level(**level),)
+    assert trained_levels(tmp_path / "plain.safetensors") == trained_levels(None) == LEVELS
 
 
 def test_detections_are_written_for_widers_own_evaluation(tmp_path: Path) -> None:

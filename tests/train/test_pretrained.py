@@ -13,13 +13,13 @@ from facestream.engines.errors import BadConfig, BadInput  # noqa: E402
 from facestream.train.anchors import decode, grid_anchors  # noqa: E402
 from facestream.train.backbones import VGG16  # noqa: E402
 from facestream.train.model import SPECS, SSH, STRIDES  # noqa: E402
-from facestream.train.start import (  # noqa: E402
+from facestream.train.pretrained import (  # noqa: E402
     CAFFE_MEAN,
     RETINAFACE_SIZES,
     RETINAFACE_VARIANCES,
+    init_backbone,
+    init_from_retinaface,
     retinaface_names,
-    start_backbone,
-    start_retinaface,
 )
 from safetensors.torch import save_file  # noqa: E402
 
@@ -38,7 +38,7 @@ def test_vgg_starts_from_torchvisions_names(tmp_path: Path) -> None:
     """features.N.weight as torchvision has them, with the classifier that is not wanted."""
     net, model = other(), SSH(SPECS["narrow"])
     torch.save({**net.state_dict(), "classifier.0.weight": torch.zeros(8, 8)}, tmp_path / "vgg16.pth")
-    assert start_backbone(tmp_path / "vgg16.pth", [model]) == "by name"
+    assert init_backbone(tmp_path / "vgg16.pth", [model]) == "by name"
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in model.backbone.state_dict().items())
 
 
@@ -49,7 +49,7 @@ def test_any_vgg_is_taken_by_the_shapes_of_its_convolutions(tmp_path: Path) -> N
     state |= {"net.score.weight": torch.zeros(1, 8, 1, 1), "net.score.bias": torch.zeros(1)}
     state |= {"net.zlast.weight": torch.zeros(4, 8, 3, 3), "net.zlast.bias": torch.zeros(4)}
     save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "v.safetensors")
-    assert start_backbone(tmp_path / "v.safetensors", [model]) == "by shape"
+    assert init_backbone(tmp_path / "v.safetensors", [model]) == "by shape"
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in model.backbone.state_dict().items())
 
 
@@ -66,26 +66,26 @@ def test_a_keras_vgg_sees_the_same_picture_the_same_way(tmp_path: Path) -> None:
                 file[f"{group}/0"] = conv.weight.detach().numpy().transpose(2, 3, 1, 0)
                 file[f"{group}/1"] = conv.bias.detach().numpy()
         file["dsn1/vars/0"] = np.zeros((1, 1, 8, 1), np.float32)
-    assert start_backbone(tmp_path / "w.h5", [model]) == "by shape, made for BGR, turned"
+    assert init_backbone(tmp_path / "w.h5", [model]) == "by shape, made for BGR, turned"
     rgb = torch.rand(1, 3, 64, 64) * 255
     mean, std = (torch.tensor(v).reshape(1, 3, 1, 1) for v in (SPECS["narrow"].mean, SPECS["narrow"].std))
     first = torch.nn.functional.conv2d(
         (rgb - torch.tensor(CAFFE_MEAN).reshape(1, 3, 1, 1)).flip(1), net.features[0].weight, net.features[0].bias
     )
-    mine = torch.nn.functional.conv2d(
+    folded = torch.nn.functional.conv2d(
         (rgb - mean) / std, model.backbone.features[0].weight, model.backbone.features[0].bias
     )
-    assert torch.allclose(first, mine, rtol=1e-3, atol=1e-2)
+    assert torch.allclose(first, folded, rtol=1e-3, atol=1e-2)
 
 
 def test_what_is_no_vgg_is_refused(tmp_path: Path) -> None:
     model = SSH(SPECS["narrow"])
     save_file({"a.weight": torch.zeros(8, 3, 3, 3), "a.bias": torch.zeros(8)}, tmp_path / "one.safetensors")
     with pytest.raises(BadConfig, match="lacks features"):
-        start_backbone(tmp_path / "one.safetensors", [model])
+        init_backbone(tmp_path / "one.safetensors", [model])
     (tmp_path / "noise.h5").write_bytes(b"noise")
     with pytest.raises(BadInput, match="HDF5"):
-        start_backbone(tmp_path / "noise.h5", [model])
+        init_backbone(tmp_path / "noise.h5", [model])
 
 
 PYRAMID = replace(SPECS["plainM"], branches=False)
@@ -112,8 +112,8 @@ def test_retinaface_is_taken_whole_whatever_the_anchors(tmp_path: Path) -> None:
     """With its own anchors and with ours every anchor gives the score and the box of its nearest one there."""
     state = retinaface(tmp_path / "final.pth")
     own, dense = SSH(replace(PYRAMID, sizes=RETINAFACE_SIZES)).eval(), SSH(PYRAMID).eval()
-    start_retinaface(tmp_path / "final.pth", [own])
-    start_retinaface(tmp_path / "final.pth", [dense])
+    init_from_retinaface(tmp_path / "final.pth", [own])
+    init_from_retinaface(tmp_path / "final.pth", [dense])
     first = state["module.body.stage1.0.0.weight"].flip(1) * torch.tensor(PYRAMID.std).reshape(1, 3, 1, 1)
     assert torch.equal(own.backbone.state_dict()["stage1.0.0.weight"], first)  # it saw BGR that was not divided
     raw = state["module.BboxHead.0.conv1x1.bias"] * torch.tensor(RETINAFACE_VARIANCES * 2)
@@ -133,4 +133,4 @@ def test_retinaface_is_taken_whole_whatever_the_anchors(tmp_path: Path) -> None:
 def test_a_file_that_is_not_retinaface_is_refused(tmp_path: Path) -> None:
     torch.save({"body.stage1.0.0.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "other.pth")
     with pytest.raises(BadConfig, match="lacks"):
-        start_retinaface(tmp_path / "other.pth", [SSH(PYRAMID)])
+        init_from_retinaface(tmp_path / "other.pth", [SSH(PYRAMID)])

@@ -1,8 +1,8 @@
-"""What is wrong with a data set: each fault by file and line, counted; the run goes on without it or stops."""
+"""Issues of a data set, by file and line: they are counted and left out, or the first one ends the run."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import threading
 from collections import Counter
 from pathlib import Path
@@ -12,35 +12,36 @@ from facestream.engines.boxes import Array, Bool
 from facestream.engines.errors import BadInput
 from PIL import Image
 
-SHOWN = 3  # of each kind are printed, the rest is counted
+log = logging.getLogger(__name__)
+
+LOGGED = 3  # of each kind; further ones are only counted
 
 
-class Faults:
-    """Counts faults by kind; the first few of each kind go to stderr, unless quiet. stop: the first one raises
-    BadInput instead. May be told from several threads."""
+class DatasetIssues:
+    """Counts issues by kind; the first few of each kind are logged. stop: the first one raises
+    BadInput instead. Thread-safe."""
 
-    def __init__(self, stop: bool = False, quiet: bool = False) -> None:
+    def __init__(self, stop: bool = False) -> None:
         self.stop = stop
-        self.quiet = quiet
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def add(self, kind: str, where: str, what: str) -> None:
-        """kind: the count's name; where: `file` or `file:line`; what: the fault itself."""
+        """kind: the count's name; where: `file` or `file:line`; what: the issue itself."""
         if self.stop:
             raise BadInput(what, where, "mend it, or leave such things out with: --set on_bad=skip")
         with self._lock:
             self.counts[kind] += 1
-            if self.counts[kind] <= SHOWN and not self.quiet:
-                more = " (further ones are only counted)" if self.counts[kind] == SHOWN else ""
-                print(f"{where}: {what}{more}", file=sys.stderr)
+            if self.counts[kind] <= LOGGED:
+                more = " (further ones are only counted)" if self.counts[kind] == LOGGED else ""
+                log.warning("%s: %s%s", where, what, more)
 
     def summary(self) -> str:
         """`left out: 3 box outside the image, 1 unreadable image`, or nothing."""
         return "left out: " + ", ".join(f"{n} {kind}" for kind, n in self.counts.items()) if self.counts else ""
 
 
-def whole_file(path: Path) -> tuple[int, int]:
+def check_image_file(path: Path) -> tuple[int, int]:
     """(width, height) of a picture whose file is complete. BadInput when it is missing, cut short or no picture.
 
     A file with its format's end mark is believed; one without is decoded to the end, because OpenCV fills what is
@@ -73,8 +74,8 @@ def _ends(path: Path) -> bool:
     return head[:4] == b"\x89PNG" and b"IEND" in tail
 
 
-def fitted(
-    xyxy: Array, ignore: Bool, size: tuple[int, int], where: str, line: int, faults: Faults
+def clip_boxes(
+    xyxy: Array, ignore: Bool, size: tuple[int, int], where: str, line: int, issues: DatasetIssues
 ) -> tuple[Array, Bool]:
     """Boxes [N, 4] cut to a picture of `size` (width, height); those that lie outside it become ignored.
 
@@ -88,6 +89,6 @@ def fitted(
         x0, y0, x1, y1 = (float(v) for v in xyxy[i])
         box = f"{x0:g} {y0:g} {x1 - x0:g} {y1 - y0:g}"
         inside = "outside" if empty[i] else "partly outside"
-        faults.add(f"box {inside} the image", f"{where}:{line + i}",
+        issues.add(f"box {inside} the image", f"{where}:{line + i}",
                    f"box {box} is {inside} the {size[0]}x{size[1]} image")  # fmt: skip
     return cut, ignore | empty

@@ -1,6 +1,6 @@
-"""What a training crop is made of: which pictures, placed how, and what a camera does to them.
+"""Data augmentation: draws what a training crop is made of: which images, where, and how a camera distorts them.
 
-A plan is numbers only, drawn by numpy from one generator. `train.render` makes its pixels on the CPU,
+`CropParams` is numbers only, drawn by numpy from one generator. `train.render` makes its pixels on the CPU,
 `train.render_torch` those of a whole batch on a GPU; the boxes are final here. Boxes are xyxy.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from facestream.engines.boxes import F32, Array, Bool, area_xyxy
-from facestream.train.signs import Sign, draw_signs
+from facestream.train.distractors import Distractor, draw_distractors
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class AugmentRule:
     empty: chance that a cell shows a part of its picture without a face, small or much enlarged: coats, leaves and
     walls close up are what a net that only ever sees crops around faces takes for faces.
     mined: chance that a crop is built around a false alarm of an earlier net (`train.bootstrap`), where there are any.
-    signs: chance of lettering or ornament somewhere beside the faces.
+    distractors: chance of lettering or ornament somewhere beside the faces.
     rotate: degrees either way. occlude: chance that something stands before a part of a face.
     """
 
@@ -44,7 +44,7 @@ class AugmentRule:
     mosaic: float = 0.5
     empty: float = 0.15
     mined: float = 0.0
-    signs: float = 0.2
+    distractors: float = 0.2
     rotate: float = 15.0
     occlude: float = 0.05
     colour: float = 0.8
@@ -86,42 +86,42 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PixelParams:
     """What happens to the pixels, in this order; None leaves them as they are.
 
-    signs: in front of the pictures. patches: x0, y0, x1, y1, r, g, b.
+    distractors: in front of the pictures. patches: x0, y0, x1, y1, r, g, b.
     mix: float [3, 3] over RGB, then `shift`, and of the brightness that mix takes from the crop's mean, the share
-    `keep` is given back. dark: gain and gamma.
-    kernel: a filter [k, k], k odd. less: shrunk by this and enlarged again. noise: its sigma. quality: JPEG's.
+    `mean_share` is given back. dark: gain and gamma.
+    kernel: a filter [k, k], k odd. downscale: shrunk by this and enlarged again. noise: its sigma. quality: JPEG's.
     """
 
-    signs: tuple[Sign, ...] = ()
+    distractors: tuple[Distractor, ...] = ()
     patches: tuple[tuple[int, int, int, int, int, int, int], ...] = ()
     mix: Array | None = None
-    keep: float = 0.0
+    mean_share: float = 0.0
     shift: float = 0.0
     dark: tuple[float, float] | None = None
     kernel: Array | None = None
-    less: float | None = None
+    downscale: float | None = None
     noise: float | None = None
     quality: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CropParams:
     """A crop of size x size. faces [G, 4] and ignores [I, 4] in its pixels; seed: of its noise."""
 
     size: int
     cells: tuple[Cell, ...]
-    look: Look
+    pixels: PixelParams
     faces: F32
     ignores: F32
     seed: int
 
 
-def plan_crop(
+def draw_crop_params(
     item: Subject, another: Callable[[], Subject], size: int, rule: AugmentRule, rng: np.random.Generator
-) -> Plan:
+) -> CropParams:
     """Draw a crop around `item`; `another` draws one more picture, for mosaics."""
     if rng.random() < rule.mosaic:
         cells, xyxy, ignore = _mosaic(item, another, size, rule, rng)
@@ -129,11 +129,11 @@ def plan_crop(
         cell, xyxy, ignore = _place(item, (0, 0, size, size), rule, rng)
         cells = [cell]
     faces = xyxy[~ignore]
-    look = _look(size, rule, rng)
-    look = replace(look, patches=tuple(_patch(f, rng) for f in faces if rng.random() < rule.occlude))
-    if rng.random() < rule.signs:
-        look = replace(look, signs=draw_signs(size, xyxy, rng))
-    return Plan(size, tuple(cells), look, faces, xyxy[ignore], int(rng.integers(1 << 31)))
+    pixels = _pixel_params(size, rule, rng)
+    pixels = replace(pixels, patches=tuple(_patch(f, rng) for f in faces if rng.random() < rule.occlude))
+    if rng.random() < rule.distractors:
+        pixels = replace(pixels, distractors=draw_distractors(size, xyxy, rng))
+    return CropParams(size, tuple(cells), pixels, faces, xyxy[ignore], int(rng.integers(1 << 31)))
 
 
 Placed = tuple[Cell, F32, Bool]
@@ -182,12 +182,12 @@ def _around(box: F32, item: Subject, size: int, rule: AugmentRule, rng: np.rando
     w = item.width
     h = item.height
     side = math.sqrt(max(1.0, float(area_xyxy(box))))
-    least = rule.fill * size / max(w, h)
+    min_scale = rule.fill * size / max(w, h)
     if rule.native and rng.random() < rule.native:
-        scale = max(math.exp(rng.uniform(math.log(0.75), math.log(1.35))), least)
+        scale = max(math.exp(rng.uniform(math.log(0.75), math.log(1.35))), min_scale)
     else:
         wanted = math.exp(rng.uniform(math.log(rule.smallest), math.log(min(rule.largest, 0.9 * size))))
-        scale = min(max(wanted / side, least), max(least, rule.enlarge))
+        scale = min(max(wanted / side, min_scale), max(min_scale, rule.enlarge))
     return scale, (box[:2] + box[2:]).astype(np.float64) / 2 + rng.uniform(-0.5, 0.5, 2) * max(0.0, size / scale - side)
 
 
@@ -264,30 +264,30 @@ def _patch(face: F32, rng: np.random.Generator) -> tuple[int, int, int, int, int
 _GREY = np.full((3, 3), 1 / 3) * np.array([0.9, 1.5, 0.6])
 
 
-def _look(size: int, rule: AugmentRule, rng: np.random.Generator) -> Look:
+def _pixel_params(size: int, rule: AugmentRule, rng: np.random.Generator) -> PixelParams:
     """Brightness, contrast, saturation, tint; now and then grey or dark; defocus, motion, few pixels, noise, JPEG."""
-    look = Look()
+    pixels = PixelParams()
     if rng.random() < rule.colour:
         gain = rng.uniform(0.65, 1.4) * rng.uniform(0.9, 1.1, 3)
         saturation = 0.0 if rng.random() < rule.grey else rng.uniform(0.4, 1.5)
         mix = (saturation * np.eye(3) + (1 - saturation) * _GREY) * gain[:, None]
-        look = replace(look, mix=mix, keep=rng.uniform(0, 1), shift=rng.uniform(-30, 30))
+        pixels = replace(pixels, mix=mix, mean_share=rng.uniform(0, 1), shift=rng.uniform(-30, 30))
     if rng.random() < rule.dark:
-        look = replace(look, dark=(rng.uniform(0.15, 0.6), rng.uniform(1.0, 1.8)))
+        pixels = replace(pixels, dark=(rng.uniform(0.15, 0.6), rng.uniform(1.0, 1.8)))
     if rng.random() < rule.blur:
         kind = int(rng.integers(3))
         if kind == 0:
             line = cv2.getGaussianKernel(11, rng.uniform(0.5, 1.8))
-            look = replace(look, kernel=line @ line.T)
+            pixels = replace(pixels, kernel=line @ line.T)
         elif kind == 1:
-            look = replace(look, kernel=_motion(int(rng.integers(3, 9)), rng.uniform(0, 180)))
+            pixels = replace(pixels, kernel=_motion(int(rng.integers(3, 9)), rng.uniform(0, 180)))
         else:
-            look = replace(look, less=rng.uniform(1.2, 2.2))
+            pixels = replace(pixels, downscale=rng.uniform(1.2, 2.2))
     if rng.random() < rule.noise:
-        look = replace(look, noise=rng.uniform(2, 14))
+        pixels = replace(pixels, noise=rng.uniform(2, 14))
     if rng.random() < rule.jpeg:
-        look = replace(look, quality=int(rng.integers(20, 85)))
-    return look
+        pixels = replace(pixels, quality=int(rng.integers(20, 85)))
+    return pixels
 
 
 def _motion(length: int, angle: float) -> Array:

@@ -16,11 +16,11 @@ from facestream.train.checkpoint import load_state, load_weights
 from facestream.train.model import SSH
 from torch import Tensor
 
-Input = Literal["auto", "rgb", "bgr255"]
+InputFormat = Literal["auto", "rgb", "bgr255"]
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, subtracted from 0..255 by VGG's authors and by Keras
 
 
-def start_from(weights: Path, models: Iterable[SSH]) -> None:
+def init_from_run(weights: Path, models: Iterable[SSH]) -> None:
     """Take over the weights of an earlier run of the same network. BadConfig when it is another one."""
     other, _ = load_weights(weights)
     for model in models:
@@ -29,7 +29,7 @@ def start_from(weights: Path, models: Iterable[SSH]) -> None:
         model.load_state_dict(other.state_dict())
 
 
-def start_retinaface(weights: Path, models: Iterable[SSH]) -> None:
+def init_from_retinaface(weights: Path, models: Iterable[SSH]) -> None:
     """Take over all weights of RetinaFace's small net (Pytorch_Retinaface's mobilenet0.25, MIT) in a spec of its form:
     `pyramid`, heads of 32. BadConfig when the file lacks some.
 
@@ -106,24 +106,24 @@ def retinaface_heads(state: dict[str, Tensor], module: int, sizes: tuple[float, 
     return {k: torch.cat(v) for k, v in rows.items()}
 
 
-def start_backbone(weights: Path, models: Iterable[SSH], shown: Input = "auto") -> str:
+def init_backbone(weights: Path, models: Iterable[SSH], input_format: InputFormat = "auto") -> str:
     """Take the backbones' weights from a classifier's file or another trained net's, and say how.
 
     BadInput when it is not read, BadConfig when it lacks some.
 
     A classifier's state dict (.pth, .tar, .safetensors) is taken by its names, torchvision's for VGG-16. Failing that,
     VGG-16's thirteen convolutions are looked for by shape, in the order of their names, in such a file or in
-    .h5 and .npz, in either memory layout. shown: what those convolutions want to see: `rgb` over 0..255 normalised as
+    .h5 and .npz, in either memory layout. input_format: what those convolutions expect: `rgb` over 0..255 normalised as
     ours, `bgr255` the mean taken off BGR in 0..255, as of Caffe and Keras; auto: bgr255 for .h5 and .npz.
     """
     state = {k.removeprefix("module.").removeprefix("backbone."): v for k, v in read_tensors(weights).items()}
     models = list(models)
-    mine = models[0].backbone.state_dict()
-    there = {k: v for k, v in state.items() if k in mine and v.shape == mine[k].shape}
-    lacking = sorted(k for k in mine if k not in there and not k.endswith("num_batches_tracked"))
+    ours = models[0].backbone.state_dict()
+    there = {k: v for k, v in state.items() if k in ours and v.shape == ours[k].shape}
+    lacking = sorted(k for k in ours if k not in there and not k.endswith("num_batches_tracked"))
     how = "by name"
-    if shown == "auto":
-        shown = "bgr255" if weights.suffix in (".h5", ".hdf5", ".npz") else "rgb"
+    if input_format == "auto":
+        input_format = "bgr255" if weights.suffix in (".h5", ".hdf5", ".npz") else "rgb"
     if lacking and isinstance(models[0].backbone, VGG16):
         found = vgg_by_shape(state, models[0].backbone)
         if found is not None:
@@ -132,8 +132,8 @@ def start_backbone(weights: Path, models: Iterable[SSH], shown: Input = "auto") 
             how = "by shape"
     if lacking:
         raise BadConfig(f"lacks {lacking[0]} and {len(lacking) - 1} more of the backbone", str(weights))
-    if shown == "bgr255":
-        there = seeing_rgb(there, models[0])
+    if input_format == "bgr255":
+        there = fold_bgr_to_rgb(there, models[0])
         how += ", made for BGR, turned"
     for model in models:
         model.backbone.load_state_dict(there, strict=False)
@@ -224,7 +224,7 @@ def _natural(name: str) -> list[list[tuple[int, str]]]:
     ]
 
 
-def seeing_rgb(state: dict[str, Tensor], model: SSH) -> dict[str, Tensor]:
+def fold_bgr_to_rgb(state: dict[str, Tensor], model: SSH) -> dict[str, Tensor]:
     """The same function of our normalised RGB as of BGR in 0..255 less its mean, but for the picture's padding."""
     out = dict(state)
     weight = state["features.0.weight"].flip(1)

@@ -38,7 +38,7 @@ def scaled(rgb: Array, scale: float) -> ImageView:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class InputSize:
     """`400x800`: shorter side 400 unless the longer would pass 800, larger or smaller (paper, table 2). `640x384`,
     the larger number first: width and height that the picture is shrunk into, never enlarged."""
 
@@ -52,8 +52,8 @@ class Size:
         return view(rgb, (self.first, self.second))
 
 
-def parse_size(text: str) -> Size | None:
-    """`native` -> None, else a `Size`."""
+def parse_size(text: str) -> InputSize | None:
+    """`native` -> None, else a `InputSize`."""
     if text == "native":
         return None
     try:
@@ -62,7 +62,7 @@ def parse_size(text: str) -> Size | None:
         raise BadConfig(f"{text!r} is neither native nor like 1200x1600 or 640x384", "--size") from None
     if min(first, second) < 1 or max(first, second) > 10_000:
         raise BadConfig(f"{text!r} is not between 1 and 10000 pixels", "--size")
-    return Size(first, second)
+    return InputSize(first, second)
 
 
 def pyramid_scales(width: int, height: int) -> list[float]:
@@ -73,11 +73,11 @@ def pyramid_scales(width: int, height: int) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Show:
-    """size: see `Size`; None: the image's own. zoom: scales the image first; the result counts as the image. pyramid:
-    the paper's four sizes. levels: SNIP's. soft: merge by soft-NMS instead of NMS."""
+class Scales:
+    """size: see `InputSize`; None: the image's own. zoom: scales the image first; the result counts as the image.
+    pyramid: the paper's four sizes. levels: SNIP's. soft: merge by soft-NMS instead of NMS."""
 
-    size: Size | None = None
+    size: InputSize | None = None
     zoom: float = 1.0
     pyramid: bool = False
     levels: tuple[Level, ...] = ()
@@ -86,31 +86,31 @@ class Show:
     def detect(self, detector: Detector, rgb: Array) -> Detections:
         """Faces in pixels of `rgb`, uint8 [H, W, 3]."""
         height, width = rgb.shape[:2]
-        shown = resized(rgb, self.zoom) if self.zoom != 1 else rgb
-        found = self._detect(detector, shown)
-        if shown is rgb:
+        zoomed = resized(rgb, self.zoom) if self.zoom != 1 else rgb
+        found = self._detect(detector, zoomed)
+        if zoomed is rgb:
             return found
-        scale = np.array([width / shown.shape[1], height / shown.shape[0]] * 2, np.float32)
+        scale = np.array([width / zoomed.shape[1], height / zoomed.shape[0]] * 2, np.float32)
         return Detections(found.xyxy * scale, found.scores)
 
     def _detect(self, detector: Detector, rgb: Array) -> Detections:
         height, width = rgb.shape[:2]
-        least = detector.options.threshold
+        min_score = detector.options.threshold
         if self.pyramid:
             *smaller, largest = [scaled(rgb, scale) for scale in pyramid_scales(width, height)]
             found = [detector.detect([v])[0] for v in smaller]
             found.append(detector.detect([largest], coarsest=False)[0])  # "except M3" (section 4.3)
-            return merge(found, detector.options.nms_iou, self.soft, least)
+            return merge(found, detector.options.nms_iou, self.soft, min_score)
         if self.levels:
             found = []
             for level in self.levels:
                 v = scaled(rgb, scale_to(width, height, level.shortest, level.longest))
                 found.append(selected(detector.detect([v])[0], level))
-            return merge(found, detector.options.nms_iou, self.soft, least)
+            return merge(found, detector.options.nms_iou, self.soft, min_score)
         return detector.detect([self.size.view(rgb) if self.size else view(rgb)])[0]
 
 
-def shown(
+def scales_from_options(
     size: str | None,
     protocol: str,
     zoom: float,
@@ -118,7 +118,7 @@ def shown(
     snip: bool,
     soft: bool,
     levels: tuple[Level, ...] = LEVELS,
-) -> Show:
+) -> Scales:
     """The test scales from the command's options. FDDB, Pascal-Faces and AFW: 400x800, as in the paper (4.4)."""
     if (size is not None) + pyramid + snip > 1:
         raise BadConfig("give one of --size, --pyramid and --snip")
@@ -126,10 +126,10 @@ def shown(
         raise BadConfig(f"{zoom} is not in 0..8", "--zoom")
     if size is None and not pyramid and not snip:
         size = "native" if protocol == "wider" else "400x800"
-    return Show(parse_size(size or "native"), zoom, pyramid, levels if snip else (), soft)
+    return Scales(parse_size(size or "native"), zoom, pyramid, levels if snip else (), soft)
 
 
-def levels_of(weights: Path | None) -> tuple[Level, ...]:
+def trained_levels(weights: Path | None) -> tuple[Level, ...]:
     """The levels that the weights were trained with, if by SNIP; else the paper's."""
     if weights is None:
         return LEVELS

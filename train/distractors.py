@@ -24,7 +24,7 @@ FONTS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Sign:
+class Distractor:
     """x, y: of its upper left corner in the crop. alpha: uint8 [H, W], all of it in the crop. colour: RGB."""
 
     x: int
@@ -33,9 +33,9 @@ class Sign:
     colour: tuple[int, int, int]
 
 
-def draw_signs(size: int, boxes_xyxy: F32, rng: np.random.Generator) -> tuple[Sign, ...]:
-    """Signs for a crop of size x size, one most often, some on a board; none touches a box of boxes_xyxy [N, 4]."""
-    out: list[Sign] = []
+def draw_distractors(size: int, boxes_xyxy: F32, rng: np.random.Generator) -> tuple[Distractor, ...]:
+    """Distractors for a crop of size x size, usually one, some on a board; none touches a box of boxes_xyxy [N, 4]."""
+    out: list[Distractor] = []
     for _ in range(6):
         alpha = _shape(size, rng)
         h, w = alpha.shape
@@ -47,20 +47,20 @@ def draw_signs(size: int, boxes_xyxy: F32, rng: np.random.Generator) -> tuple[Si
         paint = _colour(rng)
         board = _colour(rng)
         if rng.random() < 0.4:
-            out.append(Sign(x, y, np.full((h, w), 255, np.uint8), board))
-        out.append(Sign(x, y, alpha, paint))
+            out.append(Distractor(x, y, np.full((h, w), 255, np.uint8), board))
+        out.append(Distractor(x, y, alpha, paint))
         if rng.random() < 0.5:
             break
     return tuple(out)
 
 
-def paste(image: Array, signs: tuple[Sign, ...]) -> None:
+def paste(image: Array, distractors: tuple[Distractor, ...]) -> None:
     """Draw them on an RGB uint8 crop, in place."""
-    for sign in signs:
-        h, w = sign.alpha.shape
-        part = image[sign.y : sign.y + h, sign.x : sign.x + w]
-        cover = sign.alpha[..., None].astype(np.uint16)
-        part[:] = (part * (255 - cover) + np.array(sign.colour, np.uint16) * cover + 127) // 255
+    for distractor in distractors:
+        h, w = distractor.alpha.shape
+        part = image[distractor.y : distractor.y + h, distractor.x : distractor.x + w]
+        cover = distractor.alpha[..., None].astype(np.uint16)
+        part[:] = (part * (255 - cover) + np.array(distractor.colour, np.uint16) * cover + 127) // 255
 
 
 def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
