@@ -39,7 +39,7 @@ FALLS_S = 120  # seconds after which one camera closes each of its connections
 MOST_GROWTH = 0.1  # MB a minute
 SETTLED_S = 60  # in which a camera may be lost once, until it is known how slow it is
 SIZE = (320, 192)
-CLIP_S = 20
+CLIP_S = 30  # mjpegd.py shows 148 pictures in a loop
 
 
 @dataclass(frozen=True)

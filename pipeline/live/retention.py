@@ -5,6 +5,7 @@ Segments are recognised by their names alone, so it does not matter which run wr
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import time
@@ -44,6 +45,7 @@ class SegmentCleaner:
     def __init__(self, path: Path, limits: Limits, on_event: Callable[[str], None] = lambda message: None) -> None:
         """path: the output as the user named it, without a segment's time."""
         self._folder = path.absolute().parent
+        self._begin = f"{path.stem}-"
         self.limits = limits
         self.on_event = on_event
         name = rf"{re.escape(path.stem)}-(\d{{8}}-\d{{6}})(?:-\d+)?"
@@ -74,11 +76,13 @@ class SegmentCleaner:
                     self.on_event(f"old segments cannot be removed: {segment.path.name} ({error.strerror})")
 
     def _segments(self, writing: Path | None) -> Iterator[Segment]:
+        # After weeks the folder holds tens of thousands of files, of other cameras most of them.
         try:
-            files = list(self._folder.iterdir())
+            with os.scandir(self._folder) as entries:
+                files = [entry.name for entry in entries if entry.name.startswith(self._begin)]
         except OSError:
             return
-        for path in files:
+        for path in map(self._folder.joinpath, files):
             whole = self._whole.fullmatch(path.name)
             unfinished = self._unfinished.fullmatch(path.name)
             named = whole or unfinished

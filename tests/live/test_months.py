@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -22,7 +23,7 @@ from facestream.pipeline.types import CoveredFrame
 
 from tests.feed import covered
 from tests.live.test_cameras import ask, cameras, settings
-from tests.live.test_fail_closed import Moody
+from tests.live.test_fail_closed import Moody, fail_closed, frame
 from tests.live.test_live import Run
 from tests.live.test_retention import names, put
 from tests.live.test_rtsp_server import USERS, serving
@@ -268,3 +269,15 @@ def test_a_live_run_asks_for_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert asked
     with av.open(str(tmp_path / "o.mkv")) as container:
         assert next(container.decode(video=0)).width == 160
+
+
+def test_a_camera_with_a_picture_every_five_seconds_is_not_a_minute_late() -> None:
+    slow = fail_closed(Moody(), tracker__lookahead=15)
+    usual = fail_closed(Moody(), tracker__lookahead=15)
+    left = [0, 0]
+    for n in range(14):
+        shown = frame(n)
+        left[0] += len(slow.push(replace(shown, pts=n * 450_000)))
+        left[1] += len(usual.push(shown))
+    assert left[0] >= 12
+    assert left[1] == 0  # the look-ahead of a usual one is as long as before
