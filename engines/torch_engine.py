@@ -182,7 +182,7 @@ class Shaped:
     images: Tensor
     xyxy: Tensor
     scores: Tensor
-    held: Any
+    buffer: Any
     graph: Any = None
     runs: int = 0
     eager: bool = False

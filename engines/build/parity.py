@@ -91,13 +91,13 @@ def detection_errors(reference: Detector, other: Detector, pictures: list[Array]
             off = np.abs(raw - box).max(1)
             like = int((off + LIKE * np.abs(scores - score)).argmin())
             side = max(float((box[2:] - box[:2]).max()), 1.0)
-            here = {
+            deviations = {
                 "box_error_px": float(off[like]),
                 "box_error_share": float(off[like]) / side,
                 "box_error": float(off[like]) / max(BOX_TOLERANCE[0], BOX_TOLERANCE[1] * side),
                 "score_error": float(abs(scores[like] - score)),
             }
-            worst = {key: max(value, here[key]) for key, value in worst.items()}
+            worst = {key: max(value, deviations[key]) for key, value in worst.items()}
     return worst | agreement(reference, other, pictures)
 
 

@@ -84,9 +84,9 @@ def take(
     person: Person, embedder: Embedder, bare: Array, covered: Array, box: Array, is_probe: bool, around: bool = False
 ) -> None:
     """Add one picture of a person. bare, covered: RGB uint8 [h, w, 3]; box: xyxy [4] in their pixels."""
-    shown = covered if around else neutral(covered, box)
-    chip = by_box(shown, box)
-    colours = cv2.resize(by_box(shown, box, 4 * COLOURS, COVER), (COLOURS, COLOURS), interpolation=cv2.INTER_AREA)
+    image = covered if around else neutral(covered, box)
+    chip = by_box(image, box)
+    colours = cv2.resize(by_box(image, box, 4 * COLOURS, COVER), (COLOURS, COLOURS), interpolation=cv2.INTER_AREA)
     if is_probe:
         person.probe.append(chip)
         person.probe_colours.append(colours)
@@ -188,8 +188,8 @@ class _Faces:
             x0, y0, x1, y1 = box.xyxy
             inside = x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height
             if box.state is BoxState.OBSERVED and box.score >= SURE and inside and max(x1 - x0, y1 - y0) >= SMALLEST:
-                here = (tracked.frame.index, tracked.frame.time_s or 0.0, np.array(box.xyxy))
-                self.seen.setdefault(box.id, []).append(here)
+                sighting = (tracked.frame.index, tracked.frame.time_s or 0.0, np.array(box.xyxy))
+                self.seen.setdefault(box.id, []).append(sighting)
 
 
 Part = list[tuple[int, Array]]

@@ -251,7 +251,7 @@ class Camera:
         except BadInput as error:
             took_s = time.monotonic() - began
             if took_s > 0.9 * limit_s and error.what.startswith("what it sent is no video"):
-                raise BadInput(f"it did not answer in time ({took_s:.0f} s)", self.uri.shown) from None
+                raise BadInput(f"it did not answer in time ({took_s:.0f} s)", self.uri.redacted) from None
             raise
 
     def _relay(self) -> RtspRelay | None:
@@ -359,7 +359,7 @@ class Camera:
         self._check_turn(turn)
         self._sign_s = self._packet_s = now = time.monotonic()
         if now - self._frame_s > self._limit_s:
-            raise SourceLost(f"data came, but no picture for {now - self._frame_s:.0f} s", self.uri.shown)
+            raise SourceLost(f"data came, but no picture for {now - self._frame_s:.0f} s", self.uri.redacted)
 
     def _check_turn(self, turn: int) -> None:
         if self._stop.is_set() or turn != self._turn:

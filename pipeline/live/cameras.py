@@ -122,13 +122,13 @@ class Masks:
         return tuple(covered)
 
 
-def _outside(shown: list[Polygon], size: tuple[int, int]) -> Polygon:
+def _outside(polygons: list[Polygon], size: tuple[int, int]) -> Polygon:
     """All of a picture but these polygons: one path around it and, over bridges that are gone along twice, around each
     of them. A bridge is covered, so it crosses no other polygon where that can be."""
     width, height = size
     path: list[tuple[float, float]] = [(0, 0), (width, 0), (width, height), (0, height), (0, 0)]
-    for polygon in shown:
-        others = [np.array(other, np.float32) for other in shown if other is not polygon]
+    for polygon in polygons:
+        others = [np.array(other, np.float32) for other in polygons if other is not polygon]
         bridges = [bridge for start in range(4) if (bridge := _bridge(polygon, start, size))]
         way = min(bridges, key=lambda bridge: _crossings(bridge[-2], bridge[-1], others))
         at = polygon.index(way[-1])
@@ -213,11 +213,11 @@ class Ready:
 def check_source(uri: Uri) -> None:
     """Check a source for permanent errors. Raises BadInput."""
     if uri.kind is Kind.FOLDER:
-        raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
+        raise BadInput("it is a folder, not a video", uri.redacted, "name one file in it")
     if uri.kind is Kind.IMAGE:
-        raise BadInput("a picture is no live source", uri.shown, "facestream anonymize covers pictures")
+        raise BadInput("a picture is no live source", uri.redacted, "facestream anonymize covers pictures")
     if uri.kind is Kind.FILE and not Path(uri.text).is_fifo():
-        check_file(Path(uri.text), uri.shown)
+        check_file(Path(uri.text), uri.redacted)
 
 
 def camera_options(config: Config, loop: bool) -> CameraOptions:

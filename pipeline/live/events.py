@@ -50,7 +50,7 @@ class EventFeed:
             self._headers = {"Content-Type": "application/json"}
             if url.user:
                 self._headers["Authorization"] = f"Bearer {url.password or url.user}"
-            self._shown = url.shown
+            self._shown = url.redacted
             threading.Thread(target=self._send, name="webhook", daemon=True).start()
         else:
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable
@@ -33,6 +35,7 @@ from facestream.pipeline.web import check_web
 log = logging.getLogger(__name__)
 
 RATE = 25.0  # frames/s of a video that does not say
+POLITE = 10  # nice value of the second detector while somebody works on the page
 
 
 class Recorders:
@@ -234,6 +237,8 @@ def _scout(server: ReviewServer, session: Session) -> None:
     def note(text: str) -> None:
         server.progress = text
 
+    if sys.platform == "linux":  # there a thread has a priority, and those that it starts inherit it
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), POLITE)
     try:
         scout = scout_of(session, note)
     except UserError as e:
@@ -252,7 +257,7 @@ def stream_info(video: Path) -> StreamInfo:
     """The video's properties. Raises BadInput if it is not a video."""
     uri = parse(str(video))
     if uri.kind not in (Kind.FILE, Kind.IMAGE):
-        raise BadInput("not a file", uri.shown, "review works on one video or image")
+        raise BadInput("not a file", uri.redacted, "review works on one video or image")
     source = open_source(uri, SourceOptions())
     try:
         return source.open()

@@ -220,12 +220,12 @@ class Document:
     def _set(self, track: int, faces: dict[int, Face | None]) -> None:
         deleted = {frame for frame, face in faces.items() if face is None}
         for frame, face in faces.items():
-            here = self.by_frame.setdefault(frame, {})
+            row = self.by_frame.setdefault(frame, {})
             if face is None:
-                here.pop(track, None)
+                row.pop(track, None)
             else:
-                here[track] = face
-            if not here:
+                row[track] = face
+            if not row:
                 del self.by_frame[frame]
         frames = set(self.spans.get(track, ())) | (faces.keys() - deleted)
         if left := sorted(frames - deleted):

@@ -74,9 +74,21 @@ class Facts:
         for track, ranges in sorted(document.open.items()):
             for r in ranges:
                 inside = [f for f in document.spans.get(track, ()) if r.start <= f <= r.end]
-                shown = sum(document.is_left_open(f, track) for f in inside)
-                doubt = f"{len(inside) - shown} frames stay covered, being in doubt" if shown < len(inside) else "all"
-                row = (str(track), when.span(r.start, r.end), f"{shown} of {len(inside)}", doubt, r.reason, r.by, r.at)
+                open_frames = sum(document.is_left_open(f, track) for f in inside)
+                doubt = (
+                    f"{len(inside) - open_frames} frames stay covered, being in doubt"
+                    if open_frames < len(inside)
+                    else "all"
+                )
+                row = (
+                    str(track),
+                    when.span(r.start, r.end),
+                    f"{open_frames} of {len(inside)}",
+                    doubt,
+                    r.reason,
+                    r.by,
+                    r.at,
+                )
                 left_open.append(row)
         kinds = Counter(type(edit) for edit in edits)
         return Facts(

@@ -17,6 +17,7 @@ from facestream.pipeline.records import Face
 from facestream.pipeline.review.document import Step
 from facestream.pipeline.review.edits import AnyEdit
 from facestream.pipeline.review.export import Export, ExportRequest
+from facestream.pipeline.review.frames import FrameReader
 from facestream.pipeline.review.pictures import covered, face_jpeg, jpeg
 from facestream.pipeline.review.session import Session, now
 from facestream.pipeline.stages.anonymise import Anonymizer
@@ -54,6 +55,7 @@ class ReviewServer(WebServer):
         self.export: Export | None = None
         self._anonymizer = Anonymizer(session.config.cover)
         self._pool = ThreadPoolExecutor(2, "review")
+        self._spare_pool = ThreadPoolExecutor(1, "review, later")
         self._faces: dict[tuple[int, int, XYXY], bytes] = {}
         self._saving: asyncio.Task[None] | None = None
 
@@ -69,8 +71,9 @@ class ReviewServer(WebServer):
             self.export.cancel()
         if not self.session.saved:
             self.session.save()
-        self.session.reader.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._spare_pool.shutdown(wait=False, cancel_futures=True)
+        self.session.close()
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/", self._page)
@@ -174,11 +177,20 @@ class ReviewServer(WebServer):
         if request.query.get("covers") == "1":
             faces = self.session.document.covered(index)
             masks = [mask.corners() for mask in self.session.document.masks_at(index)]
-        data = await self._loop.run_in_executor(self._pool, partial(self._picture, index, width, faces, masks))
+        pool, reader = self._readers(request)
+        data = await self._loop.run_in_executor(pool, partial(self._picture, reader, index, width, faces, masks))
         return web.Response(body=data, content_type="image/jpeg")
 
-    def _picture(self, index: int, width: int, faces: list[Face] | None, masks: list[Any]) -> bytes:
-        frame = self.session.reader.get(index)
+    def _readers(self, request: web.Request) -> tuple[ThreadPoolExecutor, FrameReader]:
+        """Who waits for a picture does not wait for what is only made in advance (`later`)."""
+        if request.query.get("later") == "1":
+            return self._spare_pool, self.session.spare_reader
+        return self._pool, self.session.reader
+
+    def _picture(
+        self, reader: FrameReader, index: int, width: int, faces: list[Face] | None, masks: list[Any]
+    ) -> bytes:
+        frame = reader.get(index)
         if faces or masks:
             frame = covered(frame, faces or [], masks, self._anonymizer)
         return jpeg(frame, width)
@@ -189,11 +201,12 @@ class ReviewServer(WebServer):
             raise web.HTTPNotFound(text="there is no such track\n")
         key = (row["id"], row["best"], tuple(row["box"]))
         if key not in self._faces:
-            self._faces[key] = await self._loop.run_in_executor(self._pool, partial(self._cut, row["best"], key[2]))
+            pool, reader = self._readers(request)
+            self._faces[key] = await self._loop.run_in_executor(pool, partial(self._cut, reader, row["best"], key[2]))
         return web.Response(body=self._faces[key], content_type="image/jpeg")
 
-    def _cut(self, index: int, box: XYXY) -> bytes:
-        return face_jpeg(self.session.reader.get(index), box)
+    def _cut(self, reader: FrameReader, index: int, box: XYXY) -> bytes:
+        return face_jpeg(reader.get(index), box)
 
     async def _box(self, request: web.Request) -> web.Response:
         """Draw or move a box."""
@@ -224,8 +237,11 @@ class ReviewServer(WebServer):
     async def _save_soon(self) -> None:
         """The draft is written by itself, a moment after an edit: several at once are one."""
         await asyncio.sleep(0.3)
+        session = self.session
         with contextlib.suppress(UserError):  # `save` says it
-            self.session.save()
+            while not session.saved:  # what is done while it writes is written too
+                write = partial(session.write, session.draft(), session.version)
+                await self._loop.run_in_executor(self._pool, write)
 
     async def _save(self, request: web.Request) -> web.Response:
         self.session.save()

@@ -50,6 +50,7 @@ class Session:
         self.config = config
         self.document = Document(rows, clip.rate, config.cover.scale)
         self.reader = FrameReader(clip.video, clip.times)
+        self.spare_reader = FrameReader(clip.video, clip.times)  # for what nobody waits for
         self.draft_file = draft_path(records)
         self.records_sha256 = hash_of(records)
         self.user = _user()
@@ -59,6 +60,7 @@ class Session:
         self.saved = True
         self._summaries: dict[int, dict[str, Any]] = {}
         self._write_lock = threading.Lock()
+        self._written = 0
         draft = read_draft(self.draft_file, records)
         if draft is not None:
             self.notes = draft.notes
@@ -122,18 +124,32 @@ class Session:
 
     def save(self) -> None:
         """Write the draft."""
+        self.write(self.draft(), self.version)
+
+    def draft(self) -> Draft:
+        """What there is to save."""
+        return Draft(
+            records_sha256=self.records_sha256,
+            video=self.clip.video.name,
+            edits=tuple(step.edit for step in self.document.done),
+            groups=self.groups,
+            notes=self.notes,
+        )
+
+    def write(self, draft: Draft, version: int) -> None:
+        """Write a draft, as it was at this version, unless a later one is written. On any thread."""
         with self._write_lock:
-            write_draft(
-                self.draft_file,
-                Draft(
-                    records_sha256=self.records_sha256,
-                    video=self.clip.video.name,
-                    edits=tuple(step.edit for step in self.document.done),
-                    groups=self.groups,
-                    notes=self.notes,
-                ),
-            )
+            if version < self._written:
+                return
+            write_draft(self.draft_file, draft)
+            self._written = version
+        if version == self.version:
             self.saved = True
+
+    def close(self) -> None:
+        """Let go of the video."""
+        self.reader.close()
+        self.spare_reader.close()
 
     # What the page shows
 

@@ -1,6 +1,6 @@
 // The picture: frames on demand, boxes over it, and what the mouse does to them.
 const COLOURS = ["#4f9cf9", "#b98be0", "#46b39d"], OPEN = "#7bd88f", RISK = "#ff8a5c", DRAWN = "#f0c674";
-const CACHE = 90, AHEAD = 10, HANDLE = 9;
+const CACHE = 90e6, AHEAD = 10, HANDLE = 9;  // CACHE: pixels of the pictures that are kept
 
 class View {
   constructor(canvas, app) {
@@ -19,21 +19,39 @@ class View {
     const wanted = Math.min(this.app.clip.width, this.canvas.clientWidth * devicePixelRatio);
     return [640, 960, 1280, 1920].find(w => w >= wanted) ?? 1920;
   }
-  picture(frame) {
-    const covers = this.app.covers, key = `${frame}:${this.width()}:${covers ? this.app.clip.version : ""}`;
+  key(frame) { return `${frame}:${this.width()}:${this.app.covers ? this.app.clip.version : ""}`; }
+  has(frame) { return this.cache.has(this.key(frame)); }
+  // A frame's picture. later: it is not wanted yet, and comes from the server's second reader, so that it keeps nobody waiting.
+  picture(frame, later = false) {
+    const key = this.key(frame);
     let found = this.cache.get(key);
     if (found) this.cache.delete(key);
-    found ??= this.app.get(`frame/${frame}?width=${this.width()}${covers ? "&covers=1" : ""}`)
-      .then(answer => answer.blob()).then(createImageBitmap);
-    found.catch(() => this.cache.delete(key));
+    else {
+      const path = `frame/${frame}?width=${this.width()}${this.app.covers ? "&covers=1" : ""}${later ? "&later=1" : ""}`;
+      found = this.app.get(path).then(answer => answer.blob()).then(createImageBitmap);
+      found.catch(() => this.cache.delete(key));
+    }
     this.cache.set(key, found);
-    while (this.cache.size > CACHE) this.cache.delete(this.cache.keys().next().value);
+    const most = Math.max(24, CACHE / (this.width() ** 2 * this.app.clip.height / this.app.clip.width));
+    while (this.cache.size > most) this.cache.delete(this.cache.keys().next().value);
     return found;
   }
   async show(frame) {
     const mark = this.wanted = {frame};
     try {
-      const [bitmap] = await Promise.all([this.picture(frame), this.app.loadBoxes(frame)]);
+      const boxes = this.app.loadBoxes(frame);
+      boxes.catch(() => 0);
+      while (!this.has(frame) && this.fetching) {  // one at a time: who goes on quickly wants the last alone
+        await this.fetching.catch(() => 0);
+        if (this.wanted !== mark) return false;
+      }
+      const found = this.has(frame) ? this.picture(frame) : this.fetching = this.picture(frame);
+      const done = () => {
+        if (this.fetching === found) this.fetching = null;
+        this.app.later.run();
+      };
+      found.then(done, done);
+      const [bitmap] = await Promise.all([found, boxes]);
       if (this.wanted !== mark) return false;
       this.shown = {frame, bitmap};
       this.draw();
@@ -43,11 +61,20 @@ class View {
       return false;
     }
   }
+  // The frames that come next when the user goes on in this way.
   prefetch(frame, step = 1) {
     for (let n = 1; n <= AHEAD; n++) {
       const next = frame + n * step;
-      if (next >= 0 && next < this.app.clip.frames) this.picture(next).catch(() => 0);
+      if (next >= 0 && next < this.app.clip.frames && !this.has(next)) this.app.later.add("ahead " + next, 0, () => !this.has(next) && this.picture(next));
     }
+  }
+  // Frames that the user may jump to.
+  expect(frames) {
+    this.app.later.drop("jump ");
+    for (const frame of frames) this.app.later.add("jump " + frame, 2, () => {
+      this.app.loadBoxes(frame).catch(() => 0);
+      return !this.has(frame) && this.picture(frame, true);
+    });
   }
   place() {
     const c = this.canvas, {width, height} = this.app.clip, scale = Math.min(c.clientWidth / width, c.clientHeight / height);

@@ -45,10 +45,10 @@ class Target:
     user: str
     password: str
     tls: bool
-    shown: str
+    redacted: str
 
     def __repr__(self) -> str:
-        return f"Target({self.shown!r})"
+        return f"Target({self.redacted!r})"
 
 
 def target_of(text: str) -> Target:
@@ -60,10 +60,10 @@ def target_of(text: str) -> Target:
             raise BadInput("not an RTSP address", shown_text(text), "rtsp://[user:password@]host[:port]/path") from None
         raise
     if url.scheme not in ("rtsp", "rtsps"):
-        raise BadInput("not an RTSP address", url.shown, "rtsp://[user:password@]host[:port]/path")
+        raise BadInput("not an RTSP address", url.redacted, "rtsp://[user:password@]host[:port]/path")
     tls = url.scheme == "rtsps"
     port = url.port or (322 if tls else 554)
-    return Target(url.without_user, url.host, port, url.user, url.password, tls, url.shown)
+    return Target(url.without_user, url.host, port, url.user, url.password, tls, url.redacted)
 
 
 class Connection:

@@ -21,9 +21,9 @@ BOUND = "bound"
 GUESS = "guess"
 
 
-def constant(unit: str, purpose: str, origin: str, least: float = 0) -> Meta:
-    """A number from `least` on. unit: of the number; `1` where it has none."""
-    return Meta(ge=least, description=purpose, extra={"unit": unit, "origin": origin})
+def constant(unit: str, purpose: str, origin: str, minimum: float = 0) -> Meta:
+    """A number from `minimum` on. unit: of the number; `1` where it has none."""
+    return Meta(ge=minimum, description=purpose, extra={"unit": unit, "origin": origin})
 
 
 class StageSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -31,7 +31,7 @@ class StageSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class AnalyserSettings(StageSettings, frozen=True):
-    """analyse: what a frame tells before any detection."""
+    """analyse: what is known of a frame before any detection."""
 
     luma_side: Annotated[
         int, constant("px", "longer side of the luma on which cuts, motion and templates work", GUESS, 64)

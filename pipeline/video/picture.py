@@ -119,8 +119,8 @@ def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
 def side_data(picture: av.VideoFrame) -> dict[SideDataType, bytes]:
     """What a decoder attached to a picture: captions, HDR metadata, how to show it.
 
-    PyAV fails where one kind is newer than itself (EXIF of Motion JPEG, views of spatial video): these are taken off a
-    copy first.
+    PyAV fails where one kind is newer than itself (camera data of Motion JPEG, views of spatial video): these are taken
+    off a copy first.
     """
     try:
         held: Any = picture.side_data
