@@ -176,7 +176,7 @@ class TorchNet:
 
 @dataclass(slots=True)
 class Shaped:
-    """Memory for one shape of input, and on a GPU the graph that works in it. held: what the graph reads besides.
+    """Memory for one shape of input, and on a GPU the graph that works in it. buffer: what the graph reads besides.
     runs: how often it was asked for. eager: no graph can be captured."""
 
     images: Tensor

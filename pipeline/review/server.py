@@ -21,7 +21,7 @@ from facestream.pipeline.review.frames import FrameReader
 from facestream.pipeline.review.pictures import covered, face_jpeg, jpeg
 from facestream.pipeline.review.session import Session, now
 from facestream.pipeline.stages.anonymise import Anonymizer
-from facestream.pipeline.types import XYXY
+from facestream.pipeline.types import XYXY, Polygon
 from facestream.pipeline.web import Guard, WebServer, check_web, web
 from msgspec import Struct
 
@@ -173,10 +173,10 @@ class ReviewServer(WebServer):
         index = int(request.match_info["frame"])
         width = max(1, int(request.query.get("width", "960")))
         faces: list[Face] | None = None
-        masks: list[Any] = []
+        masks: tuple[Polygon, ...] = ()
         if request.query.get("covers") == "1":
             faces = self.session.document.covered(index)
-            masks = [mask.corners() for mask in self.session.document.masks_at(index)]
+            masks = self.session.document.polygons_at(index)
         pool, reader = self._readers(request)
         data = await self._loop.run_in_executor(pool, partial(self._picture, reader, index, width, faces, masks))
         return web.Response(body=data, content_type="image/jpeg")
@@ -188,7 +188,7 @@ class ReviewServer(WebServer):
         return self._pool, self.session.reader
 
     def _picture(
-        self, reader: FrameReader, index: int, width: int, faces: list[Face] | None, masks: list[Any]
+        self, reader: FrameReader, index: int, width: int, faces: list[Face] | None, masks: tuple[Polygon, ...]
     ) -> bytes:
         frame = reader.get(index)
         if faces or masks:
