@@ -121,6 +121,11 @@ class Connection:
             self._keep_s = max(1.0, int(timeout) / 3)
         self._exchange("RECORD", url, {"Range": "npt=0.000-"})
 
+    def probe(self) -> None:
+        """Wait for an answer, whatever it says, to a request that changes nothing."""
+        self._send_all(self._request("OPTIONS", self.target.url, {}))
+        self._answer()
+
     def send(self, unit: Unit) -> None:
         """A picture, within the time-out."""
         self._send_all(unit.interleaved(self._channels))
@@ -222,6 +227,16 @@ class Connection:
             return None
         self._waiting = self._waiting[end + 4 + message.length :]
         return message
+
+
+def answers(address: str, options: PushOptions) -> bool:
+    """Whether an RTSP server answers there within the time-out, and be it with a refusal."""
+    try:
+        with Connection(target_of(address), options, threading.Event()) as connection:
+            connection.probe()
+    except (OSError, UserError, Malformed, ValueError):
+        return False
+    return True
 
 
 def _refusal(message: Message, method: str) -> UserError:

@@ -42,7 +42,8 @@ class TrackingStage:
         """The summary of the tracks for the coming frame. Does not change anything."""
 
         def predict() -> Array:
-            return self.tracker.predict_boxes(frame.frame.time_s, frame.affine)
+            time_s = frame.frame.time_s
+            return self.tracker.predict_boxes(None if time_s is None else time_s - self._held_s, frame.affine)
 
         if self._last is None:
             return TrackSummary(predict)
