@@ -127,12 +127,12 @@ def plans(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:
     model = digest(path.read_bytes())
     made: dict[Path, tuple[Path, str]] = {}
     why = []
-    here = [
+    plans = [
         plan
         for folder in dict.fromkeys((Path(), path.parent))
         for plan in sorted([*folder.glob(f"{path.stem}.plan"), *folder.glob(f"{path.stem}.*.plan")])
     ]
-    for plan in here:
+    for plan in plans:
         try:
             sidecar = Sidecar.read(plan)
         except UserError as e:
@@ -142,7 +142,7 @@ def plans(path: Path) -> tuple[list[tuple[Path, str]], list[str]]:
             why.append(f"{plan} was built of another file than {path.name}")
         elif sidecar.backend in PLANS:
             made.setdefault(plan.resolve(), (plan, sidecar.backend))
-    if not here:
+    if not plans:
         why.append(f"there is no {path.stem}.plan")
     return sorted(made.values(), key=lambda found: PLANS.index(found[1])), why
 

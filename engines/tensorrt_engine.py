@@ -66,8 +66,8 @@ class PlanNet:
             self.settings.keep()
 
     def capturable(self, slot: int, shape: Shape, stream: Any) -> bool:
-        ask = getattr(self.contexts[slot, shape], "is_stream_capturable", None)  # RTX compiles kernels as shapes come
-        return ask is None or bool(ask(int(stream)))
+        query = getattr(self.contexts[slot, shape], "is_stream_capturable", None)  # RTX compiles kernels as shapes come
+        return query is None or bool(query(int(stream)))
 
     def forget(self, slot: int, shape: Shape) -> None:
         self.contexts.pop((slot, shape), None)

@@ -61,5 +61,5 @@ def unsupported(trt: Any, backend: str, capability: int) -> str:
     if not known or capability in known or capability > known[-1]:
         return ""
     named = ", ".join(f"{sm // 10}.{sm % 10}" for sm in known)
-    here = f"{capability // 10}.{capability % 10}"
-    return f"TensorRT-RTX {trt.__version__} is not made for compute capability {here}, only for {named}"
+    compute = f"{capability // 10}.{capability % 10}"
+    return f"TensorRT-RTX {trt.__version__} is not made for compute capability {compute}, only for {named}"

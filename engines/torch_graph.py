@@ -95,8 +95,8 @@ def _flatten(a: Attributes, x: Tensor) -> Tensor:
     return x.reshape(math.prod(x.shape[:axis]), -1)
 
 
-def _clip(a: Attributes, x: Tensor, least: float | None = None, most: float | None = None) -> Tensor:
-    return x.clamp(least, most)
+def _clip(a: Attributes, x: Tensor, min_value: float | None = None, max_value: float | None = None) -> Tensor:
+    return x.clamp(min_value, max_value)
 
 
 def _full(a: Attributes, shape: list[int]) -> Tensor:
@@ -234,11 +234,11 @@ class GraphModule(nn.Module):
             data = node.inputs[:count]
             arguments = tuple(known[name].tolist() if name else None for name in node.inputs[len(data) :])
             step = Step(node, data, arguments, ())
-            here = known if ahead else shadows
+            values = known if ahead else shadows
             if not ahead:
                 steps.append(step)
                 shadows.update((name, known[name].to("meta")) for name in data if name in known)
-            step.run(here)
+            step.run(values)
         used = {name for step in steps for name in step.data if name in known}
         return _with_ends(steps), {name: known[name].to(images.device) for name in used}
 

@@ -209,7 +209,7 @@ def anonymize(
     made = _config(config, settings)
     uri = parse(source)
     if uri.kind not in (Kind.FILE, Kind.IMAGE):
-        raise BadInput("not a file", uri.shown, "anonymize works on a video or an image")
+        raise BadInput("not a file", uri.redacted, "anonymize works on a video or an image")
     job = Job(os.fspath(source), Path(output), overwrite)
     files = [source, made.detector.model, config if isinstance(config, str | os.PathLike) else None]
     check_distinct(files, [output, records])

@@ -73,9 +73,9 @@ RENAMED = {
 }
 
 
-def within(least: float, most: float) -> Meta:
+def within(minimum: float, maximum: float) -> Meta:
     """Of a number: from `least` to `most`, both too."""
-    return Meta(ge=least, le=most)
+    return Meta(ge=minimum, le=maximum)
 
 
 Share = Annotated[float, Meta(gt=0, lt=1)]

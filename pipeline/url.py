@@ -61,13 +61,13 @@ class Url:
     host: str
     port: int | None
     rest: str
-    shown: str
+    redacted: str
 
     def __str__(self) -> str:
-        return self.shown
+        return self.redacted
 
     def __repr__(self) -> str:
-        return f"Url({self.shown!r})"
+        return f"Url({self.redacted!r})"
 
     @property
     def authority(self) -> str:
@@ -152,16 +152,16 @@ def parse_url(text: str) -> Url:
     rest = after[end:]
     user, password = _user_of(user_part, values)
     # Our own values may hold any character; in a path or a query they are written as addresses write them.
-    shown = f"{match[1].lower()}://{f'{HIDDEN}@' * bool(user_part)}{after[:end]}{_shown_rest(rest, values)}"
+    redacted = f"{match[1].lower()}://{f'{HIDDEN}@' * bool(user_part)}{after[:end]}{_shown_rest(rest, values)}"
     rest = re.sub(_MARK, lambda found: quote(values[int(found[1])], safe="=&?/"), rest)
     host = _unmark(host, values)
     if not host or port == -1:
-        raise BadInput("not an address: it has no host, or no number for a port", _unmark_hidden(shown))
+        raise BadInput("not an address: it has no host, or no number for a port", _unmark_hidden(redacted))
     remember(password or user)
     if password:
         remember(f"{user}:{password}")
         remember(base64.b64encode(f"{user}:{password}".encode()).decode())
-    return Url(match[1].lower(), user, password, host, port, rest, _unmark_hidden(shown))
+    return Url(match[1].lower(), user, password, host, port, rest, _unmark_hidden(redacted))
 
 
 def shown_text(text: str) -> str:
@@ -174,7 +174,7 @@ def shown_text(text: str) -> str:
         remember(secret_part.partition(":")[2] or secret_part)
         return f"{HIDDEN}@{rest}"
     with contextlib.suppress(BadInput):
-        return text[: match.start()] + parse_url(text[match.start() :]).shown
+        return text[: match.start()] + parse_url(text[match.start() :]).redacted
     user_part, after = _split(text[match.end() :])
     return f"{text[: match.end()]}{f'{HIDDEN}@' * bool(user_part)}{_shown_rest(after, [])}"
 
@@ -326,11 +326,11 @@ def _shown_rest(rest: str, values: list[str]) -> str:
     for segment in path.split("/"):
         segments.append(_hide(segment, values) if segment and after_word else _shown_segment(segment, values))
         after_word = segment.lower() in ("password", "passwd", "pass", "pwd", "token", "key", "auth", "secret")
-    shown = "/".join(segments)
+    redacted = "/".join(segments)
     if question:
         parts = re.split(r"([&;])", query)
-        shown += "?" + "".join(_shown_field(part, values) if n % 2 == 0 else part for n, part in enumerate(parts))
-    return shown + (f"#{_hide(fragment, values)}" if mark else "")
+        redacted += "?" + "".join(_shown_field(part, values) if n % 2 == 0 else part for n, part in enumerate(parts))
+    return redacted + (f"#{_hide(fragment, values)}" if mark else "")
 
 
 def _shown_segment(segment: str, values: list[str]) -> str:

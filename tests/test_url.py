@@ -71,7 +71,7 @@ def test_a_secret_is_in_no_text_form_and_the_host_is_right(text: str) -> None:
     if FORMS[text]:
         url = parse_url(text)
         assert url.host == FORMS[text]
-        assert WORD not in f"{url} {url!r} {url.shown} {(url,)}"
+        assert WORD not in f"{url} {url!r} {url.redacted} {(url,)}"
         assert WORD in url.with_user
     assert WORD not in redact(f"[Errno 5] Input/output error: '{text}' after 3 tries")
     assert WORD not in shown_text(text)
@@ -123,9 +123,9 @@ def test_secrets_from_the_environment_and_from_files(tmp_path: Path, monkeypatch
     ):
         url = parse_url(text)
         assert (url.user, url.password, url.host) == ("admin", odd, "cam")
-        assert url.shown == "rtsp://***@cam/live"
+        assert url.redacted == "rtsp://***@cam/live"
         assert odd not in redact(f"it said {odd}")
-    assert parse("${WHOLE}").shown == "rtsp://***@cam/live"
+    assert parse("${WHOLE}").redacted == "rtsp://***@cam/live"
     assert parse_url("http://cam/v?key=${DOOR}").rest == "/v?key=a/b%40c%3Ad%23e"
     with pytest.raises(BadInput, match="NOT_THERE is not set"):
         parse_url("rtsp://admin:${NOT_THERE}@cam/live")

@@ -113,9 +113,9 @@ def command(weights: Path, data: Path, half: str, threads: int, out: Path) -> No
     detector = TorchDetector(Deploy(model), DetectorOptions(threshold=LOWEST))
     found = [Scales().detect(detector, read_image(item.path)) for item in images]
     result = calibrate(found, images, DetectorOptions().threshold)
-    words = asdict(result) | {"on": f"{data.name}, {half}"}
-    save_weights(out, model, note | {"calibration": words})
-    print(words)
+    calibration = asdict(result) | {"on": f"{data.name}, {half}"}
+    save_weights(out, model, note | {"calibration": calibration})
+    print(calibration)
 
 
 if __name__ == "__main__":

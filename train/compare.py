@@ -26,7 +26,7 @@ class Row:
     """One detector at one zoom. Shares are in 0..1; the keys of `missed` are sizes in pixels of the input.
 
     missed, false_alarms (per image): at the threshold; for our own detectors with the large-face margin. fair: the
-    score at which it has `alarms` false alarms per image; missed_fair: what it misses there, so that detectors with
+    score at which it has `alarms` false alarms per image; missed_fair: what it misses existing, so that detectors with
     differently calibrated scores can be compared.
     """
 
@@ -58,11 +58,11 @@ def evaluate_detector(
     result, _, found = measure(
         detector, {"all": images}, Scales(zoom=zoom), threshold, large_face_margin=large_face_margin
     )
-    there = [item for item in images if item.path.is_file()]
-    fair = score_at(found, there, alarms)
+    existing = [item for item in images if item.path.is_file()]
+    fair = score_at(found, existing, alarms)
     return Row(
         name, zoom, result["ap"]["all"], result["miss_rate"], result["false_alarms"],
-        round(fair, 3), misses(found, there, fair, zoom),
+        round(fair, 3), misses(found, existing, fair, zoom),
     )  # fmt: skip
 
 

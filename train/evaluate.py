@@ -90,28 +90,28 @@ def measure(
     sets: the same images with each difficulty's ignore flags. Images that are missing are left out and counted. Misses
     and false alarms are counted at `threshold`, for large faces `large_face_margin` more, as in the pipeline.
     """
-    everything = next(iter(sets.values()))
-    there = [i for i, item in enumerate(everything) if item.path.is_file()]
-    if not there:
-        raise BadInput("none of the images is there", str(everything[0].path if everything else ""))
-    bar = tqdm(there, unit="image", disable=None, dynamic_ncols=True)
+    listed = next(iter(sets.values()))
+    existing = [i for i, item in enumerate(listed) if item.path.is_file()]
+    if not existing:
+        raise BadInput("none of the images is there", str(listed[0].path if listed else ""))
+    bar = tqdm(existing, unit="image", disable=None, dynamic_ncols=True)
     start = time.perf_counter()
-    found = [scales.detect(detector, read_image(everything[i].path)) for i in bar]
+    found = [scales.detect(detector, read_image(listed[i].path)) for i in bar]
     spent = time.perf_counter() - start
-    sets = {name: [items[i] for i in there] for name, items in sets.items()}
+    sets = {name: [items[i] for i in existing] for name, items in sets.items()}
     curves = {n: curve(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
     widest = list(sets.values())[-1]
     accepted = [f.filter_by_score(threshold, large_face_margin, scales.zoom) for f in found]
     result = {
-        "images": len(there),
-        "missing": len(everything) - len(there),
+        "images": len(existing),
+        "missing": len(listed) - len(existing),
         "faces": int(sum((~i.ignore).sum() for i in widest)),
         "ap": {name: round(c.ap, 4) for name, c in curves.items()},
         "threshold": threshold,
         "large_face_margin": large_face_margin,
         "miss_rate": misses(accepted, widest, threshold, scales.zoom),
         "false_alarms": round(false_alarms(accepted, widest, threshold), 4),
-        "ms_per_image": round(1000 * spent / len(there), 1),
+        "ms_per_image": round(1000 * spent / len(existing), 1),
     }
     return result, curves, found
 
@@ -134,13 +134,13 @@ def on_test(detector: Detector, request: Request, root: Path) -> dict[str, Any]:
     """Detections in WIDER's test images, for its server (the paper's figure 5)."""
     if request.results is None:
         raise BadConfig("is missing", "--results", "the test set's truth is not public, only detections can be written")
-    everything = read_test(root)
-    items = [item for item in everything if item.path.is_file()]
+    listed = read_test(root)
+    items = [item for item in listed if item.path.is_file()]
     if not items:
-        raise BadInput("none of the images is there", str(everything[0].path if everything else root))
+        raise BadInput("none of the images is there", str(listed[0].path if listed else root))
     found = [request.scales.detect(detector, read_image(i.path)) for i in tqdm(items, unit="image", disable=None)]
     write_results(found, items, request.results)
-    return {"images": len(items), "missing": len(everything) - len(items), "results": str(request.results)}
+    return {"images": len(items), "missing": len(listed) - len(items), "results": str(request.results)}
 
 
 def on_wider(detector: Detector, request: Request, root: Path) -> dict[str, Any]:
@@ -154,17 +154,17 @@ def on_wider(detector: Detector, request: Request, root: Path) -> dict[str, Any]
         sets = {"all": read_faces(root, request.protocol)}
         curve = voc_curve
     result, curves, found = measure(detector, sets, request.scales, request.threshold, curve, request.large_face_margin)
-    there = [item for item in list(sets.values())[-1] if item.path.is_file()]
+    existing = [item for item in list(sets.values())[-1] if item.path.is_file()]
     if request.results is not None:
-        write_results(found, there, request.results)
+        write_results(found, existing, request.results)
     if request.plots is not None:
         from facestream.train.plots import hardest_misses, precision_recall, qualitative
 
         request.plots.mkdir(parents=True, exist_ok=True)
         others = published_curves(request.published) if request.published is not None else None
         precision_recall(curves, request.plots / "pr.png", others)
-        hardest_misses(there, found, request.threshold, request.plots / "misses.jpg")
-        qualitative([item.path for item in there], found, request.plots / "sheet.jpg")
+        hardest_misses(existing, found, request.threshold, request.plots / "misses.jpg")
+        qualitative([item.path for item in existing], found, request.plots / "sheet.jpg")
     return result
 
 
@@ -172,10 +172,10 @@ def on_fddb(detector: Detector, request: Request, root: Path) -> dict[str, Any]:
     """FDDB's ROC over its ten folds; with --plots also the result files that its own program reads."""
     from facestream.train.fddb import read_fddb, summary, write_results
 
-    everything = read_fddb(root)
-    photos = [p for p in everything if p.path.is_file()]
+    listed = read_fddb(root)
+    photos = [p for p in listed if p.path.is_file()]
     if not photos:
-        raise BadInput("none of the images is there", str(everything[0].path if everything else root))
+        raise BadInput("none of the images is there", str(listed[0].path if listed else root))
     bar = tqdm(photos, unit="image", disable=None, dynamic_ncols=True)
     found = [request.scales.detect(detector, read_image(p.path)) for p in bar]
     figures, curve = summary(found, photos)
@@ -186,7 +186,7 @@ def on_fddb(detector: Detector, request: Request, root: Path) -> dict[str, Any]:
         receiver_operating(curve, request.plots / "roc.png")
         qualitative([p.path for p in photos], found, request.plots / "sheet.jpg")
         write_results(found, photos, request.plots / "fddb")
-    return {"images": len(photos), "missing": len(everything) - len(photos), **figures}
+    return {"images": len(photos), "missing": len(listed) - len(photos), **figures}
 
 
 def timing(detector: Detector, request: Request, count: int) -> dict[str, Any]:

@@ -119,24 +119,24 @@ def init_backbone(weights: Path, models: Iterable[SSH], input_format: InputForma
     state = {k.removeprefix("module.").removeprefix("backbone."): v for k, v in read_tensors(weights).items()}
     models = list(models)
     ours = models[0].backbone.state_dict()
-    there = {k: v for k, v in state.items() if k in ours and v.shape == ours[k].shape}
-    lacking = sorted(k for k in ours if k not in there and not k.endswith("num_batches_tracked"))
+    taken = {k: v for k, v in state.items() if k in ours and v.shape == ours[k].shape}
+    lacking = sorted(k for k in ours if k not in taken and not k.endswith("num_batches_tracked"))
     how = "by name"
     if input_format == "auto":
         input_format = "bgr255" if weights.suffix in (".h5", ".hdf5", ".npz") else "rgb"
     if lacking and isinstance(models[0].backbone, VGG16):
         found = vgg_by_shape(state, models[0].backbone)
         if found is not None:
-            there = found
+            taken = found
             lacking = []
             how = "by shape"
     if lacking:
         raise BadConfig(f"lacks {lacking[0]} and {len(lacking) - 1} more of the backbone", str(weights))
     if input_format == "bgr255":
-        there = fold_bgr_to_rgb(there, models[0])
+        taken = fold_bgr_to_rgb(taken, models[0])
         how += ", made for BGR, turned"
     for model in models:
-        model.backbone.load_state_dict(there, strict=False)
+        model.backbone.load_state_dict(taken, strict=False)
     return how
 
 

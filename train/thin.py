@@ -178,10 +178,10 @@ def _shorter(big: MobileNet, small: MobileNet, x: Tensor) -> dict[str, float]:
     for block in blocks:
         maps.append(block(maps[-1]))
     tries = []
-    for gone in range(1, len(blocks)):  # the first one halves the map
-        last = gone if gone == len(blocks) - 1 else gone + 1  # whose output is imitated
-        reader = gone - 1 if last == gone else last  # whose depthwise part reads the map before the gap
-        source = maps[reader] if last == gone else maps[gone]
+    for dropped in range(1, len(blocks)):  # the first one halves the map
+        last = dropped if dropped == len(blocks) - 1 else dropped + 1  # whose output is imitated
+        reader = dropped - 1 if last == dropped else last  # whose depthwise part reads the map before the gap
+        source = maps[reader] if last == dropped else maps[dropped]
         layers = list(blocks[reader].children())
         weight, bias = _fold(layers[0].weight, layers[1])  # type: ignore[arg-type]
         stride: Any = layers[0].stride
@@ -191,9 +191,9 @@ def _shorter(big: MobileNet, small: MobileNet, x: Tensor) -> dict[str, float]:
         w1, b1 = _fold(inside[0].weight, inside[1])  # type: ignore[arg-type]
         w2, b2 = _fold(target[3].weight, target[4])  # type: ignore[arg-type]
         wanted = F.conv2d(inside[2](F.conv2d(maps[last], w1, b1, 1, 1, 1, len(w1))), w2, b2)
-        tries.append((fit_conv(between, wanted, 1), gone, reader, wanted.std((0, 2, 3)).clamp(min=1e-3)))
-    fit, gone, reader, scale = min(tries, key=lambda t: t[0].missed)
-    order = [i for i in range(len(blocks)) if i != gone]
+        tries.append((fit_conv(between, wanted, 1), dropped, reader, wanted.std((0, 2, 3)).clamp(min=1e-3)))
+    fit, dropped, reader, scale = min(tries, key=lambda t: t[0].missed)
+    order = [i for i in range(len(blocks)) if i != dropped]
     for place, i in zip(places, order, strict=True):
         place.load_state_dict(blocks[i].state_dict())
         if i == reader:

@@ -69,10 +69,10 @@ def _scales(model: Any, names: list[str], pictures: list[Array]) -> dict[str, fl
 
 def best_scale(values: F32) -> float:
     """The step with which 127 of them follow these values with the least square error: the largest may be cut."""
-    most = float(values.max())
-    if most == 0:
+    maximum = float(values.max())
+    if maximum == 0:
         return LEAST_SCALE
-    steps = [most * share / 127 for share in np.linspace(0.2, 1, 41)]
+    steps = [maximum * share / 127 for share in np.linspace(0.2, 1, 41)]
     errors = [float(((np.clip(np.rint(values / s), 0, 127) * s - values) ** 2).mean()) for s in steps]
     return float(steps[int(np.argmin(errors))])
 
@@ -105,8 +105,8 @@ def _insert(model: Any, convs: list[Any], scales: dict[str, float]) -> None:
         conv.input[0] = name + "_back"
         if weight in tensors:
             values = numpy_helper.to_array(tensors.pop(weight)).astype(np.float32)
-            most = np.abs(values).reshape(len(values), -1).max(1)
-            steps = np.maximum(most / 127, LEAST_SCALE).astype(np.float16)
+            maximum = np.abs(values).reshape(len(values), -1).max(1)
+            steps = np.maximum(maximum / 127, LEAST_SCALE).astype(np.float16)
             whole = np.rint(values / steps.astype(np.float32).reshape(-1, *[1] * (values.ndim - 1)))
             inputs = [
                 keep(weight + "_int8", np.clip(whole, -127, 127).astype(np.int8)),

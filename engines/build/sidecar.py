@@ -29,8 +29,8 @@ class Profile:
     max: Shape
 
     def holds(self, batch: int, height: int, width: int) -> bool:
-        here = (batch, height, width)
-        return all(a <= x <= b for a, x, b in zip(self.min, here, self.max, strict=True))
+        shape = (batch, height, width)
+        return all(a <= x <= b for a, x, b in zip(self.min, shape, self.max, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,20 +18,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from facestream.engines.base import Detector
 from facestream.engines.loader import load_detector
 from facestream.pipeline.batch import manifest
 from facestream.pipeline.batch.manifest import Entry
 from facestream.pipeline.batch.progress_table import ProgressTable
 from facestream.pipeline.batch.run import Dispatcher
-from facestream.pipeline.batch.segments import NotSegmentable, find_segments, run_segments
+from facestream.pipeline.batch.segments import NotSegmentable, Segment, find_segments, run_segments
 from facestream.pipeline.batch.worker import Outcome, RecordWriter, Setup, Task, do_task
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.jobs.two_pass import run_twice
 from facestream.pipeline.log import fail
-from facestream.pipeline.run import Job, Report, run
+from facestream.pipeline.run import Job, Recorder, Report, run
 from facestream.pipeline.video.output import sweep
 
+Runner = Callable[[Job, Config, Detector, Recorder | None, bool], Report]
 RETRIES = 3  # repetitions of a task whose process or machine was lost
 _ANSWER_S = 10.0  # seconds for a cluster to accept a connection
 _STOP_S = 10.0  # seconds in which tasks may clean up
@@ -88,15 +90,16 @@ def cover_file(task: Task, setup: Setup) -> Answer:
         output = str(task.job.output)
         return Answer(Outcome(task.index, Entry(input=source, output=output, state="failed", error=str(error)), 2))
     detector = load_detector(config.detector.model, config.detector.options())
+    whole: Runner = run_twice if setup.two_pass else run
 
     def cover(job: Job, writer: RecordWriter) -> Report:
         segments = find_segments(job, config.anonymize.segment_s) if config.anonymize.segment_s else []
         if len(segments) > 1:
             try:
-                return run_segments(job, config, segments, Executor(), setup.two_pass, writer)
+                return _reported(setup, _in_segments(segments, setup))(job, config, detector, writer, False)
             except NotSegmentable:
                 writer.forget()
-        return (run_twice if setup.two_pass else run)(job, config, detector, writer, False)
+        return _reported(setup, whole)(job, config, detector, writer, False)
 
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder, "rows") if task.rows is not None else None
@@ -104,6 +107,22 @@ def cover_file(task: Task, setup: Setup) -> Answer:
             rows.touch()
         outcome = do_task(replace(task, rows=rows), setup, cover, lambda _: None)
         return Answer(outcome, rows.read_text(encoding="utf-8") if rows is not None else "")
+
+
+def _in_segments(segments: list[Segment], setup: Setup) -> Runner:
+    def run_them(job: Job, config: Config, _: Detector, records: Recorder | None, __: bool) -> Report:
+        return run_segments(job, config, segments, Executor(), setup.two_pass, records, keep_pixels=setup.report)
+
+    return run_them
+
+
+def _reported(setup: Setup, runner: Runner) -> Runner:
+    """The runner, with a report on the moments at risk where that is wanted."""
+    if not setup.report:
+        return runner
+    from facestream.pipeline.review.job_report import Reported
+
+    return Reported(runner)
 
 
 class ClusterDispatcher(Dispatcher):
@@ -133,8 +152,8 @@ class ClusterDispatcher(Dispatcher):
     def _dispatch(self, ray: ModuleType, table: ProgressTable) -> bool:
         """Submit as many tasks as the cluster can take; returns whether there were any."""
         some = False
-        most = self.batch.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        while self.waiting and len(self.busy) < most:
+        max_busy = self.batch.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        while self.waiting and len(self.busy) < max_busy:
             index, job = self.waiting.pop(0)
             task = self._task(index, job)
             if task is None:

@@ -127,6 +127,11 @@ class Dispatcher:
             error = BadInput("no permission to look into the folder", job.source)
         elif job.output.exists() and not (job.overwrite or ours):
             error = BadInput("the output exists already", str(job.output), "--overwrite replaces it")
+        elif self.batch.report and not (job.overwrite or ours):
+            from facestream.pipeline.review.job_report import report_path
+
+            if (report := report_path(job.output)).exists():
+                error = BadInput("the report exists already", str(report), "--overwrite replaces it")
         if error is not None:
             self._note(Outcome(index, Entry(input=job.source, output=name, state="failed", error=str(error)), 2))
             return None

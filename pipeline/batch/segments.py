@@ -167,9 +167,10 @@ def run_segments(
     executor: Executor,
     two_pass: bool = False,
     records: Recorder | None = None,
+    keep_pixels: bool = False,
 ) -> Report:
     """Do one job in segments; see `run_stages` for what may be raised, and `NotSegmentable`: then nothing of the output
-    is left, but records may have been written."""
+    is left, but records may have been written. keep_pixels: the recorder looks at the pictures."""
     assert job.output is not None
     check_output(job.output, config.encode.options(job.overwrite), [job.source])
     whole = first_pass(config) if two_pass else config
@@ -179,7 +180,7 @@ def run_segments(
     full_frames = PrecomputedDetections((result() for result in rows), whole)
     detection = DetectionStage(detector, whole.detector, full_frames, whole.advanced)
     max_coast_s = config.tracker.coast_s if two_pass else None
-    pipeline = FacePipeline(detector, whole, max_coast_s, detection=detection, keep_pixels=False)
+    pipeline = FacePipeline(detector, whole, max_coast_s, detection=detection, keep_pixels=keep_pixels)
     dispatcher = SegmentDispatcher(
         segments, lambda segment, boxes: executor.submit(encode_segment, job, segment, boxes, config), records
     )

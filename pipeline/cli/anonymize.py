@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from facestream.pipeline.cli.options import batching, config_of, covering, shared, sound
-from facestream.pipeline.errors import BadConfig, BadInput
+from facestream.pipeline.errors import BadInput
 from facestream.pipeline.system import importing
 
 if TYPE_CHECKING:
@@ -78,8 +78,6 @@ def anonymize(
 
             runner = Reported(runner)
         return run_all(jobs, records, flags, runner)
-    if report and ray:
-        raise BadConfig("the moments at risk are not noted on a cluster", "--report", "leave --ray out")
     from facestream.pipeline.batch.run import Batch
     from facestream.pipeline.batch.run_batch import run_batch
 

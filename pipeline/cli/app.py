@@ -24,8 +24,8 @@ class Commands(click.Group):
     CHECKOUT: ClassVar = ("bench",)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        here = is_checkout()
-        return [name for name in self.COMMANDS if here or name not in self.CHECKOUT]
+        in_checkout = is_checkout()
+        return [name for name in self.COMMANDS if in_checkout or name not in self.CHECKOUT]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.COMMANDS:

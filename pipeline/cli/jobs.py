@@ -31,14 +31,14 @@ def jobs_of(inputs: tuple[str, ...], output: Path, overwrite: bool) -> list[Job]
     pipes = [text for text in inputs if parse(text).kind is Kind.PIPE]
     if pipes and (len(inputs) > 1 or output.is_dir()):
         raise BadInput(
-            "a pipe is one input, and goes to one file", parse(pipes[0]).shown, "name it alone: - -o out.mp4"
+            "a pipe is one input, and goes to one file", parse(pipes[0]).redacted, "name it alone: - -o out.mp4"
         )
     if pipes:
         return [Job(pipes[0], output, overwrite)]
     for text in inputs:
         uri = parse(text)
         if uri.kind not in (Kind.FILE, Kind.IMAGE, Kind.FOLDER):
-            raise BadInput("not a file or folder", uri.shown, "anonymize works on files")
+            raise BadInput("not a file or folder", uri.redacted, "anonymize works on files")
     left_out: list[str] = []
     files = expand(inputs, output if output.is_dir() else None, left_out)
     for line in left_out:

@@ -50,19 +50,19 @@ def setting(name: str, key: str, help: str, metavar: str | None = None) -> Decor
     default = getattr(getattr(DEFAULTS, section), field)
     if isinstance(default, bool):
         off = name.replace("--", "--no-", 1)
-        shown = f"  [default: {name.lstrip('-') if default else off.lstrip('-')}]"
-        return click.option(f"{name}/{off}", default=None, help=help + shown)
+        default_text = f"  [default: {name.lstrip('-') if default else off.lstrip('-')}]"
+        return click.option(f"{name}/{off}", default=None, help=help + default_text)
     convert: Any = None
-    shown = str(default)
+    default_text = str(default)
     if get_origin(kind) is Literal:
         convert = click.Choice(get_args(kind))
     elif get_origin(kind) is tuple:
         convert = Size()
-        shown = "x".join(map(str, default))
+        default_text = "x".join(map(str, default))
     elif kind in (int, float):
         convert = kind
-        shown = f"{default:g}"
-    help += f"  [default: {shown}]" if shown else ""
+        default_text = f"{default:g}"
+    help += f"  [default: {default_text}]" if default_text else ""
     return click.option(name, type=convert, metavar=metavar, help=help)
 
 

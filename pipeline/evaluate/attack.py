@@ -84,9 +84,9 @@ def take(
     person: Person, embedder: Embedder, bare: Array, covered: Array, box: Array, is_probe: bool, around: bool = False
 ) -> None:
     """Add one picture of a person. bare, covered: RGB uint8 [h, w, 3]; box: xyxy [4] in their pixels."""
-    shown = covered if around else neutral(covered, box)
-    chip = by_box(shown, box)
-    colours = cv2.resize(by_box(shown, box, 4 * COLOURS, COVER), (COLOURS, COLOURS), interpolation=cv2.INTER_AREA)
+    image = covered if around else neutral(covered, box)
+    chip = by_box(image, box)
+    colours = cv2.resize(by_box(image, box, 4 * COLOURS, COVER), (COLOURS, COLOURS), interpolation=cv2.INTER_AREA)
     if is_probe:
         person.probe.append(chip)
         person.probe_colours.append(colours)
@@ -113,12 +113,14 @@ def scores(people: list[Person], embedder: Embedder) -> dict[str, Score]:
     stock = embedded(probe, False)
     several = embedded(probe, True)
     out = {
-        "stock": score(_far(stock, bare)),
-        "stock, several frames": score(np.minimum(_far(several[:, :128], bare), _far(several[:, 128:], bare))),
-        "parrot": score(_far(stock, embedded(gallery, False))),
-        "parrot, several frames": score(_far(several, embedded(gallery, True))),
-        "colours": score(_far(_flat(people, True, False), _flat(people, False, False))),
-        "colours, several frames": score(_far(_flat(people, True, True), _flat(people, False, True))),
+        "stock": score(_distances(stock, bare)),
+        "stock, several frames": score(
+            np.minimum(_distances(several[:, :128], bare), _distances(several[:, 128:], bare))
+        ),
+        "parrot": score(_distances(stock, embedded(gallery, False))),
+        "parrot, several frames": score(_distances(several, embedded(gallery, True))),
+        "colours": score(_distances(_flat(people, True, False), _flat(people, False, False))),
+        "colours, several frames": score(_distances(_flat(people, True, True), _flat(people, False, True))),
     }
     return out
 
@@ -132,7 +134,7 @@ def _flat(people: list[Person], is_probe: bool, several: bool) -> F32:
     return np.stack([np.mean(row if several else row[:1], 0).ravel() for row in rows]).astype(np.float32)
 
 
-def _far(probe: F32, gallery: F32) -> Array:
+def _distances(probe: F32, gallery: F32) -> Array:
     """Distances [probe, gallery]."""
     distances: Array = np.sqrt(np.maximum(((probe[:, None] - gallery[None]) ** 2).sum(-1), 0))
     return distances
@@ -188,8 +190,8 @@ class _Faces:
             x0, y0, x1, y1 = box.xyxy
             inside = x0 >= 0 and y0 >= 0 and x1 <= width and y1 <= height
             if box.state is BoxState.OBSERVED and box.score >= SURE and inside and max(x1 - x0, y1 - y0) >= SMALLEST:
-                here = (tracked.frame.index, tracked.frame.time_s or 0.0, np.array(box.xyxy))
-                self.seen.setdefault(box.id, []).append(here)
+                sighting = (tracked.frame.index, tracked.frame.time_s or 0.0, np.array(box.xyxy))
+                self.seen.setdefault(box.id, []).append(sighting)
 
 
 Part = list[tuple[int, Array]]

@@ -78,19 +78,19 @@ class Filmstrip:
         _write(path, sheet)
 
 
-def timeline(tally: Tally, path: Path, most: int = 40) -> None:
+def timeline(tally: Tally, path: Path, max_tracks: int = 40) -> None:
     """A bar a track, the leakiest first: grey where it is in the picture, orange where a part of it leaks, red
     where more than half does."""
     tracks = sorted(tally.face_frames.items(), key=lambda t: (-sum(s.share < TAU for s in t[1]), t[0]))
-    shown = tracks[:most]
+    rows_shown = tracks[:max_tracks]
     last = max((s.frame for _, rows in tracks for s in rows), default=0)
     left = 150
     width = 1000
     high = 16
-    sheet = np.full((36 + high * max(1, len(shown)) + 22, left + width + 20, 3), _BACK, np.uint8)
+    sheet = np.full((36 + high * max(1, len(rows_shown)) + 22, left + width + 20, 3), _BACK, np.uint8)
     clean = sum(all(s.share >= TAU for s in rows) for _, rows in tracks)
     _put_text(sheet, f"{len(tracks)} tracks, {clean} covered throughout; frames 0 to {last}", 6, 20)
-    for row, (track, rows) in enumerate(shown):
+    for row, (track, rows) in enumerate(rows_shown):
         y = 36 + row * high
         leaks = sum(s.share < TAU for s in rows)
         _put_text(sheet, f"{track}: {leaks}/{len(rows)}", 6, y + 12)

@@ -99,9 +99,9 @@ def track(sequence: Sequence, config: TrackerConfig) -> Array:
     starts = np.searchsorted(found[:, 0], np.arange(sequence.frames + 1))
     rows = []
     for frame in range(sequence.frames):
-        here = found[starts[frame] : starts[frame + 1]]
+        given = found[starts[frame] : starts[frame + 1]]
         affine = None if sequence.affines is None else sequence.affines[frame]
-        detections = Detections(here[:, 1:5].astype(np.float32), here[:, 5].astype(np.float32))
+        detections = Detections(given[:, 1:5].astype(np.float32), given[:, 5].astype(np.float32))
         boxes = tracker.update(detections, frame / sequence.rate, sequence.size, affine)
         rows += [
             (frame, b.id, *b.xyxy, b.score) for b in boxes if b.association not in (None, AssociationStage.TENTATIVE)

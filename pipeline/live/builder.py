@@ -20,9 +20,15 @@ from facestream.pipeline.live.audio import AudioQueue, AudioSink
 from facestream.pipeline.live.encode import LiveOptions
 from facestream.pipeline.live.health import run_problems
 from facestream.pipeline.live.metrics import CameraMetrics
-from facestream.pipeline.live.recording import RecordingSink, RecordsSink, check_limits, segment_path
+from facestream.pipeline.live.recording import (
+    ContinuousSink,
+    RecordingSink,
+    RecordsSink,
+    check_limits,
+    segment_path,
+)
 from facestream.pipeline.live.run import CameraPipeline, Live
-from facestream.pipeline.live.sinks import LiveSink, SinkWorker, StreamSink
+from facestream.pipeline.live.sinks import DEPTH, LiveSink, SinkWorker, StreamSink
 from facestream.pipeline.live.window import Window
 from facestream.pipeline.rtsp.client import PushOptions, Target, target_of
 from facestream.pipeline.rtsp.player import Limits
@@ -132,9 +138,9 @@ class SinkBuilder:
         where = "a page's address is http://[TOKEN@]host:port"
         url = parse_url(text)
         if url.port is None or url.rest not in ("", "/"):
-            raise BadInput(where, url.shown)
+            raise BadInput(where, url.redacted)
         token = url.password or url.user
-        tls = self._tls(url.shown) if url.scheme == "https" else None
+        tls = self._tls(url.redacted) if url.scheme == "https" else None
 
         def all_metrics() -> list[CameraMetrics]:
             return [camera_metrics(pipeline) for pipeline in self.live.pipelines]
@@ -150,12 +156,13 @@ class SinkBuilder:
             self.live.webcam_sessions,
             tls,
             self.config.run.webrtc,
-            lambda: run_problems(self.live),
+            lambda: run_problems(self.live) + [f"{name}: {what}" for name, what in self.live.not_started.items()],
             lambda: self.reload,
+            lambda message: self._on_event(url.redacted, message),
         )
         self._pages[text] = page
         self.live.servers.append(page)
-        self.banner.append(url.shown)
+        self.banner.append(url.redacted)
 
     def _tune(self, name: str, settings_patch: dict[str, Any]) -> None:
         pipeline = next((pipeline for pipeline in self.live.pipelines if pipeline.name == name), None)
@@ -169,8 +176,10 @@ class SinkBuilder:
             if pipeline.config.run.audio:
                 sink.audio_queue = AudioQueue()
                 sink.audio_stream = lambda: pipeline.camera.audio_stream
+        # At a gap and at the end all frames inside the pipeline leave at once: recordings shall have each of them.
+        depth = DEPTH + pipeline.config.tracker.lookahead * isinstance(sink, ContinuousSink)
         pipeline.workers.append(
-            SinkWorker(sink, lambda message: self._on_event(pipeline.name, f"output lost: {message}"))
+            SinkWorker(sink, lambda message: self._on_event(pipeline.name, f"output lost: {message}"), depth)
         )
 
     def _stream(self, pipeline: CameraPipeline) -> StreamSink:
@@ -189,19 +198,20 @@ class SinkBuilder:
         pipeline.undo.append(partial(self._paths.discard, path))
         if self.live.started and path.exists() and not self.overwrite:  # of the same camera, before it was changed
             path = segment_path(path, time.time())
-        source = pipeline.camera.uri.shown
+        camera = pipeline.camera
+        source = camera.uri.redacted
+        live = self.config.run
+        segment_s = live.segment_s
+        limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
+        check_limits(limits, segment_s)
         if kind == "records":
-            sink = RecordsSink(str(path), path, self.overwrite, source)
+            records_s = segment_s if limits else 0.0  # one file would never be deleted, and fill the disk
+            sink = RecordsSink(str(path), path, self.overwrite, source, records_s, lambda: camera.epoch_s, limits)
             sink.on_event = lambda message: self._on_event(pipeline.name, message)
             return sink
         options = self.config.encode.options(self.overwrite, self.config.decode.hardware)
-        segment_s = self.config.run.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
-        check_output(first, options, [pipeline.camera.uri.text])
-        camera = pipeline.camera
-        live = self.config.run
-        limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
-        check_limits(limits, segment_s)
+        check_output(first, options, [camera.uri.text])
         return RecordingSink(
             path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits
         )
@@ -213,7 +223,7 @@ class SinkBuilder:
         mount = server.mount(path, {target.user: target.password} if target.user else {}, stream.packetizer)
         stream.serve(server, mount)
         pipeline.undo.append(partial(server.unmount, mount))
-        self.banner.append(f"{target.shown}" + ("" if target.user else _open_to_all(target.host)))
+        self.banner.append(f"{target.redacted}" + ("" if target.user else _open_to_all(target.host)))
 
     def _server(self, target: Target) -> RtspServer:
         key = target.host, target.port
@@ -222,22 +232,22 @@ class SinkBuilder:
             limits = Limits(connections=players, strangers=max(1, players // 4))
 
             def on_event(message: str) -> None:
-                self._on_event(target.shown, message)
+                self._on_event(target.redacted, message)
 
             server = RtspServer(
-                target.host, target.port, limits, self._tls(target.shown) if target.tls else None, on_event
+                target.host, target.port, limits, self._tls(target.redacted) if target.tls else None, on_event
             )
             self._servers[key] = server
             self.live.servers.append(server)
         server = self._servers[key]
         if (server.tls is not None) != target.tls:
-            raise BadInput("one port cannot speak with and without TLS", target.shown, "choose another port")
+            raise BadInput("one port cannot speak with and without TLS", target.redacted, "choose another port")
         return server
 
-    def _tls(self, shown: str) -> ssl.SSLContext:
+    def _tls(self, name: str) -> ssl.SSLContext:
         live = self.config.run
         if not live.tls_cert:
-            raise BadConfig("TLS needs a certificate", "run.tls_cert", f"for {shown}")
+            raise BadConfig("TLS needs a certificate", "run.tls_cert", f"for {name}")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(live.tls_cert, live.tls_key or None)
@@ -248,10 +258,10 @@ class SinkBuilder:
     def _push(self, pipeline: CameraPipeline, stream: StreamSink, text: str) -> None:
         live = self.config.run
         options = PushOptions(timeout_s=live.open_timeout_s, tls_verify=live.tls_verify, ca_file=live.ca_file)
-        shown = target_of(text).shown
+        redacted = target_of(text).redacted
 
         def on_event(state: State, message: str) -> None:
-            self._on_event(f"{pipeline.name} -> {shown}", ", ".join(filter(None, (str(state), message))))
+            self._on_event(f"{pipeline.name} -> {redacted}", ", ".join(filter(None, (str(state), message))))
 
         pusher = Pusher(text, stream.packetizer, options, on_event)
         stream.push(pusher)
@@ -294,7 +304,7 @@ def camera_metrics(pipeline: CameraPipeline) -> CameraMetrics:
     message = camera.message if camera.state is not State.LIVE or not problems else problems[0]
     buckets, total_s = pipeline.latencies.buckets
     return CameraMetrics(
-        pipeline.name, camera.state, message, totals, gauges, pipeline.tuner.shown, problems, buckets, total_s
+        pipeline.name, camera.state, message, totals, gauges, pipeline.tuner.values, problems, buckets, total_s
     )
 
 

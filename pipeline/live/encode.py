@@ -110,17 +110,17 @@ class LiveEncoder:
         context.colorspace = picture.colorspace
         context.color_primaries = picture.color_primaries
         context.color_trc = picture.color_trc
-        most = options.bitrate * 1000 or int(picture.width * picture.height * self.rate * SHARE)
+        max_bits = options.bitrate * 1000 or int(picture.width * picture.height * self.rate * SHARE)
         if options.encoder == "libx264":
             context.options = {
                 "preset": options.preset,
                 "crf": f"{options.crf:g}",
-                "maxrate": str(most),
-                "bufsize": str(most),
+                "maxrate": str(max_bits),
+                "bufsize": str(max_bits),
                 **_X264,
             }
         else:
-            context.bit_rate = most
+            context.bit_rate = max_bits
             context.options = dict(_OTHERS.get(options.encoder, {}))
         try:
             context.open()

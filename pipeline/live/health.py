@@ -79,7 +79,7 @@ def run_problems(live: Live) -> list[str]:
         if thread is not None:
             found.append(thread_problem(f"the server {getattr(server, 'where', '')}", thread))
     found += [
-        f"{pusher.target.shown}: {pusher.state}, {pusher.message}"
+        f"{pusher.target.redacted}: {pusher.state}, {pusher.message}"
         for pusher in live.pushers
         if pusher.state in (State.RECONNECTING, State.FAILED)
     ]

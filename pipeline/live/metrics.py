@@ -19,7 +19,7 @@ except ImportError:  # the extra is not installed; preview.check_web() says so
 
 @dataclass(frozen=True, slots=True)
 class CameraMetrics:
-    """A camera's metrics. counts: name -> total so far; gauges: name -> value now. settings: Tuner.shown.
+    """A camera's metrics. counts: name -> total so far; gauges: name -> value now. settings: Tuner.values.
 
     problems: current problems. latencies_s: histogram buckets, (upper bound in seconds, cumulative count of frames).
     latency_sum_s: sum of the latencies.

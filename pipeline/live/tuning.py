@@ -92,7 +92,7 @@ class Tuner:
         return {"mode": [str(mode) for mode in modes], "hide": hides, "scale": scale, "threshold": threshold}
 
     @property
-    def shown(self) -> dict[str, Any]:
+    def values(self) -> dict[str, Any]:
         """The current settings and the allowed values, for a page."""
         return {**asdict(self.now), "hide": _word(self.now.hide), "choices": self.choices}
 

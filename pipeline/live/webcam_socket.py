@@ -94,7 +94,7 @@ async def serve(request: web.Request, sessions: WebcamSessions) -> web.WebSocket
     except TooManySessions:
         await socket.close(code=TRY_LATER, message=b"too many sessions are here already")
         return socket
-    mailbox.notify(settings=session.tuner.shown)
+    mailbox.notify(settings=session.tuner.values)
     sender = asyncio.create_task(_send(socket, session, mailbox))
     receiver = asyncio.create_task(_receive(socket, session, mailbox))
     try:
@@ -131,9 +131,9 @@ def _change(session: WebcamSession, mailbox: Mailbox, text: str) -> None:
         if not isinstance(settings_patch, dict):
             raise ValueError
         session.tune(settings_patch)
-        mailbox.notify(settings=session.tuner.shown)
+        mailbox.notify(settings=session.tuner.values)
     except UserError as error:
-        mailbox.notify(error=str(error), settings=session.tuner.shown)
+        mailbox.notify(error=str(error), settings=session.tuner.values)
     except (ValueError, RecursionError):
         mailbox.notify(error="settings are one JSON object")
 

@@ -88,12 +88,12 @@ class Pane:
 
     def take(self) -> ReadyPicture | None:
         """The frame to show now."""
-        shown = self.newest
+        picture = self.newest
         self.newest = None
-        if shown is not None:
-            self.last = shown
+        if picture is not None:
+            self.last = picture
             self._times.append(time.monotonic())
-            self.latency_ms = 1000 * (time.monotonic() - shown.arrived_s)
+            self.latency_ms = 1000 * (time.monotonic() - picture.arrived_s)
         return self.last
 
     @property
@@ -206,13 +206,13 @@ class Window:
     def _turn(self, key: str) -> None:
         """The next choice, for all cameras."""
         for pipeline in self._pipelines:
-            shown = pipeline.tuner.shown
-            choices = shown["choices"][key]
-            settings_patch = choices[(choices.index(shown[key]) + 1) % len(choices)]
+            values = pipeline.tuner.values
+            choices = values["choices"][key]
+            settings_patch = choices[(choices.index(values[key]) + 1) % len(choices)]
             self._note = key + (
                 f": {settings_patch}" if len(choices) > 1 else ": the run allows no other (live.change)"
             )
-            if settings_patch != shown[key]:
+            if settings_patch != values[key]:
                 pipeline.tune({key: settings_patch})
         self._help_s = time.monotonic() + HELP_S / 3
 
@@ -235,11 +235,11 @@ class Window:
 
     def _draw(self) -> None:
         self._drawn_s = time.monotonic()
-        shown = [pane.take() for pane in self.panes]
-        if not self._sized and shown and shown[0] is not None:
-            self._fit(shown[0].bgr)
+        pictures = [pane.take() for pane in self.panes]
+        if not self._sized and pictures and pictures[0] is not None:
+            self._fit(pictures[0].bgr)
         self._screen.fill(BACK)
-        for number, (pane, picture) in enumerate(zip(self.panes, shown, strict=True)):
+        for number, (pane, picture) in enumerate(zip(self.panes, pictures, strict=True)):
             width, height = pane.room
             columns = max(1, self._screen.get_width() // width)
             left = number % columns * width

@@ -42,14 +42,16 @@ def follow_both_ways(
     in the same place again. read: a frame by number, of `frames` in all.
     """
     out = {start: box}
-    most = max(1, round(LONGEST_S * rate))
-    first = _Look(read(start))
+    max_steps = max(1, round(LONGEST_S * rate))
+    first = _View(read(start))
     for step in (1, -1):
-        out |= _follow(read, range(start + step, min(frames, max(-1, start + step * most)), step), first, box, known)
+        out |= _follow(
+            read, range(start + step, min(frames, max(-1, start + step * max_steps)), step), first, box, known
+        )
     return out
 
 
-class _Look:
+class _View:
     """What following needs of a frame: its brightness, small, and its scene's signature."""
 
     def __init__(self, frame: Frame) -> None:
@@ -59,7 +61,7 @@ class _Look:
 
 
 def _follow(
-    read: Callable[[int], Frame], numbers: range, first: _Look, box: XYXY, known: Callable[[int], XYXY | None]
+    read: Callable[[int], Frame], numbers: range, first: _View, box: XYXY, known: Callable[[int], XYXY | None]
 ) -> dict[int, XYXY]:
     out: dict[int, XYXY] = {}
     last = first
@@ -67,7 +69,7 @@ def _follow(
     speed = np.zeros(4)
     drawn = _patch(first, place)
     for count, number in enumerate(numbers, 1):
-        now = _Look(read(number))
+        now = _View(read(number))
         if now.luma.shape != last.luma.shape or is_different(last.signature, now.signature):
             break
         found = _match(last, place, now, place + speed)
@@ -87,7 +89,7 @@ def _follow(
     return out
 
 
-def _anchored(first: _Look, box: Array, now: _Look, found: Array) -> Array:
+def _anchored(first: _View, box: Array, now: _View, found: Array) -> Array:
     """Where the face that was drawn lies next to where it was followed to: small errors of each step add up."""
     match = match_template(first.luma, box * first.scale, now.luma, _same_size(found, box) * first.scale)
     if match is None or match.score < ANCHOR:
@@ -98,7 +100,7 @@ def _anchored(first: _Look, box: Array, now: _Look, found: Array) -> Array:
     return found + np.tile(moved, 2)
 
 
-def _match(last: _Look, place: Array, now: _Look, ahead: Array) -> Array | None:
+def _match(last: _View, place: Array, now: _View, ahead: Array) -> Array | None:
     """Where the face is in the next frame, in displayed pixels; it may have come nearer or gone away a little."""
     best = None
     score = ALIKE
@@ -137,17 +139,17 @@ def _same_size(near: Array, like: Array) -> Array:
     return np.concatenate([middle - half, middle + half])
 
 
-def _patch(look: _Look, place: Array) -> Array | None:
+def _patch(view: _View, place: Array) -> Array | None:
     """The face, 24 x 24 pixels of brightness; None where less than half of it is in the picture."""
-    height, width = look.luma.shape
-    x0, y0, x1, y1 = (place * look.scale).tolist()
+    height, width = view.luma.shape
+    x0, y0, x1, y1 = (place * view.scale).tolist()
     left = max(0, round(x0))
     top = max(0, round(y0))
     right = min(width, round(x1))
     bottom = min(height, round(y1))
     if right - left < max(2, (x1 - x0) / 2) or bottom - top < max(2, (y1 - y0) / 2):
         return None
-    return cv2.resize(look.luma[top:bottom, left:right], (24, 24), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return cv2.resize(view.luma[top:bottom, left:right], (24, 24), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def _is_itself(drawn: Array | None, now: Array | None) -> bool:

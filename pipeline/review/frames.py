@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,7 +14,7 @@ from pathlib import Path
 import av
 from facestream.pipeline.errors import BadInput, SourceLost
 from facestream.pipeline.types import Frame
-from facestream.pipeline.video.decode import frame_of, pixel_aspect_of
+from facestream.pipeline.video.decode import OrientationCache, context_of, frame_of, pixel_aspect_of, scaled_to
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import Source, open_source
 
@@ -39,16 +40,18 @@ class FrameReader:
         self._lock = threading.Lock()
         self._kept: OrderedDict[int, Frame] = OrderedDict()
         self._pixels = 0
-        self._numbers: dict[int, int] = {}
         self._seeker: Iterator[Frame] | None = None
         self._container: av.container.InputContainer | None = None
+        self._context: av.VideoCodecContext | None = None
+        self._orientations = OrientationCache()
+        self._size = (0, 0)  # as stored, of every frame: that of the first
         self._source: Source | None = None
         self._runner: Iterator[Frame] | None = None
         self._at = -1  # the frame that came last
         known = [t for t in times if t is not None]
         self.can_seek = len(known) == len(times) and all(a < b for a, b in pairwise(known))
+        self._known = known if self.can_seek else []
         if self.can_seek:
-            self._numbers = {t: n for n, t in enumerate(known)}
             self.can_seek = self._is_indexed()
 
     def __len__(self) -> int:
@@ -83,7 +86,7 @@ class FrameReader:
 
     def _is_indexed(self) -> bool:
         try:
-            with av.open(str(self.video.absolute())) as container:
+            with av.open(str(self.video.absolute()), metadata_errors="replace") as container:
                 names = container.format.name.split(",")
                 return len(container.streams.video) == 1 and any(name in names for name in SEEKABLE)
         except (av.FFmpegError, OSError):
@@ -93,8 +96,8 @@ class FrameReader:
         """A frame by its time; None where it does not come."""
         with contextlib.suppress(av.FFmpegError, StopIteration):
             if self._seeker is None or not self._at < index <= self._at + NEAR:
-                self._close()
-                self._seeker = self._from(index)
+                self._at = -1
+                self._seeker = self._from(index, *self._opened(anew=not index))
             while True:
                 frame = next(self._seeker)
                 self._at = frame.index
@@ -106,27 +109,50 @@ class FrameReader:
         self._close()
         return None
 
-    def _from(self, index: int) -> Iterator[Frame]:
-        """Frames from the keyframe before `index` on."""
-        self._container = container = av.open(str(self.video.absolute()))
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+    def _opened(self, anew: bool) -> tuple[av.container.InputContainer, av.VideoStream, av.VideoCodecContext]:
+        """The container, its video and the decoder. They stay open: of two hours, the index alone takes a while."""
+        if anew or self._container is None or self._context is None:
+            self._close()
+            self._container = av.open(str(self.video.absolute()), metadata_errors="replace")
+            stream = self._container.streams.video[0]
+            stream.thread_type = "AUTO"
+            self._context = context_of(stream)
+            self._size = stream.codec_context.width, stream.codec_context.height
+        return self._container, self._container.streams.video[0], self._context
+
+    def _from(
+        self,
+        index: int,
+        container: av.container.InputContainer,
+        stream: av.VideoStream,
+        context: av.VideoCodecContext,
+    ) -> Iterator[Frame]:
+        """Frames from the keyframe before `index` on; of the first one, the container must be fresh."""
         wanted = self.times[index]
         assert wanted is not None
         if index:
             container.seek(wanted, stream=stream)
+            context.flush_buffers()
+        pixel_aspect = pixel_aspect_of(stream)
         first: int | None = None
         for packet in container.demux(stream):
             if first is None and packet.pts is not None:
                 first = packet.pts
-            for picture in packet.decode():
+            for picture in context.decode(packet):
                 if picture.pts is None or first is None or picture.pts < first:
                     continue  # what a keyframe's leading pictures are predicted from was not read
-                number = self._numbers.get(picture.pts)
-                if number is not None:
+                number = bisect_left(self._known, picture.pts)
+                if number < len(self._known) and self._known[number] == picture.pts:
                     unit = picture.time_base or stream.time_base
                     assert unit is not None
-                    yield frame_of(picture, number, picture.pts, Fraction(unit), pixel_aspect_of(stream))
+                    yield self._frame(picture, number, Fraction(unit), pixel_aspect)
+
+    def _frame(self, picture: av.VideoFrame, number: int, unit: Fraction, pixel_aspect: float) -> Frame:
+        pts = picture.pts
+        orientation = self._orientations.of(picture)
+        if (picture.width, picture.height) != self._size:
+            picture = scaled_to(picture, self._size)
+        return frame_of(picture, number, pts, unit, pixel_aspect, None, orientation)
 
     def _run_to(self, index: int) -> Frame:
         """A frame by decoding all that come before it."""
@@ -148,7 +174,7 @@ class FrameReader:
 
     def _close(self) -> None:
         self._at = -1
-        self._seeker = self._runner = None
+        self._seeker = self._runner = self._context = None
         if self._container is not None:
             self._container.close()
             self._container = None

@@ -17,6 +17,7 @@ from facestream.pipeline.review.edits import (
     LeaveOpen,
     Mask,
     Merge,
+    MoveMask,
     Split,
     Unmask,
 )
@@ -74,9 +75,21 @@ class Facts:
         for track, ranges in sorted(document.open.items()):
             for r in ranges:
                 inside = [f for f in document.spans.get(track, ()) if r.start <= f <= r.end]
-                shown = sum(document.is_left_open(f, track) for f in inside)
-                doubt = f"{len(inside) - shown} frames stay covered, being in doubt" if shown < len(inside) else "all"
-                row = (str(track), when.span(r.start, r.end), f"{shown} of {len(inside)}", doubt, r.reason, r.by, r.at)
+                open_frames = sum(document.is_left_open(f, track) for f in inside)
+                doubt = (
+                    f"{len(inside) - open_frames} frames stay covered, being in doubt"
+                    if open_frames < len(inside)
+                    else "all"
+                )
+                row = (
+                    str(track),
+                    when.span(r.start, r.end),
+                    f"{open_frames} of {len(inside)}",
+                    doubt,
+                    r.reason,
+                    r.by,
+                    r.at,
+                )
                 left_open.append(row)
         kinds = Counter(type(edit) for edit in edits)
         return Facts(
@@ -90,7 +103,10 @@ class Facts:
             drawn=len(document.drawn),
             deleted=kinds[Delete],
             left_open=tuple(left_open),
-            masks=tuple((str(m.label), when.span(m.start, m.end), m.by, m.at) for m in document.masks.values()),
+            masks=tuple(
+                (str(m.label), when.span(m.start, m.end), ", ".join(map(when.at, m.key_frames())), m.by, m.at)
+                for m in document.masks.values()
+            ),
             decisions=tuple((e.at, e.by, _describe(e, when)) for e in edits),
             moments=len(moments),
             looked_at=len(document.accepted),
@@ -129,6 +145,8 @@ def _describe(edit: AnyEdit, when: Clock) -> str:
         return f"track {edit.track} {what}, {when.span(min(frames), max(frames))}"
     if isinstance(edit, Mask):
         return f"mask {edit.label}, {when.span(edit.start, edit.end)}"
+    if isinstance(edit, MoveMask):
+        return f"mask {edit.label} moved at {when.at(edit.frame)}"
     if isinstance(edit, Unmask):
         return f"mask {edit.label} taken away"
     if isinstance(edit, Accept):
@@ -155,7 +173,7 @@ def html(facts: Facts) -> str:
         "<h2>Left open</h2>",
         opened or table(("track", "when", "frames open", "", "reason", "by", "decided"), facts.left_open),
         "<h2>Masks</h2>",
-        table(("mask", "when", "by", "decided"), facts.masks) if facts.masks else "None.",
+        table(("mask", "when", "key frames", "by", "decided"), facts.masks) if facts.masks else "None.",
         "<h2>Moments that nobody accepted, the likeliest first</h2>",
         table(("when", "risk", "why"), facts.unseen) if facts.unseen else "None.",
         "<h2>Who decided what, and when</h2>",

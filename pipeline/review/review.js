@@ -1,45 +1,43 @@
 // The review page: lists, keys, and requests to the server.
 const $ = id => document.getElementById(id), TOKEN = new URLSearchParams(location.search).get("token") ?? "";
-const CHUNK = 500, GROUPS = ["#8ecae6", "#ffb703", "#90be6d", "#f28482", "#cdb4db", "#84dcc6", "#f4a261", "#a8dadc"];
+const CHUNK = 500, IMAGES = 500, GROUPS = ["#8ecae6", "#ffb703", "#90be6d", "#f28482", "#cdb4db", "#84dcc6", "#f4a261", "#a8dadc"];
 const KEYS = [
   ["N, P", "next, previous moment at risk"], ["A", "it is fine: accept it, on to the next"],
   ["drag", "draw a box, it is followed both ways"], ["drag a box", "move it; its corners: resize"],
   ["Alt + drag", "this frame alone"], ["click, Shift+click", "choose a track, several"],
   ["X, Delete", "no face: delete"], ["O", "leave open, with a reason"], ["C", "cover again"],
   ["S", "split at this frame"], ["M", "merge the chosen tracks"], ["G", "choose the whole person"],
-  ["[ , ]", "range from here, up to here"], ["R", "no range"], ["K, Enter", "mask; close the polygon"],
+  ["[ , ]", "range from here, up to here"], ["R", "no range"], ["K, Enter", "mask; close the polygon"], ["drag a mask", "move it from this frame on; X: delete"],
   ["Z, Ctrl+Y", "undo, redo"], ["← →", "one frame; with Shift one second"], ["Space", "play"],
   ["1 2 3 4", "speed 0.25, 0.5, 1, 2"], ["B, V", "boxes, covers"], ["+ − 0", "zoom the timeline, all of it"],
   ["↑ ↓", "previous, next track"], ["Home, End", "first, last frame"], ["Ctrl+S, E", "save, export"], ["Esc", "choose nothing"],
 ];
 
 class List {
-  // A list of which only the rows in sight exist.
-  constructor(box, high, make) {
-    Object.assign(this, {box, high, make, items: [], made: new Map()});
+  // A list of which only the rows in sight exist. name: of an item, the same for as long as its row need not be made anew.
+  constructor(box, high, name, make, isOn) {
+    Object.assign(this, {box, high, name, make, isOn, items: [], made: new Map()});
     box.onscroll = () => this.draw();
     new ResizeObserver(() => this.draw()).observe(box);
   }
   set(items) {
     this.items = items;
     this.box.firstElementChild.style.height = items.length * this.high + "px";
-    this.clear();
-  }
-  clear() {
-    for (const row of this.made.values()) row.remove();
-    this.made.clear();
     this.draw();
   }
   draw() {
     const from = Math.max(0, Math.floor(this.box.scrollTop / this.high) - 3), to = Math.min(this.items.length, from + Math.ceil(this.box.clientHeight / this.high) + 6);
-    for (const [n, row] of this.made) if (n < from || n >= to) { row.remove(); this.made.delete(n); }
+    const old = this.made;
+    this.made = new Map();
     for (let n = from; n < to; n++) {
-      if (this.made.has(n)) continue;
-      const row = this.make(this.items[n], n);
+      const item = this.items[n], name = this.name(item), row = old.get(name) ?? this.make(item);
+      old.delete(name);
+      this.made.set(name, row);
       row.style.top = n * this.high + "px";
-      this.box.append(row);
-      this.made.set(n, row);
+      row.classList.toggle("on", this.isOn(item));
+      if (!row.isConnected) this.box.append(row);
     }
+    for (const row of old.values()) row.remove();
   }
   reveal(n) {
     if (n < 0) return;
@@ -49,16 +47,38 @@ class List {
   }
 }
 
+class Later {
+  // Requests that nobody waits for: two at a time, and none while somebody waits for another one.
+  constructor(app) { Object.assign(this, {app, waiting: new Map(), running: 0}); }
+  add(name, level, begin) {
+    this.waiting.set(name, {level, begin});
+    queueMicrotask(() => this.run());  // when what asks has put its picture into the page
+  }
+  drop(start) { for (const name of this.waiting.keys()) if (name.startsWith(start)) this.waiting.delete(name); }
+  run() {
+    while (this.running < 2 && this.waiting.size && !this.app.view.fetching && !this.app.sending) {
+      const [name, task] = [...this.waiting].reduce((a, b) => b[1].level < a[1].level ? b : a);
+      this.waiting.delete(name);
+      const work = task.begin();
+      if (!work) continue;
+      this.running++;
+      const done = () => { this.running--; this.run(); };
+      work.then(done, done);
+    }
+  }
+}
+
 const element = (kind, text = "", name = "") => Object.assign(document.createElement(kind), {textContent: text, className: name});
 
 class App {
   constructor() {
     Object.assign(this, {frame: 0, tracks: new Map(), selected: new Set(), moments: [], at_moment: -1, range: null, boxes: true,
-      covers: false, masking: false, playing: false, chunks: new Map(), busy: 0});
+      covers: false, masking: false, playing: false, chunks: new Map(), images: new Map(), sending: 0, mask_on: null});
+    this.later = new Later(this);
     this.view = new View($("picture"), this);
     this.timeline = new Timeline($("timeline"), this);
-    this.momentList = new List($("moments"), 64, (m, n) => this.momentRow(m, n));
-    this.cardList = new List($("cards"), 66, track => this.card(track));
+    this.momentList = new List($("moments"), 64, m => `${m.key} ${m.risk} ${m.accepted}`, m => this.momentRow(m), m => m === this.moment());
+    this.cardList = new List($("cards"), 66, t => [t.id, t.start, t.end, t.best, t.box, t.worst, t.group, t.drawn, t.open.length].join(), t => this.card(t), t => this.selected.has(t.id));
   }
   async get(path, body) {
     const options = body === undefined ? {} : {method: "POST", body: JSON.stringify(body)};
@@ -109,7 +129,8 @@ class App {
   step(by) {
     this.pause();
     this.goto(this.frame + by);
-    this.view.prefetch(this.frame, Math.sign(by));
+    this.later.drop("ahead ");
+    this.view.prefetch(this.frame, Math.abs(by) > 1 ? by : Math.sign(by));
   }
   async play() {
     if (this.playing) return this.pause();
@@ -142,6 +163,7 @@ class App {
     if (this.asked !== mark) return;
     const now = this.moment();
     this.moments = answer.moments;
+    if (!now) this.expect();
     this.at_moment = now ? this.moments.findIndex(m => m.key === now.key) : -1;
     if (now && this.at_moment < 0) { $("why").hidden = true; $("strip").replaceChildren(); }
     $("estimate").textContent = answer.estimate;
@@ -174,57 +196,94 @@ class App {
     this.sorted();
     await Promise.all([this.goto(this.frame), this.risks()]);
   }
-  momentRow(m, n) {
-    const row = element("div", "", "moment" + (n === this.at_moment ? " on" : "") + (m.accepted ? " done" : ""));
+  momentRow(m) {
+    const row = element("div", "", "moment" + (m.accepted ? " done" : ""));
     const head = element("div"), meter = element("span", "", "meter"), fill = element("i");
     fill.style.width = Math.round(100 * m.risk) + "%";
     meter.append(fill);
     head.append(element("b", clock(this.seconds(m.frame))), meter);
     row.append(head, element("p", m.why + (m.tracks.length ? ` · track ${m.tracks.join(", ")}` : "")));
-    row.onclick = () => this.choose(n);
+    row.onclick = () => this.choose(this.moments.findIndex(o => o.key === m.key));
     return row;
+  }
+  // A picture that comes when nothing more urgent is asked for.
+  image(path, level) {
+    const image = Object.assign(element("img"), {alt: ""}), known = this.images.get(path);
+    if (known) {
+      this.images.delete(path);
+      this.images.set(path, known);
+      image.src = known;
+    } else this.later.add(path, level, () => image.isConnected && this.load(image, path));
+    return image;
+  }
+  async load(image, path) {
+    const blob = await (await this.get(path + "&later=1")).blob();
+    image.src = URL.createObjectURL(blob);
+    this.images.set(path, image.src);
+    if (this.images.size <= IMAGES) return;
+    const [old, url] = this.images.entries().next().value;
+    this.images.delete(old);
+    URL.revokeObjectURL(url);
+  }
+  // Pictures that the next key may ask for: of the moments and tracks around.
+  expect() {
+    const open = this.openMoments(), after = open.findIndex(n => n > this.at_moment), frames = [];
+    for (const n of [open[Math.max(0, after)], open[Math.max(0, after) + 1], open.findLast(n => n < this.at_moment)]) if (n !== undefined) frames.push(this.moments[n].frame);
+    const at = this.order.findIndex(t => this.selected.has(t.id));
+    for (const n of [at + 1, at + 2, at - 1]) if (this.order[n]) frames.push(this.order[n].best);
+    this.view.expect(frames);
   }
   async choose(n) {
     const m = this.moments[n];
     if (!m) return;
     this.pause();
     this.at_moment = n;
-    this.momentList.clear();
-    this.momentList.reveal(n);
-    $("why").textContent = m.why;
-    $("why").hidden = false;
-    const frames = new Set(), from = Math.max(0, m.start - 4), to = Math.min(this.clip.frames - 1, m.end + 4);
-    for (let k = 0; k < 8; k++) frames.add(Math.round(from + k / 7 * (to - from)));
-    frames.add(m.frame);
-    $("strip").replaceChildren(...[...frames].sort((a, b) => a - b).map(frame => {
-      const figure = element("figure", "", frame === m.frame ? "on" : ""), image = element("img");
-      image.src = `frame/${frame}?width=160&token=${encodeURIComponent(TOKEN)}`;
-      image.alt = "";
-      figure.append(image, element("figcaption", clock(this.seconds(frame))));
-      figure.onclick = () => { this.pause(); this.goto(frame); };
-      return figure;
-    }));
     this.selected = new Set(m.tracks.filter(t => this.tracks.has(t)));
-    this.chosen();
     if (this.timeline.span > 40 * (m.end - m.start + 20) + this.clip.rate * 60) {
       this.timeline.span = Math.min(this.clip.frames, this.clip.rate * 60);
       this.timeline.start = Math.max(0, Math.min(this.clip.frames - this.timeline.span, m.frame - this.timeline.span / 2));
     }
-    await this.goto(m.frame);
+    const shown = this.goto(m.frame);
+    this.momentList.draw();
+    this.momentList.reveal(n);
+    this.cardList.draw();
+    this.inspect();
+    $("why").textContent = m.why;
+    $("why").hidden = false;
+    this.strip(m);
+    this.expect();
+    await shown;
   }
+  strip(m) {
+    const frames = new Set(), from = Math.max(0, m.start - 4), to = Math.min(this.clip.frames - 1, m.end + 4);
+    for (let k = 0; k < 8; k++) frames.add(Math.round(from + k / 7 * (to - from)));
+    frames.add(m.frame);
+    this.later.drop("frame/");
+    $("strip").replaceChildren(...[...frames].sort((a, b) => a - b).map(frame => {
+      const figure = element("figure", "", frame === m.frame ? "on" : "");
+      figure.append(this.image(`frame/${frame}?width=160`, 1), element("figcaption", clock(this.seconds(frame))));
+      figure.onclick = () => { this.pause(); this.goto(frame); };
+      return figure;
+    }));
+  }
+  openMoments() { return this.moments.map((m, n) => m.accepted ? -1 : n).filter(n => n >= 0); }
   nextMoment(by) {
-    const open = this.moments.map((m, n) => m.accepted ? -1 : n).filter(n => n >= 0);
+    const open = this.openMoments();
     if (!open.length) return this.notify("Every moment of the list was looked at.");
     const at = by > 0 ? open.find(n => n > this.at_moment) ?? open[0] : open.findLast(n => n < this.at_moment) ?? open.at(-1);
     return this.choose(at);
   }
-  async accept() {
+  accept() {
     const m = this.moment();
     if (!m) return this.nextMoment(1);
-    const next = this.moments.slice(this.at_moment + 1).find(o => !o.accepted) ?? this.moments.find(o => !o.accepted && o !== m);
-    if (!m.accepted && !await this.edit({kind: "accept", key: m.key})) return;
-    if (next) this.choose(this.moments.findIndex(o => o.key === next.key));
-    else this.notify("Every moment of the list was looked at.");
+    const done = m.accepted || this.edit({kind: "accept", key: m.key});
+    m.accepted = true;  // the next one is shown while the server notes it
+    if (this.openMoments().length) this.nextMoment(1);
+    else {
+      this.momentList.draw();
+      this.notify("Every moment of the list was looked at.");
+    }
+    return done;
   }
   // Tracks
   sorted() {
@@ -237,9 +296,7 @@ class App {
     this.cardList.set(list);
   }
   card(track) {
-    const row = element("div", "", "card" + (this.selected.has(track.id) ? " on" : "")), text = element("div"), image = element("img");
-    image.src = `face/${track.id}?at=${track.best}&token=${encodeURIComponent(TOKEN)}`;
-    image.alt = "";
+    const row = element("div", "", "card"), text = element("div");
     const head = element("b", track.id < 0 ? `${-track.id}, elsewhere` : String(track.id));
     text.append(head);
     if (track.group) {
@@ -251,11 +308,12 @@ class App {
     if (track.drawn) text.append(element("em", "drawn", "drawn"));
     text.append(element("p", `${clock(this.seconds(track.start), 1)} – ${clock(this.seconds(track.end), 1)} · ${(track.frames / this.clip.rate).toFixed(1)} s`),
       element("p", `up to ${track.side} px · score ${track.worst.toFixed(2)} to ${track.score.toFixed(2)}`));
-    row.append(image, text);
+    row.append(this.image(`face/${track.id}?at=${track.best}&box=${track.box}`, 3), text);
     row.onclick = e => { this.select(track.id, e.shiftKey || e.ctrlKey); this.goto(track.best); };
     return row;
   }
   select(track, more = false) {
+    if (track !== null) this.mask_on = null;
     if (track === null) this.selected.clear();
     else if (more) this.selected.has(track) ? this.selected.delete(track) : this.selected.add(track);
     else this.selected = new Set([track]);
@@ -263,7 +321,7 @@ class App {
     if (track !== null) this.cardList.reveal(this.order.findIndex(t => t.id === track));
   }
   chosen() {
-    this.cardList.clear();
+    this.cardList.draw();
     this.inspect();
     this.timeline.draw();
     this.view.draw();
@@ -305,6 +363,11 @@ class App {
   }
   async act(kind) {
     const tracks = this.targets();
+    if (kind === "delete" && this.mask_on !== null && !this.selected.size) {
+      const label = this.mask_on;
+      this.mask_on = null;
+      return this.edit({kind: "unmask", label});
+    }
     if (!tracks.length) return this.notify("Choose a track first, or a range with [ and ].");
     const [start, end] = this.range ?? [0, this.clip.frames - 1], edit = {kind, tracks, start, end};
     if (kind === "open") {
@@ -337,13 +400,26 @@ class App {
     this.masking = false;
     this.view.corners = [];
     $("mask-button").classList.remove("on");
-    if (await this.edit({kind: "mask", label: this.clip.next_mask, start, end, points})) this.notify(this.range ? "Masked in the range" : "Masked in the whole video: set a range with [ and ] to mask a part");
+    const label = this.clip.next_mask, frame = Math.max(start, Math.min(end, this.frame));
+    if (!await this.edit({kind: "mask", label, start, end, frame, points})) return;
+    this.chooseMask(label);
+    this.notify(this.range ? "Masked in the range" : "Masked in the whole video: set a range with [ and ] to mask a part");
+  }
+  chooseMask(label) {
+    this.mask_on = label;
+    if (label === null) return this.view.draw();
+    this.selected.clear();
+    this.chosen();
+  }
+  async moveMask(label, frame, points) {
+    const rounded = points.map(p => p.map(v => Math.round(v * 100) / 100));
+    if (await this.edit({kind: "move_mask", label, frame, points: rounded})) this.notify(`Mask ${label} lies here in frame ${frame}: between two such frames it moves evenly`);
   }
   edit(edit) { return this.send("edit", {...edit, by: this.by()}); }
   by() { return $("export-by").value || this.clip.user; }
   async send(path, body = {}) {
     try {
-      const answer = await (await this.get(path, body)).json();
+      const answer = await this.changed(path, body);
       for (const track of answer.tracks) this.tracks.set(track.id, track);
       for (const track of answer.gone) { this.tracks.delete(track); this.selected.delete(track); }
       if (answer.last >= answer.first) for (const [chunk] of this.chunks)
@@ -352,11 +428,23 @@ class App {
       if (answer.tracks.length || answer.gone.length) { this.timeline.layout(); this.sorted(); }
       this.inspect();
       this.timeline.draw();
-      await Promise.all([this.view.show(this.frame), this.risks()]);
+      this.view.show(this.frame);
+      clearTimeout(this.risky);
+      this.risky = setTimeout(() => this.risks().catch(e => this.notify(e.message, true)), 80);
       return answer;
     } catch (e) {
       this.notify(e.message, true);
+      if (body.kind === "accept") this.risks().catch(() => 0);
       return null;
+    }
+  }
+  async changed(path, body) {
+    this.sending++;
+    try {
+      return await (await this.get(path, body)).json();
+    } finally {
+      this.sending--;
+      this.later.run();
     }
   }
   common(answer) {
@@ -417,7 +505,10 @@ class App {
   }
   neighbour(by) {
     const at = this.order.findIndex(t => this.selected.has(t.id)), track = this.order[at < 0 ? 0 : at + by];
-    if (track) { this.select(track.id); this.goto(track.best); }
+    if (!track) return;
+    this.goto(track.best);
+    this.select(track.id);
+    this.expect();
   }
   toggle(name) {
     this[name] = !this[name];

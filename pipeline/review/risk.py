@@ -132,7 +132,7 @@ def uncovered(document: Document, frame: int, seen: Sequence[SecondDetection]) -
     covers = np.array([f.xyxy for f in document.covered(frame)]).reshape(-1, 4)
     covers = grow_xyxy(covers, document.scale)
     exempt = [face.xyxy for track, face in faces.items() if document.is_left_open(frame, track)]
-    masks = [np.array(mask.corners()) for mask in document.masks_at(frame)]
+    masks = [np.array(corners) for corners in document.polygons_at(frame)]
     out = []
     for one in seen:
         if any(iou(one.xyxy, box) > 0.3 for box in exempt):
@@ -252,9 +252,9 @@ def _of_track(document: Document, track: int, cuts: list[int], size: tuple[int, 
         lead = max(0.15, 1 - backfilled / (0.5 * rate))
         add("before", max(scene_start, first - before), first - 1, first - 1, 0.35 * weight * lead, first)
     if last < scene_end and not _at_edge(faces[last].xyxy, size):
-        held = last - seen[-1]
+        coasted = last - seen[-1]
         strong = float(np.clip((scores[-1] - 0.2) / 0.5, 0.1, 1))
-        let_go = 1.0 if held else 0.5
+        let_go = 1.0 if coasted else 0.5
         add("after", last + 1, min(scene_end, last + after), last + 1, 0.45 * weight * strong * let_go, last)
     for a, b in pairwise(span):
         if b - a > 1:
@@ -319,9 +319,9 @@ def _merged(found: list[Moment]) -> list[Moment]:
         stretches = range(moment.start // LONGEST, moment.end // LONGEST + 1)
         for at in dict.fromkeys(at for stretch in stretches for at in by_second.get(stretch, ())):
             other = out[at]
-            apart = moment.start > other.end or other.start > moment.end
+            separate = moment.start > other.end or other.start > moment.end
             longest = max(moment.end, other.end) - min(moment.start, other.start)
-            if apart or longest > LONGEST or not _same_face(moment, other):
+            if separate or longest > LONGEST or not _same_face(moment, other):
                 continue
             risk = 1 - (1 - other.risk) * (1 - 0.5 * moment.risk)
             tracks = tuple(dict.fromkeys((*other.tracks, *moment.tracks)))

@@ -40,9 +40,9 @@ def format_of(stream: av.AudioStream) -> AudioFormat:
         return AudioFormat(codec, PAYLOAD_TYPE, "opus/48000/2", f"sprop-stereo={int(channels > 1)}", 48000, channels)
     if codec in _STATIC:
         name, static = _STATIC[codec]
-        usual = rate == 8000 and channels == 1
+        is_default = rate == 8000 and channels == 1
         map_ = f"{name}/{rate}" + (f"/{channels}" if channels > 1 else "")
-        return AudioFormat(codec, static if usual else PAYLOAD_TYPE, map_, "", rate, channels)
+        return AudioFormat(codec, static if is_default else PAYLOAD_TYPE, map_, "", rate, channels)
     if codec == "aac":
         config = context.extradata or _aac_config(context.profile, rate, channels)
         if config:

@@ -107,12 +107,12 @@ class Anonymizer:
 
     def _apply(self, picture: av.VideoFrame, layers: list[Plane], patch: Patch) -> None:
         image = self._cover_image_planes(picture, patch) if self.cover_image is not None else None
-        here: dict[tuple[int, int], tuple[Array, Grid]] = {}  # the two chroma planes share both
+        chroma: dict[tuple[int, int], tuple[Array, Grid]] = {}  # the two chroma planes share both
         for index, plane in enumerate(layers):
-            if (plane.down, plane.across) not in here:
+            if (plane.down, plane.across) not in chroma:
                 mask = _mask_of(plane, patch.mask)
-                here[plane.down, plane.across] = mask, self._grid(plane, patch, *mask.shape)
-            mask, grid = here[plane.down, plane.across]
+                chroma[plane.down, plane.across] = mask, self._grid(plane, patch, *mask.shape)
+            mask, grid = chroma[plane.down, plane.across]
             h, w = mask.shape
             y = patch.y // plane.down
             x = patch.x // plane.across

@@ -54,8 +54,8 @@ class CropMosaic:
         rgb = canvas(self.width, self.height)
         layers = planes(frame.picture)
         for crop, x, y in self.placed:
-            shown = part_rgb(frame, layers, crop.region, (crop.width, crop.height))
-            rgb[y : y + crop.height, x : x + crop.width] = shown
+            pixels = part_rgb(frame, layers, crop.region, (crop.width, crop.height))
+            rgb[y : y + crop.height, x : x + crop.width] = pixels
         return ImageView(rgb, self.width, self.height, rgb)
 
     def to_frame(
@@ -110,11 +110,11 @@ def mosaic_of(
         side = max((box[2] - box[0]) * stretch[0], (box[3] - box[1]) * stretch[1], 1.0)
         if side * scale > settings.max_face_side:
             return None
-        shown = min(scale, settings.max_shown_side / side)
+        crop_scale = min(scale, settings.max_shown_side / side)
         margin = settings.shared_margin * side
-        if any(c.scale >= settings.shared_scale * shown and c.shows(box, margin, size) for c in crops):
+        if any(c.scale >= settings.shared_scale * crop_scale and c.shows(box, margin, size) for c in crops):
             continue
-        crop = _crop(box, max(settings.margin * side, settings.min_margin / shown), size, shown, stretch)
+        crop = _crop(box, max(settings.margin * side, settings.min_margin / crop_scale), size, crop_scale, stretch)
         if crop is None:
             continue
         crops.append(crop)
@@ -126,7 +126,7 @@ def mosaic_of(
 
 
 def _crop(
-    box: list[float], margin: float, size: tuple[int, int], shown: float, stretch: tuple[float, float]
+    box: list[float], margin: float, size: tuple[int, int], scale: float, stretch: tuple[float, float]
 ) -> Crop | None:
     """A box with a margin in square pixels, on even pixels because of the chroma. None outside the picture."""
     left, top = (max(0, math.floor((v - margin / s) / 2) * 2) for v, s in zip(box[:2], stretch, strict=True))
@@ -136,7 +136,7 @@ def _crop(
     if right - left < 2 or bottom - top < 2:
         return None
     width, height = (
-        max(2, round(length * s * shown / 2) * 2)
+        max(2, round(length * s * scale / 2) * 2)
         for length, s in zip((right - left, bottom - top), stretch, strict=True)
     )
     return Crop((left, top, right, bottom), width, height, width / (right - left) / stretch[0])

@@ -1,5 +1,5 @@
-"""Frames of a file shown to the detector before their turn comes, as batches: a GPU gains from that, and works on one
-batch while the frames of the next are decoded and those before it are tracked and covered."""
+"""Frames of a file submitted to the detector before their turn comes, as batches: a GPU gains from that, and works on
+one batch while the frames of the next are decoded and those before it are tracked and covered."""
 
 from __future__ import annotations
 
@@ -78,15 +78,15 @@ class ReadAhead(YuvDetector):
 
     def _start(self, frames: list[Frame]) -> None:
         due = [(frame, host_frame(frame, self.size)) for frame in frames if frame.index % self.every == 0]
-        shown = [(frame, picture) for frame, picture in due if picture is not None]
+        submitted = [(frame, picture) for frame, picture in due if picture is not None]
         while len(self._batches) > 3:  # their frames have left
             oldest = self._batches.popleft()
             self._known = {at: entry for at, entry in self._known.items() if entry[0] is not oldest}
-        if not shown:
+        if not submitted:
             return
-        batch = Batch([frame for frame, _ in shown], self.detector.submit([picture for _, picture in shown]))
+        batch = Batch([frame for frame, _ in submitted], self.detector.submit([picture for _, picture in submitted]))
         self._batches.append(batch)
-        for i, (_, picture) in enumerate(shown):
+        for i, (_, picture) in enumerate(submitted):
             self._known[_place(picture)] = batch, i
 
     def detect_yuv(self, frames: Sequence[HostFrame]) -> list[Detections]:

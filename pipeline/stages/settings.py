@@ -21,9 +21,9 @@ BOUND = "bound"
 GUESS = "guess"
 
 
-def constant(unit: str, purpose: str, origin: str, least: float = 0) -> Meta:
-    """A number from `least` on. unit: of the number; `1` where it has none."""
-    return Meta(ge=least, description=purpose, extra={"unit": unit, "origin": origin})
+def constant(unit: str, purpose: str, origin: str, minimum: float = 0) -> Meta:
+    """A number from `minimum` on. unit: of the number; `1` where it has none."""
+    return Meta(ge=minimum, description=purpose, extra={"unit": unit, "origin": origin})
 
 
 class StageSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -31,7 +31,7 @@ class StageSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class AnalyserSettings(StageSettings, frozen=True):
-    """analyse: what a frame tells before any detection."""
+    """analyse: what is known of a frame before any detection."""
 
     luma_side: Annotated[
         int, constant("px", "longer side of the luma on which cuts, motion and templates work", GUESS, 64)
@@ -346,6 +346,9 @@ class FailClosedSettings(StageSettings, frozen=True):
     slack_frames: Annotated[
         float, constant("frames", "or this many frame intervals longer, since cameras are not regular", GUESS)
     ] = 2.0
+    max_interval_s: Annotated[
+        float, constant("s", "longer frame intervals count as this long: slow cameras would be minutes late", GUESS)
+    ] = 0.2
     interval_window: Annotated[int, constant("frames", "over which the frame interval is judged", GUESS, 1)] = 31
     min_intervals: Annotated[int, constant("frames", "with fewer the frame interval is not known", GUESS, 1)] = 5
 

@@ -182,10 +182,10 @@ class Tracker:
             return owner
         config = self.config
         tracks = self.filters.xyxy()
-        here: Bool = self.tracks["scene"] == self.scene
+        in_scene: Bool = self.tracks["scene"] == self.scene
         high = scores >= config.high_score
-        known = here & self._known()
-        fresh = here & (self.tracks["detection"] == self.detections)
+        known = in_scene & self._known()
+        fresh = in_scene & (self.tracks["detection"] == self.detections)
         iou = iou_xyxy(boxes, tracks)
         _assign(owner, high, known, iou * scores[:, None], config.match_iou)
         _assign(owner, ~high, known & fresh, iou, config.low_score_iou)
@@ -195,7 +195,7 @@ class Tracker:
             alone: Bool = ((iou_xyxy(boxes, boxes) > self.settings.touching_iou) & better).sum(1) == 0
             alone &= scores >= self.settings.min_near_score
             _assign(owner, alone, known, near, config.match_iou)
-            _assign(owner, np.ones(len(boxes), bool), here & ~known, near, config.match_iou)
+            _assign(owner, np.ones(len(boxes), bool), in_scene & ~known, near, config.match_iou)
         return owner
 
     def _buffered(self, boxes: Array) -> Array:
@@ -211,7 +211,7 @@ class Tracker:
         known: Bool = (self.tracks["best"] >= self.config.new_track_score) | self.tracks["after_cut"]
         return known
 
-    def _sure(self) -> Bool:
+    def _confirmed(self) -> Bool:
         """Which tracks are confirmed: once detected with a high score, or twice, or started after a cut."""
         confirmed: Bool = (
             (self.tracks["best"] >= self.config.confirm_score) | (self.tracks["hits"] > 1) | self.tracks["after_cut"]
@@ -227,7 +227,7 @@ class Tracker:
         unseen = self.clock - self.tracks["seen_s"]
         corners = self.filters.xyxy()
         inside = (corners[:, 2:] > 0).all(1) & (corners[:, :2] < size).all(1)
-        index = np.flatnonzero(~observed & (unseen - step <= self.config.coast_s) & inside & self._sure())
+        index = np.flatnonzero(~observed & (unseen - step <= self.config.coast_s) & inside & self._confirmed())
         if not len(index):
             return []
         grown = grow_xyxy(corners[index], 1 + np.clip(self.filters.spread()[index], 0, self.settings.max_coast_growth))
@@ -244,7 +244,7 @@ class Tracker:
         config = self.config
         unseen = self.clock - self.tracks["seen_s"]
         longest = np.where(self._known(), max(config.remember_s, config.coast_s), config.coast_s)
-        self._keep(observed | (unseen <= longest) & (self._sure() | (not detected)))
+        self._keep(observed | (unseen <= longest) & (self._confirmed() | (not detected)))
 
     def _keep(self, which: Bool) -> None:
         if not which.all():
@@ -252,7 +252,7 @@ class Tracker:
             self.tracks = self.tracks[which]
 
 
-def _assign(owner: NDArray[np.intp], rows: Bool, columns: Bool, likeness: Array, least: float) -> None:
+def _assign(owner: NDArray[np.intp], rows: Bool, columns: Bool, likeness: Array, minimum: float) -> None:
     """Assign detections `rows` without a track to tracks `columns` without a detection, maximising the sum of
     likeness [N, M]; pairs below `least` are not assigned."""
     free = columns.copy()
@@ -261,7 +261,7 @@ def _assign(owner: NDArray[np.intp], rows: Bool, columns: Bool, likeness: Array,
     left = np.flatnonzero(free)
     if len(index) and len(left):
         table = likeness[np.ix_(index, left)]
-        table[table < least] = 0
+        table[table < minimum] = 0
         row, column = _pairs(table)
         owner[index[row]] = left[column]
 

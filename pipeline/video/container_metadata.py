@@ -72,9 +72,9 @@ class HdrMetadata:
         if self.primaries is not None and self.luminance is not None:
             exact = encoder == "libsvtav1"  # it takes plain numbers, the others units of 0.00002 and 0.0001
             xy = [f"{v:.5f}" if exact else str(round(v * 50000)) for v in self.primaries]
-            least, most = (f"{v:.4f}" if exact else str(round(v * 10000)) for v in self.luminance)
+            darkest, brightest = (f"{v:.4f}" if exact else str(round(v * 10000)) for v in self.luminance)
             red, green, blue, white = (f"({xy[i]},{xy[i + 1]})" for i in range(0, 8, 2))
-            out[mastering] = f"G{green}B{blue}R{red}WP{white}L({most},{least})"
+            out[mastering] = f"G{green}B{blue}R{red}WP{white}L({brightest},{darkest})"
         if self.content is not None:
             out[content] = f"{self.content[0]},{self.content[1]}"
         return out
@@ -82,9 +82,9 @@ class HdrMetadata:
 
 def hdr_metadata_of(picture: av.VideoFrame) -> HdrMetadata | None:
     """A decoded frame's HDR metadata, None if it has none."""
-    held = side_data(picture)
-    mastering = held.get(SideDataType.MASTERING_DISPLAY_METADATA)
-    level = held.get(SideDataType.CONTENT_LIGHT_LEVEL)
+    attached = side_data(picture)
+    mastering = attached.get(SideDataType.MASTERING_DISPLAY_METADATA)
+    level = attached.get(SideDataType.CONTENT_LIGHT_LEVEL)
     if mastering is None and level is None:
         return None
     primaries, luminance = (None, None) if mastering is None else _mastering(mastering)

@@ -49,7 +49,7 @@ def frame_of(
     return Frame(index, pts, time_base, planar, rotation, wall_s, mirrored, pixel_aspect, alpha)
 
 
-def _context_of(video: av.VideoStream) -> av.VideoCodecContext:
+def context_of(video: av.VideoStream) -> av.VideoCodecContext:
     """The stream's decoder; FFmpeg's own for VP8 and VP9 leaves out the transparency, and would show what it hides."""
     name = _ALPHA_DECODERS.get(video.codec_context.name)
     tags = {key.lower(): value for key, value in video.metadata.items()}
@@ -59,6 +59,28 @@ def _context_of(video: av.VideoStream) -> av.VideoCodecContext:
     assert isinstance(context, av.VideoCodecContext)
     context.extradata = video.codec_context.extradata
     return context
+
+
+class OrientationCache:
+    """The orientation of one stream's pictures, read once for each rotation: PyAV's side data and the picture that they
+    were read from refer to each other, so that each such picture stays in memory until the next garbage collection."""
+
+    def __init__(self) -> None:
+        self._known: dict[float, tuple[int, bool]] = {}
+
+    def of(self, picture: av.VideoFrame) -> tuple[int, bool]:
+        """See `orientation_of`."""
+        rotation = picture.rotation
+        if rotation not in self._known:
+            self._known[rotation] = orientation_of(display_matrix(picture))
+        return self._known[rotation]
+
+
+def scaled_to(picture: av.VideoFrame, size: tuple[int, int]) -> av.VideoFrame:
+    """The picture in this stored width and height, with its duration."""
+    scaled = picture.reformat(width=size[0], height=size[1])
+    scaled.duration = picture.duration
+    return scaled
 
 
 class Decoder:
@@ -84,9 +106,9 @@ class Decoder:
         # In AVI the tail cannot be told by its times, see _decode_tail().
         video.thread_type = ThreadType.SLICE if low_delay or self._avi else ThreadType.AUTO
         video.thread_count = threads or half_of_cores()
-        self._context = _context_of(video)
+        self._context = context_of(video)
         self.reopen = None if self._avi or self._context is not video.codec_context else reopen
-        self._orientations: dict[float, tuple[int, bool]] = {}  # by the pictures' rotation
+        self._orientations = OrientationCache()
         self.resized: list[str] = []  # sizes other than the first that pictures came in
         self._size: tuple[int, int] | None = None if not low_delay else (0, 0)
         self._waiting: list[av.VideoFrame] | None = None if low_delay else []
@@ -191,18 +213,10 @@ class Decoder:
         else:
             self._sound = True
         wall_s = self._clock.at(pts)
-        orientation = self._orientation_of(picture)
+        orientation = self._orientations.of(picture)
         frame = frame_of(picture, self.frames, pts, self._time_base, self._pixel_aspect, wall_s, orientation)
         self.frames += 1
         return frame
-
-    def _orientation_of(self, picture: av.VideoFrame) -> tuple[int, bool]:
-        """A picture's orientation, read once for each rotation: PyAV's side data and the picture that they were read
-        from refer to each other, so that each such picture stays in memory until the next garbage collection."""
-        rotation = picture.rotation
-        if rotation not in self._orientations:
-            self._orientations[rotation] = orientation_of(display_matrix(picture))
-        return self._orientations[rotation]
 
     def _as_first(self, picture: av.VideoFrame) -> av.VideoFrame:
         """A file's picture in the size of its first: a video has one size, and so have its boxes. Live sources change
@@ -212,12 +226,10 @@ class Decoder:
             self._size = size
         if size == self._size or self._size == (0, 0):
             return picture
-        shown = f"{size[0]}x{size[1]}"
-        if shown not in self.resized:
-            self.resized.append(shown)
-        scaled = picture.reformat(width=self._size[0], height=self._size[1])
-        scaled.duration = picture.duration
-        return scaled
+        change = f"{size[0]}x{size[1]}"
+        if change not in self.resized:
+            self.resized.append(change)
+        return scaled_to(picture, self._size)
 
     def _time(self, picture: av.VideoFrame) -> int | None:
         """A picture's time in the stream's units.

@@ -285,12 +285,12 @@ def _options(encoder: str, options: EncodeOptions, info: StreamInfo) -> dict[str
             params += ":frame-threads=1:rc-lookahead=3:bframes=1"
         return {"crf": f"{min(crf + 3, 51):g}", "preset": _PRESETS[speed], "x265-params": params}
     if encoder == "libvpx-vp9":
-        pace = {"deadline": "realtime" if speed < 4 else "good", "cpu-used": str(8 - speed)}
-        return {"crf": f"{min(crf + 9, 63):.0f}", "b": "0", "row-mt": "1", **pace}
+        speed_options = {"deadline": "realtime" if speed < 4 else "good", "cpu-used": str(8 - speed)}
+        return {"crf": f"{min(crf + 9, 63):.0f}", "b": "0", "row-mt": "1", **speed_options}
     if encoder == "libsvtav1":
         os.environ.setdefault("SVT_LOG", "1")  # errors only: it prints a banner otherwise
-        pace = {"crf": f"{min(crf + 12, 63):.0f}", "preset": str(12 - speed)}
-        return pace | ({"svtav1-params": more} if more else {})
+        speed_options = {"crf": f"{min(crf + 12, 63):.0f}", "preset": str(12 - speed)}
+        return speed_options | ({"svtav1-params": more} if more else {})
     return hardware.options(encoder, crf, speed) if encoder in hardware.HARDWARE else {}
 
 

@@ -46,8 +46,8 @@ def options(encoder: str, crf: float, speed: int) -> dict[str, str]:
             "global_quality": quality,
         }
     if encoder.endswith("_amf"):
-        pace = ("speed", "balanced", "quality")[min(2, speed // 3)]
-        return {"quality": pace, "rc": "cqp", "qp_i": quality, "qp_p": quality}
+        preset = ("speed", "balanced", "quality")[min(2, speed // 3)]
+        return {"quality": preset, "rc": "cqp", "qp_i": quality, "qp_p": quality}
     if encoder.endswith("_videotoolbox"):
         return {"q:v": f"{max(1, min(100, 100 - 2 * crf)):.0f}", "realtime": "1" if speed < 3 else "0"}
     return {}

@@ -119,14 +119,14 @@ def display_matrix(picture: av.VideoFrame) -> tuple[int, ...] | None:
 def side_data(picture: av.VideoFrame) -> dict[SideDataType, bytes]:
     """What a decoder attached to a picture: captions, HDR metadata, how to show it.
 
-    PyAV fails where one kind is newer than itself (EXIF of Motion JPEG, views of spatial video): these are taken off a
-    copy first.
+    PyAV fails where one kind is newer than itself (camera data of Motion JPEG, views of spatial video): these are taken
+    off a copy first.
     """
     try:
-        held: Any = picture.side_data
+        attached: Any = picture.side_data
     except ValueError:
-        held = _without_unknown(picture).side_data
-    return {data.type: bytes(data) for data in held}
+        attached = _without_unknown(picture).side_data
+    return {data.type: bytes(data) for data in attached}
 
 
 def _without_unknown(picture: av.VideoFrame) -> av.VideoFrame:

@@ -81,7 +81,7 @@ def open_source(uri: Uri | str | os.PathLike[str], options: SourceOptions | None
     """The source for a name, not open yet. Raises BadInput for a folder and for names that mean nothing."""
     uri = uri if isinstance(uri, Uri) else parse(uri)
     if uri.kind is Kind.FOLDER:
-        raise BadInput("it is a folder, not a video", uri.shown, "name one file in it")
+        raise BadInput("it is a folder, not a video", uri.redacted, "name one file in it")
     if uri.kind is Kind.IMAGE or (uri.kind is Kind.FILE and is_still(uri.path)):
         from facestream.pipeline.video.still import ImageSource  # which takes Pillow: for videos it is spared
 
@@ -107,7 +107,7 @@ class VideoSource:
 
     def open(self) -> StreamInfo:
         if self.uri.kind is Kind.FILE:
-            check_file(Path(self.uri.text), self.uri.shown)
+            check_file(Path(self.uri.text), self.uri.redacted)
             self._file_state = file_state(self.uri.path)
         try:
             self._container = self._open_container()
@@ -286,8 +286,8 @@ class VideoSource:
                 if isinstance(item, Frame):
                     return item
         except SourceLost as lost:
-            raise BadInput(f"no frame of it can be decoded ({lost.what})", self.uri.shown) from None
-        raise BadInput("there is no frame in it", self.uri.shown)
+            raise BadInput(f"no frame of it can be decoded ({lost.what})", self.uri.redacted) from None
+        raise BadInput("there is no frame in it", self.uri.redacted)
 
     def _info(self, frame: Frame) -> StreamInfo:
         video = self._video
@@ -300,7 +300,7 @@ class VideoSource:
         if not frames and duration and rate and not self._live:
             frames = round(duration * rate)
         return StreamInfo(
-            source=self.uri.shown,
+            source=self.uri.redacted,
             width=frame.size[0],
             height=frame.size[1],
             rotation=frame.rotation,
@@ -337,9 +337,9 @@ class VideoSource:
         if not (self._live and self._fault):  # late pictures of a connection that broke are no sign of life
             yield from self._decoder.flush()
         if self._live and not self._may_end:
-            raise SourceLost(self._fault or "the source went away", self.uri.shown)
+            raise SourceLost(self._fault or "the source went away", self.uri.redacted)
         if trouble := self._trouble():
-            raise SourceLost(trouble, self.uri.shown, "what could be decoded was used")
+            raise SourceLost(trouble, self.uri.redacted, "what could be decoded was used")
 
     def _packets(self) -> Iterator[Packet]:
         """Every packet. Goes on after an error for as long as that yields packets; the error is noted."""

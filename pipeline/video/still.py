@@ -77,12 +77,14 @@ class ImageSource:
         self._frame: Frame | None = None
 
     def open(self) -> StreamInfo:
-        check_file(Path(self.uri.text), self.uri.shown)
+        check_file(Path(self.uri.text), self.uri.redacted)
         picture = to_frame(self._read())
         picture.pts = 0
         picture.time_base = _TIME_BASE
         self._frame = Frame(0, 0, _TIME_BASE, picture)
-        return StreamInfo(self.uri.shown, *self._frame.size, 0, _TIME_BASE, rate=None, frames=1, live=False, still=self)
+        return StreamInfo(
+            self.uri.redacted, *self._frame.size, 0, _TIME_BASE, rate=None, frames=1, live=False, still=self
+        )
 
     def items(self) -> Iterator[Frame | SidePacket]:
         if self._frame is not None:
@@ -107,27 +109,29 @@ class ImageSource:
         except BadInput:
             raise
         except UnidentifiedImageError:
-            raise BadInput("it is not a picture, or damaged", self.uri.shown) from None
+            raise BadInput("it is not a picture, or damaged", self.uri.redacted) from None
         except MemoryError:
             raise BadInput(
-                "there is not enough memory for the picture", self.uri.shown, "scale it down first"
+                "there is not enough memory for the picture", self.uri.redacted, "scale it down first"
             ) from None
         except Exception as error:  # decoders raise anything for broken data: struct.error, KeyError, ZeroDivisionError
             reason = " ".join(str(error).split())[:100] or type(error).__name__
-            raise BadInput(f"the picture cannot be decoded ({reason})", self.uri.shown) from None
+            raise BadInput(f"the picture cannot be decoded ({reason})", self.uri.redacted) from None
 
     def _check_size(self, image: Image.Image) -> None:
         needed = image.width * image.height * _PIXEL_BYTES / 1e6
         if needed > self._max_memory_mb:
             what = f"the picture is {image.width}x{image.height} and needs {needed:.0f} MB of memory"
             raise BadInput(
-                what, self.uri.shown, f"scale it down, or raise decode.max_picture_mb ({self._max_memory_mb})"
+                what, self.uri.redacted, f"scale it down, or raise decode.max_picture_mb ({self._max_memory_mb})"
             )
 
     def _decode(self, image: Image.Image) -> Image.Image:
         # MPO is a phone's JPEG with a preview behind it, HEIF may hold a burst: the first, or primary, one is meant.
         if getattr(image, "n_frames", 1) > 1 and image.format not in ("MPO", "HEIF"):
-            raise BadInput("it holds several pictures", self.uri.shown, "convert it to a video, or to single pictures")
+            raise BadInput(
+                "it holds several pictures", self.uri.redacted, "convert it to a video, or to single pictures"
+            )
         profile = image.info.get("icc_profile")
         image.load()
         turn = _TURNS.get(_orientation(image))
@@ -153,9 +157,9 @@ class ImageSource:
         high = float(values.max())
         if not np.isfinite(low + high) or low < 0 or high > (255 if values.dtype.kind == "f" else 65535):
             what = f"its pixels are numbers from {low:g} to {high:g}, of which the range is not known"
-            raise BadInput(what, self.uri.shown, "convert it to 8 or 16 bits first")
-        most = 65535.0 if values.dtype.kind != "f" else 1.0 if high <= 1 else 255.0
-        return Image.fromarray((values * (255 / most)).round().clip(0, 255).astype(np.uint8))
+            raise BadInput(what, self.uri.redacted, "convert it to 8 or 16 bits first")
+        full_scale = 65535.0 if values.dtype.kind != "f" else 1.0 if high <= 1 else 255.0
+        return Image.fromarray((values * (255 / full_scale)).round().clip(0, 255).astype(np.uint8))
 
 
 def _orientation(image: Image.Image) -> int:

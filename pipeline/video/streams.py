@@ -24,17 +24,17 @@ _KEPT_METADATA = ("language",)  # everything else may identify people, places an
 def best_video(container: av.container.InputContainer, uri: Uri) -> av.VideoStream:
     """The video stream to process: FFmpeg's own choice, never cover art. Raises BadInput if there is none."""
     if container.format.name == "tty":  # FFmpeg renders any text file as a video of a terminal
-        raise BadInput("it is text, not a video", uri.shown)
+        raise BadInput("it is text, not a video", uri.redacted)
     attached = av.stream.Disposition.attached_pic
     films = [stream for stream in container.streams.video if not stream.disposition & attached]
     if not films:
-        raise BadInput("there is no video stream in it", uri.shown)
+        raise BadInput("there is no video stream in it", uri.redacted)
     best = container.streams.best("video")
     if best not in films:
         best = max(films, key=lambda film: film.codec_context.width if film.codec_context else 0)
     assert isinstance(best, av.VideoStream)
     if best.codec_context is None:
-        raise BadInput("there is no decoder for its video", uri.shown, "convert it with ffmpeg first")
+        raise BadInput("there is no decoder for its video", uri.redacted, "convert it with ffmpeg first")
     return best
 
 

@@ -59,16 +59,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Uri:
-    """A source's name. text: what to open (a path, a device, a URL, a graph); shown: what may be printed, which is its
-    text form. url: a URL, taken apart."""
+    """A source's name. text: what to open (a path, a device, a URL, a graph); redacted: what may be printed, its text
+    form. url: a URL, taken apart."""
 
     kind: Kind
     text: str = field(repr=False)
-    shown: str
+    redacted: str
     url: Url | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
-        return self.shown
+        return self.redacted
 
     @property
     def path(self) -> Path:
@@ -112,10 +112,10 @@ def _parse_url(name: str) -> Uri:
     kind = {"rtsp": Kind.RTSP, "rtsps": Kind.RTSP, "http": Kind.HTTP, "https": Kind.HTTP}.get(url.scheme)
     if kind is None:
         raise BadInput(
-            f"{url.scheme}:// cannot be read", url.shown, "use a file, rtsp://, rtsps://, http:// or https://"
+            f"{url.scheme}:// cannot be read", url.redacted, "use a file, rtsp://, rtsps://, http:// or https://"
         )
     is_plain = not (url.user or url.password or "${" in name)
-    return Uri(kind, name if is_plain else url.with_user, url.shown, url)
+    return Uri(kind, name if is_plain else url.with_user, url.redacted, url)
 
 
 def _parse_path(name: str) -> Uri:
@@ -278,15 +278,15 @@ def _inside(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def check_file(path: Path, shown: str) -> None:
+def check_file(path: Path, name: str) -> None:
     """Raises BadInput for a file that cannot contain video, with a clearer message than FFmpeg's."""
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:
-        raise _explain_os(error, shown) from None
+        raise _explain_os(error, name) from None
     if empty:
-        raise BadInput("the file is empty", shown)
+        raise BadInput("the file is empty", name)
 
 
 def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
@@ -297,29 +297,29 @@ def explain(error: av.FFmpegError, uri: Uri, opened: bool = False) -> UserError:
     live = uri.kind in (Kind.RTSP, Kind.HTTP)
     for kind, (what, do) in _ANSWERS.items():
         if live and isinstance(error, kind):
-            return (Refused if kind in _FINAL else BadInput)(what, uri.shown, do)
+            return (Refused if kind in _FINAL else BadInput)(what, uri.redacted, do)
     if uri.kind is Kind.WEBCAM and error.errno in _WEBCAM:
         asked = error.errno == 22
         do = "leave --camera-size, -fps, -format away" if asked else webcam.how_to_find()
-        return BadInput(_WEBCAM[error.errno], uri.shown, do)
+        return BadInput(_WEBCAM[error.errno], uri.redacted, do)
     if uri.kind is Kind.PIPE:
         what = "it is not a video, or one that cannot be read from a pipe: its index is at its end"
-        return BadInput(what, uri.shown, "write it to a file first, or pipe Matroska or MPEG-TS")
+        return BadInput(what, uri.redacted, "write it to a file first, or pipe Matroska or MPEG-TS")
     if isinstance(error, av.error.InvalidDataError):
         if live:
-            return BadInput("what it sent is no video", uri.shown, "check the address, the port and the path")
-        return BadInput("it is not a video, or damaged", uri.shown)
+            return BadInput("what it sent is no video", uri.redacted, "check the address, the port and the path")
+        return BadInput("it is not a video, or damaged", uri.redacted)
     if uri.kind is Kind.LAVFI:
-        return BadInput("FFmpeg cannot build this graph", uri.shown)
+        return BadInput("FFmpeg cannot build this graph", uri.redacted)
     if uri.kind is Kind.RTSP and error.errno == errno.EPROTONOSUPPORT:
-        return BadInput(TRANSPORT_REFUSED, uri.shown, "the other one: --rtsp-transport udp or tcp, or auto for both")
+        return BadInput(TRANSPORT_REFUSED, uri.redacted, "the other one: --rtsp-transport udp or tcp, or auto for both")
     if live and error.errno == 5:
         if opened:
-            return BadInput("the connection broke off", uri.shown)
-        return BadInput("the host cannot be found or reached", uri.shown, "check the address and the network")
+            return BadInput("the connection broke off", uri.redacted)
+        return BadInput("the host cannot be found or reached", uri.redacted, "check the address and the network")
     if isinstance(error, OSError):
-        return _explain_os(error, uri.shown)
-    return BadInput(redact(error.strerror or type(error).__name__), uri.shown)
+        return _explain_os(error, uri.redacted)
+    return BadInput(redact(error.strerror or type(error).__name__), uri.redacted)
 
 
 TRANSPORT_REFUSED = "it refuses this transport (461)"
@@ -348,11 +348,11 @@ _WEBCAM = {
 }
 
 
-def _explain_os(error: OSError, shown: str) -> UserError:
+def _explain_os(error: OSError, name: str) -> UserError:
     if isinstance(error, FileNotFoundError):
-        return BadInput("no such file", shown)
+        return BadInput("no such file", name)
     if isinstance(error, PermissionError):
-        return BadInput("no permission to read it", shown)
+        return BadInput("no permission to read it", name)
     if isinstance(error, IsADirectoryError):
-        return BadInput("it is a folder, not a video", shown, "name one file in it")
-    return BadInput(redact(error.strerror or type(error).__name__), shown)
+        return BadInput("it is a folder, not a video", name, "name one file in it")
+    return BadInput(redact(error.strerror or type(error).__name__), name)

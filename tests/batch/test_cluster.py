@@ -122,6 +122,49 @@ def test_a_machine_lost_half_way_changes_nothing(machines: Machines, tmp_path: P
     assert notes.read_text() == (tmp_path / "a.jsonl").read_text()
 
 
+@pytest.mark.slow
+def test_the_moments_at_risk_are_those_of_one_machine(machines: Machines, tmp_path: Path) -> None:
+    """Of a file that is done in segments, and of one that is done whole."""
+    source = tmp_path / "in"
+    source.mkdir()
+    film(source / "long.mp4", 180, gop=25, size=(160, 90), rate=5)
+    render(source / "short.mp4", frames=12, size=(160, 96))
+    settings = tmp_path / "settings.toml"
+    settings.write_text("[anonymize]\nsegment_s = 30\n")
+    words = ["anonymize", str(source), *FAST, "--config", str(settings), "--report", "--quiet"]
+    assert main([*words, "-o", str(tmp_path / "alone")]) == 0
+    cluster = [*words, "-o", str(tmp_path / "out"), "--ray", machines.address]
+    assert main(cluster) == 0
+    for name in ("long.mp4.report.html", "short.mp4.report.html"):
+        assert (tmp_path / "out" / name).read_text() == (tmp_path / "alone" / name).read_text()
+    assert "frame" in (tmp_path / "out" / "long.mp4.report.html").read_text()
+
+
+def test_a_report_is_made_on_a_machine_of_the_cluster(tmp_path: Path) -> None:
+    from facestream.pipeline.batch.cluster import cover_file
+
+    config = read(None, {"detector.model": "plainXS16"})
+    task = Task(0, Job(str(render(tmp_path / "in.mp4", frames=8)), tmp_path / "out.mp4"))
+    answer = cover_file(task, Setup(config, False, fingerprint(config, False), report=True))
+    assert answer.outcome.code == 0, answer.outcome.entry.error
+    assert "face-frames may be visible" in (tmp_path / "out.mp4.report.html").read_text()
+
+
+def test_a_report_that_exists_is_not_replaced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    render(source / "a.mp4", frames=3)
+    (tmp_path / "out").mkdir()
+    kept = tmp_path / "out" / "a.mp4.report.html"
+    kept.write_text("mine")
+    assert main(["anonymize", str(source), "-o", str(tmp_path / "out"), "--report", "--quiet"]) == 2
+    error = capfd.readouterr().err.strip()
+    assert "a.mp4.report.html: the report exists already" in error
+    assert "\n" not in error
+    assert kept.read_text() == "mine"
+    assert not (tmp_path / "out" / "a.mp4").exists()
+
+
 def test_other_software_on_a_machine_is_refused(tmp_path: Path) -> None:
     from facestream.pipeline.batch.cluster import cover_file
 

@@ -53,7 +53,7 @@ source = "0"
     config = read(file)
     door, yard = read_cameras(file)
     ready = prepare(door, config, [SinkSpec.of("{name}.jsonl", True)], "here")
-    assert ready.uri.shown == "rtsp://***@10.0.0.5/live"
+    assert ready.uri.redacted == "rtsp://***@10.0.0.5/live"
     assert ready.uri.url is not None
     assert ready.uri.url.password == "se/cret"
     assert ready.options.source.rtsp_transport == "udp"

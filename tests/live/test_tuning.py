@@ -89,7 +89,7 @@ def test_an_image_hides_as_much_as_solid(tmp_path: Any) -> None:
     cv2.imwrite(str(path), np.zeros((8, 8, 3), np.uint8))
     tuner = Tuner(config(cover__hide=f"image:{path}"))
     assert tuner.choices["hide"] == ["image", "solid"]
-    assert str(tmp_path) not in str(tuner.shown)
+    assert str(tmp_path) not in str(tuner.values)
     tuner.change({"hide": "solid"})
     tuner.change({"hide": "image"})
     assert tuner.now == tuner.start

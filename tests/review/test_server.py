@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +25,12 @@ from facestream.pipeline.errors import BadInput
 from facestream.pipeline.records import read_records
 from facestream.pipeline.review.command import prepare
 from facestream.pipeline.review.draft import draft_path
+from facestream.pipeline.review.frames import FrameReader
 from facestream.pipeline.review.server import ReviewServer
+from facestream.pipeline.video.picture import matrix_of
 
 from tests.conftest import facestream, render
+from tests.video.test_display import ORIENTATIONS, stored, write
 
 FRAMES = 30
 
@@ -152,6 +157,83 @@ def test_frames_are_those_of_a_run_from_the_start(opened: Callable[..., Client],
         assert differences[n] < 4
 
 
+BRIGHT = (20.0, 10.0, 60.0, 40.0)  # of the displayed picture
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+@pytest.mark.parametrize(("rotation", "mirrored"), ORIENTATIONS)
+def test_turned_and_mirrored_videos_are_shown_as_a_player_shows_them(
+    opened: Callable[..., Client], tmp_path: Path, rotation: int, mirrored: bool, suffix: str
+) -> None:
+    """Pictures, covers and faces' pictures: looked up by time, and decoded from the start."""
+    left, top, right, bottom = (int(v) for v in BRIGHT)
+    shown = []
+    for n in range(20):
+        picture = np.full((96, 160, 3), 60 + n, np.uint8)
+        picture[top:bottom, left:right] = 220
+        picture[60:70, 5 * n : 5 * n + 20] = 140
+        shown.append(picture)
+    turned = [stored(picture, rotation, mirrored) for picture in shown]
+    video = write(tmp_path / f"clip{suffix}", turned, matrix_of(rotation, mirrored) if suffix == ".mp4" else None)
+    if suffix == ".avi":  # it holds no orientation: what is stored is shown
+        shown = turned
+        left, top, right, bottom = 20, 10, 60, 40
+    rows = [f"{n + 1},1,{left},{top},{right - left},{bottom - top},0.9,-1,-1,-1\n" for n in range(20)]
+    records = tmp_path / "faces.mot"
+    records.write_text("".join(rows))
+    client = opened(video, records)
+    assert client.server.session.reader.can_seek == (suffix == ".mp4")
+    height, width = shown[0].shape[:2]
+    assert client.json("/state")["width"] == width
+    for n in (17, 3, 0, 19):
+        for later in ("", "&later=1"):
+            got = decoded(client.ask(f"/frame/{n}?width=160{later}")[1])
+            assert got.shape == (height, width, 3)
+            assert np.abs(got - shown[n]).mean() < 6, (n, later)
+        covered = decoded(client.ask(f"/frame/{n}?width=160&covers=1")[1])
+        assert np.abs(covered[top + 4 : bottom - 4, left + 4 : right - 4] - 128).mean() < 6
+        assert np.abs(covered - shown[n])[-8:].mean() < 6
+    if suffix == ".mp4":
+        face = decoded(client.ask("/face/1")[1])
+        assert face[30:66, 40:56].mean() > 200  # the bright patch in its middle
+        assert face[:8].mean() < 120
+
+
+def decoded(data: bytes) -> Any:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+
+
+def test_pictures_that_were_read_do_not_wait_for_the_garbage_collection(tmp_path: Path) -> None:
+    video = write(tmp_path / "clip.mp4", [np.full((96, 160, 3), n, np.uint8) for n in range(60)], matrix_of(90, True))
+    with av.open(str(video)) as container:
+        times = sorted(packet.pts for packet in container.demux(video=0) if packet.pts is not None)
+    reader = FrameReader(video, times)
+    assert reader.get(0).mirrored
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+        for n in (50, 3, 30, *range(31, 50)):
+            assert reader.get(n).rotation == 90
+        reader.close()
+        after = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert after <= before
+
+
+def test_pictures_made_in_advance_keep_nobody_waiting(opened: Callable[..., Client]) -> None:
+    client = opened()
+    session = client.server.session
+    with session.spare_reader._lock:
+        later = threading.Thread(target=client.ask, args=("/frame/20?width=160&later=1",))
+        later.start()
+        assert client.ask("/frame/20?width=160")[0] == 200
+        assert later.is_alive()
+    later.join(60)
+    assert not later.is_alive()
+
+
 @pytest.mark.parametrize("name", ["clip.avi", "clip.ts", "clip.gif"])
 def test_frames_of_what_has_no_index(opened: Callable[..., Client], tmp_path: Path, name: str) -> None:
     how: dict[str, Any] = {"codec": "gif", "pix_fmt": "rgb8", "audio": ()} if name.endswith("gif") else {}
@@ -246,6 +328,41 @@ def test_decisions_come_out_in_the_video_the_records_and_the_report(
     assert client.export(overwrite=True)["error"] == ""
 
 
+def test_masks_move_in_the_preview_and_in_the_video(opened: Callable[..., Client], tmp_path: Path) -> None:
+    """A rectangle and a triangle, from key frame to key frame: the pixels, of what apply makes of the records too."""
+    pictures = [np.full((96, 160, 3), 200, np.uint8) for _ in range(FRAMES)]
+    client = opened(write(tmp_path / "clip.mp4", pictures), mot(tmp_path / "r.mot", (1, 0, range(2))))
+    square = [[4, 4], [28, 28]]
+    client.json("/edit", {"kind": "mask", "label": 1, "start": 3, "end": 26, "frame": 5, "points": square})
+    client.json("/edit", {"kind": "move_mask", "label": 1, "frame": 25, "points": [[104, 4], [128, 28]]})
+    triangle = [[10, 50], [60, 50], [10, 90]]
+    client.json("/edit", {"kind": "mask", "label": 2, "start": 0, "end": 29, "frame": 0, "points": triangle})
+    moved = [[90, 50], [140, 50], [90, 90]]
+    masks = client.json("/edit", {"kind": "move_mask", "label": 2, "frame": 20, "points": moved})["masks"]
+    assert [[frame for frame, _ in mask["keys"]] for mask in masks] == [[5, 25], [0, 20]]
+    assert client.export()["error"] == ""
+    assert "mask 1 moved at" in (tmp_path / "out.mp4.report.html").read_text()
+    again = facestream("apply", tmp_path / "clip.mp4", tmp_path / "out.mp4.jsonl", "-o", tmp_path / "again.mp4")
+    assert again.returncode == 0, again.stderr
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        written = [f.to_ndarray(format="rgb24").astype(int) for f in container.decode(video=0)]
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "out.mp4").read_bytes()
+    for n, left in ((3, 4), (5, 4), (10, 29), (15, 54), (25, 104), (26, 104)):
+        shown = decoded(client.ask(f"/frame/{n}?width=160&covers=1")[1])
+        for picture in (written[n], shown):
+            hidden = np.abs(picture[:40] - 200).max(2) > 30
+            columns = np.flatnonzero(hidden[8:24].all(0))
+            assert abs(columns.min() - left) <= 2, n
+            assert abs(columns.max() - left - 24) <= 2, n
+    for n in (2, 27):
+        assert np.abs(written[n][:40, 40:] - 200).max() < 30
+    for n, left in ((0, 10), (10, 50), (20, 90), (29, 90)):
+        hidden = np.abs(written[n][48:92] - 200).max(2) > 30
+        assert hidden[6, left + 3 : left + 36].all(), n
+        assert hidden[30, left + 3 : left + 8].all(), n
+        assert not hidden[30, left + 26 :].any(), n
+
+
 def test_the_draft_is_there_when_the_page_ends_and_is_opened_again(
     opened: Callable[..., Client], tmp_path: Path
 ) -> None:
@@ -267,6 +384,33 @@ def test_the_draft_is_written_without_being_asked(opened: Callable[..., Client],
         assert time.monotonic() < end
         time.sleep(0.05)
     assert '"delete"' in draft_path(tmp_path / "faces.mot").read_text()
+
+
+def test_what_is_changed_while_the_draft_is_written_is_written_too(
+    opened: Callable[..., Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = opened()
+    session = client.server.session
+    writing = threading.Event()
+    go_on = threading.Event()
+    write = session.write
+
+    def slow(*arguments: Any) -> None:
+        writing.set()
+        go_on.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(session, "write", slow)
+    client.json("/edit", {"kind": "delete", "tracks": [2], "start": 20, "end": 29})
+    assert writing.wait(60)
+    client.json("/edit", {"kind": "delete", "tracks": [1], "start": 3, "end": 9})
+    assert not client.json("/state")["saved"]
+    go_on.set()
+    end = time.monotonic() + 60
+    while not client.json("/state")["saved"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert draft_path(tmp_path / "faces.mot").read_text().count('"delete"') == 2
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

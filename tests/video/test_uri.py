@@ -84,7 +84,7 @@ def test_redact_leaves_the_rest_alone(text: str) -> None:
 def test_a_shown_uri_is_redacted() -> None:
     uri = parse("rtsp://user:secret@cam/live")
     assert uri.text == "rtsp://user:secret@cam/live"
-    assert uri.shown == "rtsp://***@cam/live"
+    assert uri.redacted == "rtsp://***@cam/live"
 
 
 @pytest.fixture
