@@ -156,7 +156,7 @@ def accuracy(gpu: Detector, save: Save, count: int, size: tuple[int, int], model
     reference = load_detector(model, DetectorOptions(threshold=gpu.options.threshold))
     batches = [p[None] for p in pictures]
     found: dict[str, Any] = {"pictures": len(pictures), **detection_errors(reference, gpu, batches)}
-    found |= {f"sure_{key}": value for key, value in _sure(reference, gpu, batches).items()}
+    found |= {f"confident_{key}": value for key, value in _confident(reference, gpu, batches).items()}
     save({"accuracy": found})
     try:
         from facestream.train.wider import evaluate
@@ -170,8 +170,8 @@ def accuracy(gpu: Detector, save: Save, count: int, size: tuple[int, int], model
         save({"accuracy": found})
 
 
-def _sure(reference: Detector, gpu: Detector, batches: list[Any]) -> dict[str, float]:
-    """`agreement` on the faces that are sure."""
+def _confident(reference: Detector, gpu: Detector, batches: list[Any]) -> dict[str, float]:
+    """`agreement` on the confident faces."""
 
     class Sure(Detector):
         def __init__(self, inner: Detector) -> None:

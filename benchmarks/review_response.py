@@ -93,7 +93,7 @@ def _video(path: Path, seconds: int, rate: int, size: tuple[int, int], rng: Any)
         for turn in range(seconds // LOOP):
             for packet in packets:
                 copy = av.Packet(bytes(packet))
-                copy.pts, copy.dts = packet.pts + turn * span, packet.dts + turn * span
+                copy.pts, copy.dts = (packet.pts or 0) + turn * span, (packet.dts or 0) + turn * span
                 copy.duration, copy.time_base, copy.is_keyframe = packet.duration, unit, packet.is_keyframe
                 copy.stream = target
                 out.mux(copy)

@@ -171,7 +171,7 @@ class TorchNet:
             size = like.numel() * like.element_size()
             memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
             return torch.from_numpy(memory.view(kind).reshape(tuple(like.shape)))
-        return torch.as_tensor(_Memory(address, tuple(like.shape), np.dtype(kind).str), device=self.device)
+        return torch.as_tensor(_DeviceArray(address, tuple(like.shape), np.dtype(kind).str), device=self.device)
 
 
 @dataclass(slots=True)
@@ -188,7 +188,7 @@ class Shaped:
     eager: bool = False
 
 
-class _Memory:
+class _DeviceArray:
     """What torch reads to find memory that is not its own."""
 
     def __init__(self, address: int, shape: tuple[int, ...], kind: str) -> None:
