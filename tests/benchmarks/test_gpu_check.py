@@ -70,7 +70,7 @@ def test_the_table_holds_every_figure_and_what_went_wrong() -> None:
     report = {"parts": {
         "gpu": gpu,
         "kernels": {"end": "done", "kernels_ms": {"NMS": 0.1}},
-        "rtx-plainS": {"end": "ended by signal 11", "last_words": "boom", "figures": [FIGURE], "problems": ["batch 8"]},
+        "rtx-plainS": {"end": "ended by signal 11", "last_line": "boom", "figures": [FIGURE], "problems": ["batch 8"]},
         "rtx-vgg16": {"end": "skipped", "skipped": "not installed"},
     }}  # fmt: skip
     text = gpu_check.table(report)
@@ -172,7 +172,7 @@ if part == "torch-vgg16": result.write_text(json.dumps({"skipped": "no CUDA"}))
         "gpu": "done", "kernels": f"ended by signal {signal.SIGSEGV.value}", "tests": "stopped after 3 s",
         "torch-plainS": "failed (exit 1)", "torch-vgg16": "skipped",
     }  # fmt: skip
-    assert found["kernels"]["last_words"] == "about to crash"
+    assert found["kernels"]["last_line"] == "about to crash"
     assert all(found[name]["figures"] for name in ("gpu", "kernels", "tests", "torch-plainS"))
     # A second run adds to the first, and what ran well is not lost to what did not.
     run(tmp_path / "again", "kernels,rtx-plainS", False, (tmp_path / "out/gpu.json",), 9.0, "1", 1, False, None, None)
@@ -230,7 +230,7 @@ def test_the_whole_command_goes_through_on_the_stand_in_for_a_driver(tmp_path: P
     assert "torch" in parts["torch-plainS"]["skipped"]
     assert "TensorRT" in parts["tensorrt-plainS"]["skipped"]
     assert "PyCUDA" in parts["pycuda"]["skipped"]
-    assert "torch" in parts["product"]["last_words"], "the product has nothing that runs there, and says so"
+    assert "torch" in parts["product"]["last_line"], "the product has nothing that runs there, and says so"
 
 
 @pytest.mark.slow
