@@ -135,14 +135,14 @@ def settings(out: Path, ports: dict[str, int], page: int, mounts: int, segment_s
     return "\n".join(rows) + "\n"
 
 
-def ask(port: int, path: str) -> str:
+def fetch(port: int, path: str) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=20) as answer:
         text: str = answer.read().decode()
         return text
 
 
 def cameras_of(port: int) -> dict[str, dict[str, Any]]:
-    return {camera["name"]: camera for camera in json.loads(ask(port, "status"))["cameras"]}
+    return {camera["name"]: camera for camera in json.loads(fetch(port, "status"))["cameras"]}
 
 
 class Viewer:

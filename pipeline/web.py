@@ -34,7 +34,7 @@ def check_web(what: str) -> None:
         raise BadConfig("the page needs more libraries", what, "pip install 'facestream[web]'")
 
 
-class Guard:
+class RequestGuard:
     """Decides which requests are answered.
 
     token: what a request must hold, as ?token= or as a bearer; "" where it need not. loopback_only: refuse other host
@@ -83,7 +83,7 @@ class WebServer:
     body = 32768  # bytes of a request at most
     cancels = False  # whether a request's work is given up when its client goes
 
-    def __init__(self, name: str, host: str, port: int, guard: Guard, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, name: str, host: str, port: int, guard: RequestGuard, tls: ssl.SSLContext | None = None) -> None:
         self.host = host
         self.port = port
         self._guard = guard

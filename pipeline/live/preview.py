@@ -25,7 +25,7 @@ from facestream.pipeline.live.webcam_socket import serve
 from facestream.pipeline.live.webrtc import WebRtcSessions
 from facestream.pipeline.rtsp.guessing import LoginGuard
 from facestream.pipeline.url import redact
-from facestream.pipeline.web import LOOPBACK, Guard, WebServer, check_web, web
+from facestream.pipeline.web import LOOPBACK, RequestGuard, WebServer, check_web, web
 
 VIEWERS = 32  # at a time; each is an open connection
 HTML = Path(__file__).with_name("preview.html")
@@ -61,7 +61,7 @@ class Page(WebServer):
         check_web("http://")
         hint = "the token is missing or wrong: ?token=..."
         super().__init__(
-            "web page", host, port, Guard(token, not token, False, hint, LoginGuard(on_event, GUESSES, 1.0)), tls
+            "web page", host, port, RequestGuard(token, not token, False, hint, LoginGuard(on_event, GUESSES, 1.0)), tls
         )
         self._camera_metrics = camera_metrics
         self._tune = tune

@@ -22,7 +22,7 @@ from facestream.pipeline.review.pictures import covered, face_jpeg, jpeg
 from facestream.pipeline.review.session import Session, now
 from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.types import XYXY, Polygon
-from facestream.pipeline.web import Guard, WebServer, check_web, web
+from facestream.pipeline.web import RequestGuard, WebServer, check_web, web
 from msgspec import Struct
 
 HERE = Path(__file__).parent
@@ -50,7 +50,7 @@ class ReviewServer(WebServer):
         self.session = session
         self.token = secrets.token_urlsafe(24)
         hint = "open the address that `facestream review` printed"
-        super().__init__("review page", "127.0.0.1", port, Guard(self.token, True, True, hint))
+        super().__init__("review page", "127.0.0.1", port, RequestGuard(self.token, True, True, hint))
         self.progress = ""
         self.export: Export | None = None
         self._anonymizer = Anonymizer(session.config.cover)
