@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from fractions import Fraction
@@ -74,6 +75,19 @@ def test_a_recording_whose_times_begin_anew(tmp_path: Path, suffix: str) -> None
         times = [frame.time for frame in file.decode(video=0)]
     assert len(times) == 120
     assert 3.8 < times[-1] - times[0] < 4.4
+
+
+def test_two_flash_videos_behind_each_other(tmp_path: Path) -> None:
+    """The tags of a second recording, whose times begin at 0, as cameras and recorders append them."""
+    data = render(tmp_path / "one.flv", frames=30).read_bytes()
+    path = tmp_path / "in.flv"
+    path.write_bytes(data + data[13:])  # without the second header and the size that stands before its first tag
+    assert main(["anonymize", str(path), "-o", str(tmp_path / "out.mp4"), "--detect-every", "8"]) == 0
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        times = [frame.time for frame in file.decode(video=0)]
+    assert len(times) == 60
+    assert all(0.02 < b - a < 0.2 for a, b in itertools.pairwise(times))
+    assert 1.9 < times[-1] - times[0] < 2.2
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -209,3 +223,4 @@ def test_a_cameras_data_does_not_lengthen_the_film(tmp_path: Path) -> None:
     with av.open(str(path)) as before, av.open(str(out)) as after:
         assert [stream.type for stream in after.streams] == ["video", "audio", "data"]
         assert after.duration == before.duration
+        assert after.streams[2].duration * after.streams[2].time_base == 2, "the film's length, not 3.5 s"
