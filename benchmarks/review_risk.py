@@ -121,8 +121,8 @@ def main() -> None:
     print(f"the interval holds the truth in {holds} of {len(clips)} clips")
     for budget in BUDGETS:
         ours, chance, part = caught(clips, budget)
-        words = f"{ours:.0%} of open face-frames, random moments {chance:.0%}"
-        print(f"first {budget} s of the list ({part:.0%} of the video): {words}")
+        text = f"{ours:.0%} of open face-frames, random moments {chance:.0%}"
+        print(f"first {budget} s of the list ({part:.0%} of the video): {text}")
     if options.output:
         rows = [
             {"name": c.name, "open": c.open, "faces": c.faces, "frames": c.frames, "rate": c.rate, **c.found.as_dict()}
