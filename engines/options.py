@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see loader.load_detector
 # Extra score that is required of large faces by default: see Detections.filter_by_score.
-LARGE_FACE_MARGIN = 0.14
+LARGE_FACE_MARGIN = 0.0
 BACKENDS: tuple[str, ...] = get_args(Backend)
 DEVICE = r"cuda:\d{1,3}"  # how a GPU is named in settings
 

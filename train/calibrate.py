@@ -1,8 +1,9 @@
 """python -m train.calibrate WEIGHTS --data VAL: scores that mean what they say, and one threshold for every net.
 
 A net's logits get the gain and the shift of a logistic regression (Platt, 1999) of "is this box a face" on the logit,
-so that a score is the share of such boxes on the validation pictures that are faces. The program's default of 0.2 then
-asks the same of every net: its own default threshold is the raw score that becomes 0.2. Both are kept beside the
+so that a score is the share of such boxes on the validation pictures that are faces; or, with --missed, a shift alone,
+which puts the program's default where that share of the faces is missed. The program's default of 0.2 then asks the
+same of every net: its own default threshold is the raw score that becomes 0.2. Both are kept beside the
 weights and become part of the graph that build_engine.py writes.
 """
 
@@ -90,9 +91,25 @@ def platt(scores: F32, right: Array) -> tuple[float, float]:
     return float(gain), float(shift)
 
 
-def calibrate(found: list[Detections], images: list[Labelled], default: float) -> Calibration:
-    """`found` in `images` by the uncalibrated net; default: the program's threshold."""
-    gain, shift = platt(*evidence(found, images))
+def shift_for_misses(found: list[Detections], images: list[Labelled], default: float, share: float) -> float:
+    """The shift, at a gain of 1, with which this share of the faces is missed at the program's threshold."""
+    low, high = LOWEST, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        flags = np.concatenate([missed(f, item, middle)[1] for f, item in zip(found, images, strict=True)])
+        low, high = (low, middle) if flags.mean() > share else (middle, high)
+    return float(logit(np.asarray(default)) - logit(np.asarray(low)))
+
+
+def calibrate(
+    found: list[Detections], images: list[Labelled], default: float, share: float | None = None
+) -> Calibration:
+    """`found` in `images` by the uncalibrated net; default: the program's threshold. share: of the faces that may be
+    missed there; None: a score is the share of boxes that are faces."""
+    if share is None:
+        gain, shift = platt(*evidence(found, images))
+    else:
+        gain, shift = 1.0, shift_for_misses(found, images, default, share)
     threshold = 1 / (1 + float(np.exp((shift - logit(np.asarray(default))) / gain)))
     flags = np.concatenate([missed(f, item, threshold)[1] for f, item in zip(found, images, strict=True)])
     return Calibration(round(gain, 4), round(shift, 4), round(threshold, 4), round(float(flags.mean()), 4))
@@ -102,9 +119,12 @@ def calibrate(found: list[Detections], images: list[Labelled], default: float) -
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="folder in WIDER FACE's layout")
 @click.option("--half", type=click.Choice(["all", "even", "odd"]), default="all", help="of the pictures, by number")
+@click.option(
+    "--missed", type=click.FloatRange(0, 1), help="put the default threshold where this share of the faces is missed"
+)
 @click.option("--threads", default=1, show_default=True)
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True, help="weights to write")
-def command(weights: Path, data: Path, half: str, threads: int, out: Path) -> None:
+def command(weights: Path, data: Path, half: str, missed: float | None, threads: int, out: Path) -> None:
     """Measure a net's calibration and write its weights again with it."""
     torch.set_num_threads(threads)
     model, note = load_weights(weights)
@@ -112,7 +132,7 @@ def command(weights: Path, data: Path, half: str, threads: int, out: Path) -> No
     images = images[{"all": 0, "even": 0, "odd": 1}[half] :: 1 if half == "all" else 2]
     detector = TorchDetector(Deploy(model), DetectorOptions(threshold=LOWEST))
     found = [Scales().detect(detector, read_image(item.path)) for item in images]
-    result = calibrate(found, images, DetectorOptions().threshold)
+    result = calibrate(found, images, DetectorOptions().threshold, missed)
     calibration = asdict(result) | {"on": f"{data.name}, {half}"}
     save_weights(out, model, note | {"calibration": calibration})
     print(calibration)
