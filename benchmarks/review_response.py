@@ -93,6 +93,8 @@ def _video(path: Path, seconds: int, rate: int, size: tuple[int, int], rng: Any)
         for turn in range(seconds // LOOP):
             for packet in packets:
                 copy = av.Packet(bytes(packet))
+                assert packet.pts is not None
+                assert packet.dts is not None
                 copy.pts, copy.dts = packet.pts + turn * span, packet.dts + turn * span
                 copy.duration, copy.time_base, copy.is_keyframe = packet.duration, unit, packet.is_keyframe
                 copy.stream = target

@@ -31,7 +31,8 @@ class FaceEmbedding:
     def features(self, view: Array, box: XYXY) -> Array | None:
         if max(box[2] - box[0], box[3] - box[1]) < SMALLEST:
             return None
-        return self._embedder.embed([self._embedder.aligned(view, np.array(box))])[0]
+        numbers: Array = self._embedder.embed([self._embedder.aligned(view, np.array(box))])[0]
+        return numbers
 
     def likeness(self, a: Array, b: Array) -> float:
         return -float(np.linalg.norm(a - b))
