@@ -173,12 +173,12 @@ class Material:
         net.train(covered_chips, self.bare)
         gallery, probe = (net.embed(some).reshape(len(made), FRAMES, -1).mean(1) for some in chips)
         bare = np.stack([self.embedder.embed(p.bare).mean(0) for p in made])
-        found["fine-tuned"] = score(_far(probe, bare - self.bare.mean(0)))
-        found["fine-tuned, parrot"] = score(_far(probe, gallery))
+        found["fine-tuned"] = score(_cosine_distance(probe, bare - self.bare.mean(0)))
+        found["fine-tuned, parrot"] = score(_cosine_distance(probe, gallery))
         return found
 
 
-def _far(probe: Array, gallery: Array) -> Array:
+def _cosine_distance(probe: Array, gallery: Array) -> Array:
     """One less the cosine, [probe, gallery]."""
     lengths = np.linalg.norm(probe, axis=1)[:, None] * np.linalg.norm(gallery, axis=1)[None]
     return 1 - (probe @ gallery.T / np.maximum(lengths, 1e-9)).round(6)

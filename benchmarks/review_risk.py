@@ -168,8 +168,8 @@ def main() -> None:
     print(f"the interval holds the truth in {sum(clip.holds for clip in clips)} of {len(clips)} clips")
     for budget in BUDGETS if clips else ():
         ours, chance, part = caught(clips, budget)
-        words = f"{ours:.0%} of open face-frames, random moments {chance:.0%}"
-        print(f"first {budget} s of the list ({part:.0%} of the video): {words}")
+        text = f"{ours:.0%} of open face-frames, random moments {chance:.0%}"
+        print(f"first {budget} s of the list ({part:.0%} of the video): {text}")
     if options.output:
         options.output.write_bytes(msgspec.json.encode(clips))
 

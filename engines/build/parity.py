@@ -73,8 +73,8 @@ def patches() -> list[Array]:
     rng = np.random.default_rng(0)
     made = []
     for n, h, w in ((1, 32, 32), (1, 192, 320), (2, 384, 640)):
-        coarse = rng.integers(0, 256, (n, h // 8, w // 8, 3), dtype=np.uint8)
-        made.append(coarse.repeat(8, axis=1).repeat(8, axis=2))
+        noise = rng.integers(0, 256, (n, h // 8, w // 8, 3), dtype=np.uint8)
+        made.append(noise.repeat(8, axis=1).repeat(8, axis=2))
     return made
 
 

@@ -24,13 +24,14 @@ from facestream.pipeline.review.estimate import Estimate, estimate
 from facestream.pipeline.review.groups import GroupBy, likeness_of
 from facestream.pipeline.review.risk import Moment, RiskIndex
 from facestream.pipeline.review.scout import Notes, Scout
-from facestream.pipeline.review.server import ReviewServer, check_web
+from facestream.pipeline.review.server import ReviewServer
 from facestream.pipeline.review.session import Clip, Session
 from facestream.pipeline.run import Job, Recorder, run, run_stages
 from facestream.pipeline.types import Frame, StreamInfo, TrackedFrame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import open_source
 from facestream.pipeline.video.uri import Kind, parse
+from facestream.pipeline.web import check_web
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +130,7 @@ def serve(
     group_by: GroupBy = "appearance",
 ) -> int:
     """Serve the page until Ctrl-C."""
-    check_web()
+    check_web("review")
     session, scout = prepare(video, records, config, overwrite, progress, group_by)
     server = ReviewServer(session, port)
     server.start()

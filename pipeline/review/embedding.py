@@ -31,8 +31,8 @@ class FaceEmbedding:
     def features(self, view: Array, box: XYXY) -> Array | None:
         if max(box[2] - box[0], box[3] - box[1]) < SMALLEST:
             return None
-        numbers: Array = self._embedder.embed([self._embedder.aligned(view, np.array(box))])[0]
-        return numbers
+        features: Array = self._embedder.embed([self._embedder.aligned(view, np.array(box))])[0]
+        return features
 
     def likeness(self, a: Array, b: Array) -> float:
         return -float(np.linalg.norm(a - b))

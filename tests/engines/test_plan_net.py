@@ -140,6 +140,7 @@ def test_rtx_compiles_at_once_allocates_nothing_itself_and_keeps_what_it_compile
     assert config.strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
     eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
     assert config.dynamic_shapes_kernel_specialization_strategy == eager
+    assert config.cuda_graph_strategy == trt.CudaGraphStrategy.DISABLED, "the pipeline captures more than the net"
     net.prepare(0, WIDE, 5)
     config.cache.content = b"fits: kernels of one shape"
     net.enqueue(0, WIDE, 0, 0, 0, 0, 5)
@@ -255,6 +256,12 @@ def test_why_tensorrt_does_not_load_a_plan_is_said(tmp_path: Path) -> None:
 def test_a_plan_whose_nms_is_another_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(EngineMismatch, match=words):
         TensorRTDetector(plan(tmp_path, **changes), DetectorOptions(threshold=0.3))
+
+
+def test_a_runtime_cache_that_is_refused_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Config, "set_runtime_cache", lambda self, cache: False)
+    with pytest.raises(EngineMismatch, match="refuses its runtime cache"):
+        PlanNet(trt, Engine(), PROFILES, False, tmp_path / "net.plan.cache")
 
 
 def test_shapes_that_tensorrt_does_not_know_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
