@@ -190,10 +190,10 @@ def score_sparse(
     for frame in range(frames):
         found = None
         if frame % every == 0:
-            here = seen[seen[:, 0] == frame + 1]
-            corners = np.concatenate([here[:, 2:4], here[:, 2:4] + here[:, 4:6]], 1).astype(np.float32)
-            found = Detections(corners, np.full(len(here), 0.9, np.float32))
-            truth += [(frame // every + 1, *row) for row in here[:, 1:9].tolist()]
+            labels = seen[seen[:, 0] == frame + 1]
+            corners = np.concatenate([labels[:, 2:4], labels[:, 2:4] + labels[:, 4:6]], 1).astype(np.float32)
+            found = Detections(corners, np.full(len(labels), 0.9, np.float32))
+            truth += [(frame // every + 1, *row) for row in labels[:, 1:9].tolist()]
         boxes = tracker.update(found, frame / rate, size, affines[frame])
         rows += [(frame // every, b.id, *b.xyxy, b.score) for b in boxes if b.association is not None]
     with tempfile.TemporaryDirectory() as folder:

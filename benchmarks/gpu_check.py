@@ -60,11 +60,11 @@ def one(part: str, result: Path, settings: parts.Settings) -> None:
         save({"skipped": str(e).splitlines()[0]})
 
 
-def call(part: str, folder: Path, words: list[str], limit_s: float) -> dict[str, Any]:
+def call(part: str, folder: Path, arguments: list[str], limit_s: float) -> dict[str, Any]:
     """The parent: a part in a process group of its own, ended with all that it started after limit_s."""
     result, began = folder / f"{part}.json", time.monotonic()
     result.unlink(missing_ok=True)
-    command = [sys.executable, str(Path(__file__)), "--do", part, "--result", str(result), *words]
+    command = [sys.executable, str(Path(__file__)), "--do", part, "--result", str(result), *arguments]
     with (folder / f"{part}.log").open("w+") as log:
         child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -79,12 +79,12 @@ def call(part: str, folder: Path, words: list[str], limit_s: float) -> dict[str,
             if child.poll() is None:
                 _end(child)
         log.seek(0)
-        said = [line for line in log.read().splitlines() if line.strip()]
+        lines = [line for line in log.read().splitlines() if line.strip()]
     found: dict[str, Any] = json.loads(result.read_text()) if result.is_file() else {}
     if "skipped" in found:
         end = "skipped"
-    elif end != "done" and said:
-        found["last_words"] = said[-1][:300]
+    elif end != "done" and lines:
+        found["last_line"] = lines[-1][:300]
     return {"end": end, "seconds": round(time.monotonic() - began, 1), **found}
 
 
@@ -128,7 +128,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _end_of(part: dict[str, Any]) -> str:
-    why = part.get("skipped") or part.get("last_words")
+    why = part.get("skipped") or part.get("last_line")
     return f"{part['end']}: {why}" if why else str(part["end"])
 
 
@@ -202,7 +202,8 @@ def check(
             report["parts"].setdefault(name, {"end": "left out: no time", "seconds": 0})
             keep()
             continue
-        ended = call(name, folder, ["--batches", batches, "--runs", str(runs)], min(left, LONGEST_S))
+        limit_s = left if dry_run else min(left, LONGEST_S)  # a busy CPU is slow; a GPU that is, hangs
+        ended = call(name, folder, ["--batches", batches, "--runs", str(runs)], limit_s)
         report["parts"][name] = ended
         keep()
         print(f"{name}: {_end_of(ended)}, {ended['seconds']} s", flush=True)

@@ -112,18 +112,18 @@ def sanitizer(settings: Settings, save: Save) -> None:
     tool = shutil.which("compute-sanitizer")
     if tool is None:
         raise Skipped("compute-sanitizer is not installed")
-    words = [tool, "--error-exitcode", "3", "--target-processes", "all"]
-    save({"sanitizer": run_tests(words, "-k", SANITIZED)})
+    command = [tool, "--error-exitcode", "3", "--target-processes", "all"]
+    save({"sanitizer": run_tests(command, "-k", SANITIZED)})
 
 
 def run_tests(before: list[str], *more: str) -> str:
     """The last line that pytest prints, and how it ended."""
     # Without conftest.py, which makes videos: PyAV need not be here.
-    words = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-n", "0", "-p", "no:cacheprovider", "-rfE"]
-    words += ["-m", "gpu", str(ROOT / "tests/engines/test_gpu.py"), *more]
+    command = [sys.executable, "-m", "pytest", "-q", "--noconftest", "-n", "0", "-p", "no:cacheprovider", "-rfE"]
+    command += ["-m", "gpu", str(ROOT / "tests/engines/test_gpu.py"), *more]
     if gpu_dry.dry():
-        words.append("--collect-only")
-    done = subprocess.run([*before, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+        command.append("--collect-only")
+    done = subprocess.run([*before, *command], cwd=ROOT, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     ends = [
         line
@@ -206,8 +206,8 @@ def versions() -> dict[str, str]:
             found[name] = "not installed"
     smi = shutil.which("nvidia-smi")
     if smi is not None:
-        words = [smi, "--query-gpu=driver_version", "--format=csv,noheader"]
-        found["driver"] = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+        command = [smi, "--query-gpu=driver_version", "--format=csv,noheader"]
+        found["driver"] = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return found
 
 

@@ -54,8 +54,8 @@ def cameras(detector: YuvDetector, save: Save, frames: int, size: tuple[int, int
 
     shared_detector = BatchingDetector(detector, detector.batch, 0.005)
     clients = [DetectorClient(shared_detector, 600.0) for _ in range(CAMERAS)]
-    shown = [film_frame(size, fitted, i) for i in range(CAMERAS)]
-    detector.warm_up(shown)
+    pictures = [film_frame(size, fitted, i) for i in range(CAMERAS)]
+    detector.warm_up(pictures)
     waits: list[float] = []
     errors: list[str] = []
 
@@ -63,7 +63,7 @@ def cameras(detector: YuvDetector, save: Save, frames: int, size: tuple[int, int
         try:
             for _ in range(frames):
                 began = time.perf_counter()
-                clients[i].detect_yuv([shown[i]])
+                clients[i].detect_yuv([pictures[i]])
                 waits.append(time.perf_counter() - began)
         except Exception as e:
             errors.append(f"{type(e).__name__}: {e}".splitlines()[0])
@@ -115,8 +115,8 @@ def leak(
     fitted: tuple[int, int],
 ) -> None:  # fmt: skip
     """Random batches of one to eight cameras of two sizes, two on their way; memory before and after."""
-    shown = [film_frame(size, fitted, i) for i, size in enumerate(sizes)]
-    for frame in shown:
+    frames = [film_frame(size, fitted, i) for i, size in enumerate(sizes)]
+    for frame in frames:
         detector.warm_up([frame] * CAMERAS)
     rng, waiting = np.random.default_rng(0), deque[Pending]()
     pipeline = detector.pipeline
@@ -124,15 +124,15 @@ def leak(
     before = _memory(device)
     began = time.perf_counter()
     for turn in range(batches):
-        picked = [shown[i] for i in rng.integers(len(shown), size=rng.integers(1, CAMERAS + 1))]
+        picked = [frames[i] for i in rng.integers(len(frames), size=rng.integers(1, CAMERAS + 1))]
         waiting.append(detector.submit(picked))
         if len(waiting) == detector.in_flight:
             detector.collect(waiting.popleft())
         if turn % 200 == 199:
-            save({"leak": _told(before, _memory(device), turn + 1, time.perf_counter() - began)})
+            save({"leak": _leak_report(before, _memory(device), turn + 1, time.perf_counter() - began)})
     while waiting:
         detector.collect(waiting.popleft())
-    found = _told(before, _memory(device), batches, time.perf_counter() - began)
+    found = _leak_report(before, _memory(device), batches, time.perf_counter() - began)
     submitted, replayed = pipeline.counters.batches - counted[0], pipeline.counters.replays - counted[1]
     save({"leak": found | {"replayed_share": round(replayed / max(1, submitted), 4)}})
 
@@ -143,7 +143,7 @@ def _memory(device: CudaDevice) -> dict[str, float]:
     return {"gpu_free_mb": round(free() / 2**20, 1) if free else 0.0, "host_peak_mb": round(host_mb, 1)}
 
 
-def _told(before: dict[str, float], after: dict[str, float], batches: int, seconds: float) -> dict[str, Any]:
+def _leak_report(before: dict[str, float], after: dict[str, float], batches: int, seconds: float) -> dict[str, Any]:
     return {"batches": batches, "seconds": round(seconds, 1), "before": before, "after": after}
 
 
@@ -156,7 +156,7 @@ def accuracy(gpu: Detector, save: Save, count: int, size: tuple[int, int], model
     reference = load_detector(model, DetectorOptions(threshold=gpu.options.threshold))
     batches = [p[None] for p in pictures]
     found: dict[str, Any] = {"pictures": len(pictures), **detection_errors(reference, gpu, batches)}
-    found |= {f"sure_{key}": value for key, value in _sure(reference, gpu, batches).items()}
+    found |= {f"confident_{key}": value for key, value in _confident(reference, gpu, batches).items()}
     save({"accuracy": found})
     try:
         from facestream.train.wider import evaluate
@@ -170,8 +170,8 @@ def accuracy(gpu: Detector, save: Save, count: int, size: tuple[int, int], model
         save({"accuracy": found})
 
 
-def _sure(reference: Detector, gpu: Detector, batches: list[Any]) -> dict[str, float]:
-    """`agreement` on the faces that are sure."""
+def _confident(reference: Detector, gpu: Detector, batches: list[Any]) -> dict[str, float]:
+    """`agreement` on the confident faces."""
 
     class Sure(Detector):
         def __init__(self, inner: Detector) -> None:
@@ -208,9 +208,9 @@ def labelled(count: int, size: tuple[int, int]) -> tuple[list[Any], list[Any]]:
         pairs = [(rgb, faces[i]) for i, rgb in zip(indices, demo_frames(indices), strict=True)]
     pictures, truth = [], []
     for rgb, boxes in pairs:
-        shown = view(rgb, size)
-        pictures.append(pad(shown.rgb))
-        truth.append((np.asarray(boxes) * (shown.rgb.shape[1] / rgb.shape[1])).astype(np.float32))
+        image = view(rgb, size)
+        pictures.append(pad(image.rgb))
+        truth.append((np.asarray(boxes) * (image.rgb.shape[1] / rgb.shape[1])).astype(np.float32))
     return pictures, truth
 
 

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from facestream.engines.cuda.detector import GpuDetector
 from facestream.engines.cuda.driver import CudaDevice
 from facestream.engines.cuda.frame import SOURCE, DeviceFrame, Normalisation, colour_table, preprocess, source_row
 from facestream.engines.cuda.kernels import nms, nms_workspace
@@ -126,9 +127,9 @@ def measure(
             whole = spent_ms(device, slot.stream, lambda: loop._work(slot, shape, prepared.needs), runs)
         began = perf_counter()
         waiting: deque[Ticket] = deque()
-        for _ in range(runs):  # two on their way at once, as the product has them
+        for _ in range(runs):  # as many on their way at once as the product has
             waiting.append(loop.submit(frames))
-            if len(waiting) == 2:
+            if len(waiting) == GpuDetector.in_flight:
                 loop.result(waiting.popleft())
         while waiting:
             loop.result(waiting.popleft())

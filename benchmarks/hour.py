@@ -96,19 +96,19 @@ def resident_mb(pid: int) -> float | None:
     return int(rss[0]) / 1024 if rss else None
 
 
-def watch(words: list[str], pause_s: float) -> tuple[list[tuple[float, float]], str]:
+def watch(command: list[str], pause_s: float) -> tuple[list[tuple[float, float]], str]:
     """Run a command; returns memory samples (seconds, MB) and its standard output."""
     began = time.monotonic()
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     samples = []
     while process.poll() is None:
         if (mb := resident_mb(process.pid)) is not None:
             samples.append((time.monotonic() - began, mb))
         time.sleep(pause_s)
-    said = process.stdout.read() if process.stdout else ""
+    output = process.stdout.read() if process.stdout else ""
     if process.returncode:
         sys.exit(f"it failed with exit code {process.returncode}")
-    return samples, said
+    return samples, output
 
 
 def draw(path: Path, samples: np.ndarray, fit: np.ndarray, seconds: int) -> None:
@@ -143,14 +143,14 @@ def main() -> None:
     if not clip.exists():
         width, height = (int(n) for n in options.size.split("x"))
         make(clip, options.seconds, options.fps, (width, height))
-    words = [sys.executable, "-m", "facestream", "anonymize", str(clip), "-o", str(options.out / "covered.mkv")]
-    samples, said = watch([*words, "--overwrite", *given[cut + 1 :]], options.pause)
+    command = [sys.executable, "-m", "facestream", "anonymize", str(clip), "-o", str(options.out / "covered.mkv")]
+    samples, output = watch([*command, "--overwrite", *given[cut + 1 :]], options.pause)
     table = np.array(samples)
     late = table[table[:, 0] > SETTLED * table[-1, 0]]
     fit = np.polyfit(late[:, 0] / table[-1, 0] * options.seconds / 60, late[:, 1], 1)
     if options.plot:
         draw(options.plot, table, fit, options.seconds)
-    print(said.strip())
+    print(output.strip())
     figures = {
         "samples": len(table),
         "seconds": round(float(table[-1, 0]), 1),

@@ -168,7 +168,7 @@ def bench(
         for turn in range(1, rounds + 1):
             for name in ("decode", "copy", "stages"):
                 progress(f"{turn} of {rounds}: {name}")
-                words = [
+                call = [
                     sys.executable,
                     "-m",
                     __spec__.name,
@@ -177,17 +177,17 @@ def bench(
                     str(settings),
                     str(out),
                 ]
-                passes[name].append(json.loads(timed(words)[1].splitlines()[-1]))
+                passes[name].append(json.loads(timed(call)[1].splitlines()[-1]))
                 out.unlink(missing_ok=True)
             for name, file in jobs.items():
                 progress(f"{turn} of {rounds}: {name}")
-                words = [sys.executable, "-m", "facestream", "anonymize", str(file), "-o", str(out), "--quiet"]
-                spent[name].append(timed([*words, "--config", str(ours)])[0])
+                call = [sys.executable, "-m", "facestream", "anonymize", str(file), "-o", str(out), "--quiet"]
+                spent[name].append(timed([*call, "--config", str(ours)])[0])
                 frames[name] = _frames(out)
                 out.unlink()
-            for name, words_of_it in against.items():
+            for name, arguments in against.items():
                 progress(f"{turn} of {rounds}: {name}")
-                took, _ = timed([tool, str(short), "--output", str(out), *words_of_it])
+                took, _ = timed([tool, str(short), "--output", str(out), *arguments])
                 spent[name].append(took)
                 out.unlink(missing_ok=True)
     stages = _stages(passes, frames["whole"])
@@ -232,14 +232,14 @@ def _middle(runs: list[Spent]) -> Spent:
     return Spent(median(r.cpu_s for r in runs), median(r.wall_s for r in runs), max(r.rss_mb for r in runs))
 
 
-def timed(words: list[str]) -> tuple[Spent, str]:
+def timed(command: list[str]) -> tuple[Spent, str]:
     """Run a command; what it took, and its standard output. BadInput with its last words where it fails."""
     with (
         tempfile.TemporaryFile("w+") as out,
         tempfile.TemporaryFile("w+") as err,
         tempfile.NamedTemporaryFile() as took,
     ):
-        launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, took.name, *words]
+        launch = [sys.executable, "-I", "-S", "-c", _LAUNCH, took.name, *command]
         process = subprocess.Popen(launch, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         try:
             process.wait()
@@ -253,7 +253,7 @@ def timed(words: list[str]) -> tuple[Spent, str]:
         cpu_s, wall_s, rss_mb, code = json.loads(usage) if usage else (0, 0, 0, process.returncode)
         if code:
             last = (err.read().strip() or out.read().strip() or "no message").splitlines()[-1]
-            file = words[4] if words[0] == sys.executable else Path(words[0]).name
+            file = command[4] if command[0] == sys.executable else Path(command[0]).name
             raise BadInput(f"failed: {last}", file)
         return Spent(cpu_s, wall_s, rss_mb), out.read()
 

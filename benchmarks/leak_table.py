@@ -91,7 +91,7 @@ class Known(Detector):
         other = np.random.default_rng(1)
         self.share = share
         burst = 0
-        fine = Viewer()
+        viewer = Viewer()
         small = Viewer()
         reader = open_source(str(clip), SourceOptions())
         reader.open()
@@ -99,7 +99,7 @@ class Known(Detector):
             for frame in reader.items():
                 if not isinstance(frame, Frame):
                     continue
-                view = fine.view(frame, size)
+                view = viewer.view(frame, size)
                 found = self._one(view)
                 burst = 8 if not burst and random.random() < 0.01 else max(0, burst - 1)
                 if burst:
@@ -323,8 +323,8 @@ def _table(
 
     def show(name: str, tallies: list[Tally | None]) -> None:
         inside = [tally for tally in tallies[: len(films)] if tally is not None]
-        apart = [tally and tally.result() for tally in tallies[len(films) :]]
-        print(row(f"**{name}**" if clips else name, together(inside), apart), flush=True)
+        singly = [tally and tally.result() for tally in tallies[len(films) :]]
+        print(row(f"**{name}**" if clips else name, together(inside), singly), flush=True)
         if clips:
             for film, tally in zip(every, tallies, strict=True):
                 if tally is not None:

@@ -84,18 +84,18 @@ def camera(moments: str) -> None:
     file of doubles."""
     with av.open(str(ROOT / "tools" / "demo.mp4")) as container:
         pictures = []
-        for shown in container.decode(video=0):
-            pictures.append(shown.reformat(width=SIZE[0], height=SIZE[1], format="yuv420p"))
+        for picture in container.decode(video=0):
+            pictures.append(picture.reformat(width=SIZE[0], height=SIZE[1], format="yuv420p"))
             if len(pictures) == PERIOD:
                 break
     encoder = LiveEncoder(LiveOptions(preset="veryfast"), RATE)
     coded = []
     for number in range(PERIOD):
-        shown = pictures[number % len(pictures)].reformat(format="yuv420p")
-        shown.make_writable()
-        draw_number(planes(shown)[0].pixels, number)
-        frame = Frame(number, number * 90000 // RATE, TICK, shown)
-        coded += encoder.encode(CoveredFrame(shown, TrackedFrame(frame, ())))
+        picture = pictures[number % len(pictures)].reformat(format="yuv420p")
+        picture.make_writable()
+        draw_number(planes(picture)[0].pixels, number)
+        frame = Frame(number, number * 90000 // RATE, TICK, picture)
+        coded += encoder.encode(CoveredFrame(picture, TrackedFrame(frame, ())))
     server = RtspServer("127.0.0.1", 0)
     mount = server.mount("camera")
     server.start()
@@ -106,12 +106,12 @@ def camera(moments: str) -> None:
     def run() -> None:
         nonlocal total
         began = time.monotonic()
-        wall = time.time()
+        wall_s = time.time()
         while not over.wait(max(0.0, began + total / RATE - time.monotonic())):
             one = coded[total % PERIOD]
             ticks = total * 90000 // RATE
             sent[total % PERIOD] = time.monotonic()
-            server.send(mount, mount.packetizer.pack(one.data, ticks, one.key, wall + total / RATE))
+            server.send(mount, mount.packetizer.pack(one.data, ticks, one.key, wall_s + total / RATE))
             total += 1
 
     threading.Thread(target=run, daemon=True).start()

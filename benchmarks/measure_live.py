@@ -44,8 +44,8 @@ STAGES = (
 class Process:
     """A process of live_rig.py, and the newest figures that it printed."""
 
-    def __init__(self, *words: str) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("live_rig.py")), *words]
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("live_rig.py")), *arguments]
         self.popen = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.figures: dict[str, Any] = self._read()
         self.url: str = self.figures["url"]
@@ -243,8 +243,8 @@ def report(result: dict[str, Any], lookahead: int) -> bool:
     print(f"plain transcode: median {np.median(theirs):.0f} ms over {len(theirs)} frames, facestream meanwhile", end="")
     print(f" {np.median(same) - wait:.0f} ms; it adds {added:.0f} ms")
     minutes, megabytes = np.array([(t / 60, m) for t, m in result["memory"]]).T
-    settled = minutes >= minutes[-1] / 4
-    slope = float(np.polyfit(minutes[settled], megabytes[settled], 1)[0]) if settled.sum() > 2 else float("nan")
+    steady = minutes >= minutes[-1] / 4
+    slope = float(np.polyfit(minutes[steady], megabytes[steady], 1)[0]) if steady.sum() > 2 else float("nan")
     print(f"memory: {megabytes[0]:.1f} -> {megabytes[-1]:.1f} MB, maximum {megabytes.max():.1f}; ", end="")
     print(f"{slope:+.2f} MB per minute over the last three quarters")
     frames = max(1, after["frames"] - before["frames"])

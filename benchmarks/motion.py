@@ -39,11 +39,11 @@ def view(sprite: Sized, size: tuple[int, int], *keys: tuple[float, ...], margin:
     1; zoom 1 shows as much as possible. margin: frame pixels kept free on all sides, for a shake."""
     way = path(*((t, x, y, np.log(zoom)) for t, x, y, zoom in keys))
     half = np.divide(size, 2)
-    least = float((np.add(size, 2 * margin) / sprite.size).max())
+    min_scale = float((np.add(size, 2 * margin) / sprite.size).max())
 
     def pose(t: float) -> np.ndarray:
         x, y, nearer = way(t)
-        scale = least * float(np.exp(nearer))
+        scale = min_scale * float(np.exp(nearer))
         reach = (half + margin) / scale
         return similarity(reach + (sprite.size - 2 * reach) * (x, y), half, scale)
 
@@ -66,10 +66,10 @@ def shaken(view: Pose, size: tuple[int, int], pixels: float, degrees: float, rng
     phase = rng.uniform(0, 2 * np.pi, (3, 3))
     hertz = rng.uniform((0.7, 1.5, 3.5), (1.3, 2.5, 5.0), (3, 3))
     middle = np.divide(size, 2)
-    most = np.array([pixels, pixels, degrees])
+    limits = np.array([pixels, pixels, degrees])
 
     def pose(t: float) -> np.ndarray:
-        x, y, angle = most * (np.sin(2 * np.pi * hertz * t + phase) @ (0.55, 0.3, 0.15))
+        x, y, angle = limits * (np.sin(2 * np.pi * hertz * t + phase) @ (0.55, 0.3, 0.15))
         return similarity(middle, np.add(middle, (x, y)), 1.0, angle) @ np.vstack([view(t), (0, 0, 1)])
 
     return pose

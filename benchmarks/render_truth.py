@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 from facestream.benchmarks.motion import Pose, path, placed, seen_by, shaken, similarity, view
-from facestream.benchmarks.scene import Clip, Layer, Look, Shot, Sprite, write
-from facestream.benchmarks.stills import Stills, passer_by, pillar, wall
+from facestream.benchmarks.scene import Clip, Layer, Shot, Sprite, Tone, write
+from facestream.benchmarks.stills import Stills, hang, passer_by, pillar
 
 Rng = np.random.Generator
 SMALL = (640, 360)
@@ -98,7 +98,7 @@ def pan(stills: Stills, rng: Rng) -> Clip:
 
 def gallery(stills: Stills, rng: Rng) -> Clip:
     chosen = (10439, 13001, 11035, 14151, 17283, 11309, 12029, 13510, 15693, 13576)
-    hung = wall([stills.still(group(n)) for n in chosen], 5, 70, rng)
+    hung = hang([stills.still(group(n)) for n in chosen], 5, 70, rng)
     keys = (0, 0.1, 0.12, 2.3), (1.6, 0.28, 0.16, 2.3), (3.7, 0.45, 0.5, 1.2), (5.3, 0.5, 0.6, 1.6)
     shows = "a wall of pictures: pan, out, and in again"
     return Clip("gallery", shows, LARGE, 30, (Shot(160, (Layer(hung, view(hung, LARGE, *keys)),)),))
@@ -106,7 +106,7 @@ def gallery(stills: Stills, rng: Rng) -> Clip:
 
 def zoom(stills: Stills, rng: Rng) -> Clip:
     chosen = (11372, 18092, 11009, 14350, 11663, 16886, 14527, 17336)
-    hung = wall([stills.still(group(n)) for n in chosen], 4, 60, rng)
+    hung = hang([stills.still(group(n)) for n in chosen], 4, 60, rng)
     keys = (0, 0.56, 0.4, 1.9), (2.3, 0.62, 0.28, 4.2), (4.6, 0.55, 0.42, 1.9)
     shows = "zoom in on one of the pictures on a wall and out again"
     return Clip("zoom", shows, SMALL, 30, (Shot(140, (Layer(hung, view(hung, SMALL, *keys)),)),))
@@ -138,12 +138,12 @@ def crossing(stills: Stills, rng: Rng) -> Clip:
     waits = stills.cutout(group(14728), (220, 40, 420, 320))
     left = stills.cutout(street(602))
     right = stills.cutout(street(303))
-    look = view(place, LARGE, (0, 0.2, 0.5, 1), (5.6, 0.8, 0.5, 1))
+    camera = view(place, LARGE, (0, 0.2, 0.5, 1), (5.6, 0.8, 0.5, 1))
     layers = (
-        Layer(place, look),
-        Layer(waits, seen_by(look, walk(waits, 0, (0, 690, 520, 1.5), (5.6, 660, 520, 1.5)))),
-        Layer(right, seen_by(look, walk(right, 0, (0.2, 1600, 540, 0.9), (4.6, -200, 560, 1.0)))),
-        Layer(left, seen_by(look, walk(left, 0, (0.3, -250, 480, 0.85), (5.2, 1500, 470, 0.95)))),
+        Layer(place, camera),
+        Layer(waits, seen_by(camera, walk(waits, 0, (0, 690, 520, 1.5), (5.6, 660, 520, 1.5)))),
+        Layer(right, seen_by(camera, walk(right, 0, (0.2, 1600, 540, 0.9), (4.6, -200, 560, 1.0)))),
+        Layer(left, seen_by(camera, walk(left, 0, (0.3, -250, 480, 0.85), (5.2, 1500, 470, 0.95)))),
     )
     return Clip("crossing", "two people cross before a third", LARGE, 25, (Shot(140, layers),))
 
@@ -152,11 +152,11 @@ def groups(stills: Stills, rng: Rng) -> Clip:
     place = stills.still(group(12231))
     family = stills.cutout(group(12254), (0, 0, 480, 420))
     office = stills.cutout(group(10294), (0, 0, 480, 260))
-    look = view(place, SMALL, (0, 0, 0.3, 1.1), (2.8, 1, 0.3, 1.1))
+    camera = view(place, SMALL, (0, 0, 0.3, 1.1), (2.8, 1, 0.3, 1.1))
     layers = (
-        Layer(place, look),
-        Layer(office, seen_by(look, walk(office, 2, (0, -320, 150, 0.9), (2.8, 560, 150, 0.95)))),
-        Layer(family, seen_by(look, walk(family, 2, (0, 700, 165, 0.9), (2.8, -150, 155, 1.0)))),
+        Layer(place, camera),
+        Layer(office, seen_by(camera, walk(office, 2, (0, -320, 150, 0.9), (2.8, 560, 150, 0.95)))),
+        Layer(family, seen_by(camera, walk(family, 2, (0, 700, 165, 0.9), (2.8, -150, 155, 1.0)))),
     )
     return Clip("groups", "two groups cross before a third", SMALL, 50, (Shot(140, layers),))
 
@@ -166,9 +166,9 @@ def runners(stills: Stills, rng: Rng) -> Clip:
     pair = stills.cutout(group(16644))
     bathers = stills.cutout(group(13900))
     man = stills.cutout(street(602))
-    look = view(place, LARGE, (0, 0.2, 0.1, 1.05), (2.5, 0.8, 0.3, 1.05))
+    camera = view(place, LARGE, (0, 0.2, 0.1, 1.05), (2.5, 0.8, 0.3, 1.05))
     layers = (
-        Layer(place, look),
+        Layer(place, camera),
         Layer(
             pair,
             walk(pair, 0, (0, -350, 530, 1.7), (1.3, 1600, 520, 1.7), (1.4, 1600, 520, 1.7), (2.7, -350, 530, 1.7)),
@@ -183,7 +183,7 @@ def runners(stills: Stills, rng: Rng) -> Clip:
 def reenter(stills: Stills, rng: Rng) -> Clip:
     people = stills.still(group(13510))
     pair = stills.cutout(group(11553))
-    look = view(
+    camera = view(
         people,
         SMALL,
         (0, 0, 0.2, 1.5),
@@ -193,7 +193,7 @@ def reenter(stills: Stills, rng: Rng) -> Clip:
         (5.8, 0.7, 0.3, 1.5),
     )
     way = ((0, 130, 135, 0.6), (1.6, 440, 135, 0.6), (2.6, 640, 140, 0.6), (3.2, 640, 140, 0.6), (5.6, 260, 140, 0.65))
-    layers = Layer(people, look), Layer(pair, seen_by(look, walk(pair, 0, *way)))
+    layers = Layer(people, camera), Layer(pair, seen_by(camera, walk(pair, 0, *way)))
     return Clip("reenter", "faces leave the picture and come back", SMALL, 25, (Shot(150, layers),))
 
 
@@ -210,13 +210,13 @@ def flashes(stills: Stills, rng: Rng) -> Clip:
     people = stills.still(group(11663))
     pose = shaken(view(people, SMALL, (0, 0.2, 0.2, 1.1), (4.4, 0.8, 0.1, 1.3), margin=8), SMALL, 5, 0.3, rng)
     strength = {int(n): float(rng.uniform(0.45, 0.8)) for n in rng.choice(np.arange(6, 104, 2), 9, replace=False)}
-    shots = (Shot(110, (Layer(people, pose),), Look(gain=0.8, flashes=strength)),)
+    shots = (Shot(110, (Layer(people, pose),), Tone(gain=0.8, flashes=strength)),)
     return Clip("flashes", "nine photographers' flashes of one frame each, no cut", SMALL, 25, shots)
 
 
 def sweep(stills: Stills, rng: Rng) -> Clip:
     chosen = (13237, 11494, 15429, 12029, 14215, 11818)
-    hung = wall([stills.still(group(n)) for n in chosen], 6, 90, rng)
+    hung = hang([stills.still(group(n)) for n in chosen], 6, 90, rng)
     keys = (0.1, 0.1, 0.5, 1.2), (1.5, 0.36, 0.55, 1.3), (1.7, 0.36, 0.55, 1.3), (2.9, 0.15, 0.5, 1.2)
     shots = (Shot(150, (Layer(hung, view(hung, LARGE, *keys)),)),)
     return Clip("sweep", "fast sweeps with strong motion blur", LARGE, 50, shots, shutter=0.9)
@@ -225,15 +225,15 @@ def sweep(stills: Stills, rng: Rng) -> Clip:
 def dark(stills: Stills, rng: Rng) -> Clip:
     people = stills.still(group(12147))
     pose = shaken(view(people, SMALL, (0, 0.2, 0.1, 1.2), (6, 1, 0.3, 1.3), margin=8), SMALL, 6, 0.5, rng)
-    shots = (Shot(90, (Layer(people, pose),), Look(gain=0.33, noise=0.035)),)
+    shots = (Shot(90, (Layer(people, pose),), Tone(gain=0.33, noise=0.035)),)
     return Clip("dark", "low light with noise", SMALL, 15, shots, shutter=0.9)
 
 
 def queue(stills: Stills, rng: Rng) -> Clip:
     people = stills.still(street(663))
     back = passer_by(900)
-    look = view(people, LARGE, (0, 0.1, 0.1, 1.1), (10, 0.9, 0.1, 1.15))
-    layers = Layer(people, look), Layer(back, placed((400, 180), (2, -420, 300, 1), (8, 1700, 280, 1)))
+    camera = view(people, LARGE, (0, 0.1, 0.1, 1.1), (10, 0.9, 0.1, 1.15))
+    layers = Layer(people, camera), Layer(back, placed((400, 180), (2, -420, 300, 1), (8, 1700, 280, 1)))
     return Clip(
         "queue", "a queue in a hall at 10 frames a second, somebody's back passes", LARGE, 10, (Shot(100, layers),)
     )
@@ -277,11 +277,11 @@ def close(stills: Stills, rng: Rng) -> Clip:
 def focus(stills: Stills, rng: Rng) -> Clip:
     people = stills.still(group(11818))
     pair = stills.cutout(group(17939))
-    look = view(people, SMALL, (0, 0.3, 0.4, 1.05), (4, 0.6, 0.5, 1.1))
-    far = path((0.8, 0), (1.4, 4.5), (2.4, 4.5), (3.0, 0))
+    camera = view(people, SMALL, (0, 0.3, 0.4, 1.05), (4, 0.6, 0.5, 1.1))
+    defocus = path((0.8, 0), (1.4, 4.5), (2.4, 4.5), (3.0, 0))
     near = path((0.8, 5), (1.4, 0), (2.4, 0), (3.0, 5))
     layers = (
-        Layer(people, look, far),
+        Layer(people, camera, defocus),
         Layer(pair, placed(pair.faces[0, :2], (0, 60, 150, 1.1), (4, 20, 140, 1.15)), near),
     )
     return Clip(
@@ -302,12 +302,12 @@ def small() -> Clip:
 
     place = hall()
     people = [Sprite(sprite(walker), [face(walker)]) for walker in WALKERS[:3]]
-    look = view(place, SMALL, (0, 0.3, 0.3, 1.1), (2, 0.5, 0.3, 1.1))
+    camera = view(place, SMALL, (0, 0.3, 0.3, 1.1), (2, 0.5, 0.3, 1.1))
     behind = pillar(80, 400, (0.5, 0.5, 0.48))
     before = pillar(100, 400, (0.3, 0.28, 0.3))
     sharpens = path((0.9, 5.0), (1.7, 0.0))
     first = (
-        Layer(place, look),
+        Layer(place, camera),
         Layer(people[0], walk(people[0], 0, (0.3, 420, 140, 0.4), (2, 540, 140, 0.42)), sharpens),
         Layer(behind, placed((48, 20), (0, 420, 0, 1))),
         Layer(people[1], walk(people[1], 0, (0, 170, 150, 0.5), (2, 215, 150, 0.52))),

@@ -93,7 +93,7 @@ def _video(path: Path, seconds: int, rate: int, size: tuple[int, int], rng: Any)
         for turn in range(seconds // LOOP):
             for packet in packets:
                 copy = av.Packet(bytes(packet))
-                copy.pts, copy.dts = packet.pts + turn * span, packet.dts + turn * span
+                copy.pts, copy.dts = (packet.pts or 0) + turn * span, (packet.dts or 0) + turn * span
                 copy.duration, copy.time_base, copy.is_keyframe = packet.duration, unit, packet.is_keyframe
                 copy.stream = target
                 out.mux(copy)
@@ -170,15 +170,15 @@ def main() -> None:
         page.wait_for_timeout(6000)
         work = Work()
         print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        for apart in (options.pause, 0.0):
-            print(f"keys {apart} s apart")
+        for pause in (options.pause, 0.0):
+            print(f"keys {pause} s apart")
             for name, (key, count) in KEYS.items():
                 pressed = [key.removeprefix("Shift+"), key.startswith("Shift+"), 5000]
                 times = []
                 before = work()
                 for _ in range(count):
                     times.append(page.evaluate(TIMED, pressed))
-                    page.wait_for_timeout(1000 * apart)
+                    page.wait_for_timeout(1000 * pause)
                 report(name, times, (work() - before) / count)
                 page.wait_for_timeout(3000)
         times = []

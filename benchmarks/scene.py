@@ -58,7 +58,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Look:
+class Tone:
     """What the camera makes of a picture: gain, then noise of this sigma; flashes: frame of the shot -> strength."""
 
     gain: float = 1.0
@@ -70,7 +70,7 @@ class Look:
 class Shot:
     frames: int
     layers: tuple[Layer, ...]  # far to near; the first fills the frame
-    look: Look = Look()
+    tone: Tone = Tone()
 
 
 @dataclass(frozen=True)
@@ -224,10 +224,10 @@ def frames(clip: Clip, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, l
         start = clip.time(index)
         for number in range(shot.frames):
             rgb, truth = exposed(shot, clip.time(index) - start, clip.shutter / clip.fps, clip.size)
-            flash = shot.look.flashes.get(number, 0.0)
-            rgb = rgb * shot.look.gain * (1 - flash) + flash
-            if shot.look.noise:
-                rgb += rng.normal(0, shot.look.noise, rgb.shape)
+            flash = shot.tone.flashes.get(number, 0.0)
+            rgb = rgb * shot.tone.gain * (1 - flash) + flash
+            if shot.tone.noise:
+                rgb += rng.normal(0, shot.tone.noise, rgb.shape)
             index += 1
             lines = []
             for face, box in enumerate(truth, used + 1):

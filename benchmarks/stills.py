@@ -120,13 +120,13 @@ def people(rgb: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.clip((cv2.GaussianBlur(person, (0, 0), 1.5) - 0.4) / 0.6, 0, 1)[..., None]
 
 
-def wall(stills: list[Sprite], columns: int, gap: int, rng: np.random.Generator) -> Sprite:
+def hang(stills: list[Sprite], columns: int, gap: int, rng: np.random.Generator) -> Sprite:
     """Opaque sprites in rows on a plastered wall, each in a dark frame, at 1.5 times their resolution."""
-    fine = 1.5
+    resolution = 1.5
     rows = [stills[n : n + columns] for n in range(0, len(stills), columns)]
     width = max(sum(each.size[0] + gap for each in row) for row in rows) + 5 * gap
     height = sum(max(each.size[1] for each in row) + gap for row in rows) + 5 * gap
-    shape = round(height * fine), round(width * fine)
+    shape = round(height * resolution), round(width * resolution)
     grain = cv2.GaussianBlur(rng.normal(0, 1, shape).astype(np.float32), (0, 0), 2) * 0.12
     shade = cv2.resize(np.float32([[0.72, 0.66], [0.62, 0.55]]), shape[::-1], interpolation=cv2.INTER_LINEAR)
     canvas = np.dstack([(shade + grain)[..., None] * np.float32([1.0, 0.97, 0.9]), np.ones(shape, np.float32)])
@@ -135,17 +135,17 @@ def wall(stills: list[Sprite], columns: int, gap: int, rng: np.random.Generator)
     for row in rows:
         x = 3 * gap
         for each in row:
-            x0, y0, x1, y1 = (round(v * fine) for v in (x, y, x + each.size[0], y + each.size[1]))
+            x0, y0, x1, y1 = (round(v * resolution) for v in (x, y, x + each.size[0], y + each.size[1]))
             for margin, colour in ((14, (0.16, 0.12, 0.1, 1.0)), (4, (0.9, 0.9, 0.88, 1.0))):
                 canvas[y0 - margin : y1 + margin, x0 - margin : x1 + margin] = colour
-            whole = np.float64([[fine, 0, 0], [0, fine, 0]])
-            source = each.pixels(fine)
+            whole = np.float64([[resolution, 0, 0], [0, resolution, 0]])
+            source = each.pixels(resolution)
             moved = of_centres(whole, each.size, source.shape[1::-1])
             canvas[y0:y1, x0:x1] = cv2.warpAffine(source, moved, (x1 - x0, y1 - y0), borderMode=cv2.BORDER_REPLICATE)
-            faces.append(each.faces + np.array([x0, y0, x0, y0]) / fine)
+            faces.append(each.faces + np.array([x0, y0, x0, y0]) / resolution)
             x += each.size[0] + gap
         y += max(each.size[1] for each in row) + gap
-    return Sprite(canvas, np.concatenate(faces), (shape[1] / fine, shape[0] / fine))
+    return Sprite(canvas, np.concatenate(faces), (shape[1] / resolution, shape[0] / resolution))
 
 
 def pillar(width: int, height: int, colour: tuple[float, float, float]) -> Sprite:

@@ -67,10 +67,10 @@ def kernel(folder: Path) -> Path:
     """The path of Debian's kernel, downloaded and unpacked on first use."""
     if not list(folder.glob("boot/vmlinuz-*")):
         folder.mkdir(parents=True, exist_ok=True)
-        words = subprocess.run(
+        text = subprocess.run(
             ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=True
         ).stdout
-        name = re.search(r"Depends: (linux-image-\S+)", words)
+        name = re.search(r"Depends: (linux-image-\S+)", text)
         assert name is not None, "apt knows no linux-image-amd64"
         subprocess.run(["apt-get", "download", "-qq", name[1]], cwd=folder, check=True)
         for package in folder.glob("*.deb"):

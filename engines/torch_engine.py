@@ -171,12 +171,12 @@ class TorchNet:
             size = like.numel() * like.element_size()
             memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
             return torch.from_numpy(memory.view(kind).reshape(tuple(like.shape)))
-        return torch.as_tensor(_Memory(address, tuple(like.shape), np.dtype(kind).str), device=self.device)
+        return torch.as_tensor(_DeviceArray(address, tuple(like.shape), np.dtype(kind).str), device=self.device)
 
 
 @dataclass(slots=True)
 class Shaped:
-    """Memory for one shape of input, and on a GPU the graph that works in it. held: what the graph reads besides.
+    """Memory for one shape of input, and on a GPU the graph that works in it. buffer: what the graph reads besides.
     runs: how often it was asked for. eager: no graph can be captured."""
 
     images: Tensor
@@ -188,7 +188,7 @@ class Shaped:
     eager: bool = False
 
 
-class _Memory:
+class _DeviceArray:
     """What torch reads to find memory that is not its own."""
 
     def __init__(self, address: int, shape: tuple[int, ...], kind: str) -> None:

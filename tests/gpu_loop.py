@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import numpy as np
-from facestream.engines.cuda.devices import current_device
+from facestream.engines.cuda.devices import current_device, device_in_use
 from facestream.engines.cuda.driver import CudaDevice, context_index
 from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.cuda.pipeline import GpuPipeline, Needs, Shape
@@ -56,6 +56,7 @@ def batches(pipeline: GpuPipeline, index: int, rounds: int) -> None:
             found = pipeline.result(ticket)
             assert all(len(scores) == BOXES for _, scores in found), found
     assert context_index() == index, "another GPU is current"
+    assert device_in_use() is pipeline.device, "a plugin would run on another GPU"
 
 
 def main(kind: str, index: int) -> None:

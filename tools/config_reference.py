@@ -49,13 +49,13 @@ def bounds(kind: Any, schema: dict[str, Any]) -> str:
     if get_origin(kind) is Literal:  # in its own order; the schema sorts
         return ", ".join(f"`{value}`" for value in get_args(kind))
     names = {"integer": "whole number", "number": "number", "boolean": "true or false", "array": "list"}
-    words = names.get(schema.get("type", ""), "text" if schema.get("type") == "string" else "number or text")
+    text = names.get(schema.get("type", ""), "text" if schema.get("type") == "string" else "number or text")
     limits = [f"{word} {schema[key]:g}" for key, word in LIMITS.items() if key in schema]
-    return " ".join([words, *limits])
+    return " ".join([text, *limits])
 
 
 def reference() -> str:
-    words = meanings()
+    purposes = meanings()
     schema = msgspec.json.schema(Config)
     parts = [HEAD]
     for section, value in msgspec.to_builtins(Config()).items():
@@ -68,7 +68,8 @@ def reference() -> str:
         fields = schema["$defs"][struct.__name__]["properties"]
         kinds = get_type_hints(struct)
         rows = [
-            f"| `{key}` | `{json.dumps(default)}` | {bounds(kinds[key], fields[key])} | {words[f'{section}.{key}']} |"
+            f"| `{key}` | `{json.dumps(default)}` | {bounds(kinds[key], fields[key])} | "
+            f"{purposes[f'{section}.{key}']} |"
             for key, default in value.items()
         ]
         parts.append(

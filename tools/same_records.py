@@ -41,17 +41,17 @@ def records_of(python: str, mode: str, clip: Path, model: Path, folder: Path) ->
     command, *flags = MODES[mode]
     out = folder / "records.jsonl"
     if command == "live":
-        words = [python, __file__, "--live", str(clip), str(model), str(out)]
+        call = [python, __file__, "--live", str(clip), str(model), str(out)]
     elif command == "detect":
-        words = [python, "-m", "facestream", command, str(clip), "-o", str(out)]
+        call = [python, "-m", "facestream", command, str(clip), "-o", str(out)]
     else:
         video = str(folder / f"covered{clip.suffix}")
-        words = [python, "-m", "facestream", command, str(clip), "-o", video, "--records", str(out)]
+        call = [python, "-m", "facestream", command, str(clip), "-o", video, "--records", str(out)]
     if command != "live":
-        words += ["--model", str(model), "--quiet", "--overwrite", *flags]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=folder, check=False)
+        call += ["--model", str(model), "--quiet", "--overwrite", *flags]
+    done = subprocess.run(call, capture_output=True, text=True, cwd=folder, check=False)
     if done.returncode:
-        raise SystemExit(f"{mode}, {clip.name}: {' '.join(words)}\n{done.stderr}")
+        raise SystemExit(f"{mode}, {clip.name}: {' '.join(call)}\n{done.stderr}")
     lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
     return hashlib.sha256("".join(map(with_sentinels, lines)).encode()).hexdigest()
 
@@ -141,7 +141,7 @@ def main() -> int:
     for clip in options.clips:
         content = hashlib.sha256(clip.read_bytes() + options.model.read_bytes()).hexdigest()[:16]
         for mode in options.mode or MODES:
-            key = f"{clip.name} {content} {mode}"
+            key = f"{clip.resolve()} {content} {mode}"  # records name their source
             with tempfile.TemporaryDirectory() as folder:
                 model = options.model.resolve()
                 film = clip.resolve()

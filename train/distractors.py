@@ -81,18 +81,18 @@ def _shape(size: int, rng: np.random.Generator) -> Array:
 
 
 def _text(height: float, rng: np.random.Generator) -> Array:
-    """Lines of capital height `height` px, a little apart."""
+    """Lines of capital height `height` px, a little line_height."""
     font = FONTS[int(rng.integers(len(FONTS)))]
     unit = cv2.getTextSize("O", font, 1.0, 1)[0][1]
     scale = height / unit
     thick = max(1, round(height * rng.uniform(0.04, 0.22)))
     lines = ["".join(rng.choice(LETTERS, int(rng.integers(1, 9)))) for _ in range(int(rng.integers(1, 4)))]
-    apart = rng.uniform(1.2, 1.8) * height
+    line_height = rng.uniform(1.2, 1.8) * height
     wide = max(cv2.getTextSize(line, font, scale, thick)[0][0] for line in lines)
     margin = round(height * 0.3) + thick
-    alpha = np.zeros((round(height + apart * (len(lines) - 1)) + 2 * margin, wide + 2 * margin), np.uint8)
+    alpha = np.zeros((round(height + line_height * (len(lines) - 1)) + 2 * margin, wide + 2 * margin), np.uint8)
     for i, line in enumerate(lines):
-        base = (margin, margin + round(height + i * apart))
+        base = (margin, margin + round(height + i * line_height))
         cv2.putText(alpha, line, base, font, scale, 255, thick, cv2.LINE_AA)
     return alpha
 

@@ -173,6 +173,6 @@ def distance_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     inter = (high - low).clamp(min=0).prod(1)
     area_a, area_b = ((x[:, 2:] - x[:, :2]).clamp(min=0).prod(1) for x in (a, b))
     iou = inter / (area_a + area_b - inter).clamp(min=1e-6)
-    apart = ((a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) / 2).square().sum(1)
+    centre_distance = ((a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) / 2).square().sum(1)
     hull = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).square().sum(1)
-    return iou, iou - apart / hull.clamp(min=1e-6)
+    return iou, iou - centre_distance / hull.clamp(min=1e-6)

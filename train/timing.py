@@ -19,11 +19,11 @@ def pictures(paths: list[Path], count: int) -> list[Array]:
     """The first `count` images of a data set; where there is none, one random picture of 1024x768."""
     from facestream.train.data import read_image
 
-    there = [p for p in paths if p.is_file()][:count]
-    if there:
-        return [read_image(p) for p in there]
-    coarse = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    return [coarse.repeat(16, 0).repeat(16, 1)]
+    existing = [p for p in paths if p.is_file()][:count]
+    if existing:
+        return [read_image(p) for p in existing]
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    return [noise.repeat(16, 0).repeat(16, 1)]
 
 
 def timed(detector: Detector, images: list[Array], repeats: int = 3) -> dict[str, dict[str, float]]:

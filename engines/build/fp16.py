@@ -139,7 +139,7 @@ def _cast_body(model: Any, body: list[Any], start: str, heads: list[Any], scale:
             values = numpy_helper.to_array(tensor) * np.float32(scale if tensor.name in biases else 1)
             if np.abs(values).max(initial=0) > LARGEST:
                 raise EngineMismatch(f"{tensor.name} is larger than half precision holds", "weights", "use float32")
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+            tensor.CopyFrom(numpy_helper.from_array(rounded(values), tensor.name))
     removed = [n for n in graph.node if start in n.output or (n.op_type == "Transpose" and "images" in n.input)]
     for node in graph.node:
         for i, name in enumerate(node.input):
@@ -164,6 +164,33 @@ def _cast_body(model: Any, body: list[Any], start: str, heads: list[Any], scale:
     graph.node.extend(nodes)
     new = helper.make_tensor_value_info("images", TensorProto.FLOAT16, ["N", 3, "H", "W"])
     graph.input[0].CopyFrom(new)
+
+
+def rounded(values: Array) -> Array:
+    """float32 weights of a convolution, [O, I, H, W] (or any other values), in half precision, so that the sum of each
+    of its kernels, [H, W], stays as near as possible to what it was.
+
+    Kernels early in a net compare neighbouring pixels: their weights are large and nearly cancel (in plainXS16 absolute
+    values of 17.5 sum up to 0.09). With each weight rounded to the nearest value the sum was off by 3 %, and with it
+    all that the net saw in smooth areas. So weights are rounded to their other neighbour, those first that lie nearest
+    to the middle, as long as that brings the sum closer.
+    """
+    half = values.astype(np.float16)
+    if values.ndim < 4 or not values[0, 0].size > 1:
+        return half
+    exact = values.reshape(-1, values[0, 0].size).astype(np.float64)
+    nearest = half.reshape(exact.shape)
+    towards = np.where(exact > nearest, np.float16(np.inf), np.float16(-np.inf))
+    other = np.where(exact == nearest, nearest, np.nextafter(nearest, towards))
+    step = other.astype(np.float64) - nearest
+    missing = (exact - nearest).sum(1)
+    kernels = np.arange(len(exact))
+    for weight in np.argsort(np.abs(exact - other) - np.abs(exact - nearest), 1).T:
+        change = step[kernels, weight]
+        closer = np.abs(missing - change) < np.abs(missing)
+        nearest[kernels, weight] = np.where(closer, other[kernels, weight], nearest[kernels, weight])
+        missing -= np.where(closer, change, 0)
+    return nearest.reshape(values.shape)
 
 
 def emulated(graph: bytes) -> bytes:

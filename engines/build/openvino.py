@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from facestream.engines.boxes import Array
-from facestream.engines.build.parity import FACES, agreement, differences, too_few
-from facestream.engines.build.tensorrt import within_tolerance
+from facestream.engines.build.parity import FACES, agreement, differences, too_few, within_tolerance
 from facestream.engines.errors import BadConfig, EngineMismatch
 from facestream.engines.onnx_engine import OnnxDetector
 from facestream.engines.openvino_engine import OpenVinoDetector

@@ -14,7 +14,17 @@ import cv2
 import numpy as np
 from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
-from facestream.engines.build.parity import FACES, agreement, detection_errors, differences, patches, too_few
+from facestream.engines.build.parity import (
+    FACES,
+    FARTHEST,
+    SCORE_TOLERANCE,
+    agreement,
+    detection_errors,
+    differences,
+    patches,
+    too_few,
+    within_tolerance,
+)
 from facestream.engines.build.sidecar import Profile, Sidecar, digest
 from facestream.engines.cuda.devices import current_device, index_of
 from facestream.engines.cuda.driver import find_gpu
@@ -26,8 +36,7 @@ from facestream.engines.options import DetectorOptions
 from facestream.engines.tensorrt_library import library, logger
 from tqdm import tqdm
 
-SCORE_TOLERANCE = 0.01  # of half precision
-GPU_SCORE_TOLERANCE = 0.02  # of a plan on a GPU
+GPU_SCORE_TOLERANCE = FARTHEST * SCORE_TOLERANCE  # of a plan on a GPU
 COMPARED = 24  # pictures on which int8 is compared
 # Landscape and portrait, 320x192 to 1664x1280; both are needed since views are turned with the picture.
 PROFILES = (
@@ -63,8 +72,8 @@ def compile_plan(
     """Write the plan of a float32 graph and its sidecar, and say what was built.
 
     The graph that the plan is made of is held against the float32 one on the CPU first. EngineMismatch when in half
-    precision it is further off than BOX_TOLERANCE or SCORE_TOLERANCE, and in int8 when it finds less than AGREEMENT of
-    the faces. pictures: uint8 [N, H, W, 3] to measure the net's range and compare with; int8 needs them (BadConfig).
+    precision it is not `within_tolerance`, and in int8 when it finds less than AGREEMENT of the faces. pictures: uint8
+    [N, H, W, 3] to measure the net's range and compare with; int8 needs them (BadConfig).
     """
     from facestream.engines.build.fp16 import to_fp16
     from facestream.engines.build.int8 import quantise
@@ -133,11 +142,6 @@ def check_fp16(
     if not within_tolerance(parity):
         raise EngineMismatch(f"half precision changes boxes or scores: {parity}", str(source), "use float32")
     return parity
-
-
-def within_tolerance(found: dict[str, float]) -> bool:
-    """Whether `differences` are none that half precision may not make, and there was something to compare."""
-    return found["boxes_compared"] > 0 and found["box_error"] <= 1 and found["score_error"] <= SCORE_TOLERANCE
 
 
 def verify_plan(

@@ -69,7 +69,9 @@ class Normalisation:
 
 def colour_row(full_range: bool) -> F32:
     """float32 [6] as preprocess.cu takes it: ITU-R BT.601, as the detector was shown pictures so far."""
-    zero, luma, chroma = (0.0, 1.0, 1.0) if full_range else (16.0, 255 / 219, 255 / 224)
+    zero = 0.0 if full_range else 16.0
+    luma = 1.0 if full_range else 255 / 219
+    chroma = 1.0 if full_range else 255 / 224
     red = 0.299
     blue = 0.114
     v = 2 * (1 - red) * chroma

@@ -42,8 +42,10 @@ def make(trt: Any) -> Any:
         def get_output_shapes(self, inputs: Any, shape_inputs: Any, builder: Any) -> list[Any]:
             counts = trt.DimsExprs(1)
             faces = trt.DimsExprs(3)
-            counts[0] = faces[0] = inputs[0][0]
-            faces[1], faces[2] = inputs[0][1], builder.constant(5)
+            counts[0] = inputs[0][0]
+            faces[0] = inputs[0][0]
+            faces[1] = inputs[0][1]
+            faces[2] = builder.constant(5)
             return [counts, faces]
 
         def supports_format_combination(self, position: int, tensors: Any, inputs: int) -> bool:

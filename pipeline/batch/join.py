@@ -50,7 +50,7 @@ class Encoded:
 def encode(job: Job, tracked: Iterator[TrackedFrame], config: Config) -> Encoded:
     """Cover and encode a segment's frames."""
     assert job.output is not None
-    info, _ = _look(job, config)
+    info, _ = _first_frame(job, config)
     options = config.encode.options(job.overwrite)
     container = container_for(job.output)
     encoder = encoder_for(container, info, options)
@@ -84,7 +84,7 @@ def join(job: Job, config: Config, segments: Iterable[Encoded]) -> list[str]:
     assert job.output is not None
     options = config.encode.options(job.overwrite)
     target = check_output(job.output, options, [job.source])
-    info, first = _look(job, config)
+    info, first = _first_frame(job, config)
     container = container_for(target)
     sink = Joined(Temporary(target), container, encoder_for(container, info, options), info, options)
     source = VideoSource(parse(job.source), _options(config))
@@ -156,7 +156,7 @@ class Joined(FileSink):
         """Nothing to flush: the encoder is only used for the header."""
 
 
-def _look(job: Job, config: Config) -> tuple[StreamInfo, Frame]:
+def _first_frame(job: Job, config: Config) -> tuple[StreamInfo, Frame]:
     """The source's properties, and its first frame."""
     source = VideoSource(parse(job.source), _options(config))
     try:

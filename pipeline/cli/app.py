@@ -20,12 +20,26 @@ class Commands(click.Group):
     """The commands, listed in this order. Each is imported on demand: importing a web server would add a third to the
     cost of a short clip."""
 
-    COMMANDS: ClassVar = ("anonymize", "detect", "apply", "review", "run", "verify", "evaluate", "bench")
+    COMMANDS: ClassVar = {
+        "anonymize": "Copy videos and images with all faces covered.",
+        "detect": "Write the faces of each frame as records.",
+        "apply": "Cover the faces of saved records.",
+        "review": "Check the faces of a video, mend and export it.",
+        "run": "Cover faces live, from cameras and streams.",
+        "verify": "Check a batch's outputs against its manifest.",
+        "evaluate": "Measure leaks and tracking.",
+        "bench": "Time a whole job.",
+    }
     CHECKOUT: ClassVar = ("bench",)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         in_checkout = is_checkout()
         return [name for name in self.COMMANDS if in_checkout or name not in self.CHECKOUT]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click's own, without importing the commands for what they say of themselves."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.COMMANDS[name]) for name in self.list_commands(ctx)])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.COMMANDS:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from facestream.pipeline.cli.options import config_of, covering, shared
 from facestream.pipeline.review.command import list_moments, serve
+from facestream.pipeline.review.groups import GroupBy
 
 
 @click.command()
@@ -20,10 +21,23 @@ from facestream.pipeline.review.command import list_moments, serve
 @click.option("--json", "as_json", is_flag=True, help="with --list: the last line is one JSON object")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="of the page on 127.0.0.1; 0 = a free one")
 @click.option("--no-browser", is_flag=True, help="print the page's address, and open no browser")
+@click.option(
+    "--group-by",
+    type=click.Choice(["appearance", "embedding"]),
+    default="appearance",
+    help="which tracks are one person: hair and clothes, or a face matcher (biometric; extra `embedding`)",
+)
 @covering
 @shared
 def review(
-    video: str, records: Path | None, list_only: bool, as_json: bool, port: int, no_browser: bool, **flags: Any
+    video: str,
+    records: Path | None,
+    list_only: bool,
+    as_json: bool,
+    port: int,
+    no_browser: bool,
+    group_by: GroupBy,
+    **flags: Any,
 ) -> int:
     """Check the faces of a video, mend them and export it.
 
@@ -37,4 +51,5 @@ def review(
         if as_json:
             print(json.dumps(found.as_dict()))
         return 0
-    return serve(Path(video), records, config, port, not no_browser, flags["overwrite"], not flags["quiet"])
+    overwrite = flags["overwrite"]
+    return serve(Path(video), records, config, port, not no_browser, overwrite, not flags["quiet"], group_by)

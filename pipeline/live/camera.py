@@ -22,6 +22,7 @@ from facestream.pipeline.live.audio import AudioPacket
 from facestream.pipeline.live.clock import TICK, LiveClock
 from facestream.pipeline.live.state import CameraOptions, Status
 from facestream.pipeline.ring import Cancelled
+from facestream.pipeline.rtsp.client import PushOptions, answers
 from facestream.pipeline.rtsp.relay import RtspRelay
 from facestream.pipeline.types import Frame, SidePacket, StreamInfo
 from facestream.pipeline.url import redact
@@ -37,6 +38,7 @@ FEW = 5  # pictures of a connection with which a time-out says that it was too s
 MOST_PATIENCE = 32  # times the time-outs that were asked for
 SILENT_PATIENCE = 9  # times the time-outs, after which an RTSP transport over which nothing came is given up
 LONGEST_OPEN_S = 40.0  # for a camera to answer
+CLOCK_SET_S = 0.1  # by which the machine's clock must have moved to count as set anew
 LEFT_BEHIND = 3  # threads that may hang at a time
 
 
@@ -60,7 +62,8 @@ class Camera:
         self.name = name
         self.uri = uri
         self.options = options
-        self.epoch_s = 0.0  # wall-clock time of tick 0
+        self._epoch_s = 0.0
+        self._start_s = time.monotonic()
         self.on_audio: Callable[[AudioPacket], None] | None = None
         self.audio_stream: av.AudioStream | None = None
         self._early: list[SidePacket] = []  # sound that came before the next picture
@@ -82,6 +85,7 @@ class Camera:
         self._resting = False  # between two tries
         self._needs_relay = False
         self._opened = False
+        self._connect_s = self._answer_s = 0.0  # begin of the connection, and how long its first frame took
         self._patience_factor = 1  # by which time-outs are longer than asked for
         self._frames_before = 0  # when this connection began
         self._drain_until_s = 0.0
@@ -98,9 +102,23 @@ class Camera:
         return self._over
 
     def start(self) -> None:
-        self.epoch_s = time.time()
-        self._clock = LiveClock(time.monotonic())
+        self._start_s = time.monotonic()
+        self._clock = LiveClock(self._start_s)
         self._begin()
+
+    @property
+    def epoch_s(self) -> float:
+        """Wall-clock time of tick 0, in seconds. It follows the machine's clock where that is set during the run, as on
+        machines that start with a wrong time, or that slept."""
+        epoch_s = time.time() - (time.monotonic() - self._start_s)
+        if abs(epoch_s - self._epoch_s) > CLOCK_SET_S:
+            self._epoch_s = epoch_s
+        return self._epoch_s
+
+    @property
+    def ticks(self) -> int:
+        """The present time on the camera's time line, in units of clock.TICK."""
+        return round((time.monotonic() - self._start_s) / TICK)
 
     def stop(self) -> None:
         """Ask it to end; returns at once."""
@@ -124,8 +142,10 @@ class Camera:
             if state is State.LIVE and now - self._frame_s > self._patience():
                 what = f"no picture for {now - self._frame_s:.1f} s"
                 self._become(State.STALLED, what, stalls=self._status.stalls + 1)
+            # For as long FFmpeg itself may wait: for an answer, and for the next picture of a slow camera.
             opening_s = 2 * self.options.source.open_timeout_s * self._patience_factor
-            if now - self._sign_s > max(self.options.hang_s, 0.0 if self._opened else opening_s):
+            blocked_s = 3 * self._read_timeout_s if self._opened else opening_s
+            if now - self._sign_s > max(self.options.hang_s, blocked_s):
                 self._leave_behind()
 
     def _begin(self) -> None:
@@ -192,7 +212,7 @@ class Camera:
         now = time.monotonic()
         with self._lock:
             self._check_turn(turn)
-            self._sign_s = self._frame_s = now
+            self._sign_s = self._frame_s = self._connect_s = now
             self._limit_s = options.first_frame_s * self._patience_factor
             self._live_s = 0.0
             self._opened = False
@@ -253,8 +273,12 @@ class Camera:
             rtsp_transport=transport,
             interrupt_callback=lambda: self._check_interrupt(turn),
             open_timeout_s=min(longest_s, source.open_timeout_s * self._patience_factor),
-            read_timeout_s=max(source.read_timeout_s * self._patience_factor, 2 * self._status.interval_s),
+            read_timeout_s=self._read_timeout_s,
         )
+
+    @property
+    def _read_timeout_s(self) -> float:
+        return max(self.options.source.read_timeout_s * self._patience_factor, 2 * self._status.interval_s)
 
     def _learn(self, turn: int, error: UserError) -> bool:
         """Take from a failure what the next try should do otherwise; True where that may come at once."""
@@ -271,6 +295,13 @@ class Camera:
                 self._patience_factor *= 3
         return False
 
+    def _calm_down(self) -> None:
+        """The camera is there: time-outs that grew while it was away shrink to what it took to answer."""
+        needed = 1
+        while needed < self._patience_factor and needed * self.options.source.open_timeout_s < 2 * self._answer_s:
+            needed *= 3
+        self._patience_factor = needed
+
     def _changes_transport(self, turn: int, error: UserError) -> bool:
         """Where the choice is ours: the other transport next time, if this one is refused or nothing comes over it.
         Said once in each direction. True where the next try may come at once."""
@@ -281,6 +312,7 @@ class Camera:
             self._status.frames == self._frames_before
             and self._patience_factor >= SILENT_PATIENCE
             and re.search("in time|no picture for|what it sent is no video", error.what) is not None
+            and self._answers()  # else it is not there at all, and the transport is not to blame
         )
         if not is_refused and not is_silent:
             return False
@@ -295,6 +327,13 @@ class Camera:
             self._check_turn(turn)
             self._become(State.RECONNECTING, f"{why} {given_up.upper()}; {self._transport.upper()} is used from now on")
         return is_refused
+
+    def _answers(self) -> bool:
+        """Whether the RTSP camera says anything at all; FFmpeg does not tell that from silence after PLAY."""
+        source = self.options.source
+        return answers(
+            self.uri.text, PushOptions(source.open_timeout_s, tls_verify=source.tls_verify, ca_file=source.ca_file)
+        )
 
     def _queue_audio(self, item: SidePacket) -> None:
         """Sound waits for the next picture: only that tells where both are in time."""
@@ -348,8 +387,11 @@ class Camera:
                 "damaged": status.damaged + bool(frame.picture.is_corrupt),
             }
             width, height = frame.size
+            if status.frames == self._frames_before + FEW:
+                self._calm_down()
             if info is not None:
                 self._live_s = now
+                self._answer_s = now - self._connect_s
                 rate = float(info.rate) if info.rate else 0.0
                 counts["connects"] = status.connects + 1
                 self._status = replace(status, rate=rate, live_since_s=now)

@@ -30,6 +30,7 @@ from msgspec import Meta, convert
 Point = tuple[Annotated[float, Meta(ge=0)], Annotated[float, Meta(ge=0)]]
 Corners = Annotated[tuple[Point, ...], Meta(min_length=3)]
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+RETRY_S = 60.0  # between two tries to start a camera whose outputs cannot be opened
 _TIMES = re.compile(r"(?:([a-z,-]+) +)?(\d\d):(\d\d)-(\d\d):(\d\d)")
 
 
@@ -277,7 +278,7 @@ class CameraManager:
         self._base = live.config
         self._ready: dict[str, Ready] = {}
         self._running: dict[str, CameraPipeline] = {}
-        self._failed: dict[str, Ready] = {}  # that could not be started as they are
+        self._failed: dict[str, float] = {}  # that could not be started, and when that was tried (monotonic)
         self._wanted = threading.Event()
         self._done = threading.Event()
         self._answer: tuple[bool, str] = (True, "")
@@ -331,8 +332,11 @@ class CameraManager:
     def _follow_schedules(self) -> None:
         for name, ready in self._ready.items():
             due = ready.is_due()
-            if due and name not in self._running and self._failed.get(name) != ready:
+            waited_s = time.monotonic() - self._failed.get(name, -RETRY_S)
+            if due and name not in self._running and waited_s >= RETRY_S:
                 self._try(name, ready)
+            elif not due and name in self._failed:
+                self._forget_failure(name)
             elif not due and name in self._running:
                 self._stop(name)
                 self._live.on_event(name, "off: outside its schedule")
@@ -340,10 +344,17 @@ class CameraManager:
     def _try(self, name: str, ready: Ready) -> None:
         try:
             self._start(name, ready)
-            self._failed.pop(name, None)
+            self._forget_failure(name)
         except UserError as error:
-            self._failed[name] = ready
-            self._live.on_event(name, f"it cannot be started: {error}")
+            self._failed[name] = time.monotonic()
+            what = f"failed, it cannot be started: {error}"
+            if self._live.not_started.get(name) != what:
+                self._live.on_event(name, f"{what}; tried again every {RETRY_S:.0f} s")
+            self._live.not_started[name] = what
+
+    def _forget_failure(self, name: str) -> None:
+        self._failed.pop(name, None)
+        self._live.not_started.pop(name, None)
 
     def request_reload(self, timeout_s: float = 60.0) -> tuple[bool, str]:
         """Ask the main thread to reload the file, from any thread; returns success and a summary."""
@@ -371,7 +382,8 @@ class CameraManager:
         other = [name for name in ready if name in before and ready[name] != before[name]]
         masked = [name for name in other if _but_masks(ready[name]) == _but_masks(before[name])]
         self._ready = ready
-        self._failed.clear()
+        for name in tuple(self._failed):
+            self._forget_failure(name)
         for name in masked:
             if name in self._running:
                 self._running[name].masks = ready[name].masks

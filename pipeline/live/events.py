@@ -50,7 +50,7 @@ class EventFeed:
             self._headers = {"Content-Type": "application/json"}
             if url.user:
                 self._headers["Authorization"] = f"Bearer {url.password or url.user}"
-            self._shown = url.redacted
+            self._redacted = url.redacted
             threading.Thread(target=self._send, name="webhook", daemon=True).start()
         else:
             try:
@@ -89,5 +89,5 @@ class EventFeed:
                 urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
             except (OSError, ValueError) as error:
                 self._on_event(
-                    f"{self._shown} does not take events ({redact(getattr(error, 'reason', None) or error)})"
+                    f"{self._redacted} does not take events ({redact(getattr(error, 'reason', None) or error)})"
                 )

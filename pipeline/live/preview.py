@@ -7,49 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import re
 import ssl
-import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from facestream.pipeline.connection import State
-from facestream.pipeline.errors import BadConfig, BadInput, UserError
+from facestream.pipeline.errors import BadInput, UserError
 from facestream.pipeline.live.metrics import CameraMetrics, metrics
 from facestream.pipeline.live.preview_sink import PictureViewer, PreviewSink
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.live.webcam_socket import serve
 from facestream.pipeline.live.webrtc import WebRtcSessions
+from facestream.pipeline.rtsp.guessing import LoginGuard
 from facestream.pipeline.url import redact
-
-try:
-    import prometheus_client  # noqa: F401  metrics.py needs it
-    from aiohttp import web
-except ImportError:  # the extra is not installed; check_web() says so
-    web = None  # type: ignore[assignment]
+from facestream.pipeline.web import LOOPBACK, RequestGuard, WebServer, check_web, web
 
 VIEWERS = 32  # at a time; each is an open connection
 HTML = Path(__file__).with_name("preview.html")
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
+GUESSES = 10  # wrong tokens of one address that cost no time
 BOUNDARY = "facestream-picture"
-
-
-def check_web() -> None:
-    """Raise BadConfig where the page's libraries are missing."""
-    if web is None:
-        raise BadConfig("the page needs more libraries", "http://", "pip install 'facestream[web]'")
 
 
 def _no_camera(name: str, settings_patch: dict[str, Any]) -> None:
     raise KeyError(name)
 
 
-class Page:
+class Page(WebServer):
     """Serves on host:port. token: what a request must hold, as ?token= or as a bearer; "" only on loopback.
 
     problems: what is wrong with the run beside its cameras. reload: gives what reads the settings again, None where
@@ -59,37 +47,33 @@ class Page:
     sessions: None where no browser may show its camera. tls: serve https.
     """
 
+    cancels = True
+
     def __init__(
         self, host: str, port: int, token: str, camera_metrics: Callable[[], Iterable[CameraMetrics]],
         tune: Callable[[str, dict[str, Any]], None] = _no_camera, sessions: WebcamSessions | None = None,
         tls: ssl.SSLContext | None = None, webrtc: bool = False,
         problems: Callable[[], list[str]] = list,
         reload: Callable[[], Callable[[], tuple[bool, str]] | None] = lambda: None,
+        on_event: Callable[[str], None] = lambda message: None,
     ) -> None:  # fmt: skip
         """Raises BadInput for a non-loopback address without a token."""
-        check_web()
-        self.host = host
-        self.port = port
-        self._token = token
+        check_web("http://")
+        hint = "the token is missing or wrong: ?token=..."
+        super().__init__(
+            "web page", host, port, RequestGuard(token, not token, False, hint, LoginGuard(on_event, GUESSES, 1.0)), tls
+        )
         self._camera_metrics = camera_metrics
         self._tune = tune
         self._problems = problems
         self._reload = reload
         self._sessions = sessions if sessions is not None and sessions.limit else None
-        self._tls = tls
         self._calls = WebRtcSessions(self._next) if webrtc else None
         self._sinks: dict[str, PreviewSink] = {}
         self._watchers = 0  # open sockets with the pictures of all cameras
         if not token and host not in LOOPBACK:
             raise BadInput("other machines can reach it, so it needs a token", self.where, "http://TOKEN@host:port")
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, name="web page", daemon=True)
-
-    @property
-    def where(self) -> str:
-        return f"http{'s' * bool(self._tls)}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        self._over = False
 
     def sink(self, name: str, tuner: Tuner) -> PreviewSink:
         """Add a camera to the page; returns its sink."""
@@ -99,88 +83,44 @@ class Page:
         return sink
 
     def remove(self, name: str) -> None:
-        """A camera has gone."""
-        self._sinks.pop(name, None)
+        """A camera has gone: who looks at it alone is told, and may ask for a new one of this name."""
+        sink = self._sinks.pop(name, None)
+        if sink is None:
+            return
+        sink.gone = True
 
-    def start(self) -> None:
-        """Start serving. Raises BadInput if the address is not available."""
-        self._thread.start()
-        self._ready.wait(10)
-        if self._error is not None:
-            raise BadInput(f"cannot listen there ({self._error.strerror})", self.where, "choose another port")
+        def tell() -> None:
+            self._news.set()
+            if self._calls is not None:
+                self._calls.end_of(sink)
 
-    def stop(self) -> None:
-        if self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(5)
+        self.call(tell)
 
     def _wake(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has been closed
-            self._loop.call_soon_threadsafe(self._news.set)
+        self.call(self._news.set)
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
+    async def begin(self) -> None:
         self._news = asyncio.Event()
-        self._over = False
-        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.5, handler_cancellation=True)
-        try:
-            self._loop.run_until_complete(self._open(runner))
-        except OSError as error:
-            self._error = error
-            self._ready.set()
-        else:
-            self._ready.set()
-            self._loop.run_forever()
+
+    async def end(self) -> None:
         self._over = True
         self._news.set()
         if self._calls is not None:
-            self._loop.run_until_complete(self._calls.close())
-        self._loop.run_until_complete(runner.cleanup())
-        self._loop.close()
+            await self._calls.close()
 
-    async def _open(self, runner: web.AppRunner) -> None:
-        await runner.setup()
-        site = web.TCPSite(runner, self.host, self.port, ssl_context=self._tls)
-        await site.start()
-        self.port = runner.addresses[0][1]
-
-    def _app(self) -> web.Application:
-        app = web.Application(middlewares=[self._guarded], client_max_size=32768)
-        app.router.add_get("/", self._page)
-        app.router.add_get("/status", self._status)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/healthz", self._health)
-        app.router.add_get("/pictures", self._pictures)
-        app.router.add_get("/camera/{name}.mjpg", self._stream)
-        app.router.add_post("/camera/{name}/settings", self._settings)
-        app.router.add_post("/camera/{name}/call", self._call)
-        app.router.add_post("/camera/{name}/whep", self._whep)
-        app.router.add_delete("/camera/{name}/whep/{id}", self._hang_up)
-        app.router.add_get("/webcam", self._webcam)
-        app.router.add_post("/reload", self._reload_settings)
-        return app
-
-    @property
-    def _guarded(self) -> Any:
-        @web.middleware
-        async def guarded(
-            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-        ) -> web.StreamResponse:
-            given = request.query.get("token", "") or request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if self._token and not hmac.compare_digest(given.encode(), self._token.encode()):
-                raise web.HTTPUnauthorized(text="the token is missing or wrong: ?token=...\n")
-            # Without a token only loopback names are accepted: a foreign host name that resolves to 127.0.0.1 (DNS
-            # rebinding) is refused.
-            if not self._token and (request.url.host or "") not in LOOPBACK:
-                raise web.HTTPForbidden(text="not by this name\n")
-            # Browsers let any page send requests to any address, but state the page's origin.
-            origin = request.headers.get("Origin", "")
-            if origin and urlsplit(origin).netloc != request.host:
-                raise web.HTTPForbidden(text="not from another page\n")
-            return await handler(request)
-
-        return guarded
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/", self._page)
+        router.add_get("/status", self._status)
+        router.add_get("/metrics", self._metrics)
+        router.add_get("/healthz", self._health)
+        router.add_get("/pictures", self._pictures)
+        router.add_get("/camera/{name}.mjpg", self._stream)
+        router.add_post("/camera/{name}/settings", self._settings)
+        router.add_post("/camera/{name}/call", self._call)
+        router.add_post("/camera/{name}/whep", self._whep)
+        router.add_delete("/camera/{name}/whep/{id}", self._hang_up)
+        router.add_get("/webcam", self._webcam)
+        router.add_post("/reload", self._reload_settings)
 
     async def _page(self, request: web.Request) -> web.Response:
         host = re.sub(r"[^A-Za-z0-9.:\[\]-]", "", request.host)
@@ -334,7 +274,7 @@ class Page:
         sink.viewers += 1
         try:
             last = sink.number
-            while not self._over:
+            while not (self._over or sink.gone):
                 if sink.number == last:
                     await self._next()
                     continue

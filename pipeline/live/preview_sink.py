@@ -31,6 +31,7 @@ class PreviewSink:
         self.jpeg = b""
         self.bgr: Array | None = None
         self.number = 0
+        self.gone = False  # its camera is no longer there
         self.woken: Callable[[], None] = lambda: None
         self._scaler = VideoReformatter()  # of the sink's thread
 

@@ -126,35 +126,26 @@ class Resuming:
             self._on_event(f"recording goes on: {path.name}")
 
 
-class RecordingSink(AudioSink):
-    """Records a video file, from the first frame on; frames of another size are scaled to the first one's.
+class ContinuousSink:
+    """What recordings of pictures and of records have in common: segments, their retention, and how they go on.
 
-    segment_s: if above 0, a new file is started after this many seconds, and for each new size, named by the time of
-    its first frame: door.mkv becomes door-20260131-235959.mkv. limits: retention of segments.
+    segment_s: if above 0, a new file is started after this many seconds, named by the time of its first frame:
+    door.mkv becomes door-20260131-235959.mkv. epoch_s: returns the wall-clock time of tick 0. limits: retention of
+    segments. on_event: called with messages for the user.
     """
 
     upright = False
 
-    def __init__(
-        self, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float],
-        segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0, limits: Limits | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
+    def __init__(self, path: Path, segment_s: float, epoch_s: Callable[[], float], limits: Limits | None) -> None:
         self.name = str(path)
+        self.on_event: Callable[[str], None] = lambda message: None
         self._path = path
-        self._options = options
-        self._source = source
-        self._rate = rate
         self._segment_s = segment_s
         self._epoch_s = epoch_s
+        self._began = 0  # ticks of the current file's first frame
+        self._files = 0  # that were begun
         self._cleaner = SegmentCleaner(path, limits or Limits(), lambda message: self.on_event(message))
         self._resuming = Resuming(path, lambda message: self.on_event(message))
-        self._sink: FileSink | None = None
-        self._size = (0, 0)
-        self._began = 0  # ticks
-        self._codec = ""  # of the sound in the file
-        self._reported: set[str] = set()
-        self._files = 0  # that were begun
 
     @property
     def trouble(self) -> str:
@@ -168,6 +159,42 @@ class RecordingSink(AudioSink):
 
     def wants(self, size: tuple[int, int]) -> bool:
         return True
+
+    def close(self) -> None:
+        """Finish the file. Raises SinkLost if its end cannot be written; recorded data is kept."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """End without finishing; recorded data is kept."""
+        with contextlib.suppress(UserError, OSError):
+            self.close()
+
+    def _is_full(self, ticks: int) -> bool:
+        """Whether the current segment is as long as segments are."""
+        return self._segment_s > 0 and float((ticks - self._began) * TICK) >= self._segment_s
+
+    def _segment_path(self, ticks: int) -> Path:
+        return segment_path(self._path, self._epoch_s() + float(ticks * TICK))
+
+
+class RecordingSink(ContinuousSink, AudioSink):
+    """Records a video file, from the first frame on; frames of another size are scaled to the first one's, or start a
+    new segment.
+    """
+
+    def __init__(
+        self, path: Path, options: EncodeOptions, source: str, rate: Callable[[], float],
+        segment_s: float = 0.0, epoch_s: Callable[[], float] = lambda: 0.0, limits: Limits | None = None,
+    ) -> None:  # fmt: skip
+        AudioSink.__init__(self)
+        ContinuousSink.__init__(self, path, segment_s, epoch_s, limits)
+        self._options = options
+        self._source = source
+        self._rate = rate
+        self._sink: FileSink | None = None
+        self._size = (0, 0)
+        self._codec = ""  # of the sound in the file
+        self._reported: set[str] = set()
 
     def write(self, covered: CoveredFrame) -> None:
         """Write a frame. Raises UserError if the first one cannot be written because of a permanent error."""
@@ -185,10 +212,9 @@ class RecordingSink(AudioSink):
         for audio in self.audio_queue.until(ticks) if self.audio_queue is not None else ():
             if self._sink is not None and audio.codec == self._codec:
                 self._sink.copy(audio.side())
-        if self._sink is not None and self._segment_s:
-            old = float((ticks - self._began) * TICK) >= self._segment_s
-            if old or (picture.width, picture.height) != self._size:
-                self.close()
+        resized = self._segment_s > 0 and (picture.width, picture.height) != self._size
+        if self._sink is not None and (resized or self._is_full(ticks)):
+            self.close()
         if self._sink is not None and not has_room(self._path, self._reserve(ticks)):
             self._lose("the disk is full")
         begins = self._sink is None
@@ -236,7 +262,7 @@ class RecordingSink(AudioSink):
         )  # fmt: skip
         path = self._path
         if self._segment_s or self._files:
-            path = segment_path(path, self._epoch_s() + float((frame.pts or 0) * TICK))
+            path = self._segment_path(frame.pts or 0)
         target = check_output(path, self._options, [self._source])
         container = container_for(target)
         encoder = encoder_for(container, info, self._options)
@@ -260,53 +286,41 @@ class RecordingSink(AudioSink):
             self._sink = None
             sink.close()
 
-    def abort(self) -> None:
-        """End without finishing; recorded data is kept."""
-        with contextlib.suppress(UserError, OSError):
-            self.close()
 
-
-class RecordsSink:
+class RecordsSink(ContinuousSink):
     """Writes records of every frame that left: JSON Lines, CSV or MOT."""
 
-    upright = False
-
-    def __init__(self, name: str, path: Path, overwrite: bool, source: str) -> None:
+    def __init__(
+        self, name: str, path: Path, overwrite: bool, source: str,
+        segment_s: float = 0.0, epoch_s: Callable[[], float] = time.time, limits: Limits | None = None,
+    ) -> None:  # fmt: skip
         """Raises BadInput and BadConfig for a path that cannot be written."""
+        super().__init__(path, segment_s, epoch_s, limits)
         self.name = name
-        self.on_event: Callable[[str], None] = lambda message: None
-        self._path = path
         self._overwrite = overwrite
         self._source = source
         self._ending = records.ending_of(path)
-        check(path, overwrite)
-        self._resuming = Resuming(path, lambda message: self.on_event(message))
-        self._files = 0
+        check(segment_path(path, time.time()) if segment_s else path, overwrite)
         self._unfinished: UnfinishedFile | None = None
         self._file: IO[str] | None = None
         self._flushed_s = 0.0
         self._whole = 0  # bytes up to the end of the last line that was surely written
-        self._open(path)
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing is recorded at the moment, "" if all is well."""
-        return self._resuming.trouble
-
-    @property
-    def losses(self) -> int:
-        """How often recording stopped because of an error."""
-        return self._resuming.losses
-
-    def wants(self, size: tuple[int, int]) -> bool:
-        return True
+        if not segment_s:
+            self._open(path)
 
     def write(self, covered: CoveredFrame) -> None:
         if self._file is None and not self._resuming.may_begin():
             return
+        ticks = covered.tracked.frame.pts or 0
         try:
-            if self._file is None:
-                self._open(segment_path(self._path, time.time()))
+            if self._is_full(ticks):
+                self.close()
+            begins = self._file is None
+            if begins:
+                self._open(self._segment_path(ticks))
+                self._began = ticks
+            if self._segment_s and self._unfinished is not None:
+                self._cleaner.sweep(self._unfinished.path, now=begins)
             if not has_room(self._path, RESERVE):
                 raise SinkLost("the disk is full", str(self._path))
             assert self._file is not None
@@ -348,11 +362,6 @@ class RecordsSink:
                 os.truncate(unfinished.path, self._whole)
             unfinished.discard()
             raise SinkLost(f"cannot write the records ({error.strerror})", str(self._path)) from None
-
-    def abort(self) -> None:
-        """End without finishing; recorded data is kept."""
-        with contextlib.suppress(UserError, OSError):
-            self.close()
 
 
 def check_limits(limits: Limits, segment_s: float) -> None:

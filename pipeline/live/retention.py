@@ -5,6 +5,7 @@ Segments are recognised by their names alone, so it does not matter which run wr
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PERIOD_S = 10.0  # seconds between two scans of the folder while a segment is written
+FIRST_S = 1_735_689_600.0  # 2025: an earlier time is of a machine whose clock had not been set; its age is unknown
 FRESH_S = 600.0  # an unfinished file that was modified within this time may belong to another run
 
 
@@ -43,6 +45,7 @@ class SegmentCleaner:
     def __init__(self, path: Path, limits: Limits, on_event: Callable[[str], None] = lambda message: None) -> None:
         """path: the output as the user named it, without a segment's time."""
         self._folder = path.absolute().parent
+        self._begin = f"{path.stem}-"
         self.limits = limits
         self.on_event = on_event
         name = rf"{re.escape(path.stem)}-(\d{{8}}-\d{{6}})(?:-\d+)?"
@@ -60,9 +63,10 @@ class SegmentCleaner:
         segments = sorted(self._segments(writing), key=lambda segment: (segment.ended_s, segment.path.name))
         total = sum(segment.octets for segment in segments) + _size(writing)
         for segment in segments:
-            old = self.limits.age_s and time.time() - segment.ended_s > self.limits.age_s
+            age_s = time.time() - segment.ended_s if segment.ended_s >= FIRST_S else 0.0
+            old = self.limits.age_s and age_s > self.limits.age_s
             if not old and not (self.limits.octets and total > self.limits.octets):
-                return
+                continue
             try:
                 segment.path.unlink(missing_ok=True)
                 total -= segment.octets
@@ -72,11 +76,13 @@ class SegmentCleaner:
                     self.on_event(f"old segments cannot be removed: {segment.path.name} ({error.strerror})")
 
     def _segments(self, writing: Path | None) -> Iterator[Segment]:
+        # After weeks the folder holds tens of thousands of files, of other cameras most of them.
         try:
-            files = list(self._folder.iterdir())
+            with os.scandir(self._folder) as entries:
+                files = [entry.name for entry in entries if entry.name.startswith(self._begin)]
         except OSError:
             return
-        for path in files:
+        for path in map(self._folder.joinpath, files):
             whole = self._whole.fullmatch(path.name)
             unfinished = self._unfinished.fullmatch(path.name)
             named = whole or unfinished

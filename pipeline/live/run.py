@@ -244,7 +244,7 @@ class CameraPipeline:
         if not is_down or now - self._stood_in_s < PLACEHOLDER_S:
             return
         self._stood_in_s = now
-        pts = round((time.time() - self.camera.epoch_s) / TICK)
+        pts = self.camera.ticks
         lines = (self.name, "no picture", time.strftime("%Y-%m-%d %H:%M:%S"))
         for worker in self.workers:
             if not isinstance(worker.sink, StreamSink):
@@ -295,6 +295,7 @@ class Live:
         self._drawn = drawn
         self._bare = bare
         self.started = False
+        self.not_started: dict[str, str] = {}  # cameras that should run and could not be started, and why
         self._serving: list[Server] = []
         self.events: EventFeed | None = None
         self._watched_s = 0.0
@@ -387,6 +388,7 @@ class Live:
             return
         self._watched_s = now
         hanging = {("run", problem) for problem in run_problems(self)}
+        hanging |= set(self.not_started.items())
         hanging |= {(pipeline.name, problem) for pipeline in self.pipelines for problem in pipeline.problems}
         if self.events is not None:
             self.events.update(hanging)

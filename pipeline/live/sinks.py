@@ -49,10 +49,11 @@ class LiveSink(Protocol):
 class SinkWorker:
     """A sink and its thread. An exception ends this sink alone and is reported to `on_event`."""
 
-    def __init__(self, sink: LiveSink, on_event: Callable[[str], None]) -> None:
+    def __init__(self, sink: LiveSink, on_event: Callable[[str], None], depth: int = DEPTH) -> None:
+        """depth: frames that may wait for it."""
         self.sink = sink
         self._on_event = on_event
-        self.ring: Ring[CoveredFrame] = Ring(DEPTH, Policy.DROP_OLDEST)
+        self.ring: Ring[CoveredFrame] = Ring(depth, Policy.DROP_OLDEST)
         self.failed = False
         self.failure = ""
         self.finished = False

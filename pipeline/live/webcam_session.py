@@ -49,7 +49,7 @@ class SessionStats:
     dropped: int
     broken: int
     fully_covered: int
-    held: int
+    withheld: int
     faces: int
     trouble: str
 
@@ -139,7 +139,7 @@ class WebcamSession:
                     self._fail_closed.flush()
                     self._correlation_ids.clear()
                 last = now
-                self._look(jpeg_frame)
+                self._detect(jpeg_frame)
                 self._done += 1
                 self._send(None)
         except Cancelled:
@@ -149,7 +149,7 @@ class WebcamSession:
             self._ring.cancel()
             self._on_end()
 
-    def _look(self, jpeg_frame: JpegFrame) -> None:
+    def _detect(self, jpeg_frame: JpegFrame) -> None:
         try:
             picture = self._decoder.decode(jpeg_frame.jpeg)
         except BadInput as error:

@@ -67,6 +67,7 @@ class WebRtcSessions:
         self._news = news
         self._open: dict[Any, PictureFeed] = {}
         self._numbers: dict[str, Any] = {}
+        self._ending: set[asyncio.Future[None]] = set()
 
     @property
     def full(self) -> bool:
@@ -108,9 +109,19 @@ class WebRtcSessions:
         await self._end(peer)
         return True
 
+    def end_of(self, pictures: PictureFeed) -> None:
+        """End the sessions that show this camera, which is gone."""
+        for peer in [peer for peer, shown in self._open.items() if shown is pictures]:
+            self._end_soon(peer)
+
+    def _end_soon(self, peer: Any) -> None:
+        task = asyncio.ensure_future(self._end(peer))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
     def _check(self, peer: Any) -> None:
         if peer in self._open and peer.connectionState != "connected":
-            self._ending = asyncio.ensure_future(self._end(peer))
+            self._end_soon(peer)
 
     async def _end(self, peer: Any) -> None:
         pictures = self._open.pop(peer, None)

@@ -21,15 +21,17 @@ from facestream.pipeline.records import Record, RecordSink, read_records, record
 from facestream.pipeline.review.document import Document
 from facestream.pipeline.review.draft import draft_path, read_draft
 from facestream.pipeline.review.estimate import Estimate, estimate
+from facestream.pipeline.review.groups import GroupBy, likeness_of
 from facestream.pipeline.review.risk import Moment, RiskIndex
 from facestream.pipeline.review.scout import Notes, Scout
-from facestream.pipeline.review.server import ReviewServer, check_web
+from facestream.pipeline.review.server import ReviewServer
 from facestream.pipeline.review.session import Clip, Session
 from facestream.pipeline.run import Job, Recorder, run, run_stages
 from facestream.pipeline.types import Frame, StreamInfo, TrackedFrame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import open_source
 from facestream.pipeline.video.uri import Kind, parse
+from facestream.pipeline.web import check_web
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +120,18 @@ def list_moments(video: Path, records: Path | None, config: Config, progress: bo
 
 
 def serve(
-    video: Path, records: Path | None, config: Config, port: int, browser: bool, overwrite: bool, progress: bool
+    video: Path,
+    records: Path | None,
+    config: Config,
+    port: int,
+    browser: bool,
+    overwrite: bool,
+    progress: bool,
+    group_by: GroupBy = "appearance",
 ) -> int:
     """Serve the page until Ctrl-C."""
-    check_web()
-    session, scout = prepare(video, records, config, overwrite, progress)
+    check_web("review")
+    session, scout = prepare(video, records, config, overwrite, progress, group_by)
     server = ReviewServer(session, port)
     server.start()
     print(f"{video.name} is open for review, on this machine alone, at\n{server.address}\nCtrl-C ends it.", flush=True)
@@ -141,37 +150,41 @@ def serve(
 
 
 def prepare(
-    video: Path, records: Path | None, config: Config, overwrite: bool, progress: bool
+    video: Path,
+    records: Path | None,
+    config: Config,
+    overwrite: bool,
+    progress: bool,
+    group_by: GroupBy = "appearance",
 ) -> tuple[Session, Scout | None]:
     """A session on the video. The scout is None where its pass over the video is still to come."""
+    likeness = likeness_of(group_by)
     info = stream_info(video)
     rate = float(info.rate or RATE)
     scout: Scout | None = None
     if records is None:
         records = video.with_name(video.name + ".faces.jsonl")
         if not records.exists() or overwrite:
-            scout = _find(video, records, info, rate, config, overwrite, progress)
+            scout = Scout(config, info.frames, rate, likeness=likeness)
+            _find(video, records, scout, config, overwrite, progress)
         else:
             log.info("%s are used; --overwrite finds the faces anew", records)
     rows = read_records(records, str(video))
     rows, clip = _complete(video, rows, records, info, rate, config, progress)
-    session = Session(clip, rows, records, config)
+    session = Session(clip, rows, records, config, group_by)
     if scout is not None:
         session.take_notes(scout)
         session.save()
     _check_first(session)
-    return session, scout if scout is not None or session.notes is None else Scout(config, None, rate, second=False)
+    return session, scout if scout is not None or session.needs_pass else Scout(config, None, rate, second=False)
 
 
-def _find(
-    video: Path, records: Path, info: StreamInfo, rate: float, config: Config, overwrite: bool, progress: bool
-) -> Scout:
+def _find(video: Path, records: Path, scout: Scout, config: Config, overwrite: bool, progress: bool) -> None:
     """Detect the faces, with the second detector in the same pass."""
     draft = read_draft(draft_path(records), records) if records.exists() else None
     if draft is not None and draft.edits:
         do = "move it away to find the faces anew"
         raise BadInput("there is a draft to the records that would be replaced", str(draft_path(records)), do)
-    scout = Scout(config, info.frames, rate)
     sink = RecordSink(records, overwrite)
     try:
         report = run(Job(str(video), None), config, detector_of(config), Recorders(sink, scout), progress)
@@ -183,7 +196,6 @@ def _find(
     draft_path(records).unlink(missing_ok=True)
     if report.lost:
         log.warning("%s", report.lost)
-    return scout
 
 
 def _complete(
@@ -217,7 +229,7 @@ def scout_of(session: Session, note: Callable[[str], None] = lambda _: None) -> 
     """The pass over the video for given records: cuts, appearances, and the second detector. note: called with the
     progress."""
     frames = session.document.frames
-    scout = Scout(session.config, frames, session.clip.rate)
+    scout = Scout(session.config, frames, session.clip.rate, likeness=likeness_of(session.group_by))
 
     class Watched(RecordReplay):
         def push(self, frame: Frame) -> list[TrackedFrame]:

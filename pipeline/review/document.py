@@ -20,12 +20,14 @@ from facestream.pipeline.review.edits import (
     LeaveOpen,
     Mask,
     Merge,
+    MoveMask,
     Split,
     Unmask,
+    corners_of,
 )  # fmt: skip
 from facestream.pipeline.review.geometry import grown, rounded, touches
 from facestream.pipeline.review.identity import key_of, named
-from facestream.pipeline.types import BoxState
+from facestream.pipeline.types import BoxState, Polygon
 from msgspec import structs
 
 WHOLE = 1 << 40  # a frame behind all others
@@ -138,11 +140,15 @@ class Document:
         """The masks of a frame."""
         return [mask for mask in self.masks.values() if mask.start <= frame <= mask.end]
 
+    def polygons_at(self, frame: int) -> tuple[Polygon, ...]:
+        """The masks of a frame, where they lie in it."""
+        return tuple(mask.corners_at(frame) for mask in self.masks_at(frame))
+
     def export(self) -> dict[int, Record]:
         """Records of what is covered, of every frame."""
         out = {}
         for index, row in self.rows.items():
-            masks = tuple(mask.corners() for mask in self.masks_at(index))
+            masks = self.polygons_at(index)
             out[index] = structs.replace(row, faces=tuple(self.covered(index)), masks=(*row.masks, *masks))
         return out
 
@@ -161,8 +167,8 @@ class Document:
         step = Step(edit)
         do = {
             Cover: self._cover, LeaveOpen: self._leave_open, Delete: self._delete, Split: self._split,
-            Merge: self._merge, Boxes: self._boxes, Mask: self._mask, Unmask: self._unmask, Accept: self._accept,
-            Audio: self._audio,
+            Merge: self._merge, Boxes: self._boxes, Mask: self._mask, MoveMask: self._move_mask, Unmask: self._unmask,
+            Accept: self._accept, Audio: self._audio,
         }[type(edit)]  # fmt: skip
         do(edit, step)  # type: ignore[operator]
         self.done.append(step)
@@ -325,6 +331,21 @@ class Document:
         self.masks[edit.label] = edit
         step.touch(edit.start, edit.end)
         step.inverse.append(lambda: self._restore(edit.label, old))
+
+    def _move_mask(self, edit: MoveMask, step: Step) -> None:
+        mask = self.masks.get(edit.label)
+        if mask is None:
+            raise BadInput(f"there is no mask {edit.label}", "review")
+        if not mask.start <= edit.frame <= mask.end:
+            raise BadInput(f"mask {edit.label} does not reach to frame {edit.frame}", "review")
+        keys = mask.key_frames()
+        corners = corners_of(edit.points)
+        if len(corners) != len(next(iter(keys.values()))):
+            raise BadInput(f"mask {edit.label} has another number of corners", "review")
+        (first, points), *others = sorted((keys | {edit.frame: corners}).items())
+        self.masks[edit.label] = structs.replace(mask, frame=first, points=points, keys=tuple(others))
+        step.touch(mask.start, mask.end)
+        step.inverse.append(lambda: self._restore(edit.label, mask))
 
     def _unmask(self, edit: Unmask, step: Step) -> None:
         old = self.masks.pop(edit.label, None)

@@ -10,6 +10,7 @@ from facestream.engines.checked import Wrong, checked
 from facestream.pipeline.errors import BadInput, SinkLost
 from facestream.pipeline.review.document import Document
 from facestream.pipeline.review.edits import AnyEdit
+from facestream.pipeline.review.groups import GroupBy
 from facestream.pipeline.review.scout import Notes
 from facestream.pipeline.video.output import Temporary
 from msgspec import Struct, to_builtins
@@ -26,6 +27,7 @@ class Draft(Struct, frozen=True, forbid_unknown_fields=True):
     video: str = ""
     edits: tuple[AnyEdit, ...] = ()
     groups: dict[int, int] = {}
+    grouped_by: GroupBy = "appearance"
     notes: Notes | None = None
 
 

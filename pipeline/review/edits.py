@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from math import isfinite
 from typing import Annotated, Literal
 
 from facestream.engines.checked import Wrong
-from facestream.pipeline.types import XYXY
+from facestream.pipeline.types import XYXY, Polygon
 from msgspec import Meta, Struct
 
 Frame = Annotated[int, Meta(ge=0)]
 TrackId = int
 MAX_TEXT = 2000  # characters of a reason
 MAX_POINTS = 200  # corners of a polygon
+Points = Annotated[tuple[tuple[float, float], ...], Meta(min_length=2, max_length=MAX_POINTS)]
 
 
 class Edit(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -82,25 +84,68 @@ class Boxes(Edit, frozen=True, tag="boxes"):
 
 class Mask(Edit, frozen=True, tag="mask"):
     """A region that is covered whole in the frames from start to end: points in displayed pixels, three or more; two
-    are opposite corners of a rectangle. label: its number."""
+    are opposite corners of a rectangle. label: its number. frame: the key frame of these points, None: start.
+    keys: further key frames with as many points each. Between two key frames the corners move evenly; before the first
+    and after the last they stand still.
+    """
 
     label: int = 0
     start: Frame = 0
     end: Frame = 0
-    points: Annotated[tuple[tuple[float, float], ...], Meta(min_length=2, max_length=MAX_POINTS)] = ((0, 0), (1, 1))
+    points: Points = ((0, 0), (1, 1))
+    frame: Frame | None = None
+    keys: tuple[tuple[Frame, Points], ...] = ()
 
     def __post_init__(self) -> None:
         if self.end < self.start:
             raise Wrong("end", "must not lie before start")
+        for points in (self.points, *(points for _, points in self.keys)):
+            if not all(isfinite(v) for point in points for v in point):
+                raise Wrong("points", "must be finite numbers")
+            if len(points) != len(self.points):
+                raise Wrong("keys", f"must have {len(self.points)} points each, as the mask")
+
+    def key_frames(self) -> dict[int, Polygon]:
+        """The polygon's corners at each key frame, in order."""
+        first = self.start if self.frame is None else self.frame
+        return {frame: corners_of(points) for frame, points in sorted({first: self.points, **dict(self.keys)}.items())}
+
+    def corners_at(self, frame: int) -> Polygon:
+        """The polygon's corners in a frame."""
+        keys = self.key_frames()
+        frames = list(keys)
+        after = bisect_right(frames, frame)
+        if after == 0 or after == len(frames):
+            return keys[frames[min(after, len(frames) - 1)]]
+        before, behind = frames[after - 1], frames[after]
+        share = (frame - before) / (behind - before)
+        return tuple(
+            (x0 + share * (x1 - x0), y0 + share * (y1 - y0))
+            for (x0, y0), (x1, y1) in zip(keys[before], keys[behind], strict=True)
+        )
+
+
+class MoveMask(Edit, frozen=True, tag="move_mask"):
+    """From this key frame on the mask lies here, and moves evenly to the next one. points: as many corners as it has;
+    for a rectangle two or four."""
+
+    label: int = 0
+    frame: Frame = 0
+    points: Points = ((0, 0), (1, 1))
+
+    def __post_init__(self) -> None:
         if not all(isfinite(v) for point in self.points for v in point):
             raise Wrong("points", "must be finite numbers")
 
-    def corners(self) -> tuple[tuple[float, float], ...]:
-        """The polygon's corners."""
-        if len(self.points) > 2:
-            return self.points
-        (x0, y0), (x1, y1) = self.points
-        return (x0, y0), (x1, y0), (x1, y1), (x0, y1)
+
+def corners_of(points: Points) -> Polygon:
+    """A polygon's corners; two points are a rectangle's."""
+    if len(points) > 2:
+        return points
+    (x0, y0), (x1, y1) = points
+    left, right = sorted((x0, x1))
+    top, bottom = sorted((y0, y1))
+    return (left, top), (right, top), (right, bottom), (left, bottom)
 
 
 class Unmask(Edit, frozen=True, tag="unmask"):
@@ -121,4 +166,4 @@ class Audio(Edit, frozen=True, tag="audio"):
     audio: Literal["keep", "transcode", "drop", "distort"] = "keep"
 
 
-AnyEdit = Cover | LeaveOpen | Delete | Split | Merge | Boxes | Mask | Unmask | Accept | Audio
+AnyEdit = Cover | LeaveOpen | Delete | Split | Merge | Boxes | Mask | MoveMask | Unmask | Accept | Audio

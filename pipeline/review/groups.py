@@ -1,6 +1,8 @@
-"""Groups tracks that look like the same person, by the colours of hair and clothes, not by the face."""
+"""Groups tracks that look like the same person: by hair and clothes, unless a face matcher is asked for."""
 
 from __future__ import annotations
+
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -11,6 +13,52 @@ from facestream.pipeline.video.planes import rgb_view
 BINS = (8, 4, 4)  # of hue, saturation and value
 ALIKE = 0.62  # share of two histograms in common from which they may be one person
 VIEW = 640  # pixels of the longer side of the picture that is looked at
+
+
+GroupBy = Literal["appearance", "embedding"]
+
+
+class Likeness(Protocol):
+    """How alike two tracks look. same_from: the likeness from which they may be one person."""
+
+    same_from: float
+
+    def view(self, frame: Frame) -> Any:
+        """What is needed of a frame, once for all its faces."""
+        ...
+
+    def features(self, view: Any, box: XYXY) -> Array | None:
+        """Of one face, None where they cannot be had."""
+        ...
+
+    def likeness(self, a: Array, b: Array) -> float:
+        """Of two faces' features."""
+        ...
+
+
+class Appearance:
+    """Hair and clothes."""
+
+    same_from = ALIKE
+
+    def view(self, frame: Frame) -> tuple[Array, float]:
+        return appearance_view(frame)
+
+    def features(self, view: tuple[Array, float], box: XYXY) -> Array | None:
+        hsv, scale = view
+        return appearance(hsv, scale, box)
+
+    def likeness(self, a: Array, b: Array) -> float:
+        return _common(a, b)
+
+
+def likeness_of(group_by: GroupBy) -> Likeness:
+    """Raises BadConfig where a face matcher is asked for and not installed."""
+    if group_by == "appearance":
+        return Appearance()
+    from facestream.pipeline.review.embedding import FaceEmbedding  # an extra, and only by explicit option
+
+    return FaceEmbedding()
 
 
 def appearance_view(frame: Frame) -> tuple[Array, float]:
@@ -40,20 +88,20 @@ def appearance(hsv: Array, scale: float, box: XYXY) -> Array | None:
     return out if out.any() else None
 
 
-def group(appearances: dict[int, Array], spans: dict[int, tuple[int, int]]) -> dict[int, int]:
+def group(features: dict[int, Array], spans: dict[int, tuple[int, int]], by: Likeness) -> dict[int, int]:
     """track -> number of its group. Two tracks that are in the picture at the same time are never one person.
 
-    appearances: appearance of each track. spans: its first and last frame.
+    features: of each track, by this measure of likeness. spans: its first and last frame.
     """
-    tracks = sorted(appearances, key=lambda t: spans[t])
+    tracks = sorted(features, key=lambda t: spans[t])
     members: list[list[int]] = []
     for track in tracks:
         best = None
-        score = ALIKE
+        score = by.same_from
         for number, others in enumerate(members):
             if any(spans[o][0] <= spans[track][1] and spans[track][0] <= spans[o][1] for o in others):
                 continue
-            common = max(_common(appearances[track], appearances[o]) for o in others[-8:])
+            common = max(by.likeness(features[track], features[o]) for o in others[-8:])
             if common > score:
                 best = number
                 score = common

@@ -25,10 +25,10 @@ def jpeg(frame: Frame, width: int) -> bytes:
     return encoded(rgb_view(frame, (min(width, frame.size[0]), 1 << 14)).rgb)
 
 
-def covered(frame: Frame, faces: list[Face], masks: list[Polygon], anonymizer: Anonymizer) -> Frame:
+def covered(frame: Frame, faces: list[Face], masks: tuple[Polygon, ...], anonymizer: Anonymizer) -> Frame:
     """A copy of the frame with its covers as they will be."""
     copy = replace(frame, picture=duplicate(frame.picture))
-    tracked = TrackedFrame(copy, tuple(face.box() for face in faces), tuple(masks))
+    tracked = TrackedFrame(copy, tuple(face.box() for face in faces), masks)
     anonymizer.cover(tracked)
     return copy
 

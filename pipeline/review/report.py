@@ -17,6 +17,7 @@ from facestream.pipeline.review.edits import (
     LeaveOpen,
     Mask,
     Merge,
+    MoveMask,
     Split,
     Unmask,
 )
@@ -102,7 +103,10 @@ class Facts:
             drawn=len(document.drawn),
             deleted=kinds[Delete],
             left_open=tuple(left_open),
-            masks=tuple((str(m.label), when.span(m.start, m.end), m.by, m.at) for m in document.masks.values()),
+            masks=tuple(
+                (str(m.label), when.span(m.start, m.end), ", ".join(map(when.at, m.key_frames())), m.by, m.at)
+                for m in document.masks.values()
+            ),
             decisions=tuple((e.at, e.by, _describe(e, when)) for e in edits),
             moments=len(moments),
             looked_at=len(document.accepted),
@@ -141,6 +145,8 @@ def _describe(edit: AnyEdit, when: Clock) -> str:
         return f"track {edit.track} {what}, {when.span(min(frames), max(frames))}"
     if isinstance(edit, Mask):
         return f"mask {edit.label}, {when.span(edit.start, edit.end)}"
+    if isinstance(edit, MoveMask):
+        return f"mask {edit.label} moved at {when.at(edit.frame)}"
     if isinstance(edit, Unmask):
         return f"mask {edit.label} taken away"
     if isinstance(edit, Accept):
@@ -167,7 +173,7 @@ def html(facts: Facts) -> str:
         "<h2>Left open</h2>",
         opened or table(("track", "when", "frames open", "", "reason", "by", "decided"), facts.left_open),
         "<h2>Masks</h2>",
-        table(("mask", "when", "by", "decided"), facts.masks) if facts.masks else "None.",
+        table(("mask", "when", "key frames", "by", "decided"), facts.masks) if facts.masks else "None.",
         "<h2>Moments that nobody accepted, the likeliest first</h2>",
         table(("when", "risk", "why"), facts.unseen) if facts.unseen else "None.",
         "<h2>Who decided what, and when</h2>",

@@ -7,7 +7,7 @@ const KEYS = [
   ["Alt + drag", "this frame alone"], ["click, Shift+click", "choose a track, several"],
   ["X, Delete", "no face: delete"], ["O", "leave open, with a reason"], ["C", "cover again"],
   ["S", "split at this frame"], ["M", "merge the chosen tracks"], ["G", "choose the whole person"],
-  ["[ , ]", "range from here, up to here"], ["R", "no range"], ["K, Enter", "mask; close the polygon"],
+  ["[ , ]", "range from here, up to here"], ["R", "no range"], ["K, Enter", "mask; close the polygon"], ["drag a mask", "move it from this frame on; X: delete"],
   ["Z, Ctrl+Y", "undo, redo"], ["← →", "one frame; with Shift one second"], ["Space", "play"],
   ["1 2 3 4", "speed 0.25, 0.5, 1, 2"], ["B, V", "boxes, covers"], ["+ − 0", "zoom the timeline, all of it"],
   ["↑ ↓", "previous, next track"], ["Home, End", "first, last frame"], ["Ctrl+S, E", "save, export"], ["Esc", "choose nothing"],
@@ -51,8 +51,8 @@ class Later {
   // Requests that nobody waits for: two at a time, and none while somebody waits for another one.
   constructor(app) { Object.assign(this, {app, waiting: new Map(), running: 0}); }
   add(name, level, begin) {
-    if (!this.waiting.has(name)) this.waiting.set(name, {level, begin});
-    this.run();
+    this.waiting.set(name, {level, begin});
+    queueMicrotask(() => this.run());  // when what asks has put its picture into the page
   }
   drop(start) { for (const name of this.waiting.keys()) if (name.startsWith(start)) this.waiting.delete(name); }
   run() {
@@ -73,7 +73,7 @@ const element = (kind, text = "", name = "") => Object.assign(document.createEle
 class App {
   constructor() {
     Object.assign(this, {frame: 0, tracks: new Map(), selected: new Set(), moments: [], at_moment: -1, range: null, boxes: true,
-      covers: false, masking: false, playing: false, chunks: new Map(), images: new Map(), sending: 0});
+      covers: false, masking: false, playing: false, chunks: new Map(), images: new Map(), sending: 0, mask_on: null});
     this.later = new Later(this);
     this.view = new View($("picture"), this);
     this.timeline = new Timeline($("timeline"), this);
@@ -208,22 +208,22 @@ class App {
   }
   // A picture that comes when nothing more urgent is asked for.
   image(path, level) {
-    const image = element("img");
-    image.alt = "";
-    const known = this.images.get(path);
+    const image = Object.assign(element("img"), {alt: ""}), known = this.images.get(path);
     if (known) {
       this.images.delete(path);
       this.images.set(path, known);
       image.src = known;
-    } else this.later.add(path, level, () => image.isConnected && this.get(path + "&later=1").then(a => a.blob()).then(blob => {
-      image.src = URL.createObjectURL(blob);
-      this.images.set(path, image.src);
-      if (this.images.size <= IMAGES) return;
-      const [old, url] = this.images.entries().next().value;
-      this.images.delete(old);
-      URL.revokeObjectURL(url);
-    }));
+    } else this.later.add(path, level, () => image.isConnected && this.load(image, path));
     return image;
+  }
+  async load(image, path) {
+    const blob = await (await this.get(path + "&later=1")).blob();
+    image.src = URL.createObjectURL(blob);
+    this.images.set(path, image.src);
+    if (this.images.size <= IMAGES) return;
+    const [old, url] = this.images.entries().next().value;
+    this.images.delete(old);
+    URL.revokeObjectURL(url);
   }
   // Pictures that the next key may ask for: of the moments and tracks around.
   expect() {
@@ -313,6 +313,7 @@ class App {
     return row;
   }
   select(track, more = false) {
+    if (track !== null) this.mask_on = null;
     if (track === null) this.selected.clear();
     else if (more) this.selected.has(track) ? this.selected.delete(track) : this.selected.add(track);
     else this.selected = new Set([track]);
@@ -362,6 +363,11 @@ class App {
   }
   async act(kind) {
     const tracks = this.targets();
+    if (kind === "delete" && this.mask_on !== null && !this.selected.size) {
+      const label = this.mask_on;
+      this.mask_on = null;
+      return this.edit({kind: "unmask", label});
+    }
     if (!tracks.length) return this.notify("Choose a track first, or a range with [ and ].");
     const [start, end] = this.range ?? [0, this.clip.frames - 1], edit = {kind, tracks, start, end};
     if (kind === "open") {
@@ -394,7 +400,20 @@ class App {
     this.masking = false;
     this.view.corners = [];
     $("mask-button").classList.remove("on");
-    if (await this.edit({kind: "mask", label: this.clip.next_mask, start, end, points})) this.notify(this.range ? "Masked in the range" : "Masked in the whole video: set a range with [ and ] to mask a part");
+    const label = this.clip.next_mask, frame = Math.max(start, Math.min(end, this.frame));
+    if (!await this.edit({kind: "mask", label, start, end, frame, points})) return;
+    this.chooseMask(label);
+    this.notify(this.range ? "Masked in the range" : "Masked in the whole video: set a range with [ and ] to mask a part");
+  }
+  chooseMask(label) {
+    this.mask_on = label;
+    if (label === null) return this.view.draw();
+    this.selected.clear();
+    this.chosen();
+  }
+  async moveMask(label, frame, points) {
+    const rounded = points.map(p => p.map(v => Math.round(v * 100) / 100));
+    if (await this.edit({kind: "move_mask", label, frame, points: rounded})) this.notify(`Mask ${label} lies here in frame ${frame}: between two such frames it moves evenly`);
   }
   edit(edit) { return this.send("edit", {...edit, by: this.by()}); }
   by() { return $("export-by").value || this.clip.user; }

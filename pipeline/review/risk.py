@@ -132,7 +132,7 @@ def uncovered(document: Document, frame: int, seen: Sequence[SecondDetection]) -
     covers = np.array([f.xyxy for f in document.covered(frame)]).reshape(-1, 4)
     covers = grow_xyxy(covers, document.scale)
     exempt = [face.xyxy for track, face in faces.items() if document.is_left_open(frame, track)]
-    masks = [np.array(mask.corners()) for mask in document.masks_at(frame)]
+    masks = [np.array(corners) for corners in document.polygons_at(frame)]
     out = []
     for one in seen:
         if any(iou(one.xyxy, box) > 0.3 for box in exempt):

@@ -11,7 +11,7 @@ from facestream.engines.loader import load_detector, shipped
 from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.pipeline.config import Config, DetectorConfig
-from facestream.pipeline.review.groups import appearance, appearance_view
+from facestream.pipeline.review.groups import Appearance, Likeness
 from facestream.pipeline.stages.analyse.scene_cuts import SceneCutDetector
 from facestream.pipeline.types import XYXY, BoxState, Frame, TrackedFrame, xyxy
 from facestream.pipeline.video.planes import luma_view, rgb_view
@@ -79,10 +79,17 @@ class SecondDetector:
 class Scout:
     """Give it to a run as recorder: it sees every frame before it is covered.
 
-    frames: how many there will be, None where nobody knows; rate: frames/s.
+    frames: how many there will be, None where nobody knows; rate: frames/s. likeness: by which tracks are grouped.
     """
 
-    def __init__(self, config: Config, frames: int | None, rate: float, second: bool = True) -> None:
+    def __init__(
+        self,
+        config: Config,
+        frames: int | None,
+        rate: float,
+        second: bool = True,
+        likeness: Likeness | None = None,
+    ) -> None:
         self.notes = Notes()
         self.pts: list[int | None] = []
         self.times: list[float | None] = []
@@ -90,7 +97,8 @@ class Scout:
         self.second = SecondDetector(config.detector) if second else None
         self.notes.model = self.second.name if self.second else ""
         self.stride = stride_of(frames, rate)
-        self.appearances: dict[int, Array] = {}  # track -> see groups.appearance
+        self.likeness = likeness or Appearance()
+        self.features: dict[int, Array] = {}  # track -> see Likeness
         self._best: dict[int, float] = {}
         self._cuts = SceneCutDetector()
         self._scene = 0
@@ -103,12 +111,12 @@ class Scout:
         ]  # fmt: skip
         if not better:
             return
-        hsv, scale = appearance_view(tracked.frame)
+        view = self.likeness.view(tracked.frame)
         for box in better:
             self._best[box.id] = box.score
-            colours = appearance(hsv, scale, box.xyxy)
-            if colours is not None:
-                self.appearances[box.id] = colours
+            found = self.likeness.features(view, box.xyxy)
+            if found is not None:
+                self.features[box.id] = found
 
     def update(self, frame: Frame) -> None:
         """Note what can be seen of one frame; frames come in order."""

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import secrets
-import threading
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from facestream.engines.checked import Wrong, checked
-from facestream.pipeline.errors import BadConfig, BadInput, UserError
+from facestream.pipeline.errors import BadInput, UserError
 from facestream.pipeline.records import Face
 from facestream.pipeline.review.document import Step
 from facestream.pipeline.review.edits import AnyEdit
@@ -24,18 +21,12 @@ from facestream.pipeline.review.frames import FrameReader
 from facestream.pipeline.review.pictures import covered, face_jpeg, jpeg
 from facestream.pipeline.review.session import Session, now
 from facestream.pipeline.stages.anonymise import Anonymizer
-from facestream.pipeline.types import XYXY
+from facestream.pipeline.types import XYXY, Polygon
+from facestream.pipeline.web import RequestGuard, WebServer, check_web, web
 from msgspec import Struct
-
-try:
-    from aiohttp import web
-except ImportError:  # the extra is not installed; check_web() says so
-    web = None  # type: ignore[assignment]
 
 HERE = Path(__file__).parent
 SCRIPTS = ("view.js", "timeline.js", "review.js")
-NAMES = ("127.0.0.1", "localhost", "[::1]")
-BODY = 1 << 20  # bytes of a request
 CHUNK = 2000  # frames whose boxes are given at a time
 
 
@@ -49,29 +40,22 @@ class SetBox(Struct, frozen=True, forbid_unknown_fields=True):
     by: str = ""
 
 
-def check_web() -> None:
-    """Raise BadConfig where the page's library is missing."""
-    if web is None:
-        raise BadConfig("the review page needs one more library", "review", "pip install 'facestream[web]'")
-
-
-class ReviewServer:
+class ReviewServer(WebServer):
     """Serves one session on 127.0.0.1. progress: what still goes on in the background, in words, "" when nothing."""
 
+    body = 1 << 20
+
     def __init__(self, session: Session, port: int = 0) -> None:
-        check_web()
+        check_web("review")
         self.session = session
-        self.port = port
         self.token = secrets.token_urlsafe(24)
+        hint = "open the address that `facestream review` printed"
+        super().__init__("review page", "127.0.0.1", port, RequestGuard(self.token, True, True, hint))
         self.progress = ""
         self.export: Export | None = None
         self._anonymizer = Anonymizer(session.config.cover)
         self._pool = ThreadPoolExecutor(2, "review")
         self._spare_pool = ThreadPoolExecutor(1, "review, later")
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._run, name="review page", daemon=True)
         self._faces: dict[tuple[int, int, XYXY], bytes] = {}
         self._saving: asyncio.Task[None] | None = None
 
@@ -80,20 +64,9 @@ class ReviewServer:
         """What the user opens: only who has it gets in."""
         return f"http://127.0.0.1:{self.port}/?token={self.token}"
 
-    def start(self) -> None:
-        """Raises BadInput where the port cannot be had."""
-        self._thread.start()
-        self._ready.wait(10)
-        if self._error is not None:
-            do = "choose another --port"
-            raise BadInput(f"cannot listen there ({self._error.strerror})", f"127.0.0.1:{self.port}", do)
-
-    def stop(self) -> None:
+    def stop(self, timeout_s: float = 10.0) -> None:
         """Save what is not saved, and end."""
-        if self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(10)
+        super().stop(timeout_s)
         if self.export is not None:
             self.export.cancel()
         if not self.session.saved:
@@ -102,75 +75,20 @@ class ReviewServer:
         self._spare_pool.shutdown(wait=False, cancel_futures=True)
         self.session.close()
 
-    def call(self, do: Callable[[], None]) -> None:
-        """Do something on the thread that changes the document, soon."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(do)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=0.5)
-        try:
-            self._loop.run_until_complete(self._open(runner))
-        except OSError as error:
-            self._error = error
-            self._ready.set()
-        else:
-            self._ready.set()
-            self._loop.run_forever()
-        self._loop.run_until_complete(runner.cleanup())
-        self._loop.close()
-
-    async def _open(self, runner: web.AppRunner) -> None:
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", self.port).start()
-        self.port = runner.addresses[0][1]
-
-    def _app(self) -> web.Application:
-        app = web.Application(middlewares=[self._guarded], client_max_size=BODY)
-        app.router.add_get("/", self._page)
-        app.router.add_get("/state", self._state)
-        app.router.add_get("/moments", self._moments)
-        app.router.add_get("/boxes", self._boxes)
-        app.router.add_get("/frame/{frame}", self._frame)
-        app.router.add_get("/face/{track}", self._face)
-        app.router.add_get("/export", self._export_state)
-        app.router.add_post("/export", self._export)
-        app.router.add_post("/box", self._box)
-        app.router.add_post("/edit", self._edit)
-        app.router.add_post("/undo", self._undo)
-        app.router.add_post("/redo", self._redo)
-        app.router.add_post("/save", self._save)
-        return app
-
-    @property
-    def _guarded(self) -> Any:
-        @web.middleware
-        async def guarded(
-            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-        ) -> web.StreamResponse:
-            # A name that a stranger's server points at 127.0.0.1 is not ours, nor is a page from elsewhere.
-            if request.host not in [f"{name}:{self.port}" for name in NAMES]:
-                raise web.HTTPForbidden(text="not by this name\n")
-            origin = request.headers.get("Origin")
-            if origin is not None and origin != f"http://{request.host}":
-                raise web.HTTPForbidden(text="not from another page\n")
-            if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-                raise web.HTTPForbidden(text="not from another page\n")
-            given = request.query.get("token", "") or request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self.token.encode()):
-                raise web.HTTPUnauthorized(text="open the address that `facestream review` printed\n")
-            try:
-                response = await handler(request)
-            except UserError as error:
-                raise web.HTTPBadRequest(text=f"{error}\n") from None
-            except (ValueError, RecursionError):
-                raise web.HTTPBadRequest(text="that is not what is expected here\n") from None
-            response.headers["Cache-Control"] = "no-store"
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            return response
-
-        return guarded
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/", self._page)
+        router.add_get("/state", self._state)
+        router.add_get("/moments", self._moments)
+        router.add_get("/boxes", self._boxes)
+        router.add_get("/frame/{frame}", self._frame)
+        router.add_get("/face/{track}", self._face)
+        router.add_get("/export", self._export_state)
+        router.add_post("/export", self._export)
+        router.add_post("/box", self._box)
+        router.add_post("/edit", self._edit)
+        router.add_post("/undo", self._undo)
+        router.add_post("/redo", self._redo)
+        router.add_post("/save", self._save)
 
     async def _page(self, request: web.Request) -> web.Response:
         nonce = secrets.token_urlsafe(16)
@@ -228,10 +146,10 @@ class ReviewServer:
         """What an edit changed, for the page."""
         touched = sorted(step.touched) if step is not None else []
         rows = [(track, self.session.summary(track)) for track in touched]
-        gone = [track for track, row in rows if row is None]
+        deleted = [track for track, row in rows if row is None]
         first, last = (step.first, step.last) if step is not None and step.last >= 0 else (0, -1)
         return _json(
-            {"tracks": [r for _, r in rows if r], "gone": gone, "first": first, "last": last, **self._common()}
+            {"tracks": [r for _, r in rows if r], "gone": deleted, "first": first, "last": last, **self._common()}
         )
 
     async def _moments(self, request: web.Request) -> web.Response:
@@ -255,10 +173,10 @@ class ReviewServer:
         index = int(request.match_info["frame"])
         width = max(1, int(request.query.get("width", "960")))
         faces: list[Face] | None = None
-        masks: list[Any] = []
+        masks: tuple[Polygon, ...] = ()
         if request.query.get("covers") == "1":
             faces = self.session.document.covered(index)
-            masks = [mask.corners() for mask in self.session.document.masks_at(index)]
+            masks = self.session.document.polygons_at(index)
         pool, reader = self._readers(request)
         data = await self._loop.run_in_executor(pool, partial(self._picture, reader, index, width, faces, masks))
         return web.Response(body=data, content_type="image/jpeg")
@@ -270,7 +188,7 @@ class ReviewServer:
         return self._pool, self.session.reader
 
     def _picture(
-        self, reader: FrameReader, index: int, width: int, faces: list[Face] | None, masks: list[Any]
+        self, reader: FrameReader, index: int, width: int, faces: list[Face] | None, masks: tuple[Polygon, ...]
     ) -> bytes:
         frame = reader.get(index)
         if faces or masks:

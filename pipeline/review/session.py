@@ -18,7 +18,7 @@ from facestream.pipeline.review.edits import AnyEdit, Boxes
 from facestream.pipeline.review.estimate import Estimate, estimate
 from facestream.pipeline.review.following import follow_both_ways
 from facestream.pipeline.review.frames import FrameReader
-from facestream.pipeline.review.groups import group
+from facestream.pipeline.review.groups import GroupBy, group
 from facestream.pipeline.review.risk import Moment, RiskIndex
 from facestream.pipeline.review.scout import Notes, Scout
 from facestream.pipeline.types import XYXY, BoxState
@@ -44,7 +44,9 @@ class Session:
     records: the file that the rows came from; the draft lies beside it. Raises BadInput for a draft that does not fit.
     """
 
-    def __init__(self, clip: Clip, rows: dict[int, Record], records: Path, config: Config) -> None:
+    def __init__(
+        self, clip: Clip, rows: dict[int, Record], records: Path, config: Config, group_by: GroupBy = "appearance"
+    ) -> None:
         self.clip = clip
         self.records = records
         self.config = config
@@ -57,6 +59,8 @@ class Session:
         self.version = 0
         self.notes: Notes | None = None
         self.groups: dict[int, int] = {}
+        self.group_by = group_by
+        self.grouped_by = group_by  # what the groups are made by, until the pass over the video makes them anew
         self.saved = True
         self._summaries: dict[int, dict[str, Any]] = {}
         self._write_lock = threading.Lock()
@@ -65,16 +69,23 @@ class Session:
         if draft is not None:
             self.notes = draft.notes
             self.groups = draft.groups
+            self.grouped_by = draft.grouped_by
             if self.notes:
                 self.document.set_cuts(self.notes.cuts)
             replay(self.document, draft.edits, self.draft_file)
         self.risk = RiskIndex(self.document, self.notes or Notes(), clip.size)
 
+    @property
+    def needs_pass(self) -> bool:
+        """Whether the pass over the video is still to come, or was made for groups of another kind."""
+        return self.notes is None or self.grouped_by != self.group_by
+
     def take_notes(self, scout: Scout) -> None:
         """What a pass over the video found."""
         self.notes = scout.notes
         spans = {t: (s[0], s[-1]) for t, s in self.document.spans.items()}
-        self.groups = group({t: a for t, a in scout.appearances.items() if t in spans}, spans)
+        self.groups = group({t: a for t, a in scout.features.items() if t in spans}, spans, scout.likeness)
+        self.grouped_by = self.group_by
         self.document.set_cuts(self.notes.cuts)
         self.risk.renew(self.notes)
         self._summaries.clear()
@@ -133,6 +144,7 @@ class Session:
             video=self.clip.video.name,
             edits=tuple(step.edit for step in self.document.done),
             groups=self.groups,
+            grouped_by=self.grouped_by,
             notes=self.notes,
         )
 
@@ -217,7 +229,7 @@ class Session:
 
     def masks(self) -> list[dict[str, Any]]:
         return [
-            {"label": m.label, "start": m.start, "end": m.end, "points": m.corners()}
+            {"label": m.label, "start": m.start, "end": m.end, "keys": list(m.key_frames().items())}
             for m in self.document.masks.values()
         ]
 

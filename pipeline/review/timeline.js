@@ -79,6 +79,7 @@ class Timeline {
     for (const mask of this.app.clip.masks) {
       g.fillStyle = DRAWN;
       g.fillRect(this.x(mask.start), high - 3, Math.max(2, this.x(mask.end + 1) - this.x(mask.start)), 3);
+      for (const [frame] of mask.keys) if (mask.keys.length > 1) g.fillRect(this.x(frame) - 2, high - 8, 4, 8);
     }
     g.restore();
     g.fillStyle = "#fff";

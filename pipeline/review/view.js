@@ -2,6 +2,23 @@
 const COLOURS = ["#4f9cf9", "#b98be0", "#46b39d"], OPEN = "#7bd88f", RISK = "#ff8a5c", DRAWN = "#f0c674";
 const CACHE = 90e6, AHEAD = 10, HANDLE = 9;  // CACHE: pixels of the pictures that are kept
 
+// Where a mask's corners are in a frame: between two key frames they move evenly.
+function cornersAt({keys}, frame) {
+  const after = keys.findIndex(([key]) => key > frame);
+  if (after <= 0) return keys.at(after)[1];
+  const [[from, a], [to, b]] = [keys[after - 1], keys[after]], share = (frame - from) / (to - from);
+  return a.map(([x, y], n) => [x + share * (b[n][0] - x), y + share * (b[n][1] - y)]);
+}
+
+function holds(points, x, y) {
+  let inside = false;
+  points.forEach(([ax, ay], n) => {
+    const [bx, by] = points.at(n - 1);
+    if (ay > y !== by > y && x < (bx - ax) * (y - ay) / (by - ay) + ax) inside = !inside;
+  });
+  return inside;
+}
+
 class View {
   constructor(canvas, app) {
     this.canvas = canvas;
@@ -95,7 +112,8 @@ class View {
     g.translate(x, y);
     const moment = this.app.moment();
     if (moment?.box && Math.abs(frame - moment.frame) <= 3) this.risk(g, moment.box, scale);
-    for (const mask of this.app.clip.masks) if (mask.start <= frame && frame <= mask.end) this.polygon(g, mask.points, scale, DRAWN, String(mask.label));
+    for (const mask of this.app.clip.masks) if (mask.start <= frame && frame <= mask.end) this.polygon(g, cornersAt(mask, frame), scale, DRAWN, String(mask.label), mask.label === this.app.mask_on);
+    if (this.drag?.points) this.polygon(g, this.drag.points, scale, DRAWN, "");
     if (this.app.boxes) for (const box of this.app.at(frame)) this.box(g, box, scale);
     if (this.corners.length) this.polygon(g, this.corners, scale, DRAWN, "");
     if (this.drag?.box) {
@@ -115,7 +133,7 @@ class View {
     g.roundRect(a * scale - pad, b * scale - pad, w, h, 10);
     g.stroke();
   }
-  polygon(g, points, scale, colour, label) {
+  polygon(g, points, scale, colour, label, on = false) {
     g.beginPath();
     points.forEach(([a, b], n) => n ? g.lineTo(a * scale, b * scale) : g.moveTo(a * scale, b * scale));
     g.closePath();
@@ -126,6 +144,9 @@ class View {
     g.strokeStyle = colour;
     g.stroke();
     if (label) this.label(g, points[0][0] * scale, points[0][1] * scale, "mask " + label, colour);
+    if (!on) return;
+    g.fillStyle = colour;
+    for (const [x, y] of points) g.fillRect(x * scale - 4, y * scale - 4, 8, 8);
   }
   box(g, [track, a, b, p, q, score, state, open], scale) {
     const on = this.app.selected.has(track), colour = open ? OPEN : this.app.tracks.get(track)?.drawn ? DRAWN : COLOURS[state];
@@ -161,7 +182,16 @@ class View {
     }
     const inside = boxes.filter(b => x >= b[1] && x <= b[3] && y >= b[2] && y <= b[4]);
     inside.sort((a, b) => (a[3] - a[1]) * (a[4] - a[2]) - (b[3] - b[1]) * (b[4] - b[2]));
-    return inside.length ? {box: inside[0]} : null;
+    return inside.length ? {box: inside[0]} : this.hitMask(x, y, near);
+  }
+  hitMask(x, y, near) {
+    const frame = this.shown?.frame, here = this.app.clip.masks.filter(m => m.start <= frame && frame <= m.end);
+    for (const mask of here) {
+      const corner = cornersAt(mask, frame).findIndex(p => Math.abs(x - p[0]) < near && Math.abs(y - p[1]) < near);
+      if (mask.label === this.app.mask_on && corner >= 0) return {mask, corner};
+    }
+    const mask = here.find(m => holds(cornersAt(m, frame), x, y));
+    return mask ? {mask, corner: -1} : null;
   }
   down(e) {
     if (e.button || !this.shown) return;
@@ -169,7 +199,8 @@ class View {
     const at = this.point(e), found = this.app.masking ? null : this.hit(at);
     this.canvas.setPointerCapture(e.pointerId);
     this.drag = {at, found, moved: false, box: null, plain: e.altKey};
-    if (found && !this.app.selected.has(found.box[0])) this.app.select(found.box[0], e.shiftKey || e.ctrlKey);
+    this.app.chooseMask(found?.mask?.label ?? null);
+    if (found?.box && !this.app.selected.has(found.box[0])) this.app.select(found.box[0], e.shiftKey || e.ctrlKey);
   }
   move(e) {
     const drag = this.drag, at = this.point(e);
@@ -177,7 +208,10 @@ class View {
     const [dx, dy] = [at[0] - drag.at[0], at[1] - drag.at[1]];
     if (Math.hypot(dx, dy) * this.place().scale < 4 && !drag.moved) return;
     drag.moved = true;
-    if (drag.found) {
+    if (drag.found?.mask) {
+      const {mask, corner} = drag.found;
+      drag.points = cornersAt(mask, this.shown.frame).map(([x, y], n) => corner < 0 || corner === n ? [x + dx, y + dy] : [x, y]);
+    } else if (drag.found) {
       const box = drag.found.box.slice(1, 5);
       if (drag.found.corner) {
         box[drag.found.corner[0] - 1] += dx;
@@ -195,6 +229,8 @@ class View {
     if (this.app.masking) {
       if (large) this.app.mask([[drag.box[0], drag.box[1]], [drag.box[2], drag.box[3]]]);
       else this.corners.push(drag.at);
+    } else if (drag.found?.mask) {
+      if (drag.points) this.app.moveMask(drag.found.mask.label, this.shown.frame, drag.points);
     } else if (large) this.app.setBox(this.shown.frame, drag.box, drag.found ? drag.found.box[0] : null, !drag.plain);
     else if (!drag.found) this.app.select(null);
     this.draw();

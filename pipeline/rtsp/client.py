@@ -108,18 +108,23 @@ class Connection:
     def record(self, sdp: str) -> None:
         """From ANNOUNCE to RECORD (RFC 2326 sections 10.3, 10.4, 10.11)."""
         url = self.target.url
-        self._ask("OPTIONS", url, {})
-        self._ask("ANNOUNCE", url, {"Content-Type": "application/sdp"}, sdp.encode())
+        self._exchange("OPTIONS", url, {})
+        self._exchange("ANNOUNCE", url, {"Content-Type": "application/sdp"}, sdp.encode())
         for track in range(sdp.count("\r\nm=")):
             rtp = 2 * track
             rtcp = 2 * track + 1
             transport = {"Transport": f"RTP/AVP/TCP;unicast;interleaved={rtp}-{rtcp};mode=record"}
-            done = self._ask("SETUP", f"{url.rstrip('/')}/track{track}", transport)
+            done = self._exchange("SETUP", f"{url.rstrip('/')}/track{track}", transport)
             self._session, self._channels[track] = done.session, (rtp, rtcp)
         _, _, timeout = done.headers.get("session", "").partition("timeout=")
         if timeout.strip().isdigit():
             self._keep_s = max(1.0, int(timeout) / 3)
-        self._ask("RECORD", url, {"Range": "npt=0.000-"})
+        self._exchange("RECORD", url, {"Range": "npt=0.000-"})
+
+    def probe(self) -> None:
+        """Wait for an answer, whatever it says, to a request that changes nothing."""
+        self._send_all(self._request("OPTIONS", self.target.url, {}))
+        self._answer()
 
     def send(self, unit: Unit) -> None:
         """A picture, within the time-out."""
@@ -158,7 +163,7 @@ class Connection:
                 if self._stop.is_set() or time.monotonic() > end:
                     raise SinkLost("the server takes nothing any more") from None
 
-    def _ask(self, method: str, url: str, headers: dict[str, str], body: bytes = b"") -> Message:
+    def _exchange(self, method: str, url: str, headers: dict[str, str], body: bytes = b"") -> Message:
         """A request and its answer; with the proof of the password once the server wants that."""
         for first in (True, False):
             self._send_all(self._request(method, url, headers, body))
@@ -222,6 +227,16 @@ class Connection:
             return None
         self._waiting = self._waiting[end + 4 + message.length :]
         return message
+
+
+def answers(address: str, options: PushOptions) -> bool:
+    """Whether an RTSP server answers there within the time-out, and be it with a refusal."""
+    try:
+        with Connection(target_of(address), options, threading.Event()) as connection:
+            connection.probe()
+    except (OSError, UserError, Malformed, ValueError):
+        return False
+    return True
 
 
 def _refusal(message: Message, method: str) -> UserError:

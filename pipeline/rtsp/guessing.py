@@ -29,8 +29,13 @@ class Guesses:
 class LoginGuard:
     """Counts failed log-ins, and says how long an answer to one has to wait. on_event: called with one line."""
 
-    def __init__(self, on_event: Callable[[str], None] = lambda message: None) -> None:
+    def __init__(
+        self, on_event: Callable[[str], None] = lambda message: None, free: int = FREE, longest_s: float = LONGEST_S
+    ) -> None:
+        """free: failures that cost no time. longest_s: most seconds for one."""
         self.on_event = on_event
+        self._free = free
+        self._longest_s = longest_s
         self.failed = 0
         self._known: OrderedDict[str, Guesses] = OrderedDict()
 
@@ -51,9 +56,10 @@ class LoginGuard:
             self.on_event(f"{known.unsaid} failed log-in{'s' * (known.unsaid > 1)} from {address}")
             known.said_s = now
             known.unsaid = 0
-        if known.failures <= FREE:
+        if known.failures <= self._free:
             return 0.0
-        known.free_s = max(now, known.free_s) + min(LONGEST_S, FIRST_S * 2.0 ** min(known.failures - FREE - 1, 10))
+        wait_s = min(self._longest_s, FIRST_S * 2.0 ** min(known.failures - self._free - 1, 10))
+        known.free_s = max(now, known.free_s) + wait_s
         return known.free_s - now
 
     def succeed(self, address: str) -> None:

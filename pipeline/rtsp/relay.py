@@ -150,7 +150,7 @@ class RtspRelay:
                         else:
                             self._pending = message, unit
                             self._tries = 0
-                            self._ask(upstream)
+                            self._request(upstream)
                 if upstream.socket in ready:
                     data = upstream.socket.recv(65536)
                     if not data:
@@ -180,7 +180,7 @@ class RtspRelay:
                 self._tries += 1
                 if message.headers.get("connection", "").lower() == "close":
                     upstream = self._again(upstream, upstream.url)
-                self._ask(upstream)
+                self._request(upstream)
                 return upstream
         elif message.code in _MOVED and "location" in message.headers:
             target = parse_url(message.headers["location"])
@@ -189,7 +189,7 @@ class RtspRelay:
             self._tries += 1
             upstream = self._again(upstream, target)
             upstream.challenge = ""
-            self._ask(upstream)
+            self._request(upstream)
             return upstream
         self._pending = None
         client.sendall(unit)
@@ -201,7 +201,7 @@ class RtspRelay:
         new.challenge = upstream.challenge
         return new
 
-    def _ask(self, upstream: Upstream) -> None:
+    def _request(self, upstream: Upstream) -> None:
         """Send the pending request with the camera's own address and the proof of the password."""
         assert self._pending is not None
         message, unit = self._pending

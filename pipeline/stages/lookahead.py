@@ -34,12 +34,14 @@ class FrameIntervalEstimator:
 
     def max_wait_s(self, lag: int) -> float | None:
         """Seconds for which a frame may wait: until `lag` others would have come if none were dropped, and a little
-        longer, since cameras are not regular. None if unknown yet."""
-        if len(self._steps) < self.settings.min_intervals:
+        longer, since cameras are not regular. Longer intervals count as `max_interval_s`: a camera with a picture every
+        five seconds would be a minute late. None if unknown yet."""
+        is_slow = bool(self._steps) and min(self._steps) > self.settings.max_interval_s
+        if len(self._steps) < self.settings.min_intervals and not is_slow:
             return None
         from statistics import median  # live alone needs it
 
-        step = median(self._steps)
+        step = min(median(self._steps), self.settings.max_interval_s)
         return lag * step + max(self.settings.slack_frames * step, self.settings.min_slack_s)
 
 

@@ -346,6 +346,9 @@ class FailClosedSettings(StageSettings, frozen=True):
     slack_frames: Annotated[
         float, constant("frames", "or this many frame intervals longer, since cameras are not regular", GUESS)
     ] = 2.0
+    max_interval_s: Annotated[
+        float, constant("s", "longer frame intervals count as this long: slow cameras would be minutes late", GUESS)
+    ] = 0.2
     interval_window: Annotated[int, constant("frames", "over which the frame interval is judged", GUESS, 1)] = 31
     min_intervals: Annotated[int, constant("frames", "with fewer the frame interval is not known", GUESS, 1)] = 5
 

@@ -211,7 +211,7 @@ class Tracker:
         known: Bool = (self.tracks["best"] >= self.config.new_track_score) | self.tracks["after_cut"]
         return known
 
-    def _sure(self) -> Bool:
+    def _confirmed(self) -> Bool:
         """Which tracks are confirmed: once detected with a high score, or twice, or started after a cut."""
         confirmed: Bool = (
             (self.tracks["best"] >= self.config.confirm_score) | (self.tracks["hits"] > 1) | self.tracks["after_cut"]
@@ -227,7 +227,7 @@ class Tracker:
         unseen = self.clock - self.tracks["seen_s"]
         corners = self.filters.xyxy()
         inside = (corners[:, 2:] > 0).all(1) & (corners[:, :2] < size).all(1)
-        index = np.flatnonzero(~observed & (unseen - step <= self.config.coast_s) & inside & self._sure())
+        index = np.flatnonzero(~observed & (unseen - step <= self.config.coast_s) & inside & self._confirmed())
         if not len(index):
             return []
         grown = grow_xyxy(corners[index], 1 + np.clip(self.filters.spread()[index], 0, self.settings.max_coast_growth))
@@ -244,7 +244,7 @@ class Tracker:
         config = self.config
         unseen = self.clock - self.tracks["seen_s"]
         longest = np.where(self._known(), max(config.remember_s, config.coast_s), config.coast_s)
-        self._keep(observed | (unseen <= longest) & (self._sure() | (not detected)))
+        self._keep(observed | (unseen <= longest) & (self._confirmed() | (not detected)))
 
     def _keep(self, which: Bool) -> None:
         if not which.all():

@@ -28,7 +28,7 @@ class TrackingStage:
         self.settings = heuristics.detector_health
         self._scene = 0  # the tracker's scene number
         self._same: dict[int, int] = {}  # scenes that continue an earlier one of the tracker's
-        self._was_held = False  # whether faces were frozen in the last frame
+        self._was_frozen = False  # whether faces were frozen in the last frame
         self._blind_s = 0.0  # for how long the detector has been blind
         self._held_s = 0.0  # for how long the tracker's clock has been stopped in all
         self._last_s: float | None = None
@@ -42,7 +42,8 @@ class TrackingStage:
         """The summary of the tracks for the coming frame. Does not change anything."""
 
         def predict() -> Array:
-            return self.tracker.predict_boxes(frame.frame.time_s, frame.affine)
+            time_s = frame.frame.time_s
+            return self.tracker.predict_boxes(None if time_s is None else time_s - self._held_s, frame.affine)
 
         if self._last is None:
             return TrackSummary(predict)
@@ -101,9 +102,9 @@ class TrackingStage:
 
     def _tracked_scene(self, frame: AnalysedFrame, blind: bool) -> int:
         """The tracker's scene number: a frame going dark or bright again is no cut for it, so frozen faces stay."""
-        held = blind and self.config.when_blind == "hold"
-        if frame.cut and (held or self._was_held):
+        frozen = blind and self.config.when_blind == "hold"
+        if frame.cut and (frozen or self._was_frozen):
             self._same[frame.scene] = self._scene
-        self._was_held = held
+        self._was_frozen = frozen
         self._scene = self._same.get(frame.scene, frame.scene)
         return self._scene

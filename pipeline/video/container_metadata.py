@@ -82,9 +82,9 @@ class HdrMetadata:
 
 def hdr_metadata_of(picture: av.VideoFrame) -> HdrMetadata | None:
     """A decoded frame's HDR metadata, None if it has none."""
-    held = side_data(picture)
-    mastering = held.get(SideDataType.MASTERING_DISPLAY_METADATA)
-    level = held.get(SideDataType.CONTENT_LIGHT_LEVEL)
+    attached = side_data(picture)
+    mastering = attached.get(SideDataType.MASTERING_DISPLAY_METADATA)
+    level = attached.get(SideDataType.CONTENT_LIGHT_LEVEL)
     if mastering is None and level is None:
         return None
     primaries, luminance = (None, None) if mastering is None else _mastering(mastering)

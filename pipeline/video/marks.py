@@ -77,9 +77,9 @@ class Marks:
 
 def marks_of(picture: av.VideoFrame) -> Marks:
     """What a decoded picture says of itself; what we cannot write again is left out."""
-    held = side_data(picture)
-    sphere = held.get(SideDataType.SPHERICAL)
-    stereo = held.get(SideDataType.STEREO3D)
+    attached = side_data(picture)
+    sphere = attached.get(SideDataType.SPHERICAL)
+    stereo = attached.get(SideDataType.STEREO3D)
     found = None
     if sphere is not None and len(sphere) >= 36:
         kind, yaw, pitch, roll, *rest = struct.unpack("=i3i5I", sphere[:36])

@@ -123,10 +123,10 @@ def side_data(picture: av.VideoFrame) -> dict[SideDataType, bytes]:
     off a copy first.
     """
     try:
-        held: Any = picture.side_data
+        attached: Any = picture.side_data
     except ValueError:
-        held = _without_unknown(picture).side_data
-    return {data.type: bytes(data) for data in held}
+        attached = _without_unknown(picture).side_data
+    return {data.type: bytes(data) for data in attached}
 
 
 def _without_unknown(picture: av.VideoFrame) -> av.VideoFrame:

@@ -22,8 +22,8 @@ from facestream.pipeline.types import CoveredFrame, Frame, SidePacket, StreamInf
 from facestream.pipeline.video.icc import colours_of
 from facestream.pipeline.video.output import Temporary
 from facestream.pipeline.video.uri import Uri, check_file
-from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
-from pillow_heif import register_heif_opener
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from pillow_heif import libheif_info, register_heif_opener
 
 register_heif_opener(thumbnails=False)
 
@@ -144,12 +144,6 @@ class ImageSource:
             found.paste(BACKGROUND if gray else (BACKGROUND,) * 3, mask=self.alpha.point(lambda v: 255 * (v == 0)))
         elif upright.mode.startswith("I") or upright.mode == "F":
             found = self._deep_gray(np.asarray(upright))
-        elif upright.mode == "LAB":
-            plain = ImageCms.profileToProfile(
-                upright, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-            assert plain is not None
-            return plain
         elif upright.mode == "CMYK":
             return upright.convert("RGB")  # its profile describes inks
         else:
@@ -215,6 +209,8 @@ class ImageSink:
             options["icc_profile"] = self._still.icc_profile
         if kind in ("JPEG", "WEBP", "AVIF", "HEIF"):
             options["quality"] = 95
+        if kind == "HEIF" and "x265" in libheif_info()["encoders"]:  # half the time of its own choice, 7 % more bytes
+            options["enc_params"] = {"preset": "veryfast"}
         if kind == "JPEG":
             options["subsampling"] = "4:4:4"
         if kind == "TIFF":

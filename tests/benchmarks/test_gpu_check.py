@@ -15,12 +15,16 @@ from facestream.benchmarks import gpu_check, gpu_dry, gpu_nets, gpu_parts, gpu_p
 from facestream.benchmarks.gpu_parts import Settings
 from facestream.engines.build.fp16 import Fp16Detector, to_fp16
 from facestream.engines.build.sidecar import Profile
+from facestream.engines.cuda.detector import GpuDetector
 from facestream.engines.cuda.driver import GpuInfo, find_gpu
+from facestream.engines.cuda.frame import Normalisation
+from facestream.engines.cuda.pipeline import GpuPipeline
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.loader import WEIGHTS
 from facestream.engines.options import DetectorOptions
 
 from tests.cuda import needs_compiler, stand_in_driver
+from tests.engines.test_gpu_pipeline import Faint, first_pixels
 from tests.lazy_device import CpuNet, LazyDevice
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +70,7 @@ def test_the_table_holds_every_figure_and_what_went_wrong() -> None:
     report = {"parts": {
         "gpu": gpu,
         "kernels": {"end": "done", "kernels_ms": {"NMS": 0.1}},
-        "rtx-plainS": {"end": "ended by signal 11", "last_words": "boom", "figures": [FIGURE], "problems": ["batch 8"]},
+        "rtx-plainS": {"end": "ended by signal 11", "last_line": "boom", "figures": [FIGURE], "problems": ["batch 8"]},
         "rtx-vgg16": {"end": "skipped", "skipped": "not installed"},
     }}  # fmt: skip
     text = gpu_check.table(report)
@@ -78,17 +82,35 @@ def test_the_table_holds_every_figure_and_what_went_wrong() -> None:
         assert words in text
 
 
+def in_order(monkeypatch: pytest.MonkeyPatch, kind: type[Any], *names: str) -> list[str]:
+    """The first letters of these methods, as they are called from now on."""
+    steps: list[str] = []
+
+    def noted(name: str, method: Any) -> Any:
+        def call(*given: Any) -> Any:
+            steps.append(name[0])
+            return method(*given)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(kind, name, noted(name, getattr(kind, name)))
+    return steps
+
+
 @needs_compiler
-def test_measuring_goes_through_on_a_stand_in() -> None:
+def test_measuring_goes_through_on_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not for its figures: so that the time on a GPU is not spent on slips of the pen."""
     data, normalisation, _ = to_fp16(WEIGHTS / "plainS.onnx")
     device: Any = LazyDevice(1)
     profiles = (Profile((1, 32, 32), (2, 64, 64), (2, 64, 64)),)
     net = CpuNet(device, Fp16Detector(data, normalisation, DetectorOptions()), profiles, False)
-    found = gpu_times.measure(device, net, normalisation, (64, 32), 2, 1)
+    steps = in_order(monkeypatch, GpuPipeline, "submit", "result")
+    found = gpu_times.measure(device, net, normalisation, (64, 32), 2, 3)
     assert set(found) == {"net_ms", "gpu_ms", "fps", "down_bytes", "runs"}
     assert found["down_bytes"] == 644
     assert not device.memory, "the loop keeps memory of the GPU"
+    assert "".join(steps).endswith("ssrsrr"), "two batches on their way, as the product has"
     assert len(gpu_times.nms_ms(device, 1, 300)) == 2
     assert len(gpu_times.frame_ms(device, 1, (64, 48), (32, 24))) == 2
 
@@ -150,7 +172,7 @@ if part == "torch-vgg16": result.write_text(json.dumps({"skipped": "no CUDA"}))
         "gpu": "done", "kernels": f"ended by signal {signal.SIGSEGV.value}", "tests": "stopped after 3 s",
         "torch-plainS": "failed (exit 1)", "torch-vgg16": "skipped",
     }  # fmt: skip
-    assert found["kernels"]["last_words"] == "about to crash"
+    assert found["kernels"]["last_line"] == "about to crash"
     assert all(found[name]["figures"] for name in ("gpu", "kernels", "tests", "torch-plainS"))
     # A second run adds to the first, and what ran well is not lost to what did not.
     run(tmp_path / "again", "kernels,rtx-plainS", False, (tmp_path / "out/gpu.json",), 9.0, "1", 1, False, None, None)
@@ -208,14 +230,14 @@ def test_the_whole_command_goes_through_on_the_stand_in_for_a_driver(tmp_path: P
     assert "torch" in parts["torch-plainS"]["skipped"]
     assert "TensorRT" in parts["tensorrt-plainS"]["skipped"]
     assert "PyCUDA" in parts["pycuda"]["skipped"]
-    assert "torch" in parts["product"]["last_words"], "the product has nothing that runs there, and says so"
+    assert "torch" in parts["product"]["last_line"], "the product has nothing that runs there, and says so"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 @needs_compiler
 def test_a_dry_run_goes_through_every_part(tmp_path: Path) -> None:
-    parts = bare_run(tmp_path, "--dry-run")
+    parts = bare_run(tmp_path, "--dry-run", "--minutes", "100")
     assert set(parts) == set(gpu_check.ORDER)
     ends = {name: part["end"] for name, part in parts.items() if part["end"] != "done"}
     assert set(ends) <= {"sanitizer", "pycuda"}
@@ -237,6 +259,20 @@ def test_the_parts_of_the_product_go_through_in_a_dry_run(tmp_path: Path, monkey
     assert saved["leak"]["replayed_share"] > 0.5
     assert saved["accuracy"]["box_error_px"] < 1
     assert saved["accuracy"]["ap_float32"] >= 0
+
+
+@needs_compiler
+def test_random_batches_are_under_way_as_in_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    device: Any = LazyDevice(5)
+    device.kernels = first_pixels
+    pipeline = GpuPipeline(device, Faint(), Normalisation((0.0,) * 3, (255.0,) * 3), 0.01, 0.3)
+    detector = GpuDetector(pipeline, 16, DetectorOptions(threshold=0.01))
+    steps = in_order(monkeypatch, GpuDetector, "submit", "collect")
+    saved: dict[str, Any] = {}
+    gpu_product.leak(device, detector, saved.update, 4, ((64, 48),), (64, 32))
+    assert "".join(steps) == "sscscscc", "two at once"
+    assert saved["leak"]["batches"] == 4
+    assert saved["leak"]["replayed_share"] == 1
 
 
 def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:

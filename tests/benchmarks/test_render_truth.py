@@ -201,7 +201,7 @@ def two_shots(tools: SimpleNamespace, times: tuple[float, ...] = ()) -> Any:
         scene.Shot(
             4,
             (scene.Layer(face, shaky), scene.Layer(other, motion.placed((130, 95), (0, 40, 50, 0.6)))),
-            scene.Look(0.8, 0.02, {2: 0.7}),
+            scene.Tone(0.8, 0.02, {2: 0.7}),
         ),
     )
     return scene.Clip("two", "a test", SIZE, 30, shots, times=times)
@@ -311,7 +311,7 @@ def test_a_cut_out_person_keeps_face_and_body_alone(tools: SimpleNamespace, tmp_
 
 
 def test_pictures_on_a_wall_keep_their_faces(tools: SimpleNamespace) -> None:
-    hung = tools.stills.wall([marked(tools, fine=2) for _ in range(5)], 3, 40, np.random.default_rng(0))
+    hung = tools.stills.hang([marked(tools, fine=2) for _ in range(5)], 3, 40, np.random.default_rng(0))
     assert len(hung.faces) == 5
     shown = hung.pixels(1.5)[..., :3].min(2)
     for x0, y0, x1, y1 in hung.faces * 1.5:

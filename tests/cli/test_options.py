@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -70,3 +74,20 @@ def test_the_shell_completes(typed: str, offered: str) -> None:
     }  # fmt: skip
     done = CliRunner().invoke(app, [], prog_name="facestream", env=environment)
     assert f"plain,{offered}" in done.output.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["anonymize", "--help"], ["detect", "--help"]])
+def test_help_imports_no_library_of_the_work(arguments: list[str]) -> None:
+    code = f"import sys; from facestream.pipeline.cli.app import main; main({arguments!r}); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(re.findall(r"'(\w+)'", done.stdout.splitlines()[-1]))
+    assert not loaded & {"av", "cv2", "numpy", "scipy", "onnxruntime", "aiohttp", "PIL"}
+
+
+def test_the_list_of_commands_names_them_all() -> None:
+    done = CliRunner().invoke(app, ["--help"])
+    for name in app.list_commands(click.Context(app)):  # type: ignore[attr-defined]
+        command = app.get_command(click.Context(app), name)
+        assert command is not None
+        assert command.help
+        assert re.search(rf"^  {name} +\w.*\.$", done.output, re.M)

@@ -20,10 +20,11 @@ from facestream.engines.build.fp16 import (
     entry,
     heads_of,
     peak_of,
+    rounded,
     to_fp16,
 )
-from facestream.engines.build.parity import differences, patches
-from facestream.engines.build.tensorrt import check_fp16, within_tolerance
+from facestream.engines.build.parity import differences, patches, within_tolerance
+from facestream.engines.build.tensorrt import check_fp16
 from facestream.engines.errors import EngineMismatch
 from facestream.engines.letterbox import view
 from facestream.engines.loader import WEIGHTS, load_detector, shipped
@@ -99,10 +100,47 @@ def test_values_too_large_for_half_precision_are_scaled_without_a_trace(tmp_path
     check_fp16(large, data, normalisation, None)
 
 
-def grown(gain: float) -> tuple[bytes, Any]:
-    """The half-precision graph of the shipped net with all values in its body `gain` times as large, and the weights of
+def sums_off(values: Array, half: Array) -> Array:
+    """By how much the sum of each kernel is off, as a share of the sum of its absolute values."""
+    kernels = values.reshape(-1, values[0, 0].size).astype(np.float64)
+    return np.abs((half.reshape(kernels.shape) - kernels).sum(1)) / np.abs(kernels).sum(1)
+
+
+def test_weights_are_rounded_so_that_the_sum_of_a_kernel_stays() -> None:
+    """Of kernels that compare neighbouring pixels, whose weights cancel."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 1, (64, 4, 3, 3))
+    values -= values.mean((2, 3), keepdims=True)
+    values = (values * 10.0 ** rng.integers(-2, 3, (64, 4, 1, 1))).astype(np.float32)
+    half = rounded(values)
+    assert half.dtype == np.float16
+    assert (np.abs(half - values) <= np.spacing(np.abs(values).astype(np.float16))).all(), "each to a neighbour"
+    nearest = sums_off(values, values.astype(np.float16))
+    assert sums_off(values, half).mean() < 0.25 * nearest.mean()
+    assert (rounded(half.astype(np.float32)) == half).all(), "what half precision holds stays as it is"
+    for other in (values[:, :, :1, :1], values[:, 0, 0, 0]):
+        assert (rounded(other) == other.astype(np.float16)).all()
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_the_kernels_of_shipped_nets_keep_their_sums(name: str) -> None:
+    source = WEIGHTS / f"{name}.onnx"
+    exact = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(source).graph.initializer}
+    off: list[Array] = []
+    nearest: list[Array] = []
+    for tensor in onnx.load_from_string(to_fp16(source)[0]).graph.initializer:
+        half = numpy_helper.to_array(tensor)
+        if half.dtype == np.float16 and half.ndim == 4 and half[0, 0].size > 1:
+            off.append(sums_off(exact[tensor.name], half))
+            nearest.append(sums_off(exact[tensor.name], exact[tensor.name].astype(np.float16)))
+    assert len(off) > 10
+    assert np.concatenate(off).mean() < 0.3 * np.concatenate(nearest).mean()
+
+
+def grown(source: Path, gain: float) -> tuple[bytes, Any]:
+    """The half-precision graph of a shipped net with all values in its body `gain` times as large, and the weights of
     the last layers as much smaller: the same function as long as nothing exceeds half precision."""
-    data, normalisation, _ = to_fp16(SHIPPED)
+    data, normalisation, _ = to_fp16(source)
     model = onnx.load_from_string(data)
     convs = [node for node in model.graph.node if node.op_type == "Conv"]
     last = {node.input[1] for node in heads_of(model)}
@@ -111,27 +149,30 @@ def grown(gain: float) -> tuple[bytes, Any]:
     for tensor in model.graph.initializer:
         if tensor.name in changes:
             values = numpy_helper.to_array(tensor).astype(np.float32) * changes[tensor.name]
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+            with np.errstate(over="ignore"):
+                tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
     return model.SerializeToString(), normalisation
 
 
-def largest_power() -> int:
+def largest_power(source: Path) -> int:
     """By how many powers of two the net's body may grow before a value of it exceeds half precision."""
-    model = onnx.load(SHIPPED)
-    start, _ = entry(model, SHIPPED)
+    model = onnx.load(source)
+    start, _ = entry(model, source)
     heads = heads_of(model)
     body = [node for node in above(model, heads, stop=start) if node not in heads]
     return math.floor(math.log2(LARGEST / peak_of(model, body, patches())))
 
 
-def test_the_gate_refuses_a_net_whose_values_exceed_half_precision() -> None:
+@pytest.mark.parametrize("name", shipped())
+def test_the_gate_refuses_a_net_whose_values_exceed_half_precision(name: str) -> None:
     """And no other: what is within it passes. At the very power, sums on the way may exceed it."""
-    power = largest_power()
+    source = WEIGHTS / f"{name}.onnx"
+    power = largest_power(source)
     for within in (power - 2, power - 1):
-        check_fp16(SHIPPED, *grown(2.0**within), None)
+        check_fp16(source, *grown(source, 2.0**within), None)
     for beyond in (power + 1, power + 2):
         with pytest.raises(EngineMismatch, match="beyond half precision"):
-            check_fp16(SHIPPED, *grown(2.0**beyond), None)
+            check_fp16(source, *grown(source, 2.0**beyond), None)
 
 
 def test_a_net_that_gives_no_numbers_is_refused_wherever_they_are() -> None:
@@ -146,6 +187,38 @@ def test_a_net_that_gives_no_numbers_is_refused_wherever_they_are() -> None:
     found = differences(load_detector("plainS"), Broken(data, normalisation, options))
     assert math.isinf(found["score_error"])
     assert math.isinf(found["box_error_px"])
+
+
+class Row(Detector):
+    """Gives a row of boxes of 50 pixels, the first of them so far off, and so much less sure."""
+
+    def __init__(self, moved: list[float], less: list[float]) -> None:
+        super().__init__(DetectorOptions())
+        at = 100.0 * np.arange(BOXES, dtype=np.float32)
+        self.boxes = np.stack([at, at * 0, at + 50, at * 0 + 50], 1)
+        self.boxes[: len(moved)] += np.array(moved, np.float32)[:, None]
+        self.scores = np.full(BOXES, 0.9, np.float32)
+        self.scores[: len(less)] -= np.array(less, np.float32)
+
+    def infer(self, images: Array) -> tuple[F32, F32]:
+        return np.tile(self.boxes, (len(images), 1, 1)), np.tile(self.scores, (len(images), 1))
+
+
+BOXES = 200
+
+
+@pytest.mark.parametrize(("moved", "less", "passes"), [
+    ([0.4] * BOXES, [0.008] * BOXES, True),
+    ([1.4, 1.4], [], True), ([], [0.028, 0.028], True),  # one in a hundred
+    ([1.4] * 3, [], False), ([], [0.028] * 3, False), ([0.9, 0.9], [0.0, 0.0, 0.015], False),
+    ([1.6], [], False), ([], [0.032], False),  # none by more than three tolerances
+])  # fmt: skip
+def test_few_boxes_may_be_beyond_the_tolerance_and_none_far(
+    moved: list[float], less: list[float], passes: bool
+) -> None:
+    found = differences(Row([], []), Row(moved, less), [np.zeros((1, 64, 64, 3), np.uint8)])
+    assert found["boxes_compared"] == BOXES
+    assert within_tolerance(found) == passes
 
 
 class Boxes(Detector):

@@ -100,10 +100,12 @@ def test_a_few_hundred_bytes_come_down_a_picture(fp16: Fp16Detector, pictures: l
 
 
 def test_more_faces_than_come_down_at_once_are_fetched(fp16: Fp16Detector, pictures: list[Array]) -> None:
-    made = loop(LazyDevice(3), fp16, threshold=1e-6)
+    device = LazyDevice(3)
+    made = loop(device, fp16, threshold=1e-6)
     (faces,) = made.result(made.submit([shown(pictures[3])]))
     assert len(faces[0]) > HEAD
     assert same(faces, expected(fp16, pictures[3], 1e-6))
+    assert len(device.host) == 1, "into the slot's own page-locked memory"
 
 
 def test_sizes_may_change_from_batch_to_batch(fp16: Fp16Detector, pictures: list[Array]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,18 @@ def test_nvrtc_and_bindings_of_two_cudas_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.metadata.version", lambda name: "12.9.1")
     with pytest.raises(EngineMismatch, match=r"NVRTC is of CUDA 13, cuda-bindings is 12\.9\.1.*nvrtc==12"):
         compile_kernels.__wrapped__("nms.cu", 90)
+
+
+def test_extras_install_one_cuda_and_pycuda_alone_is_compiled() -> None:
+    """A code of NVRTC's that is of another CUDA than the bindings may not load; PyCUDA needs nvcc's headers."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    cuda = {name: [w for w in asked if "cuda-bindings" in w or "nvrtc" in w] for name, asked in extras.items()}
+    users = {name for name, asked in cuda.items() if asked}
+    assert users == {"gpu", "pycuda", "rtx", "torch"}
+    pinned = {re.sub("^[a-z-]+", "", asked) for name in users for asked in cuda[name]}
+    assert pinned == {">=13,<14"}
+    assert all(len(cuda[name]) == 2 for name in users)
+    assert [name for name, asked in extras.items() if any(w.startswith("pycuda") for w in asked)] == ["pycuda"]
 
 
 def test_kernel_files_stand_alone_and_ship() -> None:

@@ -165,17 +165,19 @@ def test_the_command_says_which_it_took(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs torch")
     if torch.version.cuda:
         pytest.skip("this torch has CUDA")
-    environment, film = stand_in_driver(tmp_path), ROOT / "tools/demo.mp4"
+    environment = stand_in_driver(tmp_path) | {"FACESTREAM_GPUS": "2"}
+    film = ROOT / "tools/demo.mp4"
     said = {}
     for backend in ("auto", "torch"):
         words = [sys.executable, "-m", "facestream", "detect", film, "-o", tmp_path / f"{backend}.jsonl", "--quiet"]
         words += ["--backend", backend, "--size", "160x96", "--detect-every", "50", "--model", "plainXS16"]
+        words += ["--device", "cuda:1"]
         done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         lines = [line for line in done.stderr.splitlines() if " tiles" not in line]  # so small an input
         said[backend] = done.returncode, *lines
     code, line = said["auto"]
     assert code == 0
-    assert "info: detector: ONNX Runtime on the CPU, not " in line
+    assert "info: detector: ONNX Runtime on the CPU, not CPU stand-in 1: " in line
     assert "there is no plainXS16.plan" in line
     assert "has no CUDA" in line
     code, line = said["torch"]

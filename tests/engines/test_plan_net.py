@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from facestream.engines.build.sidecar import Profile
+from facestream.engines import tensorrt_engine
+from facestream.engines.build.sidecar import Profile, Sidecar, digest
 from facestream.engines.build.tensorrt import PlanOptions, build_plan, float_convolutions, layers
 from facestream.engines.cuda import driver
+from facestream.engines.cuda.driver import GpuInfo
+from facestream.engines.cuda.frame import Normalisation
+from facestream.engines.cuda.kernels import source_hash
 from facestream.engines.cuda.pipeline import Shape
 from facestream.engines.errors import EngineMismatch
-from facestream.engines.tensorrt_engine import PlanNet
+from facestream.engines.options import DetectorOptions
+from facestream.engines.tensorrt_engine import PlanNet, TensorRTDetector
 from facestream.engines.tensorrt_library import logger, unsupported
+
+from tests.cuda import needs_compiler
+from tests.lazy_device import LazyDevice
 
 trt = pytest.importorskip("tensorrt_rtx", reason="needs the rtx extra")
 
@@ -130,6 +140,7 @@ def test_rtx_compiles_at_once_allocates_nothing_itself_and_keeps_what_it_compile
     assert config.strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
     eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
     assert config.dynamic_shapes_kernel_specialization_strategy == eager
+    assert config.cuda_graph_strategy == trt.CudaGraphStrategy.DISABLED, "the pipeline captures more than the net"
     net.prepare(0, WIDE, 5)
     config.cache.content = b"fits: kernels of one shape"
     net.enqueue(0, WIDE, 0, 0, 0, 0, 5)
@@ -156,6 +167,107 @@ def test_what_tensorrt_refuses_is_an_error(refuses: str, words: str) -> None:
 
     with pytest.raises(EngineMismatch, match=words):
         go()
+
+
+class Library:
+    """TensorRT-RTX, whose runtime makes an engine of a plan that begins with "plan", and says no to others."""
+
+    ILogger = trt.ILogger
+    __version__ = trt.__version__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(trt, name)
+
+    class Runtime:
+        def __init__(self, log: Any) -> None:
+            self.log = log
+
+        def deserialize_cuda_engine(self, data: bytes) -> Engine | None:
+            if data.startswith(b"plan"):
+                return Engine()
+            self.log.log(trt.ILogger.ERROR, "the magic tag does not match")
+            return None
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the GPUs that plans asked for, on a machine with a GPU of compute capability 8.9."""
+    numbers: list[int] = []
+
+    def device_of(index: int) -> LazyDevice:
+        numbers.append(index)
+        made = LazyDevice()
+        made.gpu = GPU
+        return made
+
+    monkeypatch.setattr(tensorrt_engine, "library", lambda backend: Library())
+    monkeypatch.setattr(tensorrt_engine, "current_device", device_of)
+    return numbers
+
+
+GPU = GpuInfo("a GPU", 89, 13000)
+
+
+def plan(folder: Path, data: bytes = b"plan", **changes: Any) -> Path:
+    path = folder / "net.plan"
+    path.write_bytes(data)
+    hashes = {"plan": digest(data), "kernels": source_hash()}
+    norm = Normalisation((0.0,) * 3, (1.0,) * 3)
+    made = Sidecar("rtx", trt.__version__, None, "fp16", PROFILES, norm, False, None, None, hashes, "build it")
+    replace(made, **changes).write(path)
+    return path
+
+
+@needs_compiler
+def test_a_plan_runs_on_the_gpu_that_was_asked_for(asked: list[int], tmp_path: Path) -> None:
+    detector = TensorRTDetector(plan(tmp_path), DetectorOptions(device="cuda:1"))
+    assert asked == [1]
+    assert detector.max_batch == 4
+    net = detector.pipeline.net
+    assert isinstance(net, PlanNet)
+    assert net.settings.path == tmp_path / "net.plan.cache"
+    assert not net.nms_inside
+
+
+@needs_compiler
+def test_a_gpu_that_rtx_does_not_name_runs_no_plan(
+    asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "GPU", GpuInfo("an H100", 90, 13000))
+    with pytest.raises(
+        EngineMismatch, match=r"is not made for compute capability 9\.0.*use --backend tensorrt or torch"
+    ):
+        TensorRTDetector(plan(tmp_path), DetectorOptions())
+    assert asked == [0]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("asked")
+def test_why_tensorrt_does_not_load_a_plan_is_said(tmp_path: Path) -> None:
+    with pytest.raises(EngineMismatch, match=r"does not load: the magic tag does not match \(rebuild: build it\)"):
+        TensorRTDetector(plan(tmp_path, b"torn"), DetectorOptions())
+
+
+@needs_compiler
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"nms_iou": 0.5}, r"has an NMS of 0\.5 inside"), ({"nms_threshold": 0.4}, r"gives no scores below 0\.4"),
+])  # fmt: skip
+def test_a_plan_whose_nms_is_another_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(EngineMismatch, match=words):
+        TensorRTDetector(plan(tmp_path, **changes), DetectorOptions(threshold=0.3))
+
+
+def test_a_runtime_cache_that_is_refused_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Config, "set_runtime_cache", lambda self, cache: False)
+    with pytest.raises(EngineMismatch, match="refuses its runtime cache"):
+        PlanNet(trt, Engine(), PROFILES, False, tmp_path / "net.plan.cache")
+
+
+def test_shapes_that_tensorrt_does_not_know_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Context, "infer_shapes", lambda self: ["scores"])
+    with pytest.raises(EngineMismatch, match="shapes of scores are not known"):
+        PlanNet(trt, Engine(), PROFILES, False).prepare(0, WIDE, 5)
 
 
 def test_gpus_that_rtx_does_not_name_are_refused_in_words() -> None:

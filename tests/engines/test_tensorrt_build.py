@@ -220,6 +220,64 @@ def test_a_library_without_a_gpu_says_where_to_build(monkeypatch: pytest.MonkeyP
         tensorrt_build.build_plan("tensorrt", b"", PlanOptions(progress=False))
 
 
+def test_a_plan_is_built_on_the_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """TensorRT's builder takes the calling thread's, and the sidecar names it; with RTX's library in its place, whose
+    builder is refused here after that."""
+    trt = rtx()
+    steps: list[Any] = []
+
+    class Library:
+        __version__ = trt.__version__
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(trt, name)
+
+        def Builder(self, log: Any) -> Any:
+            steps.append("builder")
+            log.log(trt.ILogger.ERROR, "no kernels for this GPU")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    class Gpu:
+        def __init__(self, index: int) -> None:
+            self.index = index
+
+        def enter(self) -> None:
+            steps.append(self.index)
+
+    monkeypatch.setattr(tensorrt_build, "library", lambda backend: Library())
+    monkeypatch.setattr(tensorrt_build, "find_gpu", lambda index: (HERE, OTHER)[index])
+    monkeypatch.setattr(tensorrt_build, "current_device", Gpu)
+    options = PlanOptions(SMALL, device="cuda:1", progress=False)
+    with pytest.raises(EngineMismatch, match="no kernels for this GPU"):
+        tensorrt_build.build_plan("tensorrt", b"", options)
+    assert steps == [1, "builder"]
+    monkeypatch.setattr(tensorrt_build, "build_plan", lambda *given: b"plan")
+    compile_plan("tensorrt", WEIGHTS / "plainXS16.onnx", tmp_path / "x.plan", options, None, "build it")
+    assert Sidecar.read(tmp_path / "x.plan").gpu == OTHER
+
+
+def test_a_plan_is_verified_on_the_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="the command needs the train extra")
+    from facestream.engines.build.parity import FACES
+    from facestream.engines.cuda import devices
+
+    from facestream import build_engine
+
+    asked: list[Any] = []
+    monkeypatch.setattr(tensorrt_library, "library", lambda backend: None)
+    monkeypatch.setattr(devices, "current_device", asked.append)
+    monkeypatch.setattr(tensorrt_build, "compile_plan", lambda *given: {})
+    monkeypatch.setattr("facestream.engines.loader.load_detector", lambda path, options: asked.append(options))
+    monkeypatch.setattr(tensorrt_build, "verify_plan", lambda *given: {"agreement": 1.0})
+    options = PlanOptions(device="cuda:1")
+    source, out = WEIGHTS / "plainXS16.onnx", tmp_path / "x.plan"
+    assert build_engine.export_plan(source, out, "rtx", options, None, True) == {"card_agreement": 1.0}
+    index, *wanted = asked
+    assert index == 1
+    assert [o.device for o in wanted] == ["cuda:1", "cuda:1"]
+    assert wanted[0].threshold < FACES
+
+
 class Proxy:
     """TensorRT with dimension expressions that need no builder."""
 

@@ -47,18 +47,31 @@ class Late(TorchNet):
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> LazyDevice:
     """As if there were a GPU; torch works on the CPU all the same."""
-    device = LazyDevice(3)
-    monkeypatch.setattr(torch_engine, "current_device", lambda index: device)
+    made = LazyDevice(3)
+
+    def device_of(index: int) -> LazyDevice:
+        made.index = index
+        return made
+
+    def net_of(module: GraphModule, device: str) -> TorchNet:
+        assert device == f"cuda:{made.index}"
+        return Late(module, "cpu")
+
+    monkeypatch.setattr(torch_engine, "current_device", device_of)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch_engine, "TorchNet", lambda module, device: Late(module, "cpu"))
-    return device
+    monkeypatch.setattr(torch_engine, "TorchNet", net_of)
+    return made
 
 
 @needs_compiler
 def test_a_shipped_graph_finds_in_the_loop_what_the_cpu_finds(stand_in: LazyDevice) -> None:
     options = DetectorOptions(threshold=0.2)
-    detectors = load_detector("plainS", options), load_detector("plainS", replace(options, backend="torch"))
+    detectors = (
+        load_detector("plainS", options),
+        load_detector("plainS", replace(options, backend="torch", device="cuda:1")),
+    )
     assert isinstance(detectors[1], GpuDetector)
+    assert stand_in.index == 1
     for size, frames in (((320, 192), [30, 90]), ((256, 160), [60])):  # another batch, another size
         views = [view(rgb, size) for rgb in demo_frames(frames)]
         assert found_alike(detectors, views, 0.3, 0.95) > 1

@@ -169,8 +169,6 @@ def test_a_run_takes_batches_where_the_detector_gains_from_them() -> None:
 class Ordered(GpuDetector):
     """Writes down in which order batches are begun and waited for."""
 
-    in_flight = 2
-
     def __init__(self) -> None:
         super().__init__(None, 1, DetectorOptions())  # type: ignore[arg-type]
         self.steps: list[str] = []

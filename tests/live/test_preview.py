@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 import ssl
+import time
 from pathlib import Path
 
 import av
@@ -15,6 +17,7 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 
+from facestream.pipeline import web
 from facestream.pipeline.cli.app import main
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.live.preview import HTML, Page
@@ -206,3 +209,34 @@ def test_a_second_start_and_a_start_with_nothing_to_show(capsys: pytest.CaptureF
             assert "Traceback" not in told
     finally:
         page.stop()
+
+
+def test_strangers_do_not_shut_others_out_of_the_page() -> None:
+    """Connections that say nothing, or not enough, make room; who guesses the token is slowed down and told of."""
+    told: list[str] = []
+    page = Page("127.0.0.1", 0, "secret", list, on_event=told.append)
+    page.start()
+    try:
+        silent = [socket.create_connection(("127.0.0.1", page.port), 5) for _ in range(web.STRANGERS + 40)]
+        silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n")  # and never the rest
+        until(lambda: sum(_is_closed(one) for one in silent) >= 40, 20)
+        assert get(page.port, "/healthz?token=secret")[0] == 200
+        until(lambda: all(_is_closed(one) for one in silent), web.LOGIN_S + 20)
+        began = time.monotonic()
+        codes = {get(page.port, f"/?token={n}")[0] for n in range(14)}
+        assert codes == {401}
+        assert time.monotonic() - began > 2.5
+        assert get(page.port, "/?token=secret")[0] == 200
+        assert told[0] == "1 failed log-in from 127.0.0.1"
+    finally:
+        page.stop()
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

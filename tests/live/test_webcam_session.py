@@ -152,7 +152,7 @@ def test_what_cannot_be_covered_does_not_come_back(served: Any, monkeypatch: pyt
     monkeypatch.setattr("facestream.pipeline.stages.anonymise.Anonymizer._apply", broken)
 
     async def act(guest: Guest) -> None:
-        await guest.until(lambda: guest.words.get("held", 0) > 5)
+        await guest.until(lambda: guest.words.get("withheld", 0) > 5)
         assert not guest.pictures
         assert "withheld" in guest.words["trouble"]
 

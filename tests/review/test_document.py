@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from facestream.engines.checked import Wrong
 from facestream.pipeline.errors import BadInput
 from facestream.pipeline.records import Face, Record
 from facestream.pipeline.review.document import Document
@@ -21,6 +22,7 @@ from facestream.pipeline.review.edits import (
     LeaveOpen,
     Mask,
     Merge,
+    MoveMask,
     Split,
     Unmask,
 )  # fmt: skip
@@ -165,12 +167,41 @@ def test_masks_are_in_the_records_that_are_exported() -> None:
     assert made.export()[3].masks == ()
 
 
+def test_a_mask_moves_evenly_from_key_frame_to_key_frame() -> None:
+    made = document(still(1, 100))
+    made.apply(Mask(label=1, start=2, end=30, frame=10, points=((50, 60), (10, 20))))
+    made.apply(MoveMask(label=1, frame=20, points=((110, 20), (150, 60))))
+    made.apply(MoveMask(label=1, frame=25, points=((110, 120), (150, 120), (150, 180), (110, 180))))
+    lefts = {n: made.polygons_at(n)[0][0] for n in (2, 10, 15, 20, 22, 25, 30)}
+    assert lefts == {
+        2: (10, 20), 10: (10, 20), 15: (60, 20), 20: (110, 20), 22: (110, 60), 25: (110, 120), 30: (110, 120),
+    }  # fmt: skip
+    assert made.export()[15].masks == (((60, 20), (100, 20), (100, 60), (60, 60)),)
+    assert made.polygons_at(1) == made.polygons_at(31) == ()
+    made.apply(MoveMask(label=1, frame=2, points=((0, 0), (40, 40))))  # before all others
+    assert made.polygons_at(6)[0][0] == (5, 10)
+    made.undo()
+    made.undo()
+    assert made.polygons_at(30)[0][0] == (110, 20)
+    made.apply(Mask(label=2, start=0, end=39, points=((0, 0), (9, 0), (0, 9))))
+    for wrong, why in (
+        (MoveMask(label=3, frame=5, points=((0, 0), (1, 1))), "no mask 3"),
+        (MoveMask(label=1, frame=31, points=((0, 0), (1, 1))), "does not reach to frame 31"),
+        (MoveMask(label=2, frame=5, points=((0, 0), (1, 1))), "another number of corners"),
+    ):
+        with pytest.raises(BadInput, match=why):
+            made.apply(wrong)
+    with pytest.raises(Wrong, match="2 points each"):
+        Mask(label=1, end=9, points=((0, 0), (9, 9)), keys=((5, ((0, 0), (9, 0), (0, 9))),))
+
+
 def everything(made: Document) -> str:
     """All that a document holds, as text."""
     open_ = {t: [(r.start, r.end, r.reason) for r in ranges] for t, ranges in sorted(made.open.items())}
     faces = {n: [made.boxes(n)[t] for t in sorted(made.boxes(n))] for n in range(made.frames)}
     left = {t: opened(made, t) for t in sorted(made.spans)}
-    return repr((sorted(made.spans.items()), open_, faces, sorted(made.masks), sorted(made.accepted), made.audio, left))
+    masks = sorted(made.masks.items())
+    return repr((sorted(made.spans.items()), open_, faces, masks, sorted(made.accepted), made.audio, left))
 
 
 def some_edit(made: Document, rng: random.Random) -> AnyEdit:
@@ -187,8 +218,9 @@ def some_edit(made: Document, rng: random.Random) -> AnyEdit:
             Merge(tracks=(track, rng.choice(tracks or [1]))),
             Boxes(track=made.next_track(), frame=start, boxes=tuple((f, box) for f in range(start, end)), drawn=True),
             Boxes(track=track, frame=start, boxes=((start, box),)),
-            Mask(label=made.next_mask(), start=start, end=end, points=((0, 0), (9, 9))),
-            Unmask(label=1), Accept(key=f"k{start}"), Audio(audio="drop"),
+            Mask(label=made.next_mask(), start=start, end=end, points=((0.0, 0.0), (9.0, 9.0))),
+            MoveMask(label=1, frame=start, points=((end + 0.5, 0.5), (end + 9.5, 9.5))), Unmask(label=1),
+            Accept(key=f"k{start}"), Audio(audio="drop"),
         ]
     )  # fmt: skip
 
@@ -252,5 +284,5 @@ def test_the_draft_holds_no_picture(tmp_path: Path) -> None:
     records.write_text("x")
     write_draft(draft_path(records), Draft(hash_of(records), edits=(Accept(key="k"),)))
     assert set(json.loads(draft_path(records).read_text())) == {
-        "records_sha256", "format", "video", "edits", "groups", "notes",
+        "records_sha256", "format", "video", "edits", "groups", "grouped_by", "notes",
     }  # fmt: skip

@@ -32,6 +32,7 @@ pytestmark = [
 TOOLS = Path(__file__).parents[2] / "tools"
 FALSE = (40.0, 560.0, 120.0, 660.0)  # a box on the floor, which is no face
 WALL = 99
+MASK = (700.0, 20.0, 780.0, 60.0)  # of a place without faces, drawn in frame 45 and moved 300 px in frame 75
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,7 @@ def test_a_missed_face_is_found_mended_and_exported(browser: Any, tmp_path: Path
     shown = np.array(page.evaluate("app.moments[0].box"))
     real = faces[frame][missing]
     assert abs((shown[:2] + shown[2:] - real[:2] - real[2:]) / 2).max() < max(real[2:] - real[:2])
+    wait(page, "[...document.querySelectorAll('#strip img')].every(image => image.naturalWidth)")
     page.screenshot(path=str(tmp_path / "found.png"))
     # It is drawn, and followed both ways.
     drag(page, real)
@@ -168,6 +170,22 @@ def test_a_missed_face_is_found_mended_and_exported(browser: Any, tmp_path: Path
     wait(page, f"app.tracks.has({WALL})")
     page.keyboard.press("Control+y")
     wait(page, f"!app.tracks.has({WALL})")
+    # A mask is drawn, and moved in a later frame.
+    page.keyboard.press("k")
+    drag(page, MASK)
+    wait(page, "app.clip.masks.length === 1")
+    page.evaluate("app.goto(75)")
+    wait(page, "app.view.shown.frame === 75")
+    x0, y0, x1, y1 = on_screen(page, MASK)
+    further = on_screen(page, (MASK[0] + 300, *MASK[1:]))[0]
+    page.mouse.move((x0 + x1) / 2, (y0 + y1) / 2)
+    page.mouse.down()
+    page.mouse.move((x0 + x1) / 2 + 5, (y0 + y1) / 2)
+    page.mouse.move((x0 + x1) / 2 + further - x0, (y0 + y1) / 2)
+    page.mouse.up()
+    wait(page, "app.clip.masks[0].keys.length === 2")
+    wait(page, "[...document.querySelectorAll('.card img')].every(image => image.naturalWidth)")
+    page.screenshot(path=str(tmp_path / "mask.png"))
     page.keyboard.press("Control+s")
     wait(page, "document.getElementById('saved').textContent === 'saved'")
     before = page.evaluate("JSON.stringify([...app.tracks.values()])")
@@ -200,6 +218,10 @@ def test_a_missed_face_is_found_mended_and_exported(browser: Any, tmp_path: Path
     x0, y0, x1, y1 = (int(v) for v in FALSE)
     floor = np.abs(covered[45][y0:y1, x0:x1].astype(int) - source[45][y0:y1, x0:x1]).mean()
     assert floor < 6
+    for at in (0, 45, 60, 75, 100):
+        left = int(MASK[0]) + round(300 * min(1, max(0, at - 45) / 30))
+        area = covered[at][26:54, left + 6 : left + 74].astype(int)
+        assert np.mean(np.abs(area - 128).max(2) <= 18) > 0.95, at
     others = [grey_share(covered[n], b) for n in faces for t, b in faces[n].items() if t not in (missing, left_open)]
     assert np.mean(np.array(others) >= 0.95) > 0.99
     report = (tmp_path / "covered.mp4.report.html").read_text()

@@ -328,6 +328,41 @@ def test_decisions_come_out_in_the_video_the_records_and_the_report(
     assert client.export(overwrite=True)["error"] == ""
 
 
+def test_masks_move_in_the_preview_and_in_the_video(opened: Callable[..., Client], tmp_path: Path) -> None:
+    """A rectangle and a triangle, from key frame to key frame: the pixels, of what apply makes of the records too."""
+    pictures = [np.full((96, 160, 3), 200, np.uint8) for _ in range(FRAMES)]
+    client = opened(write(tmp_path / "clip.mp4", pictures), mot(tmp_path / "r.mot", (1, 0, range(2))))
+    square = [[4, 4], [28, 28]]
+    client.json("/edit", {"kind": "mask", "label": 1, "start": 3, "end": 26, "frame": 5, "points": square})
+    client.json("/edit", {"kind": "move_mask", "label": 1, "frame": 25, "points": [[104, 4], [128, 28]]})
+    triangle = [[10, 50], [60, 50], [10, 90]]
+    client.json("/edit", {"kind": "mask", "label": 2, "start": 0, "end": 29, "frame": 0, "points": triangle})
+    moved = [[90, 50], [140, 50], [90, 90]]
+    masks = client.json("/edit", {"kind": "move_mask", "label": 2, "frame": 20, "points": moved})["masks"]
+    assert [[frame for frame, _ in mask["keys"]] for mask in masks] == [[5, 25], [0, 20]]
+    assert client.export()["error"] == ""
+    assert "mask 1 moved at" in (tmp_path / "out.mp4.report.html").read_text()
+    again = facestream("apply", tmp_path / "clip.mp4", tmp_path / "out.mp4.jsonl", "-o", tmp_path / "again.mp4")
+    assert again.returncode == 0, again.stderr
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        written = [f.to_ndarray(format="rgb24").astype(int) for f in container.decode(video=0)]
+    assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "out.mp4").read_bytes()
+    for n, left in ((3, 4), (5, 4), (10, 29), (15, 54), (25, 104), (26, 104)):
+        shown = decoded(client.ask(f"/frame/{n}?width=160&covers=1")[1])
+        for picture in (written[n], shown):
+            hidden = np.abs(picture[:40] - 200).max(2) > 30
+            columns = np.flatnonzero(hidden[8:24].all(0))
+            assert abs(columns.min() - left) <= 2, n
+            assert abs(columns.max() - left - 24) <= 2, n
+    for n in (2, 27):
+        assert np.abs(written[n][:40, 40:] - 200).max() < 30
+    for n, left in ((0, 10), (10, 50), (20, 90), (29, 90)):
+        hidden = np.abs(written[n][48:92] - 200).max(2) > 30
+        assert hidden[6, left + 3 : left + 36].all(), n
+        assert hidden[30, left + 3 : left + 8].all(), n
+        assert not hidden[30, left + 26 :].any(), n
+
+
 def test_the_draft_is_there_when_the_page_ends_and_is_opened_again(
     opened: Callable[..., Client], tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ from facestream.engines.types import Detections
 from facestream.pipeline.config import read
 from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.stages.chain import FacePipeline
-from facestream.pipeline.stages.types import Scope
+from facestream.pipeline.stages.types import AnalysedFrame, Scope
 from facestream.pipeline.types import BoxKind, BoxState, Frame, TrackedFrame
 from facestream.pipeline.video.planes import planes
 
@@ -93,6 +93,35 @@ def test_faces_that_move_go_on_for_a_moment_when_all_are_lost() -> None:
     for i in range(30, 38):
         for box in TWO + np.float32([1, 0, 1, 0]) * (i + 1):
             assert any(abs(sum(b.xyxy[::2]) / 2 - (box[0] + box[2]) / 2) < 2 for b in out[i].boxes)
+
+
+def test_after_a_hold_crops_are_looked_for_where_faces_are() -> None:
+    """The clock of the tracks stood still meanwhile, for two seconds: the prediction goes by that clock."""
+    detector = Sees()
+    settings = {"tracker.lookahead": 0, "tracker.motion": False, "detector.every": 1}
+    line = FacePipeline(detector, read(None, settings))
+    lost = range(20, 80)
+    count = 0
+
+    def at(number: int) -> np.ndarray:
+        """Walking, but for the time in which nobody sees them."""
+        walked = min(number, lost[0]) + max(0, number - lost[-1])
+        return TWO + np.float32([1, 0, 1, 0]) * walked
+
+    def walking(images: Sequence[ImageView]) -> list[Detections]:
+        nonlocal count
+        count += 1
+        if count - 1 in lost:
+            return [Detections.empty()]
+        return [Detections(at(count - 1), np.full(2, 0.9, np.float32))]
+
+    detector.detect = walking  # type: ignore[method-assign, assignment]
+    for i in range(95):
+        line.push(Frame(i, i, Fraction(1, 30), picture(False)))
+    coming = Frame(95, 95, Fraction(1, 30), picture(False))
+    predicted = line.tracking.summary(AnalysedFrame(coming, np.zeros((120, 160), np.uint8))).predict()
+    middles = sorted((box[0] + box[2]) / 2 for box in predicted)
+    assert middles == pytest.approx(sorted((box[0] + box[2]) / 2 for box in at(95)), abs=2)
 
 
 @pytest.mark.parametrize("score", [0.4, 0.6])

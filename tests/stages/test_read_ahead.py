@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -11,19 +12,24 @@ import numpy as np
 import pytest
 from facestream.engines.base import YuvDetector
 from facestream.engines.boxes import F32, Array
+from facestream.engines.cuda.detector import GpuDetector
 from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections, HostFrame
-from facestream.pipeline.config import DetectorConfig
+from facestream.pipeline.config import Config, DetectorConfig
 from facestream.pipeline.errors import SourceLost
+from facestream.pipeline.run import Job, run
 from facestream.pipeline.stages.detect import FullFrameDetector
 from facestream.pipeline.stages.read_ahead import ReadAhead
 from facestream.pipeline.types import Frame
+
+from tests.conftest import render
 
 
 class Levels(YuvDetector):
     """Finds one face, as far to the right as the frame is bright. Writes down what came when."""
 
-    in_flight, batch = 2, 4
+    in_flight = GpuDetector.in_flight
+    batch = 4
 
     def __init__(self) -> None:
         super().__init__(DetectorOptions(threshold=0.2))
@@ -92,6 +98,14 @@ def test_the_next_batch_has_begun_before_one_is_waited_for() -> None:
     assert inner.steps[:4] == [("begin", 4), ("begin", 4), ("begin", 4), ("end", 4)] or inner.steps[:3] == [
         ("begin", 4), ("begin", 4), ("end", 4)
     ]  # fmt: skip
+
+
+def test_a_job_on_a_file_submits_batches_before_their_turn(tmp_path: Path) -> None:
+    clip = render(tmp_path / "clip.mp4", frames=17, audio=())
+    inner = Levels()
+    report = run(Job(str(clip), None), Config(detector=DetectorConfig(every=1)), inner, progress=False)
+    assert report.frames == 17
+    assert inner.steps[:3] == [("begin", 4), ("begin", 4), ("end", 4)]
 
 
 def test_what_came_before_a_source_was_lost_is_let_through_first() -> None:

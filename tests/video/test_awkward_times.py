@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from fractions import Fraction
@@ -74,6 +75,19 @@ def test_a_recording_whose_times_begin_anew(tmp_path: Path, suffix: str) -> None
         times = [frame.time for frame in file.decode(video=0)]
     assert len(times) == 120
     assert 3.8 < times[-1] - times[0] < 4.4
+
+
+def test_two_flash_videos_behind_each_other(tmp_path: Path) -> None:
+    """The tags of a second recording, whose times begin at 0, as cameras and recorders append them."""
+    data = render(tmp_path / "one.flv", frames=30).read_bytes()
+    path = tmp_path / "in.flv"
+    path.write_bytes(data + data[13:])  # without the second header and the size that stands before its first tag
+    assert main(["anonymize", str(path), "-o", str(tmp_path / "out.mp4"), "--detect-every", "8"]) == 0
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        times = [frame.time for frame in file.decode(video=0)]
+    assert len(times) == 60
+    assert all(0.02 < b - a < 0.2 for a, b in itertools.pairwise(times))
+    assert 1.9 < times[-1] - times[0] < 2.2
 
 
 @pytest.mark.parametrize("number", range(6))
@@ -175,6 +189,27 @@ def test_what_is_transparent_stays_hidden(tmp_path: Path, name: str, codec: str,
         assert alpha[48, 120] > 245
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_half_transparent_videos_are_laid_on_white(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "in.mov"
+    rgba = np.full((96, 160, 4), 90, np.uint8)
+    rgba[..., 3] = 128
+    with av.open(str(path), "w") as file:
+        film = file.add_stream("png", rate=30)
+        assert isinstance(film, av.VideoStream)
+        film.width, film.height, film.pix_fmt = 160, 96, "rgba"
+        for i in range(3):
+            frame = av.VideoFrame.from_ndarray(rgba, format="rgba")
+            frame.pts = i
+            file.mux(film.encode(frame))
+        file.mux(film.encode(None))
+    out = tmp_path / f"out{suffix}"
+    assert main(["anonymize", str(path), "-o", str(out)]) == 0
+    with av.open(str(out)) as video:
+        for frame in video.decode(video=0):
+            assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - 172).max() < 12
+
+
 @pytest.mark.parametrize("loops", [None, 0, 3])
 def test_a_gif_keeps_its_transparency_and_its_loops(tmp_path: Path, loops: int | None) -> None:
     frames = []
@@ -209,3 +244,4 @@ def test_a_cameras_data_does_not_lengthen_the_film(tmp_path: Path) -> None:
     with av.open(str(path)) as before, av.open(str(out)) as after:
         assert [stream.type for stream in after.streams] == ["video", "audio", "data"]
         assert after.duration == before.duration
+        assert after.streams[2].duration * after.streams[2].time_base == 2, "the film's length, not 3.5 s"

@@ -7,7 +7,9 @@ lie where the faces are shown.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
+from functools import cache, partial
 from pathlib import Path
 
 import av
@@ -99,28 +101,58 @@ def leaked(path: Path, detector: Detector, across: float, down: float) -> int:
     return int(meter.result().leaked)
 
 
-@pytest.mark.data
-@pytest.mark.slow
-def test_all_ways_to_store_a_picture_leak_as_the_plain_one(tmp_path: Path) -> None:
-    shown = pictures()
+HALF = SIZE[0] / 1920
+
+
+def as_plain(path: Path) -> tuple[Path, float, float]:
+    return write(path, pictures()), HALF, HALF
+
+
+def as_turned(path: Path, rotation: int, mirrored: bool) -> tuple[Path, float, float]:
+    clip = [stored(picture, rotation, mirrored) for picture in pictures()]
+    return write(path, clip, matrix_of(rotation, mirrored)), HALF, HALF
+
+
+def as_stretched(path: Path, aspect: Fraction) -> tuple[Path, float, float]:
+    across, down = min(1.0, float(1 / aspect)), min(1.0, float(aspect))
+    size = round(SIZE[0] * across / 2) * 2, round(SIZE[1] * down / 2) * 2
+    clip = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures()]
+    return write(path, clip, aspect=aspect), HALF * across, HALF * down
+
+
+def as_bright(path: Path, trc: int) -> tuple[Path, float, float]:
+    return write(path, [as_hdr(picture, trc) for picture in pictures()], trc=trc), HALF, HALF
+
+
+# A clip and the scale of its stored pixels to those of the truth, across and down.
+WAYS: dict[str, Callable[[Path], tuple[Path, float, float]]] = {"plain": as_plain}
+WAYS |= {f"{turn} {mirror}": partial(as_turned, rotation=turn, mirrored=mirror) for turn, mirror in ORIENTATIONS}
+WAYS |= {
+    f"aspect {aspect}": partial(as_stretched, aspect=aspect) for aspect in (Fraction(2), Fraction(1, 2), Fraction(4, 3))
+}
+WAYS |= {"PQ": partial(as_bright, trc=16), "HLG": partial(as_bright, trc=18)}
+
+
+@pytest.fixture(scope="module")
+def leaks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], int]:
+    """Face-frames that stay open in the street clip, stored in one of these ways."""
     config = read(None)
     detector = load_detector(config.detector.model, config.detector.options())
-    half = SIZE[0] / 1920
-    found = {"plain": leaked(write(tmp_path / "plain.mp4", shown), detector, half, half)}
-    for rotation, mirrored in ORIENTATIONS:
-        clip = [stored(picture, rotation, mirrored) for picture in shown]
-        path = write(tmp_path / f"{rotation}{mirrored}.mp4", clip, matrix_of(rotation, mirrored))
-        found[path.stem] = leaked(path, detector, half, half)
-    for aspect in (Fraction(2), Fraction(1, 2), Fraction(4, 3)):
-        across, down = min(1.0, float(1 / aspect)), min(1.0, float(aspect))
-        size = round(SIZE[0] * across / 2) * 2, round(SIZE[1] * down / 2) * 2
-        clip = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in shown]
-        path = write(tmp_path / f"sar{aspect.numerator}_{aspect.denominator}.mp4", clip, aspect=aspect)
-        found[path.stem] = leaked(path, detector, half * across, half * down)
-    for name, trc in (("pq", 16), ("hlg", 18)):
-        path = write(tmp_path / f"{name}.mp4", [as_hdr(picture, trc) for picture in shown], trc=trc)
-        found[path.stem] = leaked(path, detector, half, half)
-    assert set(found.values()) == {found["plain"]}, found
+
+    @cache
+    def measure(way: str) -> int:
+        path, across, down = WAYS[way](tmp_path_factory.mktemp("way") / "clip.mp4")
+        return leaked(path, detector, across, down)
+
+    return measure
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "plain"])
+def test_all_ways_to_store_a_picture_leak_as_the_plain_one(leaks: Callable[[str], int], way: str) -> None:
+    """One more or less of some hundred may come of another rounding; what is seen wrongly leaks many."""
+    assert leaks(way) <= leaks("plain") + 1
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".flv", ".gif"])
@@ -146,3 +178,17 @@ def test_boxes_lie_where_a_player_shows_them(tmp_path: Path, rotation: int, mirr
     assert view.max() < 200  # the white square is gone
     assert 100 < view[20:44, 100:124].mean() < 160  # and grey, of `solid`
     assert view[60:90, 10:150].mean() < 80
+
+
+@pytest.mark.parametrize("aspect", [Fraction(2), Fraction(1, 2), Fraction(4, 3)])
+def test_a_files_pixel_aspect_reaches_the_detectors_view(tmp_path: Path, aspect: Fraction) -> None:
+    path = write(tmp_path / "in.mp4", [np.zeros((96, 192, 3), np.uint8)] * 2, aspect=aspect)
+    source = open_source(path)
+    try:
+        source.open()
+        frame = next(item for item in source.items() if isinstance(item, Frame))
+        height, width = rgb_view(frame, (160, 160)).rgb.shape[:2]
+    finally:
+        source.close()
+    assert frame.size == (192, 96), "boxes stay in the source's pixels"
+    assert abs(width / height / (2 * float(aspect)) - 1) < 0.05

@@ -570,3 +570,11 @@ def test_decoded_pictures_are_freed_without_garbage_collection() -> None:
         gc.enable()
         source.close()
     assert alive < 12
+
+
+def test_a_stream_of_an_unknown_codec_is_named_in_plain_words(tmp_path: Path) -> None:
+    path = render(tmp_path / "in.mp4", frames=5)
+    path.write_bytes(path.read_bytes().replace(b"mp4a", b"zzzz").replace(b"esds", b"free"))
+    info, frames, _, _ = drain(open_source(path))
+    assert len(frames) == 5
+    assert info.left_out == ("an audio stream (#1)",)

@@ -114,10 +114,16 @@ def test_broken_exif_is_thrown_away(tmp_path: Path) -> None:
     entry = struct.pack("<HHII", 0x011A, 5, 1, 26)
     zero = b"Exif\0\0II*\0\x08\0\0\0\1\0" + entry + b"\0\0\0\0" + struct.pack("<II", 1, 0)
     beyond = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + struct.pack("<HHII", 0x0112, 3, 1 << 30, 1 << 31)
-    for exif in (zero, beyond, b"Exif\0\0rubbish", b"Exif\0\0II*\0" + bytes([255] * 90)):
-        scene().save(tmp_path / "in.jpg", exif=exif)
-        assert near(through(tmp_path / "in.jpg", tmp_path / "out.jpg"), (40, 24), MARK, 40)
-        (tmp_path / "out.jpg").unlink()
+    head = b"Exif\0\0II*\0\x08\0\0\0\1\0"
+    word = head + struct.pack("<HHI4s", 0x0112, 2, 4, b"abc\0") + bytes(4)  # an orientation that is text
+    ratio = head + struct.pack("<HHII", 0x0112, 5, 1, 26) + bytes(4) + struct.pack("<II", 1, 0)  # and one that is 1/0
+    rubbish = b"Exif\0\0rubbish"
+    for exif in (zero, beyond, word, ratio, rubbish, b"Exif\0\0II*\0" + bytes([255] * 90)):
+        for suffix in (".jpg", ".webp", ".png"):
+            path = tmp_path / f"in{suffix}"
+            scene().save(path, exif=exif)
+            assert near(through(path, tmp_path / "out.jpg"), (40, 24), MARK, 40)
+            (tmp_path / "out.jpg").unlink()
 
 
 def test_a_png_with_a_large_text_chunk_is_done(tmp_path: Path) -> None:
@@ -189,6 +195,17 @@ def test_a_picture_too_large_for_the_memory_bound(tmp_path: Path, capfd: pytest.
     ]
     assert main(words) == 2
     assert "decode.max_picture_mb" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".avif", ".png", ".tif"])
+def test_moving_pictures_and_pages_are_refused(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """One line that says what to do: covering only the first of them would be no help, and no end of the others."""
+    path = tmp_path / f"in{suffix}"
+    scene().save(path, save_all=True, append_images=[Image.new("RGB", (160, 96), "red")])
+    assert main(["anonymize", str(path), "-o", str(tmp_path / f"out{suffix}")]) == 2
+    (said,) = capfd.readouterr().err.splitlines()
+    assert "it holds several pictures (convert it to a video, or to single pictures)" in said
+    assert [left.name for left in tmp_path.iterdir()] == [path.name]
 
 
 def mutants(seed: int, count: int) -> list[tuple[str, bytes]]:

@@ -14,6 +14,7 @@ from facestream.engines.base import Detector
 from facestream.engines.letterbox import fit
 from facestream.engines.loader import load_detector
 from facestream.engines.types import Detections
+from facestream.pipeline.cli.app import main
 from facestream.pipeline.config import read
 from facestream.pipeline.evaluate.leaks import read_truth
 from facestream.pipeline.run import Job, run
@@ -109,3 +110,14 @@ def test_six_copies_of_a_street_side_by_side(tmp_path: Path) -> None:
         for left, top, right, bottom in read_truth(CLIPS / "street.truth.txt")[0].values():
             inside = (centres > (left + 1920 * copy, top)) & (centres < (right + 1920 * copy, bottom))
             assert inside.all(1).any(), (copy, left, top)
+
+
+def test_4k_says_which_faces_are_out_of_reach(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """And with the option that it names, they are not."""
+    Image.new("RGB", (3840, 2160), "grey").save(tmp_path / "in.bmp")
+    words = ["anonymize", str(tmp_path / "in.bmp"), "-o", str(tmp_path / "out.png"), "--overwrite"]
+    assert main(words) == 0
+    assert "are out of reach at 3840x2160: detector.tiles = 2" in capfd.readouterr().err
+    (tmp_path / "c.toml").write_text("[detector]\ntiles = 2\n")
+    assert main([*words, "--config", str(tmp_path / "c.toml")]) == 0
+    assert "out of reach" not in capfd.readouterr().err
