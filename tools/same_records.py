@@ -141,7 +141,7 @@ def main() -> int:
     for clip in options.clips:
         content = hashlib.sha256(clip.read_bytes() + options.model.read_bytes()).hexdigest()[:16]
         for mode in options.mode or MODES:
-            key = f"{clip.name} {content} {mode}"
+            key = f"{clip.resolve()} {content} {mode}"  # records name their source
             with tempfile.TemporaryDirectory() as folder:
                 model = options.model.resolve()
                 film = clip.resolve()

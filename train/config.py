@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal
 
 from facestream.engines.checked import Wrong, checked
@@ -148,6 +148,12 @@ def recipe(model: str, **changes: Any) -> TrainConfig:
         holder, key = _holder(changes, old)
         if key in holder:
             raise BadConfig("was renamed", f"training setting {old}", f"use {new}")
+    for key, rule in (("assign", AssignRule), ("hard_anchors", HardAnchorRule), ("augment", AugmentRule)):
+        given = changes.get(key)
+        known = {field.name for field in fields(rule)}
+        for name in given if isinstance(given, dict) else ():
+            if name not in known:
+                raise BadConfig("unknown key", f"training setting {key}.{name}", "one of " + ", ".join(sorted(known)))
     base = RECIPES.get(model, {})
     if changes.get("snip"):  # SNIP's invalid faces are ignored by IoU alone: what lies inside one is background
         rule = base.get("assign", TrainConfig().assign)

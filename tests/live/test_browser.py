@@ -21,6 +21,7 @@ pytest.importorskip("aiohttp", reason="the extra `web` is not installed")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
 from facestream.engines.loader import load_detector
+from facestream.engines.types import Detections
 from facestream.pipeline.evaluate.leaks import ellipse_of, read_truth
 from playwright.sync_api import sync_playwright
 
@@ -178,14 +179,27 @@ def test_cameras_and_their_settings_in_the_browser(browser: Any, tmp_path: Path)
         page.close()
 
 
-def test_eight_cameras_move_in_two_tabs() -> None:
+SHOWN = """() => {
+    const small = document.createElement("canvas"), draw = small.getContext("2d");
+    small.width = 64, small.height = 48;
+    return Object.fromEntries(Object.entries(known).map(([name, c]) => {
+        draw.drawImage(c.picture, 0, 0, 64, 48);
+        return [name, small.toDataURL()];
+    }));
+}"""  # what each camera's picture shows, as a small PNG
+
+
+def test_eight_cameras_move_in_two_tabs(tmp_path: Path) -> None:
     """Over one connection a tab: a browser opens six to a server, for all its tabs."""
     from tests.live.test_fail_closed import Moody
 
     port = free_port()
     cameras = {f"cam{n}": "lavfi:testsrc2=size=160x120:rate=5,realtime" for n in range(8)}
     count = "() => Object.fromEntries(Object.entries(known).map(([n, c]) => [n, [c.pictures ?? 0, c.then ?? 0]]))"
-    with Run(cameras, [f"http://127.0.0.1:{port}"], Moody()), sync_playwright() as play:
+    nobody = Moody()
+    nobody.detect = lambda images: [Detections.empty() for _ in images]  # type: ignore[method-assign, assignment]
+    sinks = [f"http://127.0.0.1:{port}"]
+    with Run(cameras, sinks, nobody, run__deadline_s=60.0), sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = browser.new_context()
         tabs = [context.new_page() for _ in range(2)]
@@ -200,5 +214,11 @@ def test_eight_cameras_move_in_two_tabs() -> None:
             tab.wait_for_function(f"before => Object.entries(known).every({moved})", arg=before, timeout=120_000)
             shown = "() => Object.values(known).every(c => c.picture.src.startsWith('blob:'))"
             assert tab.evaluate(shown)
+            first = tab.evaluate(SHOWN)
+            end = time.monotonic() + 60
+            while any(tab.evaluate(SHOWN)[name] == picture for name, picture in first.items()):
+                assert time.monotonic() < end, "a picture stands still"
+                tab.wait_for_timeout(200)
+            tab.screenshot(path=str(tmp_path / f"eight-{tabs.index(tab)}.png"), full_page=True)
         assert not errors
         browser.close()

@@ -237,6 +237,7 @@ def test_no_fault_shows_the_mark_at_any_sink(tmp_path: Path, breaking: Counter[s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_no_fault_shows_the_mark_in_twenty_thousand_pictures(tmp_path: Path, breaking: Counter[str]) -> None:
     seen = go_through_faults(20_000, tmp_path, breaking)
     assert sum(seen.values()) >= 20_000

@@ -166,7 +166,8 @@ def test_a_kill_leaves_files_that_can_be_played_under_names_that_say_so(tmp_path
     assert pictures_in(tmp_path / unfinished[0]) > 10
     assert pictures_in(tmp_path / unfinished[1]) > 10
     lines = (tmp_path / unfinished[2]).read_text().split("\n")[:-1]
-    assert [json.loads(line)["frame"] for line in lines] == list(range(len(lines)))
+    frames = [json.loads(line)["frame"] for line in lines]
+    assert frames == sorted(set(frames))  # whole lines, in order; a busy machine drops frames
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal")

@@ -44,6 +44,12 @@ def test_a_key_of_an_earlier_version_names_its_successor(old: str) -> None:
         recipe("plainS", **nested(old, 0.5))
 
 
+@pytest.mark.parametrize("key", ["augment", "assign", "hard_anchors"])
+def test_an_unknown_key_within_a_table_is_named(key: str) -> None:
+    with pytest.raises(BadConfig, match=f"training setting {key}.mosiac: unknown key"):
+        recipe("plainS", **{key: {"mosiac": 0.5}})
+
+
 def test_a_value_of_an_earlier_version_is_read() -> None:
     assert stored_config({"model": "vgg16", "view": "whole"}).view == "whole_images"
 

@@ -189,6 +189,27 @@ def test_what_is_transparent_stays_hidden(tmp_path: Path, name: str, codec: str,
         assert alpha[48, 120] > 245
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".avi"])
+def test_half_transparent_videos_are_laid_on_white(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "in.mov"
+    rgba = np.full((96, 160, 4), 90, np.uint8)
+    rgba[..., 3] = 128
+    with av.open(str(path), "w") as file:
+        film = file.add_stream("png", rate=30)
+        assert isinstance(film, av.VideoStream)
+        film.width, film.height, film.pix_fmt = 160, 96, "rgba"
+        for i in range(3):
+            frame = av.VideoFrame.from_ndarray(rgba, format="rgba")
+            frame.pts = i
+            file.mux(film.encode(frame))
+        file.mux(film.encode(None))
+    out = tmp_path / f"out{suffix}"
+    assert main(["anonymize", str(path), "-o", str(out)]) == 0
+    with av.open(str(out)) as video:
+        for frame in video.decode(video=0):
+            assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - 172).max() < 12
+
+
 @pytest.mark.parametrize("loops", [None, 0, 3])
 def test_a_gif_keeps_its_transparency_and_its_loops(tmp_path: Path, loops: int | None) -> None:
     frames = []
