@@ -90,9 +90,5 @@ class Kalman:
 
 
 def _sides(cxcywh: Array) -> Array:
-    """The side, [N, 1], that the noise of all four components scales with: the height, as in ByteTrack.
-
-    A person moves as far across as down. Noise that scales with a narrow box's width makes the filter trust its
-    prediction too much, most of all where the camera's motion is known inexactly.
-    """
-    return cxcywh[:, 3:].copy()  # the boxes change before the noise is added
+    """The side that each component scales with: width, height, width, height."""
+    return np.concatenate([cxcywh[:, 2:], cxcywh[:, 2:]], 1)

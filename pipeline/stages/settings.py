@@ -188,10 +188,10 @@ class KalmanSettings(StageSettings, frozen=True):
     """kalman: the noise of the motion model."""
 
     position_noise: Annotated[
-        float, constant("heights per tick", "random walk of the position, and measurement noise", LITERATURE)
+        float, constant("sides per tick", "random walk of the position, and measurement noise", LITERATURE)
     ] = 1 / 20
     speed_noise: Annotated[
-        float, constant("heights per tick", "random walk of the speed (both: ByteTrack's values)", LITERATURE)
+        float, constant("sides per tick", "random walk of the speed (both: ByteTrack's values)", LITERATURE)
     ] = 1 / 160
 
 
