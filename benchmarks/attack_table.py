@@ -43,7 +43,7 @@ COVERS: dict[str, dict[str, Any]] = {
 }
 JITTER = 0.03  # of a face's side by which a detector's box moves from frame to frame
 FRAMES = 5  # pictures of a person for the gallery, and as many for the probe
-LEARNED = 400  # faces that `fine-tuned` learns on
+LEARNED = 200  # faces that `fine-tuned` learns on
 LEAST = 55  # pixels of their shorter side
 MARGIN = 2.4  # of the longer side, what is cut out of a picture
 ONE_SHAPE = 0.75  # width over height of the covers that are of one shape for all

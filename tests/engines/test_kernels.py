@@ -6,11 +6,23 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from facestream.engines.cuda import kernels
-from facestream.engines.cuda.kernels import ARCHITECTURES, FOLDER, KERNELS, compile_kernels, nms_workspace
+from facestream.engines.cuda.frame import preprocess
+from facestream.engines.cuda.kernels import (
+    ARCHITECTURES,
+    FOLDER,
+    KERNELS,
+    Dim3,
+    compile_kernels,
+    nms,
+    nms_workspace,
+    source,
+)
 from facestream.engines.errors import EngineMismatch
 
 ROOT = Path(__file__).parents[2]
@@ -109,3 +121,23 @@ def test_preprocessing_spills_nothing_to_memory(architecture: int, tmp_path: Pat
     words = ["nvcc", "-cubin", f"-arch=sm_{architecture}", "--fmad=false", "-Xptxas", "-v", "-o", tmp_path / "k.cubin"]
     done = subprocess.run([*words, FOLDER / "preprocess.cu"], capture_output=True, text=True, check=True)
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in done.stderr
+    (registers,) = re.findall(r"Used (\d+) registers", done.stderr)
+    assert int(registers) <= 64
+
+
+def test_kernels_are_launched_with_as_many_threads_as_they_are_compiled_for() -> None:
+    """A GPU refuses more than __launch_bounds__ says."""
+    launched: dict[str, int] = {}
+
+    def launch(name: str, grid: Dim3, block: Dim3, arguments: Sequence[Any]) -> None:
+        launched[name] = block[0] * block[1] * block[2]
+
+    nms(launch, 1, 100, 0.1, 0.3, 0, 0, 0, 0, 0)
+    preprocess(launch, 1, 0, 0, 0, 0, (64, 32))
+    bounds: dict[str, str] = {}
+    for file in KERNELS:
+        kernels_of = re.findall(r"__global__ void __launch_bounds__\((\w+)(?:, \d+)?\)\s*(\w+)\(", source(file))
+        bounds |= {name: threads for threads, name in kernels_of}
+    assert bounds == {"nms_sort": "THREADS", "nms_mask": "64", "nms_scan": "THREADS", "preprocess": "256"}
+    assert "#define THREADS 1024 " in source("nms.cu")
+    assert launched == {"nms_sort": 1024, "nms_mask": 64, "nms_scan": 1024, "preprocess": 256}
