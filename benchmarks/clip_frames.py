@@ -85,7 +85,9 @@ def scores_of(detector: Detector, frames: list[Sample]) -> tuple[F32, F32]:
 
 
 def at(name: str, faces: F32, false: F32, frames: int, score: float) -> Row:
-    return Row(name, round(score, 4), round(float((faces < score).mean()), 4), round((false >= score).sum() / frames, 3))
+    return Row(
+        name, round(score, 4), round(float((faces < score).mean()), 4), round((false >= score).sum() / frames, 3)
+    )
 
 
 def score_with_misses(faces: F32, share: float) -> float:
@@ -123,7 +125,9 @@ def command(
         return
     print(f"{len(frames)} frames, {sum(len(frame.faces) for frame in frames)} faces")
     for row in rows:
-        print(f"{row.detector:<14} score {row.score:.3f}: {100 * row.missed:5.1f} % missed, {row.false_alarms:6.2f} false")
+        print(
+            f"{row.detector:<14} score {row.score:.3f}: {100 * row.missed:5.1f} % missed, {row.false_alarms:6.2f} false"
+        )
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_the_command_writes_a_checked_graph_for_any_size(weights: Path, tmp_path
     assert result["boxes_compared"] > 100
     assert result["box_error_px"] < 0.05
     detector = OnnxDetector(out, DetectorOptions())
-    for n, h, w, k in ((1, 32, 32, 3 * 21), (3, 96, 160, 720 + 180 + 45), (1, 544, 960, 3 * 1000)):
+    for n, h, w, k in ((1, 32, 32, 16 + 4 + 1), (3, 96, 160, 240 + 60 + 15), (1, 544, 960, 2000 + 700 + 300)):
         xyxy, scores = detector.infer(np.zeros((n, h, w, 3), np.uint8))
         assert xyxy.shape == (n, k, 4)
         assert scores.shape == (n, k)
