@@ -1,4 +1,4 @@
-"""python -m facestream.benchmarks.clip_frames CLIPS: what detectors miss and what else they find in frames of real clips.
+"""python -m facestream.benchmarks.clip_frames CLIPS: misses and false alarms of detectors in frames of real clips.
 
 CLIPS holds NAME.truth.txt (MOT rows, frames from 1) beside NAME.mp4, .avi or .mkv. A face counts as found when a box of
 the score overlaps it by an IoU of 0.3; a box that overlaps no labelled face by 0.1 is a false alarm. Detectors are
@@ -50,7 +50,7 @@ class Row:
 
 
 def samples(folder: Path, every: int, longest: int, unlabelled: frozenset[str]) -> list[Sample]:
-    """Every N-th frame of each clip, shrunk to `longest` px. BadInput when there is no clip."""
+    """Every N-th frame of each clip from its first on, shrunk to `longest` px. BadInput when there is no clip."""
     out = []
     for listing in sorted(folder.glob("*.truth.txt")):
         name = listing.name.removesuffix(".truth.txt")
@@ -64,7 +64,7 @@ def samples(folder: Path, every: int, longest: int, unlabelled: frozenset[str]) 
                     continue
                 scale = min(1.0, longest / max(frame.width, frame.height))
                 rgb = frame.reformat(round(frame.width * scale), round(frame.height * scale), "rgb24").to_ndarray()
-                faces = np.array(list(truth.get(number, {}).values()), np.float32).reshape(-1, 4) * scale
+                faces = np.array(list(truth.get(number - 1, {}).values()), np.float32).reshape(-1, 4) * scale
                 out.append(Sample(rgb, faces, name not in unlabelled))
     if not out:
         raise BadInput("no clip beside its NAME.truth.txt", str(folder))

@@ -12,7 +12,7 @@ import torch
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig
 from facestream.train.bootstrap import read_mined
-from facestream.train.checkpoint import load_weights
+from facestream.train.checkpoint import load_weights, save_weights
 from facestream.train.config import recipe
 from facestream.train.data import read_split, usable
 from facestream.train.dataset_issues import DatasetIssues
@@ -104,6 +104,8 @@ def train(
                 log.info("starts from random weights; the paper starts from ImageNet (--backbone FILE)")
         if teacher is not None:
             run.learn_from(load_weights(teacher)[0])
+        if not resume and run.first:
+            save_weights(folder / "start.safetensors", run.models()[1], {"step": 0})
         run.train(save_every=save_every)
     finally:
         leave(world)
