@@ -58,6 +58,21 @@ print(made[0].gpu.name, type(made[0]).__name__)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "CPU stand-in 1 PycudaDevice", "")
 
 
+def test_pycudas_own_stack_holds_the_gpu_that_was_asked_for(environment: dict[str, str]) -> None:
+    """Not only the driver's: PyCUDA puts what its stack holds back on top whenever it has worked in another context."""
+    code = """
+from facestream.engines.cuda.devices import current_device
+from facestream.engines.cuda.driver import context_index
+device = current_device(1)
+stack = device.cuda.Context
+stack.pop()
+device._primary.push()
+print(context_index(), device.index)
+"""
+    done = run(environment, "-c", code)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "1 1", "")
+
+
 def test_what_pycuda_refuses_is_one_line(environment: dict[str, str]) -> None:
     code = """
 from facestream.engines.cuda.devices import current_device
