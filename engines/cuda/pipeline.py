@@ -201,9 +201,6 @@ class GpuPipeline:
     def warm_up(self, frames: Sequence[HostFrame]) -> None:
         """Go through every shape that batches of up to so many such frames lead to, in every slot, until each is
         captured: compiling and capturing take far longer than a batch does."""
-        while self._busy:
-            self.device.enter()
-            self._finish(self._busy[0])
         sizes = sorted({min(n, len(frames)) for n in BATCHES}, reverse=True)  # memory that grows costs graphs
         for batch in (frames[:n] for n in sizes):
             for _ in range(2):

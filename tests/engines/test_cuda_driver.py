@@ -118,10 +118,11 @@ def test_what_is_wrong_with_gpu_or_driver_is_one_line(
 def test_a_gpu_of_a_number_that_is_not_there_is_one_line(environment: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="needs the rtx extra")
     command = [sys.executable, "build_engine.py", "engines/weights/plainS.onnx", "--backend", "rtx", "--verify"]
-    command += ["--device", "cuda:2", "-o", str(tmp_path / "x.plan")]
+    (tmp_path / "no pictures").mkdir()  # said before anything is read or built
+    command += ["--device", "cuda:2", "--calibrate", str(tmp_path / "no pictures"), "-o", str(tmp_path / "x.plan")]
     settings = environment | {"FACESTREAM_GPUS": "2"}
     done = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "there is no GPU 2 (cuda:0 to cuda:1 are here)" in line
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["no pictures"]

@@ -274,6 +274,21 @@ def test_two_thousand_random_batches_are_replayed_and_leave_nothing_behind() -> 
     assert not net.prepared
 
 
+@pytest.mark.parametrize("under_way", [1, 2, 3])
+def test_warming_up_captures_all_slots_and_loses_no_batch_under_way(under_way: int) -> None:
+    device = LazyDevice(18)
+    device.kernels = first_pixels
+    made = GpuPipeline(device, Faint(), Normalisation((0.0,) * 3, (255.0,) * 3), 0.01, 0.3)
+    tickets = [made.submit([gray((40, 24), 50 * (1 + n))]) for n in range(under_way)]
+    made.warm_up([gray((24, 40), 1)] * 4)
+    found = [float(made.result(ticket)[0][1][0]) for ticket in tickets]
+    assert found == pytest.approx([50 * (1 + n) / 255 for n in range(under_way)], abs=1e-3)
+    shapes = [made.shape_of([gray((24, 40), 1)] * n) for n in (1, 2, 4)]
+    assert all(slot.shapes[shape].graph is not None for slot in made.slots for shape in shapes)
+    made.close()
+    assert not device.alive()
+
+
 def test_what_was_used_longest_ago_is_destroyed() -> None:
     device, net = LazyDevice(17), Faint()
     made = GpuPipeline(device, net, Normalisation((0.0,) * 3, (255.0,) * 3), 0.01, 0.3, slots=1)
