@@ -20,11 +20,6 @@ class Detector(ABC):
     def __init__(self, options: DetectorOptions) -> None:
         self.options = options
 
-    @property
-    def min_score(self) -> float:
-        """The current minimum score of results."""
-        return self.options.threshold
-
     @abstractmethod
     def infer(self, images: Array) -> tuple[F32, F32]:
         """uint8 [N, H, W, 3] RGB, H and W multiples of 32 -> xyxy [N, K, 4] in input pixels and scores [N, K],

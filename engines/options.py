@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Backend = Literal["file", "auto", "cuda", "torch", "torch-cpu"]  # see loader.load_detector
-# Extra score that is required of large faces by default: see Detections.filter_by_score.
-LARGE_FACE_MARGIN = 0.0
 BACKENDS: tuple[str, ...] = get_args(Backend)
 DEVICE = r"cuda:\d{1,3}"  # how a GPU is named in settings
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
-    """threshold: faces with a lower score are not returned (see LARGE_FACE_MARGIN, too). nms_iou: of two boxes that
+    """threshold: faces with a lower score are not returned. nms_iou: of two boxes that
     overlap more, the better one stays (SSH: 0.3, all modules together). threads: CPU threads of the runtime.
     backend: one of BACKENDS, what runs the model. device: the GPU for those that use one, as nvidia-smi counts."""
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
-from facestream.engines.boxes import F32, Array, Bool, area_xyxy
+from facestream.engines.boxes import F32, Array, Bool
 from numpy.typing import NDArray
-
-# sides in the detector's input between which a face needs more and more of a score
-SMALL_SIDE = 24.0
-LARGE_SIDE = 72.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +26,9 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def filter_by_score(
-        self,
-        threshold: float,
-        large_face_margin: float = 0.0,
-        scale: float = 1.0,
-        ramp: tuple[float, float] = (SMALL_SIDE, LARGE_SIDE),
-    ) -> Detections:
-        """Filter by a size-dependent score: `threshold` for boxes with a side up to ramp[0] px in the detector's input,
-        `large_face_margin` more from ramp[1] px on, interpolated linearly in the side's logarithm.
-
-        Scores that are NaN are dropped.
-
-        A small net's false alarms are large, and small faces have low scores (training log, run 14).
-        scale: from the boxes' pixels to the detector's input.
-        """
-        if not large_face_margin or not len(self):
-            return self.select(self.scores >= threshold)
-        small, large = ramp
-        side = np.sqrt(np.maximum(area_xyxy(self.xyxy), 1e-9)) * scale
-        share = np.clip(np.log(side / small) / math.log(large / small), 0, 1)
-        return self.select(self.scores >= threshold + large_face_margin * share)
+    def filter_by_score(self, threshold: float) -> Detections:
+        """Those with a score of `threshold` or more. Scores that are NaN are dropped."""
+        return self.select(self.scores >= threshold)
 
     def nms(self, iou: float) -> Detections:
         """Greedy non-maximum suppression (NMS), best first. iou: NMS threshold; of two boxes that overlap by more, the

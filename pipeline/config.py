@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from facestream.engines.checked import Wrong, at, checked
-from facestream.engines.options import DEVICE, LARGE_FACE_MARGIN, Backend, DetectorOptions
+from facestream.engines.options import DEVICE, Backend, DetectorOptions
 from facestream.pipeline.errors import BadConfig, BadInput
 from facestream.pipeline.stages.regions import region
 from facestream.pipeline.stages.settings import Heuristics
@@ -54,7 +54,6 @@ FLAGS = {
 # Keys and tables of earlier versions, and what they are called now.
 RENAMED = {
     "detector.fine": "detector.full_frame_interval",
-    "detector.rise": "detector.large_face_margin",
     "live": "run",
     "run.decode_threads": "decode.threads",
     "run.hardware": "decode.hardware",
@@ -71,6 +70,14 @@ RENAMED = {
     "tracker.low_iou": "tracker.low_score_iou",
     "tracker.sure": "tracker.confirm_score",
 }
+# Keys of earlier versions that nothing replaces.
+REMOVED = frozenset(
+    {
+        "advanced.detect",
+        "detector.large_face_margin",
+        "detector.rise",
+    }
+)
 
 
 def within(minimum: float, maximum: float) -> Meta:
@@ -95,7 +102,6 @@ class DetectorConfig(Section, frozen=True):
     device: str = "cuda:0"
     size: tuple[Pixels, Pixels] = (960, 544)
     threshold: Share = 0.2
-    large_face_margin: Annotated[float, Meta(ge=0, lt=1)] = LARGE_FACE_MARGIN
     nms_iou: Annotated[float, Meta(gt=0, le=1)] = 0.3
     threads: Annotated[int, within(1, 256)] = 1
     every: int | str = 2
@@ -327,6 +333,8 @@ def _check(table: dict[str, Any], where: str, names: dict[str, str] | None = Non
         if e.key in RENAMED:
             kind = "key" if "." in e.key else "table"
             raise BadConfig(f"the {kind} {e.key!r} was renamed", where, f"use {RENAMED[e.key]!r}") from None
+        if e.key in REMOVED:
+            raise BadConfig(f"{e.key!r} is gone and nothing replaces it", where, "leave it out") from None
         if e.known:
             raise BadConfig(f"unknown key {e.key!r}", where, "known: " + ", ".join(e.known)) from None
         value = at(table, e.key)

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from facestream.pipeline.config import FLAGS, RENAMED, Config, read
+from facestream.pipeline.config import FLAGS, REMOVED, RENAMED, Config, read
 from facestream.pipeline.errors import BadConfig, BadInput
 from msgspec import to_builtins
 
@@ -89,7 +89,6 @@ def test_a_key_of_an_earlier_version_names_the_new_one(tmp_path: Path, key: str)
 @pytest.mark.parametrize(
     ("text", "new"),
     [
-        ("[detector]\nrise = 0.1", "detector.large_face_margin"),
         ("[run]\nworkers = 2", "anonymize.workers"),
         ("[run]\nhardware = 'cuda'", "decode.hardware"),
         ("[run]\nring = 2", "anonymize.queue"),
@@ -112,6 +111,17 @@ def test_every_renamed_key_leads_to_one_that_is_there() -> None:
         assert not key or key in table[section], new
         section, _, key = old.partition(".")
         assert key not in table.get(section, {}), old
+
+
+@pytest.mark.parametrize("key", sorted(REMOVED))
+def test_a_key_that_is_gone_is_an_error_that_says_so(tmp_path: Path, key: str) -> None:
+    section, _, name = key.partition(".")
+    file = tmp_path / "old.toml"
+    value = "{ margin_to_side = 72.0 }" if section == "advanced" else "0.1"
+    file.write_text(f"[{section}]\n{name} = {value}\n")
+    with pytest.raises(BadConfig, match=f"{key}' is gone and nothing replaces it") as error:
+        read(file)
+    assert str(file) in str(error.value)
 
 
 def test_every_flag_is_a_setting() -> None:

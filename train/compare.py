@@ -11,7 +11,7 @@ import numpy as np
 from facestream.engines.base import Detector
 from facestream.engines.command import finish
 from facestream.engines.loader import load_detector
-from facestream.engines.options import LARGE_FACE_MARGIN, DetectorOptions
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled
 from facestream.train.evaluate import false_scores, measure, misses
@@ -25,7 +25,7 @@ from facestream.checkout import benchmarks
 class Row:
     """One detector at one zoom. Shares are in 0..1; the keys of `missed` are sizes in pixels of the input.
 
-    missed, false_alarms (per image): at the threshold; for our own detectors with the large-face margin. fair: the
+    missed, false_alarms (per image): at the threshold. fair: the
     score at which it has `alarms` false alarms per image; missed_fair: what it misses existing, so that detectors with
     differently calibrated scores can be compared.
     """
@@ -52,12 +52,9 @@ def evaluate_detector(
     images: list[Labelled],
     zoom: float,
     threshold: float,
-    large_face_margin: float,
     alarms: float,
 ) -> Row:
-    result, _, found = measure(
-        detector, {"all": images}, Scales(zoom=zoom), threshold, large_face_margin=large_face_margin
-    )
+    result, _, found = measure(detector, {"all": images}, Scales(zoom=zoom), threshold)
     existing = [item for item in images if item.path.is_file()]
     fair = score_at(found, existing, alarms)
     return Row(
@@ -91,27 +88,19 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
 @click.option("--baselines/--no-baselines", default=True, show_default=True, help="beside YuNet and CenterFace")
 @click.option("--zoom", "zooms", multiple=True, type=float, default=(1.0, 0.5), show_default=True)
 @click.option("--threshold", default=DetectorOptions().threshold, show_default=True)
-@click.option(
-    "--large-face-margin",
-    default=LARGE_FACE_MARGIN,
-    show_default=True,
-    help="extra score required of large faces, of our detectors only",
-)
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object on the last line")
 def command(
     data: Path, models: tuple[str, ...], baselines: bool, zooms: tuple[float, ...], threshold: float,
-    large_face_margin: float, alarms: float, threads: int, as_json: bool,
+    alarms: float, threads: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Run each detector on every validation image; prints AP, misses by size and false alarms."""
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
     detectors = {Path(name).stem: load_detector(name, options) for name in models}
-    others: dict[str, Detector] = {}
     if baselines:
         known = benchmarks("baselines", "--baselines")
-        others = {name: known.load_baseline(name, options) for name in known.BASELINES}
-        detectors |= others
+        detectors |= {name: known.load_baseline(name, options) for name in known.BASELINES}
     images = list(read_validation(data).values())[-1]
     rows = [
         evaluate_detector(
@@ -120,7 +109,6 @@ def command(
             images,
             zoom,
             threshold,
-            0.0 if name in others else large_face_margin,
             alarms,
         )
         for zoom in zooms

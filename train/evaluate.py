@@ -17,7 +17,7 @@ from facestream.engines.boxes import F32, Bool, area_xyxy, iou_xyxy
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.loader import load_detector, shipped
-from facestream.engines.options import LARGE_FACE_MARGIN, DetectorOptions
+from facestream.engines.options import DetectorOptions
 from facestream.engines.types import Detections
 from facestream.train.data import Labelled, read_image
 from facestream.train.snip import LEVELS
@@ -83,12 +83,11 @@ Measure = Callable[[list[Detections], list[F32], list[Bool]], Curve]
 
 def measure(
     detector: Detector, sets: dict[str, list[Labelled]], scales: Scales, threshold: float, curve: Measure = evaluate,
-    large_face_margin: float = 0.0,
 ) -> tuple[dict[str, Any], dict[str, Curve], list[Detections]]:  # fmt: skip
     """The printed figures, the curves, and what was found in each image that exists.
 
     sets: the same images with each difficulty's ignore flags. Images that are missing are left out and counted. Misses
-    and false alarms are counted at `threshold`, for large faces `large_face_margin` more, as in the pipeline.
+    and false alarms are counted at `threshold`.
     """
     listed = next(iter(sets.values()))
     existing = [i for i, item in enumerate(listed) if item.path.is_file()]
@@ -101,14 +100,13 @@ def measure(
     sets = {name: [items[i] for i in existing] for name, items in sets.items()}
     curves = {n: curve(found, [i.xyxy for i in s], [i.ignore for i in s]) for n, s in sets.items()}
     widest = list(sets.values())[-1]
-    accepted = [f.filter_by_score(threshold, large_face_margin, scales.zoom) for f in found]
+    accepted = [f.filter_by_score(threshold) for f in found]
     result = {
         "images": len(existing),
         "missing": len(listed) - len(existing),
         "faces": int(sum((~i.ignore).sum() for i in widest)),
         "ap": {name: round(c.ap, 4) for name, c in curves.items()},
         "threshold": threshold,
-        "large_face_margin": large_face_margin,
         "miss_rate": misses(accepted, widest, threshold, scales.zoom),
         "false_alarms": round(false_alarms(accepted, widest, threshold), 4),
         "ms_per_image": round(1000 * spent / len(existing), 1),
@@ -124,7 +122,6 @@ class Request:
     protocol: str
     scales: Scales
     threshold: float
-    large_face_margin: float
     plots: Path | None
     published: Path | None = None
     results: Path | None = None
@@ -153,7 +150,7 @@ def on_wider(detector: Detector, request: Request, root: Path) -> dict[str, Any]
 
         sets = {"all": read_faces(root, request.protocol)}
         curve = voc_curve
-    result, curves, found = measure(detector, sets, request.scales, request.threshold, curve, request.large_face_margin)
+    result, curves, found = measure(detector, sets, request.scales, request.threshold, curve)
     existing = [item for item in list(sets.values())[-1] if item.path.is_file()]
     if request.results is not None:
         write_results(found, existing, request.results)
@@ -225,11 +222,6 @@ def timing(detector: Detector, request: Request, count: int) -> dict[str, Any]:
     "--threshold", default=DetectorOptions().threshold, show_default=True, help="score at which misses are counted"
 )
 @click.option(
-    "--large-face-margin",
-    type=float,
-    help=f"extra score required of large faces; by default {LARGE_FACE_MARGIN}, with --peer 0",
-)
-@click.option(
     "--plots", type=click.Path(path_type=Path), help="folder for curves, hardest misses and a sheet of detections"
 )
 @click.option("--published", type=click.Path(path_type=Path), help="folder of wider_pr_info_*.mat to draw beside ours")
@@ -247,14 +239,12 @@ def timing(detector: Detector, request: Request, count: int) -> dict[str, Any]:
 def command(
     data: Path | None, protocol: str, model: str | None, weights: Path | None, engine: Path | None, peer: str | None,
     device: str, size: str | None, zoom: float, pyramid: bool, snip: bool, soft: bool, time_it: bool, images: int,
-    threshold: float, large_face_margin: float | None, plots: Path | None, published: Path | None, results: Path | None,
+    threshold: float, plots: Path | None, published: Path | None, results: Path | None,
     split: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Average precision by the WIDER protocol, and the misses at a threshold by face size; or FDDB's ROC, VOC's AP."""
     scales = scales_from_options(size, protocol, zoom, pyramid, snip, soft, trained_levels(weights) if snip else LEVELS)
-    if large_face_margin is None:
-        large_face_margin = 0.0 if peer else LARGE_FACE_MARGIN
-    request = Request(data, protocol, scales, threshold, large_face_margin, plots, published, results)
+    request = Request(data, protocol, scales, threshold, plots, published, results)
     if device == "auto":
         device = best_device(weights is not None or time_it)
     options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=2)
@@ -307,8 +297,7 @@ def as_text(result: dict[str, Any]) -> str:
     ap = ", ".join(f"{name} {value:.4f}" for name, value in result["ap"].items())
     return (
         f"{head}: AP {ap}; {result['ms_per_image']} ms an image\n"
-        f"missed at score {result['threshold']}, {result['large_face_margin']} more for large faces: "
-        f"{result['miss_rate']}\n"
+        f"missed at score {result['threshold']}: {result['miss_rate']}\n"
         f"false alarms at that score: {result['false_alarms']} an image"
     )
 

@@ -219,6 +219,9 @@ class SSH(nn.Module):
         self.backbone = _backbone(spec)
         c8, c16, c32 = self.backbone.channels
         self.sums_first = isinstance(self.backbone, YuNet)
+        self.lateral8: nn.Module
+        self.lateral16: nn.Module
+        self.lateral32: nn.Module
         self.fuses = bool(spec.fusion) and 8 in spec.strides and not self.sums_first
         if self.fuses:
             self.lateral8 = conv(spec, c8, spec.fusion, 1, leaky=spec.leaky)

@@ -178,7 +178,7 @@ class BatchingDetector:
                 of_views = iter(flight.views)
                 for i, request in enumerate(flight.requests):
                     faces = next(of_stored if isinstance(request.picture, HostFrame) else of_views)
-                    found[i] = faces if request.threshold == flight.lowest else faces.filter_by_score(request.threshold)
+                    found[i] = faces.filter_by_score(request.threshold)  # a GPU's own threshold is fixed, and lower
             except Exception as problem:
                 flight.error = _message(problem)
                 found = [None] * len(flight.requests)
@@ -234,10 +234,6 @@ class DetectorClient:
     @property
     def any_size(self) -> bool:
         return self.shared.detector.any_size
-
-    @property
-    def min_score(self) -> float:
-        return self.shared.threshold if self.threshold is None else self.threshold
 
     def detect(self, images: Sequence[ImageView]) -> list[Detections]:
         """Faces of each image. Raises InferenceFailed."""

@@ -60,7 +60,6 @@ class SecondDetector:
         same = other == config.model
         factor = LARGER if same else 1.0
         self.size = (round(config.size[0] * factor), round(config.size[1] * factor))
-        self.margin = config.large_face_margin
         self.detector: Detector = load_detector(other, DetectorOptions(SECOND_SCORE, config.nms_iou, config.threads))
         self.name = f"{other}, mirrored" + (f", {self.size[0]}x{self.size[1]}" if same else "")
 
@@ -68,7 +67,6 @@ class SecondDetector:
         view = rgb_view(frame, self.size)
         mirrored = ImageView(np.ascontiguousarray(view.rgb[:, ::-1]), view.width, view.height)
         found: Detections = self.detector.detect([mirrored])[0]
-        found = found.filter_by_score(SECOND_SCORE, self.margin, view.rgb.shape[1] / view.width)
         out = []
         for (left, top, right, bottom), score in zip(found.xyxy.tolist(), found.scores.tolist(), strict=True):
             box = xyxy(round(v, 2) for v in (view.width - right, top, view.width - left, bottom))

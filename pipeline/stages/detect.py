@@ -1,9 +1,8 @@
-"""Detection stage: runs the detector according to the plan. Scores are filtered here and nowhere else."""
+"""Detection stage: runs the detector according to the plan. The detector has filtered by score."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -15,12 +14,12 @@ from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.errors import InferenceFailed
 from facestream.pipeline.stages.crop_mosaic import CropMosaic
 from facestream.pipeline.stages.policy import reduced_size
-from facestream.pipeline.stages.settings import DEFAULTS, DetectionSettings, Heuristics
+from facestream.pipeline.stages.settings import DEFAULTS, Heuristics
 from facestream.pipeline.stages.truncated_faces import extrapolate_truncated
 from facestream.pipeline.stages.types import AnalysedFrame, DetectionPlan, Observation, Scope
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.planes import Viewer, host_frame, part_rgb, planes, view_scale
-from facestream.pipeline.video.tiles import FOUND_PX, Tiling, detection_scale, tiling_of
+from facestream.pipeline.video.tiles import FOUND_PX, Tiling, tiling_of
 
 SMALL_FACE_PX = 28  # of the picture: a warning says where faces of this size are not found
 log = logging.getLogger(__name__)
@@ -30,14 +29,11 @@ class PipelineDetector(Protocol):
     """What the pipeline needs of a detector: a Detector, or a client of a shared one.
 
     takes_yuv: it also has `detect_yuv(pictures: Sequence[HostFrame])`, see YuvDetector. any_size: input sizes that
-    change do not cost more than a fixed one. min_score: minimum score of its results.
+    change do not cost more than a fixed one. It returns no face below its threshold.
     """
 
     @property
     def options(self) -> DetectorOptions: ...
-
-    @property
-    def min_score(self) -> float: ...
 
     @property
     def takes_yuv(self) -> bool: ...
@@ -56,19 +52,6 @@ class FullFrames(Protocol):
         ...
 
 
-class ScoreFilter:
-    """The score filter: the detection threshold, and the large-face margin."""
-
-    def __init__(self, detector: PipelineDetector, config: DetectorConfig, settings: DetectionSettings) -> None:
-        self.detector = detector
-        self.large_face_margin = config.large_face_margin
-        self.ramp = settings.margin_from_side, settings.margin_to_side
-
-    def __call__(self, found: Detections, scale: float) -> Detections:
-        """Filter detections. scale: from the boxes' pixels to the detector's input."""
-        return found.filter_by_score(self.detector.min_score, self.large_face_margin, scale, self.ramp)
-
-
 class FullFrameDetector:
     """Runs a detector on full frames: as stored if it takes YUV, else as a reduced RGB copy."""
 
@@ -81,7 +64,6 @@ class FullFrameDetector:
         self.detector = detector
         self.size = config.size
         self.reduced = reduced_size(config.size, heuristics.policy)
-        self.accept = ScoreFilter(detector, config, heuristics.detect)
         self.tiles = config.tiles
         self._reported: tuple[int, int] | None = None
         self._viewers = {True: Viewer(), False: Viewer()}
@@ -94,12 +76,11 @@ class FullFrameDetector:
             return self._detect_view(frame, full_resolution)
         whole = self._detect_view(frame, True)
         layers = planes(frame.picture)
-        scale = tiling.scale * math.sqrt(math.prod(frame.stretch))
         found = []
         for region in tiling.regions:
             rgb = np.ascontiguousarray(part_rgb(frame, layers, region, tiling.size))
             view = ImageView(rgb, region[2] - region[0], region[3] - region[1])
-            found.append(self.accept(self.detector.detect([view])[0], scale))
+            found.append(self.detector.detect([view])[0])
         return tiling.merge(whole, found, frame.size, self.detector.options.nms_iou)
 
     def _report_tiles(self, frame: Frame, tiling: Tiling | None) -> None:
@@ -123,10 +104,9 @@ class FullFrameDetector:
             if picture is not None:
                 yuv_detector: Any = self.detector
                 found: Detections = yuv_detector.detect_yuv([picture])[0]
-                return self.accept(found, math.sqrt(math.prod(picture.fitted) / (picture.width * picture.height)))
+                return found
         view = self._viewers[full_resolution].view(frame, self.size if full_resolution else self.reduced)
-        found = self.detector.detect([view])[0]
-        return self.accept(found, math.sqrt(view.rgb.shape[0] * view.rgb.shape[1] / (view.width * view.height)))
+        return self.detector.detect([view])[0]
 
 
 class Detection(Protocol):
@@ -153,7 +133,6 @@ class DetectionStage:
         self.tiles = config.tiles
         self.heuristics = heuristics
         self.full_frames = full_frames or FullFrameDetector(detector, config, heuristics)
-        self.accept = ScoreFilter(detector, config, heuristics.detect)
 
     def run(self, frame: AnalysedFrame, plan: DetectionPlan) -> Observation:
         """The observation, with its scope. A failed inference is an Observation as well; other errors are raised."""
@@ -173,5 +152,4 @@ class DetectionStage:
         if not mosaic.placed:
             return Detections.empty()
         found = self.detector.detect([mosaic.view(frame)])[0]
-        found = mosaic.to_frame(found, frame.size, self.detector.options.nms_iou, self.heuristics.crop_mosaic)
-        return self.accept(found, detection_scale(frame, self.size, self.tiles) * math.sqrt(math.prod(frame.stretch)))
+        return mosaic.to_frame(found, frame.size, self.detector.options.nms_iou, self.heuristics.crop_mosaic)

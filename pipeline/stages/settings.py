@@ -126,20 +126,6 @@ class PolicySettings(StageSettings, frozen=True):
     )
 
 
-class DetectionSettings(StageSettings, frozen=True):
-    """detect: which boxes of the detector count."""
-
-    margin_from_side: Annotated[
-        float, constant("px of the detector's input", "boxes up to this side need no extra score", MEASURED, 1)
-    ] = 24.0
-    margin_to_side: Annotated[
-        float,
-        constant(
-            "px of the detector's input", "boxes from this side on need all of detector.large_face_margin", MEASURED, 2
-        ),
-    ] = 72.0
-
-
 class CropMosaicSettings(StageSettings, frozen=True):
     """crop_mosaic: crops around known faces in one small picture."""
 
@@ -367,7 +353,6 @@ class Heuristics(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     scene_cuts: SceneCutSettings = SceneCutSettings()
     camera_motion: CameraMotionSettings = CameraMotionSettings()
     policy: PolicySettings = PolicySettings()
-    detect: DetectionSettings = DetectionSettings()
     crop_mosaic: CropMosaicSettings = CropMosaicSettings()
     truncated_faces: TruncatedFaceSettings = TruncatedFaceSettings()
     kalman: KalmanSettings = KalmanSettings()

@@ -10,7 +10,7 @@ from facestream.engines.boxes import iou_xyxy
 from facestream.engines.errors import BadConfig, BadInput, EngineMismatch
 from facestream.engines.letterbox import ImageView, view
 from facestream.engines.loader import load_detector, shipped
-from facestream.engines.options import LARGE_FACE_MARGIN, DetectorOptions
+from facestream.engines.options import DetectorOptions
 from onnx import TensorProto, helper
 
 from tests.pack import demo_frames, demo_truth
@@ -64,9 +64,7 @@ def test_the_shipped_model_finds_the_faces_of_the_demo() -> None:
     false = 0
     for index, rgb in zip(picked, demo_frames(picked), strict=True):
         shown = view(rgb, (960, 544))
-        found = detector.detect([shown])[0].filter_by_score(
-            detector.min_score, LARGE_FACE_MARGIN, shown.rgb.shape[1] / shown.width
-        )
+        found = detector.detect([shown])[0]
         assert (iou_xyxy(truth[index], found.xyxy).max(1) > 0.5).all(), f"a face of frame {index} is missed"
         false += len(found) - len(truth[index])
     assert false <= 6

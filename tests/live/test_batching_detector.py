@@ -227,3 +227,17 @@ def test_more_cameras_are_warmed_up_for_and_the_same_are_not() -> None:
         desk.clients = clients
         desk._warm_up([frame])
     assert detector.steps == ["warm 1", "warm 2", "warm 3", "warm 4", "warm 8"]
+
+
+def test_a_threshold_above_that_of_a_gpu_counts_for_the_one_who_asked() -> None:
+    class Unsure(Counting):
+        def collect(self, pending: Any) -> list[Detections]:
+            return [Detections(np.zeros((2, 4), np.float32), np.array([0.6, 0.3], np.float32)) for _ in pending]
+
+    shared_detector = BatchingDetector(Unsure(), 8)
+    stored = shown(np.zeros((8, 3, 3), np.uint8))
+    for thresholds in ([0.5], [0.2], [0.5, 0.2]):
+        requests = [Request(stored, threshold) for threshold in thresholds]
+        shared_detector._finish(shared_detector._begin(requests))
+        found = [len(request.found) for request in requests if request.found is not None]
+        assert found == [1 if threshold == 0.5 else 2 for threshold in thresholds]
