@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from facestream.engines.boxes import iou_xyxy
 
 import facestream as fs
 from tests.conftest import facestream, render
@@ -112,7 +113,8 @@ def test_a_loop_that_is_left_closes_the_source(short: Path) -> None:
 
 def test_pushed_pictures_come_back_in_order_with_the_faces_of_the_file(short: Path) -> None:
     """Other colours than the file's planes, so boxes may differ by a little; the ids and the images may not."""
-    pipe = fs.FacePipeline(fs.load_detector("plainXS16"), fs.Config.load(lookahead=6, **QUICK))
+    settings = QUICK | {"lookahead": 6, "threshold": 0.6}  # doubtful boxes come and go with a shade of colour
+    pipe = fs.FacePipeline(fs.load_detector("plainXS16", threshold=0.6), fs.Config.load(**settings))
     images, times = [], []
     with av.open(str(short)) as video:
         for picture in video.decode(video=0):
@@ -126,9 +128,11 @@ def test_pushed_pictures_come_back_in_order_with_the_faces_of_the_file(short: Pa
     assert [frame.frame for frame in done] == list(range(40))
     assert all(frame.image is image for frame, image in zip(done, images, strict=True))
     assert [frame.time_s for frame in done] == pytest.approx(times, abs=1e-6)
-    of_file = list(fs.detect(short, lookahead=6, **QUICK))
-    same = [len(a) == len(b) and np.abs(a.xyxy - b.xyxy).max(initial=0) < 8 for a, b in zip(done, of_file, strict=True)]
-    assert sum(same) > 30
+    of_file = list(fs.detect(short, **settings))
+    assert sum(len(frame) for frame in of_file) > 40
+    pairs = [iou_xyxy(a.xyxy, b.xyxy) for a, b in zip(done, of_file, strict=True)]
+    partnered = np.concatenate([iou.max(axis, initial=0) > 0.5 for iou in pairs for axis in (0, 1)])
+    assert partnered.mean() > 0.7
     last = done[-1]
     covered = pipe.cover(last)
     assert covered.shape == last.image.shape

@@ -155,16 +155,16 @@ def _take_over_heads(module: nn.Module, heads: list[tuple[list[Tensor], list[Ten
     scores, boxes = module.scores, module.boxes
     assert isinstance(scores, nn.Conv2d)
     assert isinstance(boxes, nn.Conv2d)
-    signs = torch.tensor((1.0, -1.0)).repeat_interleave(count)
+    polarity = torch.tensor((1.0, -1.0)).repeat_interleave(count)
     weight = torch.zeros_like(scores.weight)
     for channel in (0, 1, count, count + 1):  # face less background is the mean of both scores
-        weight[1, channel] = signs[channel] / 4
-        weight[0, channel] = -signs[channel] / 4
+        weight[1, channel] = polarity[channel] / 4
+        weight[0, channel] = -polarity[channel] / 4
     _set(scores, weight, torch.zeros(2))
     weight = torch.zeros_like(boxes.weight)
     for k in range(4):
         for channel in (2 + k, count + 2 + k):
-            weight[k, channel] = signs[channel] / (size if k < 2 else 1.0)
+            weight[k, channel] = polarity[channel] / (size if k < 2 else 1.0)
     # YuNet's offsets count from a cell's corner in strides, ours from its middle in anchors
     shift = torch.tensor((-0.5 / size, -0.5 / size, -math.log(size), -math.log(size)))
     _set(boxes, weight, shift)

@@ -75,7 +75,7 @@ def test_the_largest_level_can_do_without_m3(shipped: bool) -> None:
     detector = load_detector("plainS", options) if shipped else TorchDetector(Deploy(build("narrow")), options)
     rgb = demo_frames([20])[0][:128, :192]
     k = detector.coarsest_anchors
-    assert k in (2, 3)
+    assert k in (1, 2)
     views = [ImageView(rgb, 192, 128)]
     every, rest = (len(detector.detect(views, coarsest=c)[0]) for c in (True, False))
     assert 0 < every - rest <= 4 * 6 * k, "boxes without an area fall out"
@@ -99,7 +99,7 @@ def test_the_command_knows_fddb_and_draws_it(tmp_path: Path) -> None:
 
 def test_a_smaller_picture_can_be_shown_at_snips_levels(tmp_path: Path) -> None:
     pack = make_pack(tmp_path, 1)
-    low = ("--data", str(pack), "--zoom", "0.5", "--threshold", "0.05")
+    low = ("--data", str(pack), "--zoom", "0.5", "--threshold", "0.02")
     half, snip = invoke(*low), invoke(*low, "--snip", "--soft")
     assert half["faces"] == snip["faces"] > 0
     assert half["miss_rate"].keys() == snip["miss_rate"].keys()

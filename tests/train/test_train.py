@@ -193,8 +193,8 @@ def test_snip_trains_any_model_on_whole_pictures(tmp_path: Path) -> None:
 
 def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    run = Run(recipe("plainS", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
-    other = build("plainS").backbone.state_dict()
+    run = Run(recipe("retinaface", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    other = build("retinaface").backbone.state_dict()
     state = {"module." + k: v for k, v in other.items()} | {"module.fc.bias": torch.zeros(1000)}
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "classifier.tar")
     assert init_backbone(tmp_path / "classifier.tar", run.models()) == "by name"
@@ -209,12 +209,12 @@ def test_a_backbone_starts_from_a_classifiers_weights(tmp_path: Path) -> None:
 
 
 def test_a_backbone_starts_from_another_nets(tmp_path: Path) -> None:
-    small = build("plainS")
+    small = build("mobilenet")
     save_weights(tmp_path / "small.safetensors", small, {})
     images = read_split(make_pack(tmp_path / "pack"), "train")
-    run = Run(recipe("plainS", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
+    run = Run(recipe("mobilenet", steps=1, **TINY), images, tmp_path / "run", resume=False, workers=0)
     assert init_backbone(tmp_path / "small.safetensors", run.models()) == "by name"
-    assert torch.equal(run.model.backbone.stage3[1][3].weight, small.backbone.stage3[1][3].weight)
+    assert torch.equal(run.model.backbone.stage2[1][3].weight, small.backbone.stage2[1][3].weight)
     dense = Run(recipe("retinaface", steps=1, **TINY), images, tmp_path / "dense", resume=False, workers=0)
     with pytest.raises(BadConfig, match="lacks"):
         init_backbone(tmp_path / "small.safetensors", dense.models())

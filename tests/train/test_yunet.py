@@ -32,7 +32,7 @@ def published() -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(3)
 
     def conv(cout: int, cin: int, size: int) -> tuple[Tensor, Tensor]:
-        scale = (2 / (cin * size * size)) ** 0.5
+        scale = (0.7 / (cin * size * size)) ** 0.5  # small outputs: sizes are their exponentials
         kernel = torch.randn(cout, cin, size, size, generator=generator) * scale
         return kernel, torch.randn(cout, generator=generator) * 0.1
 
