@@ -15,6 +15,7 @@ import av
 import click
 import numpy as np
 from facestream.benchmarks.baselines import BASELINES, load_baseline
+from facestream.benchmarks.clips import clips_in
 from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array, iou_xyxy
 from facestream.engines.command import finish
@@ -27,7 +28,6 @@ from facestream.train.test_scales import Scales
 LOWEST = 0.01  # score from which boxes are kept
 FOUND = 0.3
 APART = 0.1
-SUFFIXES = (".mp4", ".avi", ".mkv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,7 @@ class Row:
 def samples(folder: Path, every: int, longest: int, unlabelled: frozenset[str]) -> list[Sample]:
     """Every N-th frame of each clip from its first on, shrunk to `longest` px. BadInput when there is no clip."""
     out = []
-    for listing in sorted(folder.glob("*.truth.txt")):
-        name = listing.name.removesuffix(".truth.txt")
-        video = next((p for suffix in SUFFIXES if (p := folder / f"{name}{suffix}").is_file()), None)
-        if video is None:
-            continue
+    for name, video, listing in clips_in(folder):
         truth = read_truth(listing)
         with av.open(str(video)) as container:
             for number, frame in enumerate(container.decode(video=0), 1):

@@ -23,6 +23,7 @@ from typing import Any
 import click
 import numpy as np
 from facestream.benchmarks.baselines import load_baseline
+from facestream.benchmarks.clips import clips_in
 from facestream.benchmarks.leak_table import Known, cache_of, overrides
 from facestream.engines.base import Detector
 from facestream.engines.boxes import Array, grow_xyxy
@@ -39,7 +40,6 @@ from facestream.pipeline.types import BoxKind, BoxState, Frame, TrackedFrame
 from facestream.pipeline.video.options import SourceOptions
 from facestream.pipeline.video.source import open_source
 
-SUFFIXES = (".mp4", ".mkv", ".avi")
 CAUSES = ("ideal", "observed", "coasted", "backfilled", "alternate", "false, detected", "false, inferred")
 
 
@@ -101,10 +101,8 @@ def reels(
     """Every clip with truth of these folders."""
     found = []
     for folder in folders:
-        for truth in sorted(folder.glob("*.truth.txt")):
-            name = truth.name.removesuffix(".truth.txt")
-            clip = next((p for s in SUFFIXES if (p := folder / f"{name}{s}").is_file()), None)
-            if clip is None or (only and name not in only):
+        for name, clip, truth in clips_in(folder):
+            if only and name not in only:
                 continue
             found.append(Reel(clip, truth, config, Known(detector, cache_of(clip, config, cache))))
     if not found:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from facestream.engines.boxes import F32
 from facestream.train.anchors import decode
-from facestream.train.assign import BACKGROUND, FACE, IGNORE
+from facestream.train.assign import BACKGROUND, FACE, IGNORE, overlap
 from facestream.train.loss import AnchorTargets, Outputs
 from torch import Tensor
 from torch.nn import functional as F
@@ -66,8 +66,8 @@ def _one(
     matched = torch.zeros(len(anchors), 4)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     if len(ignores):
-        common, area, other = _common(boxes, ignores)
-        union = area[:, None] + other[None] - common
+        (common,), area, other = overlap(boxes, ignores[None])
+        union = area[:, None] + other - common
         lost = (common > rule.ignored * union) | (common > rule.inside * area[:, None])
         lost |= _holds(ignores, centres)
         labels[lost.any(1)] = IGNORE
@@ -79,8 +79,8 @@ def _one(
     valid = (inside | near).any(1).nonzero()[:, 0]
     if not len(valid):
         return labels, matched
-    common, area, other = _common(boxes[valid], faces)
-    iou = common / (area[:, None] + other[None] - common).clamp(min=1e-6)
+    (common,), area, other = overlap(boxes[valid], faces[None])
+    iou = common / (area[:, None] + other - common).clamp(min=1e-6)
     cost = F.softplus(-margin[valid])[:, None] - rule.iou_weight * torch.log(iou + 1e-8)
     cost = cost + OUTSIDE * ~(inside & near)[valid]
     counts = iou.topk(min(rule.candidates, len(valid)), 0).values.sum(0).int().clamp(min=1)
@@ -97,11 +97,3 @@ def _one(
 def _holds(boxes: Tensor, points: Tensor) -> Tensor:
     """Whether box [B, 4] holds point [P, 2]: bool [P, B]."""
     return ((points[:, None] > boxes[None, :, :2]) & (points[:, None] < boxes[None, :, 2:])).all(2)
-
-
-def _common(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Common areas [A, B] of xyxy boxes and the areas of each."""
-    low = torch.maximum(a[:, None, :2], b[None, :, :2])
-    high = torch.minimum(a[:, None, 2:], b[None, :, 2:])
-    areas = [(x[:, 2:] - x[:, :2]).clamp(min=0).prod(1) for x in (a, b)]
-    return (high - low).clamp(min=0).prod(2), areas[0], areas[1]
