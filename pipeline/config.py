@@ -113,7 +113,7 @@ class DetectorConfig(Section, frozen=True):
         if every != "auto" and not (every.isdecimal() and 1 <= int(every) <= 100):
             raise Wrong("every", "must be 1 to 100, or auto")
         if not re.fullmatch(DEVICE, self.device):
-            raise Wrong("device", "must be like cuda:0, a GPU as nvidia-smi counts them")
+            raise Wrong("device", "must be like cuda:0, a GPU as CUDA numbers them")
         force_setattr(self, "every", every if every == "auto" else int(every))
         tiles = str(self.tiles)
         if tiles != "auto" and not (tiles.isdecimal() and 1 <= int(tiles) <= 32):

@@ -44,13 +44,18 @@ def meanings() -> dict[str, str]:
     return found
 
 
+def number(value: float) -> str:
+    """Without an exponent: 1048576, 0.5."""
+    return str(int(value)) if value == int(value) else f"{value:g}"
+
+
 def bounds(kind: Any, schema: dict[str, Any]) -> str:
     """What a value of a type, with this schema, may be, in words."""
     if get_origin(kind) is Literal:  # in its own order; the schema sorts
         return ", ".join(f"`{value}`" for value in get_args(kind))
     names = {"integer": "whole number", "number": "number", "boolean": "true or false", "array": "list"}
     text = names.get(schema.get("type", ""), "text" if schema.get("type") == "string" else "number or text")
-    limits = [f"{word} {schema[key]:g}" for key, word in LIMITS.items() if key in schema]
+    limits = [f"{word} {number(schema[key])}" for key, word in LIMITS.items() if key in schema]
     return " ".join([text, *limits])
 
 

@@ -123,7 +123,8 @@ def command(model: str, size: str) -> None:
     for r in rows:
         print(f"{r.name:32} {r.kernel}x{r.kernel} {r.cin:4} -> {r.cout:4}  /{r.stride:<3} "
               f"{r.height:4} x {r.width:4} {r.parameters:10,}")  # fmt: skip
-    print(f"{sum(r.parameters for r in rows):,} parameters; anchors {anchor_counts(model, height, width)}")
+    anchors = " / ".join(f"{count:,}" for count in anchor_counts(model, height, width))
+    print(f"{sum(r.parameters for r in rows):,} parameters; anchors, with sides padded to multiples of 32: {anchors}")
     if SPECS[model].backbone == "vgg16":
         narrow = SSH(SPECS["narrow"])  # the same geometry at an eighth of the width
         for name, fields in zip(("M1", "M2", "M3"), receptive_fields(narrow), strict=True):

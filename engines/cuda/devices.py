@@ -13,7 +13,7 @@ from facestream.engines.options import DEVICE
 def index_of(device: str) -> int:
     """0 of "cuda:0". BadConfig for what is no GPU's name."""
     if not re.fullmatch(DEVICE, device):
-        raise BadConfig(f"{device!r} is no GPU", "detector.device", "like cuda:0, as nvidia-smi counts them")
+        raise BadConfig(f"{device!r} is no GPU", "detector.device", "like cuda:0, as CUDA numbers them")
     return int(device.removeprefix("cuda:"))
 
 

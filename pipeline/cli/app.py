@@ -24,10 +24,10 @@ class Commands(click.Group):
         "anonymize": "Copy videos and images with all faces covered.",
         "detect": "Write the faces of each frame as records.",
         "apply": "Cover the faces of saved records.",
-        "review": "Check the faces of a video, mend and export it.",
+        "review": "Check the faces of a video, correct and export it.",
         "run": "Cover faces live, from cameras and streams.",
         "verify": "Check a batch's outputs against its manifest.",
-        "evaluate": "Measure leaks and tracking.",
+        "evaluate": "Measure leaks, tracking, and covers against face matchers.",
         "bench": "Time a whole job.",
     }
     CHECKOUT: ClassVar = ("bench",)

@@ -182,12 +182,12 @@ def tracks(
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 @shared
 def attack(source: Path, covered: Path, around: bool, as_json: bool, **flags: Any) -> int:
-    """Do the covers of a video defeat a face matcher? SOURCE is the video, COVERED what became of it, by any tool.
+    """Measure whether the covers of a video defeat a face matcher. SOURCE is the video, COVERED any tool's output.
 
-    Of each person that is seen well for a second, pictures of one time are the gallery and pictures of another the
-    probe. Three attackers: a stock matcher (dlib's) that knows bare faces; the same with a gallery that is covered the
-    same way; and one that compares the covers' colours. Rank-1 is the share of probes that it gives the right name.
-    Needs the extra `attack`.
+    Of each person who is clearly visible for a second, frames of one time are the gallery, frames of another the probe.
+    Three attackers: a stock matcher (dlib's) that knows uncovered faces; the same with a gallery that is covered the
+    same way; and one that compares the covers' colours. Rank-1 is the share of probes that get the right name. Needs
+    the extra `attack`.
     """
     from facestream.pipeline.evaluate.attack import attack as measure_attack
 

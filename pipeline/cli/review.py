@@ -1,4 +1,4 @@
-"""`facestream review`: see what may be wrong, mend it, export it."""
+"""`facestream review`: see what may be wrong, correct it, export it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from facestream.pipeline.review.groups import GroupBy
 @click.command()
 @click.argument("video", metavar="VIDEO")
 @click.option(
-    "--records", type=click.Path(path_type=Path), metavar="FILE", help="faces found before: .jsonl, .csv or .mot"
+    "--records", type=click.Path(path_type=Path), metavar="FILE", help="existing records: .jsonl, .csv or .mot"
 )
-@click.option("--list", "list_only", is_flag=True, help="print the moments at risk, and no page")
+@click.option("--list", "list_only", is_flag=True, help="print the moments at risk, without a page")
 @click.option("--json", "as_json", is_flag=True, help="with --list: the last line is one JSON object")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="of the page on 127.0.0.1; 0 = a free one")
-@click.option("--no-browser", is_flag=True, help="print the page's address, and open no browser")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="port of the page on 127.0.0.1; 0: a free one")
+@click.option("--no-browser", is_flag=True, help="print the page's address, without opening a browser")
 @click.option(
     "--group-by",
     type=click.Choice(["appearance", "embedding"]),
@@ -39,10 +39,10 @@ def review(
     group_by: GroupBy,
     **flags: Any,
 ) -> int:
-    """Check the faces of a video, mend them and export it.
+    """Check the faces of a video, correct them and export it.
 
-    Opens a page of this machine alone, with the moments first at which a face may be open. Without --records the
-    faces are found, and kept beside the video in VIDEO.faces.jsonl.
+    Opens a page that only this machine can reach. It shows first the moments at which a face may be visible. Without
+    --records the faces are detected, and stored beside the video in VIDEO.faces.jsonl.
     """
     config = config_of(flags)
     if list_only:
