@@ -16,6 +16,7 @@ import torch
 from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
 from facestream.engines.build.fp16 import to_fp16
+from facestream.engines.build.gate import check_fp16
 from facestream.engines.cuda.detector import GpuDetector
 from facestream.engines.cuda.devices import current_device, index_of
 from facestream.engines.cuda.pipeline import GpuPipeline, Needs, Shape
@@ -55,8 +56,8 @@ def on_cpu(path: Path, options: DetectorOptions) -> TorchDetector:
 def on_gpu(path: Path, options: DetectorOptions) -> GpuDetector:
     """A graph in half precision in the loop on a GPU, which suppresses with its own kernel.
 
-    EngineMismatch, in one line, without driver or GPU, for a torch without CUDA, for a file that is no such graph, and
-    where torch cannot run it.
+    EngineMismatch, in one line, without driver or GPU, for a torch without CUDA, for a file that is no such graph, for
+    one that half precision changes, and where torch cannot run it.
     """
     index = index_of(options.device)
     device = current_device(index)
@@ -65,6 +66,7 @@ def on_gpu(path: Path, options: DetectorOptions) -> GpuDetector:
         do = "see https://pytorch.org/get-started/locally for one that fits the driver"
         raise EngineMismatch(f"this torch ({torch.__version__}) {built} and sees no GPU", "torch", do)
     data, normalisation, _ = to_fp16(path)
+    check_fp16(path, data, normalisation, None)
     net = TorchNet(GraphModule(data, str(path)), f"cuda:{index}")
     try:
         net.try_out()

@@ -208,6 +208,7 @@ def emulated(graph: bytes) -> bytes:
         if tensor.data_type == TensorProto.FLOAT16:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
     nodes = [helper.make_node("Cast", ["images"], ["images_wide"], to=TensorProto.FLOAT)]
+    wide = ["images_wide"]
     for node in net.node:
         for i, name in enumerate(node.input):
             if name == "images":
@@ -221,23 +222,33 @@ def emulated(graph: bytes) -> bytes:
         for i, name in enumerate(node.output):
             if typed.get(name) == TensorProto.FLOAT16:
                 node.output[i] = name + "_wide"
+                wide.append(node.output[i])
                 nodes.append(helper.make_node("Cast", [name + "_wide"], [name + "_rounded"], to=TensorProto.FLOAT16))
                 nodes.append(helper.make_node("Cast", [name + "_rounded"], [name], to=TensorProto.FLOAT))
+    for name in wide:
+        nodes.append(helper.make_node("Abs", [name], [name + "_size"]))
+        nodes.append(helper.make_node("ReduceMax", [name + "_size"], [name + "_largest"], keepdims=0))
+    nodes.append(helper.make_node("Max", [name + "_largest" for name in wide], ["largest"]))
     made = list(nodes)
     del net.node[:], net.value_info[:]
     net.node.extend(made)
+    net.output.append(helper.make_tensor_value_info("largest", TensorProto.FLOAT, []))
     data: bytes = model.SerializeToString()
     return data
 
 
 class Fp16Detector(Detector):
-    """A graph of `to_fp16` on ONNX Runtime's CPU, rounded as a GPU rounds it (`emulated`). For comparisons."""
+    """A graph of `to_fp16` on ONNX Runtime's CPU, rounded as a GPU rounds it (`emulated`). For comparisons.
+
+    largest: largest magnitude of any value in the net so far, before it was rounded to half precision.
+    """
 
     def __init__(self, model: bytes, normalisation: Normalisation, options: DetectorOptions) -> None:
         super().__init__(options)
         # Not optimised: what is left out as superfluous might be a rounding.
         self.session = open_session(emulated(model), options.threads, optimise=False)
         self.normalisation = normalisation
+        self.largest = 0.0
 
     def infer(self, images: Array) -> tuple[F32, F32]:
         row = self.normalisation.row()
@@ -246,5 +257,6 @@ class Fp16Detector(Detector):
 
     def run(self, x: Array) -> tuple[F32, F32]:
         """Half [N, 3, H, W], normalised -> xyxy [N, K, 4], scores [N, K]."""
-        xyxy, scores = self.session.run(["xyxy", "scores"], {"images": x})
+        xyxy, scores, largest = self.session.run(["xyxy", "scores", "largest"], {"images": x})
+        self.largest = float(np.fmax(self.largest, largest))  # values that are no number are found in the outputs
         return xyxy, scores

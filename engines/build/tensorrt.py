@@ -4,40 +4,31 @@ needs no GPU for building."""
 from __future__ import annotations
 
 import json
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from facestream.engines.base import Detector
 from facestream.engines.boxes import Array
+from facestream.engines.build.gate import COMPARED, check_fp16, check_int8
 from facestream.engines.build.parity import (
-    FACES,
     FARTHEST,
     SCORE_TOLERANCE,
-    agreement,
     detection_errors,
-    differences,
     patches,
     too_few,
-    within_tolerance,
 )
 from facestream.engines.build.sidecar import Profile, Sidecar, digest
 from facestream.engines.cuda.devices import current_device, index_of
 from facestream.engines.cuda.driver import find_gpu
-from facestream.engines.cuda.frame import Normalisation
 from facestream.engines.cuda.kernels import source_hash
 from facestream.engines.errors import BadConfig, EngineMismatch
-from facestream.engines.onnx_engine import OnnxDetector
-from facestream.engines.options import DetectorOptions
 from facestream.engines.tensorrt_library import library, logger
 from tqdm import tqdm
 
 GPU_SCORE_TOLERANCE = FARTHEST * SCORE_TOLERANCE  # of a plan on a GPU
-COMPARED = 24  # pictures on which int8 is compared
 # Landscape and portrait, 320x192 to 1664x1280; both are needed since views are turned with the picture.
 PROFILES = (
     Profile((1, 192, 320), (4, 384, 640), (8, 1280, 1664)),
@@ -111,37 +102,6 @@ def compile_plan(
     built = {"file": str(out), "backend": backend, "library": trt.__version__, "bytes": len(plan)}
     built |= {"precision": options.precision, "largest_value": round(peak, 2), "scale": normalisation.scale}
     return {**built, **parity}
-
-
-def check_int8(source: Path, graph: bytes, normalisation: Normalisation, pictures: list[Array]) -> dict[str, float]:
-    """`agreement` of an int8 graph and the float32 one on some of the pictures. EngineMismatch under AGREEMENT."""
-    from facestream.engines.build.fp16 import Fp16Detector
-
-    options = DetectorOptions(threshold=FACES)
-    pair = OnnxDetector(source, options), Fp16Detector(graph, normalisation, options)
-    found = agreement(*pair, pictures[:: max(1, len(pictures) // COMPARED)])
-    if what := too_few(found, "int8"):
-        raise EngineMismatch(what, str(source), "calibrate on more pictures, of faces, or use fp16")
-    return found
-
-
-def check_fp16(
-    source: Path, graph: bytes, normalisation: Normalisation, pictures: list[Array] | None
-) -> dict[str, float]:
-    """`differences` of a half-precision graph and the float32 one, both on the CPU. EngineMismatch when too large."""
-    from facestream.engines.build.fp16 import Fp16Detector, probes
-
-    options = DetectorOptions()
-    pair = OnnxDetector(source, options), Fp16Detector(graph, normalisation, options)
-    parity = differences(*pair, [*patches(), *(pictures or [])])
-    finite = all(np.isfinite(values).all() for probe in probes() for values in pair[1].infer(probe))
-    if not finite or math.isinf(parity["score_error"]):
-        raise EngineMismatch("values grow beyond half precision: the net gives no numbers", str(source), "use float32")
-    if not parity["boxes_compared"]:
-        raise EngineMismatch("the net gives no box to compare", str(source), "give photographs with --calibrate")
-    if not within_tolerance(parity):
-        raise EngineMismatch(f"half precision changes boxes or scores: {parity}", str(source), "use float32")
-    return parity
 
 
 def verify_plan(

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from facestream.engines.base import Detector
 from facestream.engines.boxes import F32, Array
+from facestream.engines.build import gate
 from facestream.engines.build.fp16 import (
     LARGEST,
     ROOM,
@@ -20,13 +21,14 @@ from facestream.engines.build.fp16 import (
     entry,
     heads_of,
     peak_of,
+    probes,
     rounded,
     to_fp16,
 )
+from facestream.engines.build.gate import DRAWN_HEADROOM, PHOTO_HEADROOM, check_fp16, check_int8
 from facestream.engines.build.parity import differences, patches, within_tolerance
-from facestream.engines.build.tensorrt import check_fp16
 from facestream.engines.errors import EngineMismatch
-from facestream.engines.letterbox import view
+from facestream.engines.letterbox import pad, view
 from facestream.engines.loader import WEIGHTS, load_detector, shipped
 from facestream.engines.options import DetectorOptions
 from onnx import TensorProto, numpy_helper
@@ -154,25 +156,44 @@ def grown(source: Path, gain: float) -> tuple[bytes, Any]:
     return model.SerializeToString(), normalisation
 
 
-def largest_power(source: Path) -> int:
-    """By how many powers of two the net's body may grow before a value of it exceeds half precision."""
+def peak(source: Path, pictures: list[Array]) -> float:
+    """Largest value in the float32 net's body, the last layers excepted."""
     model = onnx.load(source)
     start, _ = entry(model, source)
     heads = heads_of(model)
     body = [node for node in above(model, heads, stop=start) if node not in heads]
-    return math.floor(math.log2(LARGEST / peak_of(model, body, patches())))
+    return peak_of(model, body, pictures)
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_the_gate_refuses_a_net_whose_values_exceed_half_precision(name: str) -> None:
-    """And no other: what is within it passes. At the very power, sums on the way may exceed it."""
+def test_the_gate_refuses_a_net_whose_values_leave_no_headroom(name: str) -> None:
+    """And no other. At 2^11 no value of the pictures drawn here exceeds half precision, but those of photographs do."""
     source = WEIGHTS / f"{name}.onnx"
-    power = largest_power(source)
-    for within in (power - 2, power - 1):
+    largest = peak(source, [*patches(), *probes()])
+    assert 2.0**11 * largest < LARGEST
+    power = math.floor(math.log2(LARGEST / DRAWN_HEADROOM / largest))
+    for within in (power - 1, power):
         check_fp16(source, *grown(source, 2.0**within), None)
-    for beyond in (power + 1, power + 2):
-        with pytest.raises(EngineMismatch, match="beyond half precision"):
+    for beyond in {power + 1, 11, 12}:
+        with pytest.raises(
+            EngineMismatch, match=r"beyond half precision: up to .* of 65504 on drawn patterns.*times as"
+        ):
             check_fp16(source, *grown(source, 2.0**beyond), None)
+
+
+def test_photographs_need_headroom_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "DRAWN_HEADROOM", 1.0)  # which would be asked for first
+    photographs = [pad(view(rgb, (640, 384)).rgb)[None] for rgb in demo_frames([30, 90])]
+    most = LARGEST / PHOTO_HEADROOM / peak(SHIPPED, photographs)
+    check_fp16(SHIPPED, *grown(SHIPPED, 0.95 * most), photographs)
+    with pytest.raises(EngineMismatch, match=r"beyond half precision: up to \d+ of 65504 on the photographs"):
+        check_fp16(SHIPPED, *grown(SHIPPED, 1.05 * most), photographs)
+
+
+def test_int8_graphs_need_headroom_too() -> None:
+    data, normalisation = grown(SHIPPED, 2.0**12)
+    with pytest.raises(EngineMismatch, match="beyond half precision"):
+        check_int8(SHIPPED, data, normalisation, [pad(view(rgb, (640, 384)).rgb)[None] for rgb in demo_frames([30])])
 
 
 def test_a_net_that_gives_no_numbers_is_refused_wherever_they_are() -> None:

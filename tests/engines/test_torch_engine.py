@@ -24,6 +24,7 @@ from facestream.engines.torch_graph import GraphModule  # noqa: E402
 
 from tests.alike import found_alike  # noqa: E402
 from tests.cuda import needs_compiler  # noqa: E402
+from tests.engines.test_fp16 import grown  # noqa: E402
 from tests.lazy_device import LazyDevice  # noqa: E402
 from tests.pack import demo_frames  # noqa: E402
 
@@ -90,6 +91,16 @@ def test_what_torch_cannot_do_on_a_gpu_is_one_line(monkeypatch: pytest.MonkeyPat
         torch_engine.on_gpu(WEIGHTS / "plainXS16.onnx", DetectorOptions())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(EngineMismatch, match=r"this torch \(2.* and sees no GPU"):
+        torch_engine.on_gpu(WEIGHTS / "plainXS16.onnx", DetectorOptions())
+
+
+@needs_compiler
+@pytest.mark.usefixtures("stand_in")
+def test_torch_loads_no_graph_that_half_precision_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch converts a model when it loads it, so what is asked of plans when they are built is asked then."""
+    data, normalisation = grown(WEIGHTS / "plainXS16.onnx", 2.0**11)
+    monkeypatch.setattr(torch_engine, "to_fp16", lambda path: (data, normalisation, 1.0))
+    with pytest.raises(EngineMismatch, match="beyond half precision"):
         torch_engine.on_gpu(WEIGHTS / "plainXS16.onnx", DetectorOptions())
 
 
