@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from facestream.pipeline.stages.lookahead import FrameIntervalEstimator, Lookahead
 from facestream.pipeline.stages.settings import DEFAULTS
+from facestream.pipeline.stages.track_memory import FORGET_S
 from facestream.pipeline.stages.types import Scope
 from facestream.pipeline.types import Box, BoxKind, BoxState, Frame, TrackedFrame
-from facestream.pipeline.stages.track_memory import FORGET_S
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
