@@ -128,9 +128,6 @@ def settings(out: Path, ports: dict[str, int], page: int, mounts: int, segment_s
         "[detector]",
         "size = [320, 192]",
         f"every = {every}",
-        # What is remembered of tracks grows up to this bound; by itself it is 4096, 3 MB a camera after hours.
-        "[advanced.lookahead]",
-        "max_tracks = 64",
     ]
     for name, player in PLAYERS.items():
         rows += ["[[camera]]", f'name = "{name}"', f'source = "{player.source.replace("{port}", str(ports[name]))}"']

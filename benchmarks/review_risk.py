@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from facestream.benchmarks.clips import clips_in
 from facestream.engines.loader import WEIGHTS
 from facestream.pipeline.batch import manifest
 from facestream.pipeline.config import Config, read
@@ -143,9 +144,7 @@ def main() -> None:
     key = key_of(config)
     clips = []
     for folder in options.clips:
-        for truth in sorted(folder.glob("*.truth.txt")):
-            name = truth.name.removesuffix(".truth.txt")
-            video = next(p for end in ("mp4", "avi", "mkv") if (p := folder / f"{name}.{end}").is_file())
+        for name, video, truth in clips_in(folder):
             kept = options.cache / f"{key}-{folder.name}-{name}.json" if options.cache else None
             if kept is not None and kept.is_file():
                 clip = msgspec.json.decode(kept.read_bytes(), type=Clip)

@@ -94,12 +94,13 @@ class Lookahead:
         if scope in (Scope.FULL, Scope.REDUCED, Scope.FAILED):
             self._seen = tracked.frame.index
         for box in tracked.boxes:
+            self.memory.note_presence(box.id, tracked.frame.time_s)
             if box.state is BoxState.OBSERVED:
                 self.memory.note_detection(box)
                 if box.id > self._newest or not self.gaps.fill(box):
                     self.backfill.begin(box.id, scene)
                 self.backfill.cover(box, tracked.frame.index)
-        self.memory.prune()
+        self.memory.prune(self.line[0].frame.time_s)
         self._newest = max([self._newest, *(box.id for box in tracked.boxes)])
         first = self.line[0].frame.index
         left = []

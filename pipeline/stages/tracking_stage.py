@@ -104,6 +104,9 @@ class TrackingStage:
         """The tracker's scene number: a frame going dark or bright again is no cut for it, so frozen faces stay."""
         frozen = blind and self.config.when_blind == "hold"
         if frame.cut and (frozen or self._was_frozen):
+            before = self._last.frame.scene if self._last is not None else frame.scene
+            # After a flash the scene before it goes on; none older ever does.
+            self._same = {scene: same for scene, same in self._same.items() if scene == before}
             self._same[frame.scene] = self._scene
         self._was_frozen = frozen
         self._scene = self._same.get(frame.scene, frame.scene)

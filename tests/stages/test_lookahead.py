@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from facestream.pipeline.stages.lookahead import FrameIntervalEstimator, Lookahead
 from facestream.pipeline.stages.settings import DEFAULTS
+from facestream.pipeline.stages.track_memory import FORGET_S
 from facestream.pipeline.stages.types import Scope
 from facestream.pipeline.types import Box, BoxKind, BoxState, Frame, TrackedFrame
 from hypothesis import given, settings
@@ -366,6 +367,16 @@ def test_what_is_remembered_of_tracks_is_bounded() -> None:
     assert len(line.memory.best) <= KNOWN
     assert 1 in line.memory.best  # seen all the time
     assert len(line.memory.known_s) <= KNOWN + 1
+
+
+def test_a_day_of_tracks_is_not_remembered() -> None:
+    line = Lookahead(1)
+    most = 0
+    for i in range(2000):  # one new face every ten seconds
+        now = TrackedFrame(Frame(i, i * 10, Fraction(1), PICTURE), (box(0, track=i + 2), box(100, track=1)))
+        line.push(now)
+        most = max(most, len(line.memory.best), len(line.memory.known_s))
+    assert most <= FORGET_S / 10 + 4
 
 
 @settings(deadline=None)

@@ -4,8 +4,10 @@ from fractions import Fraction
 
 import av
 import pytest
+from facestream.pipeline.config import read
+from facestream.pipeline.errors import BadConfig
 from facestream.pipeline.stages.settings import DEFAULTS, LookaheadSettings
-from facestream.pipeline.stages.track_memory import TrackMemory
+from facestream.pipeline.stages.track_memory import FORGET_S, TrackMemory
 from facestream.pipeline.types import Box, BoxKind, BoxState, Frame
 
 CONFIRM = 0.5
@@ -45,6 +47,29 @@ def test_too_many_tracks_are_forgotten_by_their_last_detection_with_all_that_is_
     memory.prune()
     assert list(memory.best) == [3, 1]
     assert {track for track, _ in memory.known_s} == {1, 3}
+
+
+def test_tracks_that_no_tracker_remembers_are_forgotten_with_all_that_is_known_of_them() -> None:
+    memory = TrackMemory(CONFIRM, None)
+    for track in (1, 2):
+        memory.note_detection(box(track, 0.4))
+        memory.note_presence(track, 0.0)
+    memory.without_old_guesses(at(0), [box(1), box(1, kind=BoxKind.ALTERNATE), box(2)])
+    memory.note_presence(2, 5.0)  # coasted, say
+    memory.prune(FORGET_S)
+    assert set(memory.best) == {1, 2}
+    memory.prune(FORGET_S + 1)
+    assert set(memory.best) == {2}
+    assert {track for track, _ in memory.known_s} == {2}
+    memory.prune(None)
+    assert set(memory.best) == {2}
+
+
+def test_that_is_longer_than_a_tracker_can_be_told_to_remember() -> None:
+    for key in ("tracker.remember_s", "tracker.coast_s"):
+        read(None, {key: FORGET_S / 2})
+        with pytest.raises(BadConfig):
+            read(None, {key: FORGET_S / 2 + 1})
 
 
 @pytest.mark.parametrize(
