@@ -7,7 +7,7 @@ python benchmarks/leak_table.py /tmp/truth /tmp/report [--set STAGE.NAME=VALUE] 
 `--set` gives a constant another value (docs/heuristics.md): choose it on the clips of a tuned seed (/tmp/truth), report
 the figures of fresh ones (/tmp/report). Each table says which seeds its clips have.
 
-Each clip NAME.mp4 has NAME.truth.txt beside it (MOT, frame from 1). The detector looks at every frame once, or not
+Each clip NAME.mp4 has NAME.truth.txt beside it (MOT, frame from 1). The detector runs on every frame once, or not
 at all where a cache knows what this model finds in this clip at this size; the modes go over what it found, and
 nothing is encoded. `--thin` removes that share of the detections at random, and bursts of eight frames, as a bad
 detector would (seeded). Only for deface, which writes videos, and for our own beside it, the pixels are judged.

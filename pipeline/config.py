@@ -81,7 +81,7 @@ REMOVED = frozenset(
 
 
 def within(minimum: float, maximum: float) -> Meta:
-    """Of a number: from `least` to `most`, both too."""
+    """Of a number: from minimum to maximum, both included."""
     return Meta(ge=minimum, le=maximum)
 
 

@@ -230,7 +230,7 @@ def _bar(frames: int | None, progress: bool) -> Iterator[Callable[[], object]]:
     if not progress or not sys.stderr.isatty():
         yield lambda: None
         return
-    from tqdm import tqdm  # where nobody looks, its import is spared
+    from tqdm import tqdm  # without a terminal its import is spared
 
     with tqdm(total=frames, unit="frame", dynamic_ncols=True) as bar:
         yield bar.update

@@ -362,7 +362,7 @@ class CameraManager:
             self._done.clear()
             self._wanted.set()
             if not self._done.wait(timeout_s):
-                return False, "it takes long: look into the log"
+                return False, "it takes long: see the log"
             return self._answer
 
     def hang_up(self) -> None:

@@ -22,7 +22,7 @@ from facestream.pipeline.live.preview_sink import PictureViewer, PreviewSink
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.live.webcam_socket import serve
-from facestream.pipeline.live.webrtc import WebRtcSessions
+from facestream.pipeline.run.webrtc import WebRtcSessions
 from facestream.pipeline.rtsp.guessing import LoginGuard
 from facestream.pipeline.url import redact
 from facestream.pipeline.web import LOOPBACK, RequestGuard, WebServer, check_web, web
@@ -83,7 +83,7 @@ class Page(WebServer):
         return sink
 
     def remove(self, name: str) -> None:
-        """A camera has gone: who looks at it alone is told, and may ask for a new one of this name."""
+        """A camera has gone: viewers of it alone are disconnected, and may connect to a new one of this name."""
         sink = self._sinks.pop(name, None)
         if sink is None:
             return
@@ -174,7 +174,7 @@ class Page(WebServer):
         """WebRTC signalling: takes an SDP offer, returns the SDP answer."""
         sink = self._sinks.get(request.match_info["name"])
         if sink is None or self._calls is None:
-            raise web.HTTPNotFound(text="there is no such camera, or no WebRTC (live.webrtc)\n")
+            raise web.HTTPNotFound(text="there is no such camera, or no WebRTC (run.webrtc)\n")
         if self._calls.full:
             raise web.HTTPServiceUnavailable(text="too many viewers\n")
         try:
@@ -191,7 +191,7 @@ class Page(WebServer):
         if request.content_type != "application/sdp":
             raise web.HTTPUnsupportedMediaType(text="an offer is application/sdp\n")
         if self._calls.full:
-            raise web.HTTPServiceUnavailable(text="too many look already\n", headers={"Retry-After": "10"})
+            raise web.HTTPServiceUnavailable(text="too many viewers\n", headers={"Retry-After": "10"})
         try:
             number, answer = await self._calls.answer(sink, await request.text())
         except ValueError as error:
@@ -206,7 +206,7 @@ class Page(WebServer):
 
     async def _webcam(self, request: web.Request) -> web.StreamResponse:
         if self._sessions is None:
-            raise web.HTTPNotFound(text="browsers' own cameras are switched off (live.webcam_sessions)\n")
+            raise web.HTTPNotFound(text="browsers' own cameras are switched off (run.webcam_sessions)\n")
         return await serve(request, self._sessions)
 
     async def _reload_settings(self, request: web.Request) -> web.Response:
@@ -237,7 +237,7 @@ class Page(WebServer):
         the cameras that it wants.
         """
         if self._watchers >= VIEWERS:
-            raise web.HTTPServiceUnavailable(text="too many look already\n")
+            raise web.HTTPServiceUnavailable(text="too many viewers\n")
         socket = web.WebSocketResponse(heartbeat=20, timeout=1, compress=False, max_msg_size=65536)
         await socket.prepare(request)
         self._watchers += 1

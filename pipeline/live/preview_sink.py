@@ -1,4 +1,4 @@
-"""What the page shows of each camera, and who looks at all of them over one connection."""
+"""What the page shows of each camera, and its viewers, each with one connection for all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH = 960  # pixels at most
 
 
 class PreviewSink:
-    """The newest covered picture of one camera, as JPEG or for WebRTC, for whoever looks."""
+    """The newest covered picture of one camera, as JPEG or for WebRTC, for its viewers."""
 
     upright = True
 
@@ -58,7 +58,7 @@ class PreviewSink:
 
 
 class PictureViewer:
-    """Who looks at all cameras over one connection: which it wants, and what it has seen of each."""
+    """A viewer of all cameras over one connection: which it wants, and the frame that it got last of each."""
 
     def __init__(self, sinks: dict[str, PreviewSink]) -> None:
         self._sinks = sinks
@@ -73,7 +73,7 @@ class PictureViewer:
                 self._wanted = {str(name) for name in names} if isinstance(names, list) else None
 
     def follow(self) -> None:
-        """Cameras come and go while it looks."""
+        """Take up cameras that came, and leave those that went, since the last call."""
         wanted = {sink for name, sink in self._sinks.items() if self._wanted is None or name in self._wanted}
         for sink in wanted - set(self._seen):
             self._seen[sink] = sink.number

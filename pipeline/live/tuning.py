@@ -113,7 +113,7 @@ class Tuner:
             allowed = choices[key]
             if not (allowed[0] <= new[key] <= allowed[1] if key in new else asked in allowed):
                 limits = f"{allowed[0]:g} to {allowed[1]:g}" if key in new else ", ".join(allowed)
-                raise BadConfig(f"{key} is {asked!r}: the run allows {limits}", "page", "see live.change")
+                raise BadConfig(f"{key} is {asked!r}: the run allows {limits}", "page", "see run.change")
         tuning = Tuning(Mode(mode), config.cover.hide, config.cover.scale, config.detector.threshold)
         self.now, self.coverer = tuning, self._coverer(tuning, config.cover)
         return tuning

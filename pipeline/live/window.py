@@ -34,7 +34,7 @@ except ImportError:  # the extra is not installed; Window says so
 
 TITLE = "facestream"
 SIZE = (960, 540)  # pixels at first; then the first picture's, if it is smaller
-PACE_S = 1 / 60  # between two looks at the keys
+PACE_S = 1 / 60  # between two polls of the keys
 HELP = "M boxes   H cover   F full screen   Q quit"
 HELP_S = 10.0
 BACK = (21, 23, 26)
@@ -209,9 +209,7 @@ class Window:
             values = pipeline.tuner.values
             choices = values["choices"][key]
             settings_patch = choices[(choices.index(values[key]) + 1) % len(choices)]
-            self._note = key + (
-                f": {settings_patch}" if len(choices) > 1 else ": the run allows no other (live.change)"
-            )
+            self._note = key + (f": {settings_patch}" if len(choices) > 1 else ": the run allows no other (run.change)")
             if settings_patch != values[key]:
                 pipeline.tune({key: settings_patch})
         self._help_s = time.monotonic() + HELP_S / 3

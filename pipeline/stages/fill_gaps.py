@@ -15,7 +15,7 @@ from facestream.pipeline.types import Box, BoxState, xyxy
 
 
 class GapFiller:
-    """Fills gaps. When a track is detected again, the boxes predicted in between are united with the linear
+    """Fills gaps. When a track is detected again, the boxes predicted in between are enlarged to contain the linear
     interpolation between the two detections; in a short gap (frames without a detection) interpolation is enough."""
 
     def __init__(self, line: DelayLine, memory: TrackMemory, heuristics: Heuristics = DEFAULTS) -> None:

@@ -30,7 +30,7 @@ class Batch:
 
 class ReadAhead(YuvDetector):
     """Stands for a detector that takes frames as they are stored: those that `items` has let through were submitted
-    before, where the settings say that they will be looked at, and are only waited for here."""
+    before, where the settings have them detected on, and are only waited for here."""
 
     def __init__(self, detector: YuvDetector, config: DetectorConfig) -> None:
         super().__init__(detector.options)

@@ -264,7 +264,7 @@ class BackfillSettings(StageSettings, frozen=True):
         int, constant("detections", "from which the motion before the first one is judged", GUESS, 3)
     ] = 6
     max_frames: Annotated[int, constant("frames", "followed back at most", GUESS)] = 60
-    max_extrapolated: Annotated[int, constant("frames", "carried back without a match at most", GUESS)] = 15
+    max_extrapolated: Annotated[int, constant("frames", "extrapolated back without a match at most", GUESS)] = 15
     single_score: Annotated[float, constant("score", "from which one detection suffices", MEASURED)] = 0.28
     weak_frames: Annotated[
         int, constant("frames", "for tracks that were never confirmed (as far as full frames are apart)", MEASURED)

@@ -1,7 +1,7 @@
 """Smoothing: a box's final size and position, from its track's boxes in the frames around it.
 
-Each box is united with the smoothed path of its track, so that a box that jumps for a frame uncovers nothing, and is
-enlarged to the track's usual size, so that a box that shrinks (a face half hidden, blurred, cut by the edge) uncovers
+Each box is enlarged to contain the smoothed path of its track, so that a box that jumps for a frame uncovers nothing,
+and to the track's usual size, so that a box that shrinks (a face half hidden, blurred, cut by the edge) uncovers
 nothing either. Boxes with a low score, or of a track with low scores, are enlarged, because they are placed less
 exactly: a cover that needs 1.25 times the box at scores over 0.65 needs 1.7 to 2.3 times the box below 0.5 (measured).
 """
@@ -52,7 +52,7 @@ def smooth_box(
     settings: SmoothSettings = DEFAULTS.smooth,
 ) -> Box:
     """The box, enlarged if its score or its track's usual score is low, and to its track's usual width and height,
-    united with the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners.
+    merged with the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners.
     confirmed: whether its track is."""
     left, top, right, bottom = box.xyxy
     score = box.score if statistics is None else min(box.score, statistics.score)

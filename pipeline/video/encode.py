@@ -28,7 +28,7 @@ class EncodeOptions:
     crf: CRF on x264's scale, lower is better; other codecs get the value of about the same look.
     preset: x264's names, ultrafast to veryslow, or auto, see x264_options(). threads: 0: as many as pay.
     overwrite: replace an existing output. keep_metadata: text and data streams that may say who, where and with what.
-    hardware: a setting of run.hardware. audio: keep (as it is; encoded anew where the container does not hold it),
+    hardware: a setting of decode.hardware. audio: keep (as it is; encoded anew where the container does not hold it),
     transcode, drop or distort (voices). chroma: 4:4:4 keeps that of RGB sources; auto makes them
     4:2:0, as players want it.
     """
@@ -247,7 +247,7 @@ def for_encoder(picture: av.VideoFrame, stream: av.VideoStream, alpha: Array | N
 def x264_options(preset: str, crf: float) -> dict[str, str]:
     """FFmpeg's options for x264 of a preset.
 
-    auto: superfast, which looks at no coming frames, with two of them to look at: where the picture stands still that
+    auto: superfast, which has no look-ahead, with one of two frames: where the picture stands still that
     halves the file for little time. One B-frame in place of three: some per cent more bytes, a third less memory. No
     thread of its own for looking ahead, which would hold frames as well.
     """

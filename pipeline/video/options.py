@@ -1,4 +1,4 @@
-"""What is asked of a source, and how FFmpeg is told."""
+"""Options of a source, and the FFmpeg options that they become."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class SourceOptions:
     camera_size (width, height), camera_fps, camera_format (`mjpeg`, `yuyv422`, ...): what is asked of a webcam; None
     and "" leave it the choice. interrupt_callback: called with each packet of a live source; what it raises ends the
     reading.
-    hardware: a setting of run.hardware. max_picture_mb: still pictures that need more memory are refused.
+    hardware: a setting of decode.hardware. max_picture_mb: still pictures that need more memory are refused.
     """
 
     threads: int = 0

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # A file that starts later than this starts at zero in another container: some store the wait as a blank picture.
 _LATE_START_S = 10
 _MPEG_AUDIO = {"mp1", "mp2", "mp3"}  # one stream type in MPEG-TS, told apart by their packets
-_UNMARKED = ("libvpx-vp9", "libsvtav1")  # whose pictures' pixel aspect Matroska's muxer does not hear of
+_UNMARKED = ("libvpx-vp9", "libsvtav1")  # whose pixel aspect ratio does not reach Matroska's muxer
 # Encoders that write the closed captions of the frames they are given.
 _CAPTIONING = ("libx264", "h264_nvenc", "hevc_nvenc", "h264_qsv", "h264_videotoolbox", "hevc_videotoolbox")
 _MOST_DELAY_S = 600  # by which a picture may be stored before it is shown

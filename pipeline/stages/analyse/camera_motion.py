@@ -25,7 +25,7 @@ class CameraMotionEstimator:
         camera stands, or nothing certain can be said: too little texture, no common motion, a cut.
 
         While the camera seems to stand, the older picture stays the one that is compared to, so a slow pan
-        is not lost: it is told as soon as it is large enough, all at once.
+        is not lost: it is reported as soon as it is large enough, all at once.
         """
         settings = self.settings
         scale = min(1.0, settings.side / max(luma.shape))
@@ -78,7 +78,7 @@ def _flow(before: Array, after: Array, corners: Array, settings: CameraMotionSet
 
 def _corners(small: Array, settings: CameraMotionSettings) -> Array:
     """The best corner of each cell, if it is one: float32 [N, 2]. Evenly spread, so that every part of the picture
-    has its say, not only somebody in front of it with the most contrast."""
+    contributes, not only a person in front of it with the most contrast."""
     side = settings.cell
     rows = small.shape[0] // side
     columns = small.shape[1] // side
