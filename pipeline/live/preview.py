@@ -22,7 +22,7 @@ from facestream.pipeline.live.preview_sink import PictureViewer, PreviewSink
 from facestream.pipeline.live.tuning import Tuner
 from facestream.pipeline.live.webcam_session import WebcamSessions
 from facestream.pipeline.live.webcam_socket import serve
-from facestream.pipeline.run.webrtc import WebRtcSessions
+from facestream.pipeline.live.webrtc import WebRtcSessions
 from facestream.pipeline.rtsp.guessing import LoginGuard
 from facestream.pipeline.url import redact
 from facestream.pipeline.web import LOOPBACK, RequestGuard, WebServer, check_web, web
