@@ -21,13 +21,15 @@ class ImageView:
     """What a detector gets to see of a picture.
 
     rgb: uint8 [h, w, 3]. width, height: of the picture it shows, in whose pixels boxes are returned.
-    padded: what pad() makes of rgb, where it is there already.
+    padded: what pad() makes of rgb, where it is there already. parts: left, top, right, bottom in pixels of rgb of what
+    comes from different places of a picture; empty: all of it is one.
     """
 
     rgb: Array
     width: int
     height: int
     padded: Array | None = None
+    parts: tuple[tuple[int, int, int, int], ...] = ()
 
 
 def fit(width: int, height: int, limit_width: int, limit_height: int) -> tuple[int, int]:

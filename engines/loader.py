@@ -38,6 +38,16 @@ def load_detector(name: str, options: DetectorOptions | None = None) -> Detector
             raise BadConfig(f"unknown model {name!r}", "detector.model", do)
     if not path.is_file():
         raise BadInput("not found", str(path), "build it with: python build_engine.py")
+    detector = load_unverified(path, options)
+    if not options.verify or detector.takes_yuv:
+        return detector
+    from facestream.engines.verified import VerifiedDetector, shared_verifier
+
+    return VerifiedDetector(detector, options, shared_verifier(threads=options.threads))
+
+
+def load_unverified(path: Path, options: DetectorOptions) -> Detector:
+    """Load by options.backend, without the verifier."""
     if options.backend != "file":
         return load_by(options.backend, path, options)
     return load_file(path, options)

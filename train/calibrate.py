@@ -101,6 +101,11 @@ def shift_for_misses(found: list[Detections], images: list[Labelled], default: f
     return float(logit(np.asarray(default)) - logit(np.asarray(low)))
 
 
+def halved(images: list[Labelled], half: str) -> list[Labelled]:
+    """half: all, or those of even or odd number, to choose on one half and report on the other."""
+    return images if half == "all" else images[{"even": 0, "odd": 1}[half] :: 2]
+
+
 def calibrate(
     found: list[Detections], images: list[Labelled], default: float, share: float | None = None
 ) -> Calibration:
@@ -128,8 +133,7 @@ def command(weights: Path, data: Path, half: str, missed: float | None, threads:
     """Measure a net's calibration and write its weights again with it."""
     torch.set_num_threads(threads)
     model, note = load_weights(weights)
-    images = list(read_validation(data).values())[-1]
-    images = images[{"all": 0, "even": 0, "odd": 1}[half] :: 1 if half == "all" else 2]
+    images = halved(list(read_validation(data).values())[-1], half)
     detector = TorchDetector(Deploy(model), DetectorOptions(threshold=LOWEST))
     found = [Scales().detect(detector, read_image(item.path)) for item in images]
     result = calibrate(found, images, DetectorOptions().threshold, missed)

@@ -56,7 +56,8 @@ class CropMosaic:
         for crop, x, y in self.placed:
             pixels = part_rgb(frame, layers, crop.region, (crop.width, crop.height))
             rgb[y : y + crop.height, x : x + crop.width] = pixels
-        return ImageView(rgb, self.width, self.height, rgb)
+        parts = tuple((x, y, x + crop.width, y + crop.height) for crop, x, y in self.placed)
+        return ImageView(rgb, self.width, self.height, rgb, parts)
 
     def to_frame(
         self,
