@@ -263,7 +263,7 @@ def load_verifier(path: Path) -> tuple[VerifierNet, dict[str, Any]]:
 @click.option("--rate", "peak", default=1.5e-3, show_default=True, help="the highest learning rate")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--save-every", default=250, show_default=True)
-@click.option("--threads", default=2, show_default=True)
+@click.option("--threads", default=1, show_default=True, help="two train hardly faster, and stall beside other work")
 @click.option("--workers", default=1, show_default=True)
 @click.option("--resume", is_flag=True, help="go on from the run folder's state")
 def command(
