@@ -100,7 +100,7 @@ def distorted(crop: Array, rng: np.random.Generator) -> Array:
         angle = rng.uniform(0, np.pi)
         reach = np.array([np.cos(angle), np.sin(angle)]) * (size - 1) / 2
         middle = (size - 1) / 2
-        a, b = (tuple(int(round(v)) for v in middle + sign * reach) for sign in (-1, 1))
+        a, b = (tuple(round(v) for v in middle + sign * reach) for sign in (-1, 1))
         cv2.line(kernel, a, b, 1.0)
         out = cv2.filter2D(out, -1, kernel / kernel.sum())
     if rng.random() < 0.3:
