@@ -69,12 +69,14 @@ def test_boxes_beside_faces_hardly_ever_are_on_them() -> None:
 def test_some_faces_the_best_others_and_some_of_the_rest_are_kept() -> None:
     labels = np.array([1] * 100 + [0] * 200 + [-1] * 50, np.int8)
     scores = np.linspace(1, 0, 350, dtype=np.float32)
-    which = chosen(labels, scores, np.random.default_rng(0))
+    sizes = np.where(np.arange(350) % 2, 100, 10).astype(np.float32)
+    which = chosen(labels, scores, sizes, np.random.default_rng(0))
     assert (labels[which] == 1).sum() == MOST_FACES
     assert (labels[which] == 0).sum() == MOST_OTHERS
     assert not (labels[which] == -1).any()
     assert set(range(100, 100 + MOST_OTHERS // 2)) <= set(which.tolist())
     assert which.max() > 150
+    assert (sizes[which[labels[which] == 1]] == 100).mean() > 0.75
 
 
 def test_the_command_writes_labelled_crops(tmp_path: Path) -> None:
