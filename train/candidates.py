@@ -7,6 +7,7 @@ FILE.labels.npy holds a row of LABEL each.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -29,6 +30,7 @@ FACE = 0.5  # IoU with a labelled face from which a box is one
 APART = 0.3  # IoU with any label, or share of the box in an ignore region, below which it is none
 MOST_FACES = 16  # crops of each kind that one picture gives at most
 MOST_OTHERS = 30
+VISIBLE = 0.25  # share of a face in the picture below which it is ignored
 BESIDE = 8  # boxes beside faces that are added to a picture with faces
 LABEL = np.dtype([("face", np.uint8), ("score", np.float32), ("size", np.float32)])
 
@@ -78,9 +80,35 @@ def chosen(labels: Array, scores: F32, sizes: F32, rng: np.random.Generator) -> 
     return out
 
 
-def candidates(detector: Detector, item: Labelled, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Crops uint8 [K, SAVED, SAVED, 3] of one picture at a random scale, and their labels, LABEL [K]."""
+def cut(rgb: Array, item: Labelled, rng: np.random.Generator) -> tuple[Array, Labelled]:
+    """A part of the picture whose edge goes through one of its faces, and the labels in it, as far as they are in it:
+    a face of which less than VISIBLE is left is ignored. The picture as it is where it has no face."""
+    faces = np.flatnonzero(~item.ignore)
+    if not len(faces):
+        return rgb, item
+    box = item.xyxy[rng.choice(faces)]
+    axis = int(rng.integers(2))
+    at = round(float(box[axis] + rng.uniform(0.2, 0.8) * (box[2 + axis] - box[axis])))
+    area = [0, 0, rgb.shape[1], rgb.shape[0]]
+    area[axis + (2 if rng.random() < 0.5 else 0)] = at
+    left, top, right, bottom = area
+    if min(right - left, bottom - top) < 32:
+        return rgb, item
+    inside = np.clip(item.xyxy, np.float32([left, top, left, top]), np.float32([right, bottom, right, bottom]))
+    share = area_xyxy(inside) / np.maximum(area_xyxy(item.xyxy), 1e-6)
+    kept = share > 0.02
+    ignore = item.ignore | (share < VISIBLE)
+    moved = inside - np.float32([left, top, left, top])
+    return np.ascontiguousarray(rgb[top:bottom, left:right]), replace(item, xyxy=moved[kept], ignore=ignore[kept])
+
+
+def candidates(detector: Detector, item: Labelled, rng: np.random.Generator, cuts: float) -> tuple[Array, Array]:
+    """Crops uint8 [K, SAVED, SAVED, 3] of one picture at a random scale, and their labels, LABEL [K].
+
+    cuts: chance that only a part of the picture is shown, see `cut`."""
     rgb = read_image(item.path)
+    if rng.random() < cuts:
+        rgb, item = cut(rgb, item, rng)
     longest = max(rgb.shape[:2])
     scale = float(np.exp(rng.uniform(np.log(0.3), np.log(2.2))))
     scale = min(max(scale, 160 / longest), max(1.0, 1800 / longest), 1800 / longest)
@@ -118,10 +146,12 @@ def labels_path(path: Path) -> Path:
 @click.option("--threshold", default=0.02, show_default=True, help="score from which a box is a candidate")
 @click.option("--verify/--no-verify", default=False, help="scores by the shipped verifier: its own errors come first")
 @click.option("--count", default=250_000, show_default=True, help="crops")
+@click.option("--cuts", default=0.3, show_default=True, help="share of the pictures that are cut through a face")
 @click.option("--seed", default=0, show_default=True)
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True)
 def command(
-    data: Path, engines: tuple[str, ...], threshold: float, verify: bool, count: int, seed: int, out: Path
+    data: Path, engines: tuple[str, ...], threshold: float, verify: bool, count: int, cuts: float,
+    seed: int, out: Path,
 ) -> None:  # fmt: skip
     """Collect labelled crops until there are enough, picture by picture in random order."""
     if out.suffix != ".npy":
@@ -137,7 +167,7 @@ def command(
     with tqdm(total=count, unit="crop", disable=None) as bar:
         while at < count:
             for index in rng.permutation(len(images)):
-                pixels, table = candidates(detectors[int(rng.integers(len(detectors)))], images[index], rng)
+                pixels, table = candidates(detectors[int(rng.integers(len(detectors)))], images[index], rng, cuts)
                 take = min(len(table), count - at)
                 crops[at : at + take] = pixels[:take]
                 labels[at : at + take] = table[:take]

@@ -15,9 +15,11 @@ from facestream.train.candidates import (
     MOST_FACES,
     MOST_OTHERS,
     SAVED,
+    VISIBLE,
     beside,
     chosen,
     command,
+    cut,
     label_boxes,
     labels_path,
 )  # fmt: skip
@@ -106,3 +108,26 @@ def test_the_command_writes_labelled_crops(tmp_path: Path) -> None:
     assert 0 < labels["face"].sum() < 40
     assert crops.reshape(40, -1).std(1).min() > 1
     assert CliRunner().invoke(command, ["--data", str(tmp_path), "-o", str(tmp_path / "crops.bin")]).exit_code != 0
+
+
+def test_a_cut_picture_ends_in_a_face_and_keeps_its_labels() -> None:
+    rgb = np.zeros((400, 600, 3), np.uint8)
+    rgb[100:140, 100:140] = 255
+    for seed in range(20):
+        part, item = cut(rgb, ITEM, np.random.default_rng(seed))
+        height, width = part.shape[:2]
+        assert (height, width) != (400, 600)
+        (face,) = item.xyxy[:1]
+        assert face.min() >= 0
+        assert face[2] <= width
+        assert face[3] <= height
+        assert 0 in face[:2] or width in face or height in face
+        left, top, right, bottom = face.astype(int)
+        assert (part[top:bottom, left:right] == 255).all()
+        assert item.ignore[0] == ((right - left) * (bottom - top) < VISIBLE * 40 * 40)
+
+
+def test_a_picture_without_a_face_is_not_cut() -> None:
+    none = Labelled(Path("x.jpg"), ITEM.xyxy, np.array([True, True]), "list", 1)
+    rgb = np.zeros((400, 600, 3), np.uint8)
+    assert cut(rgb, none, np.random.default_rng(0))[0] is rgb
