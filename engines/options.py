@@ -22,4 +22,4 @@ class DetectorOptions:
     threads: int = 1
     backend: str = "file"
     device: str = "cuda:0"
-    verify: bool = False
+    verify: bool = True

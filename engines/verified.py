@@ -54,7 +54,7 @@ class Verifier:
         return out
 
     def verify(self, found: Detections, image: ImageView) -> Detections:
-        """What was found in an image, boxes in pixels of the picture that it shows, with the joint scores, best first."""
+        """What was found in an image, with the joint scores, best first. Boxes are in the pixels of what it shows."""
         if not len(found):
             return found
         height, width = image.rgb.shape[:2]

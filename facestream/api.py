@@ -176,17 +176,19 @@ class FacePipeline:
 
 
 def load_detector(
-    model: str = "plainS", *, backend: str = "file", threshold: float = 0.2, nms_iou: float = 0.3, threads: int = 1
-) -> Detector:
+    model: str = "plainS", *, backend: str = "file", threshold: float = 0.2, nms_iou: float = 0.3, threads: int = 1,
+    verify: bool = True,
+) -> Detector:  # fmt: skip
     """A face detector: a shipped model's name (plainXS16, plainS, plainM), or an .onnx, .xml or .plan file.
 
     backend: what runs it (file, auto, cuda, torch, torch-cpu; docs/gpu.md). threshold: score from which a box is a
     face. nms_iou: of two boxes that overlap by more than this, the better one stays. threads: CPU threads.
+    verify: a second net looks at each face again, where the detector runs on the CPU.
 
     BadConfig for an unknown name or backend, BadInput for a file that is missing, EngineMismatch for one that is no
     detector or does not run here.
     """
-    return _load(model, DetectorOptions(threshold, nms_iou, threads, backend))
+    return _load(model, DetectorOptions(threshold, nms_iou, threads, backend, verify=verify))
 
 
 def anonymize(

@@ -103,6 +103,7 @@ class DetectorConfig(Section, frozen=True):
     size: tuple[Pixels, Pixels] = (960, 544)
     threshold: Share = 0.2
     nms_iou: Annotated[float, Meta(gt=0, le=1)] = 0.3
+    verify: bool = True
     threads: Annotated[int, within(1, 256)] = 1
     every: int | str = 2
     full_frame_interval: Annotated[int, within(1, 100)] = 8
@@ -121,13 +122,14 @@ class DetectorConfig(Section, frozen=True):
         force_setattr(self, "tiles", tiles if tiles == "auto" else int(tiles))
 
     def options(self) -> DetectorOptions:
-        return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend, self.device)
+        return DetectorOptions(self.threshold, self.nms_iou, self.threads, self.backend, self.device, self.verify)
 
 
 class TrackerConfig(Section, frozen=True):
     high_score: Share = 0.5
     new_track_score: Share = 0.5
     confirm_score: Share = 0.5
+    confirm_probability: Share = 0.9
     match_iou: Share = 0.1
     low_score_iou: Share = 0.5
     box_buffer: Annotated[float, within(0, 4)] = 0.5

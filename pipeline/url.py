@@ -15,6 +15,7 @@ import re
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -177,6 +178,17 @@ def shown_text(text: str) -> str:
         return text[: match.start()] + parse_url(text[match.start() :]).redacted
     user_part, after = _split(text[match.end() :])
     return f"{text[: match.end()]}{f'{HIDDEN}@' * bool(user_part)}{_shown_rest(after, [])}"
+
+
+def hide_typed(words: Iterable[str]) -> None:
+    """Of a command line: remember the secrets of the addresses in it, and hide them in the process list.
+
+    A secret that a file holds is read by who opens the address: it may be a pipe, which gives it once.
+    """
+    for word in words:
+        if "://" in word and "file:" not in word.partition("://")[2]:
+            shown_text(word)
+    hide_in_process_list()
 
 
 def hide_in_process_list() -> None:

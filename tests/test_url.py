@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,8 @@ from facestream.pipeline.rtsp.client import target_of
 from facestream.pipeline.url import parse_url, redact, shown_text
 from facestream.pipeline.video.uri import parse
 
-from tests.servers import free_port
+from tests.live.test_rtsp_server import serving
+from tests.servers import free_port, until
 
 WORD = "Zq7Xw9Kd"  # part of every secret
 # Each address with the host it leads to; "" for what is no address.
@@ -135,36 +139,90 @@ def test_secrets_from_the_environment_and_from_files(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("sources", [list(FORMS)[start : start + 14] for start in range(0, len(FORMS), 14)])
 def test_no_exit_of_a_run_shows_a_secret(tmp_path: Path, sources: list[str]) -> None:
-    """stdout, stderr, records, metrics, /status, /healthz and the process list, of cameras that are not there."""
+    """stdout, stderr, records, recordings, events, the page, metrics, /status, /healthz and the process list: of
+    cameras that are not there, of one that is, of outputs and of a webhook."""
     pytest.importorskip("aiohttp", reason="the page needs the web extra")
     port = free_port()
+    nobody = free_port()
     good = [s for s in sources if s.partition(":")[0].lower() in ("rtsp", "rtsps", "http", "https")]
+    out = tmp_path / "out"
+    out.mkdir()
+    is_hook = sources[0] == next(iter(FORMS))
+    events = f"http://{WORD}hook@127.0.0.1:{nobody}/hook?key={WORD}" if is_hook else str(out / "events.json")
+    (tmp_path / "settings.toml").write_text(f'[run]\nevents = "{events}"\nopen_timeout_s = 1\n')
     command = [sys.executable, "-m", "facestream", "run", *good, "--to", f"http://{WORD}@0.0.0.0:{port}"]
-    command += ["--to", str(tmp_path / "{name}.jsonl"), "--size", "320x192"]
-    seen = {}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        end = time.monotonic() + 60
-        for path in ("status", "metrics", "healthz"):
-            while path not in seen and time.monotonic() < end:
-                answer = subprocess.run(
-                    ["curl", "-s", "-H", f"Authorization: Bearer {WORD}", f"http://127.0.0.1:{port}/{path}"],
-                    capture_output=True, text=True, check=False,
-                )  # fmt: skip
-                if answer.returncode == 0:
-                    seen[path] = answer.stdout
-                time.sleep(0.2)
-        if sys.platform == "linux":
-            seen["ps"] = Path(f"/proc/{run.pid}/cmdline").read_text()
-            assert "facestream" in seen["ps"]
-        time.sleep(2)  # the cameras are tried
-        run.terminate()
-        seen["stdout"], seen["stderr"] = run.communicate(timeout=30)
-    assert len(json.loads(seen["status"])["cameras"]) == len(good)
+    command += ["--to", str(out / "{name}.jsonl"), "--to", str(out / "{name}.mkv"), "--size", "320x192"]
+    command += ["--to", f"serve:rtsp://viewer:{WORD}@127.0.0.1:{free_port()}/{{name}}"]
+    command += ["--to", f"rtsp://pusher:{WORD}@127.0.0.1:{nobody}/{{name}}", "--log-json" if is_hook else "--overwrite"]
+    command += ["--config", str(tmp_path / "settings.toml"), "--lookahead", "3"]
+    with serving({"viewer": WORD}) as (camera, _, _):
+        command.append(f"live=rtsp://viewer:{WORD}@127.0.0.1:{camera.port}/door?token={WORD}")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+
+            def fetch(path: str) -> str:
+                words = ["curl", "-s", "-H", f"Authorization: Bearer {WORD}", f"http://127.0.0.1:{port}/{path}"]
+                return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+            until(lambda: re.search(r'_emitted_total\{camera="live"\} [1-9]', fetch("metrics")), 90)
+            seen = {path: fetch(path) for path in ("", "status", "metrics", "healthz")}
+            if sys.platform == "linux":
+                seen["ps"] = Path(f"/proc/{run.pid}/cmdline").read_text()
+                assert "facestream" in seen["ps"]
+            time.sleep(2)  # the cameras are tried
+            run.terminate()
+            seen["stdout"], seen["stderr"] = run.communicate(timeout=30)
+    assert len(json.loads(seen["status"])["cameras"]) == len(good) + 1
     assert "facestream_frames_decoded_total" in seen["metrics"]
-    seen["records"] = "".join(path.name + path.read_text() for path in tmp_path.iterdir())
+    assert "<html" in seen[""]
+    assert '"source": "rtsp://***@127.0.0.1' in (out / "live.jsonl").read_text()
+    assert (out / "live.mkv").stat().st_size > 0
+    assert "does not take events" in seen["stderr"] if is_hook else "camera_down" in Path(events).read_text()
+    for path in out.iterdir():
+        seen[path.name] = path.name + path.read_bytes().decode("latin-1")
     shown = [name for name, text in seen.items() if WORD in text]
     assert not shown, [seen[name][:3000] for name in shown]
     assert "Traceback" not in seen["stderr"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["verify", "{}"],
+        ["bench", "{}"],
+        ["detect", "{}", "-o", "faces.jsonl"],
+        ["anonymize", "clip.mp4", "-o", "{}"],
+        ["anonymize", "clip.mp4", "-o", "covered.mp4", "--config", "{}"],
+        ["apply", "clip.mp4", "{}", "-o", "covered.mp4"],
+        ["review", "clip.mp4", "--records", "{}"],
+        ["evaluate", "leaks", "clip.mp4", "{}"],
+    ],
+)
+def test_an_address_where_a_files_name_belongs(words: list[str], tmp_path: Path, clip: Callable[..., Path]) -> None:
+    """A path holds it with one slash after the scheme, which no pattern for addresses knows."""
+    shutil.copyfile(clip("clip.mp4"), tmp_path / "clip.mp4")
+    text = f"rtsp://admin:{WORD}@127.0.0.1:1/x"
+    command = [sys.executable, "-m", "facestream", *(word.format(text) for word in words)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env=environment
+    )
+    assert done.returncode != 0
+    assert "127.0.0.1:1/x" in done.stderr
+    assert WORD not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of /proc")
+def test_a_command_on_files_hides_what_was_typed_too(tmp_path: Path) -> None:
+    """Whoever gives an address where a file's name belongs finds it in no process list while the command works."""
+    script = (
+        "import sys, time\nfrom facestream.pipeline.cli import app\n"
+        "app.app.main = lambda *words, **more: print(open('/proc/self/cmdline').read())\napp.main()\n"
+    )
+    words = ["verify", f"http://admin:{WORD}@127.0.0.1/manifest.json"]
+    command = [sys.executable, "-c", script, *words]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "127.0.0.1/manifest.json" in shown
+    assert WORD not in shown
 
 
 @pytest.mark.parametrize("source", [s for s in FORMS if not s.startswith(("rtsp", "http", "RTSP"))])

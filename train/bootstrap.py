@@ -67,7 +67,7 @@ def read_mined(path: Path, root: Path) -> dict[Path, F32]:
 @click.option("-o", "--output", "out", type=click.Path(path_type=Path), required=True)
 def command(data: Path, engine: str, threshold: float, every: int, zoom: float, out: Path) -> None:
     """Collect a net's false alarms in the training pictures."""
-    detector = load_detector(engine, DetectorOptions(threshold=threshold))
+    detector = load_detector(engine, DetectorOptions(threshold=threshold, verify=False))
     images = read_split(data, "train")
     empty = [item for item in images if not (~item.ignore).any()]
     chosen = empty + [item for item in images if (~item.ignore).any()][::every]

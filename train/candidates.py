@@ -27,9 +27,9 @@ from tqdm import tqdm
 SAVED = SIDE + 8
 FACE = 0.5  # IoU with a labelled face from which a box is one
 APART = 0.3  # IoU with any label, or share of the box in an ignore region, below which it is none
-MOST_FACES = 24  # crops of each kind that one picture gives at most
-MOST_OTHERS = 40
-BESIDE = 3  # boxes beside faces that are added to a picture with faces
+MOST_FACES = 16  # crops of each kind that one picture gives at most
+MOST_OTHERS = 30
+BESIDE = 8  # boxes beside faces that are added to a picture with faces
 LABEL = np.dtype([("face", np.uint8), ("score", np.float32), ("size", np.float32)])
 
 
@@ -60,14 +60,21 @@ def beside(faces: F32, rng: np.random.Generator) -> F32:
     return np.concatenate([centre - half, centre + half], 1).astype(np.float32)
 
 
-def chosen(labels: Array, scores: F32, rng: np.random.Generator) -> Array:
-    """Indices of the boxes to keep: some faces, and of the others half the best and half any."""
-    faces = rng.permutation(np.flatnonzero(labels == 1))[:MOST_FACES]
+def chosen(labels: Array, scores: F32, sizes: F32, rng: np.random.Generator) -> Array:
+    """Indices of the boxes to keep: some faces, and of the others half the best and half any; large ones more often,
+    which are few and whose covers are large."""
+
+    def drawn(which: Array, count: int) -> Array:
+        """Without replacement, with a chance that grows with the size (Efraimidis and Spirakis, 2006)."""
+        keys = rng.random(len(which)) ** (1 / np.maximum(sizes[which], 1))
+        out: Array = which[np.argsort(-keys)[:count]]
+        return out
+
     others = np.flatnonzero(labels == 0)
     others = others[np.argsort(-scores[others], kind="stable")]
     best = others[: MOST_OTHERS // 2]
-    rest = rng.permutation(others[MOST_OTHERS // 2 :])[: MOST_OTHERS // 2]
-    out: Array = np.concatenate([faces, best, rest])
+    rest = drawn(others[MOST_OTHERS // 2 :], MOST_OTHERS // 2)
+    out: Array = np.concatenate([drawn(np.flatnonzero(labels == 1), MOST_FACES), best, rest])
     return out
 
 
@@ -75,7 +82,7 @@ def candidates(detector: Detector, item: Labelled, rng: np.random.Generator) -> 
     """Crops uint8 [K, SAVED, SAVED, 3] of one picture at a random scale, and their labels, LABEL [K]."""
     rgb = read_image(item.path)
     longest = max(rgb.shape[:2])
-    scale = float(np.exp(rng.uniform(np.log(0.3), np.log(1.6))))
+    scale = float(np.exp(rng.uniform(np.log(0.3), np.log(2.2))))
     scale = min(max(scale, 160 / longest), max(1.0, 1800 / longest), 1800 / longest)
     image = resized(rgb, scale)
     height, width = image.shape[:2]
@@ -90,11 +97,12 @@ def candidates(detector: Detector, item: Labelled, rng: np.random.Generator) -> 
     labels = label_boxes(xyxy, item, scale)
     if len(faces):
         labels[len(found) :][labels[len(found) :] == 1] = -1  # a box drawn beside a face is no example of one
-    which = chosen(labels, scores, rng)
+    sizes = np.sqrt(area_xyxy(xyxy))
+    which = chosen(labels, scores, sizes, rng)
     table = np.zeros(len(which), LABEL)
     table["face"] = labels[which] == 1
     table["score"] = scores[which]
-    table["size"] = np.sqrt(area_xyxy(xyxy[which]))
+    table["size"] = sizes[which]
     return face_crops(image, xyxy[which], (), SAVED, CONTEXT * SAVED / SIDE), table
 
 

@@ -90,13 +90,14 @@ def table(rows: list[Row], threshold: float, alarms: float) -> str:
 @click.option("--threshold", default=DetectorOptions().threshold, show_default=True)
 @click.option("--alarms", default=1.0, show_default=True, help="false alarms an image at which all are compared too")
 @click.option("--threads", default=2, show_default=True)
+@click.option("--verify/--no-verify", default=True, show_default=True, help="our detectors with the verifier behind")
 @click.option("--json", "as_json", is_flag=True, help="print one JSON object on the last line")
 def command(
     data: Path, models: tuple[str, ...], baselines: bool, zooms: tuple[float, ...], threshold: float,
-    alarms: float, threads: int, as_json: bool,
+    alarms: float, threads: int, verify: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Run each detector on every validation image; prints AP, misses by size and false alarms."""
-    options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads)
+    options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=threads, verify=verify)
     detectors = {Path(name).stem: load_detector(name, options) for name in models}
     if baselines:
         known = benchmarks("baselines", "--baselines")

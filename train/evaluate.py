@@ -235,19 +235,20 @@ def timing(detector: Detector, request: Request, count: int) -> dict[str, Any]:
     type=click.Choice(["val", "test"]),
     help="of WIDER; test: only --results",
 )
+@click.option("--verify/--no-verify", default=True, show_default=True, help="a shipped model with the verifier behind")
 @click.option("--json", "as_json", is_flag=True, help="the last line is one JSON object")
 def command(
     data: Path | None, protocol: str, model: str | None, weights: Path | None, engine: Path | None, peer: str | None,
     device: str, size: str | None, zoom: float, pyramid: bool, snip: bool, soft: bool, time_it: bool, images: int,
     threshold: float, plots: Path | None, published: Path | None, results: Path | None,
-    split: str, as_json: bool,
+    split: str, verify: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Average precision by the WIDER protocol, and the misses at a threshold by face size; or FDDB's ROC, VOC's AP."""
     scales = scales_from_options(size, protocol, zoom, pyramid, snip, soft, trained_levels(weights) if snip else LEVELS)
     request = Request(data, protocol, scales, threshold, plots, published, results)
     if device == "auto":
         device = best_device(weights is not None or time_it)
-    options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=2)
+    options = DetectorOptions(threshold=0.01, nms_iou=0.3, threads=2, verify=verify)
     detector = untrained(model, options, device) if time_it and weights is None else None
     detector = detector or detector_for(model, weights, engine, peer, options, device)
     if pyramid and not detector.coarsest_anchors:

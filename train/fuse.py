@@ -173,7 +173,7 @@ def command(
     torch.set_num_threads(threads)
     net, note = load_verifier(weights)
     items = [item for folder in folders for item in halved(list(read_validation(folder).values())[-1], half)]
-    options = DetectorOptions(threshold=LOWEST, threads=threads)
+    options = DetectorOptions(threshold=LOWEST, threads=threads, verify=False)
     seen = [one for name in engines for one in look(load_detector(name, options), net, items)]
     fusion = fuse(seen, DetectorOptions().threshold, missed)
     out.parent.mkdir(parents=True, exist_ok=True)

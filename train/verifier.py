@@ -23,6 +23,7 @@ from facestream.engines.boxes import Array
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig, BadInput
 from facestream.engines.face_crops import SIDE
+from facestream.engines.letterbox import GREY
 from facestream.train.backbones import MobileNet, fix_norms
 from facestream.train.candidates import SAVED, labels_path
 from facestream.train.checkpoint import load_state, save_state
@@ -37,6 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 
 MEAN = (123.0, 117.0, 104.0)  # RGB; RetinaFace's
 STD = (58.4, 57.1, 57.4)
+EDGES = 0.3  # share of the training crops that an edge cuts
 LAST = SIDE // 32 + (SIDE % 32 > 0)  # side of the body's last map
 
 
@@ -81,7 +83,8 @@ def init_body(net: VerifierNet, weights: Path) -> None:
 
 
 def distorted(crop: Array, rng: np.random.Generator) -> Array:
-    """A training crop [SAVED, SAVED, 3] -> [SIDE, SIDE, 3]: shifted, scaled, mirrored, blurred, coarse, compressed."""
+    """A training crop [SAVED, SAVED, 3] -> [SIDE, SIDE, 3]: shifted, scaled, mirrored, blurred, coarse, compressed; or
+    cut by an edge, as of the picture or of a mosaic's crop, beyond which it is grey."""
     side = int(rng.integers(SIDE - 8, SAVED + 1))
     x, y = (int(v) for v in rng.integers(0, SAVED - side + 1, 2))
     out: Any = crop[y : y + side, x : x + side]
@@ -100,13 +103,20 @@ def distorted(crop: Array, rng: np.random.Generator) -> Array:
         angle = rng.uniform(0, np.pi)
         reach = np.array([np.cos(angle), np.sin(angle)]) * (size - 1) / 2
         middle = (size - 1) / 2
-        a, b = (tuple(int(round(v)) for v in middle + sign * reach) for sign in (-1, 1))
+        a, b = (tuple(round(v) for v in middle + sign * reach) for sign in (-1, 1))
         cv2.line(kernel, a, b, 1.0)
         out = cv2.filter2D(out, -1, kernel / kernel.sum())
     if rng.random() < 0.3:
         ok, data = cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 90))])
         assert ok
         out = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    if rng.random() < EDGES:
+        out = np.array(out)
+        for axis in rng.permutation(2)[: int(rng.integers(1, 3))]:
+            depth = int(rng.integers(1, SIDE // 4 + SIDE // 10))
+            edge: list[slice] = [slice(None), slice(None)]
+            edge[axis] = slice(0, depth) if rng.random() < 0.5 else slice(SIDE - depth, SIDE)
+            out[tuple(edge)] = GREY
     return np.asarray(out)
 
 
@@ -263,7 +273,7 @@ def load_verifier(path: Path) -> tuple[VerifierNet, dict[str, Any]]:
 @click.option("--rate", "peak", default=1.5e-3, show_default=True, help="the highest learning rate")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--save-every", default=250, show_default=True)
-@click.option("--threads", default=2, show_default=True)
+@click.option("--threads", default=1, show_default=True, help="two train hardly faster, and stall beside other work")
 @click.option("--workers", default=1, show_default=True)
 @click.option("--resume", is_flag=True, help="go on from the run folder's state")
 def command(

@@ -12,6 +12,7 @@ import click
 from facestream.pipeline import log
 from facestream.pipeline.errors import UserError
 from facestream.pipeline.system import importing
+from facestream.pipeline.url import hide_typed
 
 from facestream.checkout import benchmarks, is_checkout
 
@@ -96,6 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(signal.SIGHUP, _interrupt)  # the session was closed
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold anything, as standard error knows
+    hide_typed(sys.argv[1:] if arguments is None else arguments)
     try:
         return app.main(arguments, prog_name="facestream", standalone_mode=False) or 0
     except click.ClickException as e:

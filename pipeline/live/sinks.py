@@ -47,7 +47,7 @@ class LiveSink(Protocol):
 
 
 class SinkWorker:
-    """A sink and its thread. An exception ends this sink alone and is reported to `on_event`."""
+    """A sink and its thread. An error ends this sink alone and is reported to `on_event`."""
 
     def __init__(self, sink: LiveSink, on_event: Callable[[str], None], depth: int = DEPTH) -> None:
         """depth: frames that may wait for it."""
@@ -93,9 +93,9 @@ class SinkWorker:
             self.sink.close()
         except Cancelled:
             self.sink.abort()
-        except Exception as error:
+        except BaseException as error:  # whatever it is: an output that ends without a word would be taken for whole
             self.failed = True
-            self.failure = redact(error)
+            self.failure = redact(error) or type(error).__name__
             self.ring.cancel()
             self._on_event(self.failure)
             self.sink.abort()

@@ -8,8 +8,7 @@ import numpy as np
 from facestream.engines.boxes import Array, grow_xyxy
 from facestream.pipeline.stages.delay_line import DelayLine
 from facestream.pipeline.stages.settings import DEFAULTS, Heuristics
-from facestream.pipeline.stages.track_memory import TrackMemory
-from facestream.pipeline.stages.track_through import is_truncated, motion_between, track_through, warp_box
+from facestream.pipeline.stages.track_through import motion_between, track_through, warp_box
 from facestream.pipeline.types import Box, BoxState, xyxy
 
 
@@ -23,15 +22,14 @@ class TrackOnset:
 
 
 class Backfill:
-    """Covers faces before their first detection. When a track is first detected (with `single_score`, or for the second
-    time), the waiting frames of its scene get a box for it too: the face is tracked backwards by template matching; if
-    it is too small, its motion is extrapolated, with growing boxes (re-estimated with each of its first detections).
-    An unconfirmed track is backfilled for a few frames only, except where the frame edge cuts it.
+    """Covers faces before their first detection. When a track is first detected, the waiting frames of its scene get a
+    box for it too: the face is tracked backwards by template matching; if it is too small, its motion is extrapolated,
+    with growing boxes (re-estimated with each of its first detections). Where the track is not confirmed by the time
+    such a frame leaves, its box stays behind (see `TrackMemory`).
     """
 
-    def __init__(self, line: DelayLine, memory: TrackMemory, heuristics: Heuristics = DEFAULTS) -> None:
+    def __init__(self, line: DelayLine, heuristics: Heuristics = DEFAULTS) -> None:
         self.line = line
-        self.memory = memory
         self.heuristics = heuristics
         self.settings = heuristics.backfill
         self.onsets: dict[int, TrackOnset] = {}
@@ -54,21 +52,19 @@ class Backfill:
         if len(onset.seen) >= settings.onset_detections:
             del self.onsets[box.id]
         start, first = onset.seen[0]
-        if onset.matched or (box.score < settings.single_score and len(onset.seen) < 2):
+        if onset.matched:
             return
         frames = self.line.frames
-        weak = not self.memory.is_confirmed(box.key)
-        inside = settings.weak_frames if weak and not is_truncated(first, frames[-1].frame.size) else len(frames)
         before = [at for at, w in enumerate(frames) if w.frame.index < start and w.scene == onset.scene]
         places = None
-        if before and (len(onset.seen) <= 2 or not weak):
-            before = before[-(settings.weak_edge_frames if weak else settings.max_frames) :]
+        if before and len(onset.seen) == 1:
+            before = before[-settings.max_frames :]
             chain = [frames[at] for at in (before[-1] + 1, *reversed(before))]
-            places = track_through(chain, first, inside=inside, heuristics=self.heuristics)
-            onset.matched = places is not None and not weak
+            places = track_through(chain, first, heuristics=self.heuristics)
+            onset.matched = places is not None
         if places is None:
-            before = before[-(settings.weak_edge_frames if weak else settings.max_extrapolated) :]
-            places = self._extrapolate(onset, before, inside)
+            before = before[-settings.max_extrapolated :]
+            places = self._extrapolate(onset, before)
         for at, place in zip(reversed(before), places, strict=False):
             made = replace(box, xyxy=xyxy(place), state=BoxState.BACKFILLED)
             guess = self.line.face(at, box.id)
@@ -77,9 +73,9 @@ class Backfill:
             else:
                 self.line.put(at, made)
 
-    def _extrapolate(self, onset: TrackOnset, before: list[int], inside: int) -> list[Array]:
+    def _extrapolate(self, onset: TrackOnset, before: list[int]) -> list[Array]:
         """A new track's extrapolated boxes in the waiting frames `before`, from the last one backwards: moved with the
-        camera, and by its own motion as far as its detections show it. inside: as in `track_through`."""
+        camera, and by its own motion as far as its detections show it."""
         if not before:
             return []
         frames = self.line.frames
@@ -100,9 +96,6 @@ class Backfill:
             if affine is not None:
                 place = warp_box(place, affine)
                 speed = np.tile(affine[:, :2] @ speed[:2], 2)
-            inside -= not is_truncated(place, frames[now].frame.size)
-            if inside < 0:
-                break
             places.append(grow_xyxy(place, 1 + self.heuristics.track_through.lost_growth * step))
         return places
 

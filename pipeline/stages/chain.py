@@ -75,7 +75,7 @@ class FacePipeline:
         self.tracking = TrackingStage(config.tracker, advanced)
         # A frame that waits for the next one before detection still waits `lookahead` frames in all.
         lag = config.tracker.lookahead - waits
-        self.lookahead = Lookahead(lag, config.tracker.confirm_score, max_coast_s, intervals, advanced)
+        self.lookahead = Lookahead(lag, config.tracker.confirm_probability, max_coast_s, intervals, advanced)
         self._keep_pixels = keep_pixels
 
     def push(self, frame: Frame) -> list[TrackedFrame]:

@@ -48,7 +48,7 @@ class FrameIntervalEstimator:
 class Lookahead:
     """Delays frames by `lag` frames; Backfill, GapFiller and Smoother change their boxes meanwhile.
 
-    confirm_score: minimum score of a confirmed face. max_coast_s: see TrackMemory.
+    confirm_probability, max_coast_s: see TrackMemory.
 
     intervals: bounds the wait in time: a frame that has waited longer leaves before `lag` others came. Live, a busy
     machine drops frames, and the remaining ones must not wait longer for that. But no frame leaves early before a
@@ -58,7 +58,7 @@ class Lookahead:
     def __init__(
         self,
         lag: int,
-        confirm_score: float = 0.5,
+        confirm_probability: float = 0.9,
         max_coast_s: float | None = None,
         intervals: FrameIntervalEstimator | None = None,
         heuristics: Heuristics = DEFAULTS,
@@ -67,8 +67,8 @@ class Lookahead:
         self.intervals = intervals
         self.settings = heuristics.smooth
         self.line = DelayLine()
-        self.memory = TrackMemory(confirm_score, max_coast_s, heuristics.lookahead)
-        self.backfill = Backfill(self.line, self.memory, heuristics)
+        self.memory = TrackMemory(confirm_probability, max_coast_s, heuristics.lookahead)
+        self.backfill = Backfill(self.line, heuristics)
         self.gaps = GapFiller(self.line, self.memory, heuristics)
         self.smoother = Smoother(heuristics.smooth)
         self._newest = 0  # the largest id so far: ids increase, so a larger one is a new track
@@ -96,7 +96,7 @@ class Lookahead:
         for box in tracked.boxes:
             self.memory.note_presence(box.id, tracked.frame.time_s)
             if box.state is BoxState.OBSERVED:
-                self.memory.note_detection(box)
+                self.memory.note_detection(box, tracked.frame.index)
                 if box.id > self._newest or not self.gaps.fill(box):
                     self.backfill.begin(box.id, scene)
                 self.backfill.cover(box, tracked.frame.index)
@@ -128,12 +128,11 @@ class Lookahead:
         """Remove the oldest frame; returns it with its final boxes."""
         leaving = self.line.frames.popleft()
         self.gaps.follow_on(leaving)
-        boxes = self.memory.without_old_guesses(leaving.frame, self._without_last_scene(leaving))
+        boxes = self.memory.leaving(leaving.frame, self._without_last_scene(leaving))
         waiting = self.line.frames
         coming = [(w.frame.index, w.boxes.values()) for w in islice(waiting, self.settings.path_frames)]
         sightings = [w.sightings for w in islice(waiting, self.settings.statistics_frames)]
-        confirmed = [self.memory.is_confirmed(box.key) for box in boxes]
-        smooth = self.smoother.smooth(leaving.frame.index, boxes, confirmed, coming, sightings)
+        smooth = self.smoother.smooth(leaving.frame.index, boxes, coming, sightings)
         return TrackedFrame(leaving.frame, smooth)
 
     def _without_last_scene(self, leaving: BufferedFrame) -> list[Box]:

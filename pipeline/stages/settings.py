@@ -265,11 +265,6 @@ class BackfillSettings(StageSettings, frozen=True):
     ] = 6
     max_frames: Annotated[int, constant("frames", "followed back at most", GUESS)] = 60
     max_extrapolated: Annotated[int, constant("frames", "extrapolated back without a match at most", GUESS)] = 15
-    single_score: Annotated[float, constant("score", "from which one detection suffices", MEASURED)] = 0.28
-    weak_frames: Annotated[
-        int, constant("frames", "for tracks that were never confirmed (as far as full frames are apart)", MEASURED)
-    ] = 8
-    weak_edge_frames: Annotated[int, constant("frames", "the same while the frame's edge cuts them", MEASURED)] = 15
 
 
 class GapSettings(StageSettings, frozen=True):
@@ -286,9 +281,9 @@ class GapSettings(StageSettings, frozen=True):
 class LookaheadSettings(StageSettings, frozen=True):
     """lookahead: the delay line."""
 
-    weak_coast_s: Annotated[float, constant("s", "tracks that were never confirmed are coasted at most", MEASURED)] = (
-        0.12
-    )
+    confirm_frames: Annotated[
+        int, constant("frames", "within which a track's detections must confirm it", MEASURED, 1)
+    ] = 30
     max_tracks: Annotated[int, constant("tracks", "about which something is remembered", BOUND, 1)] = 4096
 
 
@@ -307,10 +302,7 @@ class SmoothSettings(StageSettings, frozen=True):
     ] = 2.5
     clear_score: Annotated[float, constant("score", "below which a box is placed badly and grows", MEASURED)] = 0.65
     dim_score: Annotated[float, constant("score", "at which it grows by all of it", MEASURED)] = 0.45
-    max_growth: Annotated[float, constant("share", "growth where the track was confirmed", MEASURED)] = 0.45
-    weak_growth: Annotated[
-        float, constant("share", "growth where it never was: most of these are no faces", MEASURED)
-    ] = 0.25
+    max_growth: Annotated[float, constant("share", "that it grows by at most", MEASURED)] = 0.45
 
 
 class AnonymiseSettings(StageSettings, frozen=True):

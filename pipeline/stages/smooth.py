@@ -48,16 +48,14 @@ def smooth_box(
     box: Box,
     path: list[float],
     statistics: TrackStatistics | None,
-    confirmed: bool,
     settings: SmoothSettings = DEFAULTS.smooth,
 ) -> Box:
     """The box, enlarged if its score or its track's usual score is low, and to its track's usual width and height,
-    merged with the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners.
-    confirmed: whether its track is."""
+    merged with the weighted mean of its track's boxes around it. path: sums of weights and of weighted corners."""
     left, top, right, bottom = box.xyxy
     score = box.score if statistics is None else min(box.score, statistics.score)
     doubt = min(max((settings.clear_score - score) / (settings.clear_score - settings.dim_score), 0.0), 1.0)
-    grown = 1 + (settings.max_growth if confirmed else settings.weak_growth) * doubt
+    grown = 1 + settings.max_growth * doubt
     width = (right - left) * grown
     height = (bottom - top) * grown
     if statistics is not None:
@@ -106,11 +104,10 @@ class Smoother:
         self,
         index: int,
         boxes: list[Box],
-        confirmed: list[bool],
         coming: Sequence[tuple[int, Iterable[Box]]],
         coming_sightings: Sequence[Sightings],
     ) -> tuple[Box, ...]:
-        """The final boxes of the leaving frame `index`. confirmed: for each, whether its track is.
+        """The final boxes of the leaving frame `index`.
 
         coming: number and boxes of the next `path_frames` frames; coming_sightings: of the next `statistics_frames`.
         """
@@ -136,8 +133,7 @@ class Smoother:
                 box,
                 paths[box.key],
                 statistics.get(box.id) if box.kind is BoxKind.FACE else None,
-                is_confirmed,
                 settings,
             )
-            for box, is_confirmed in zip(boxes, confirmed, strict=True)
+            for box in boxes
         )

@@ -16,12 +16,10 @@ def track_through(
     chain: list[BufferedFrame],
     box: Array,
     lost: int | None = None,
-    inside: int = 1 << 30,
     heuristics: Heuristics = DEFAULTS,
 ) -> list[Array] | None:
     """Track the face `box` (xyxy, displayed pixels) of a chain's first frame through the others, with boxes that grow
-    with each step: as far as it is matched, and `lost` steps further (None: `grace_frames`). Steps in which it is
-    partly outside the frame do not count. inside: maximum number of steps in which it is entirely inside.
+    with each step: as far as it is matched, and `lost` steps further (None: `grace_frames`).
 
     None if it cannot be matched at all: no luma, or it is too small.
     """
@@ -56,9 +54,6 @@ def track_through(
             missed += 1
             if missed > (settings.edge_grace_frames if truncated and lost else lost):
                 break
-        inside -= not is_truncated(place, now.frame.size)
-        if inside < 0:
-            break
         places.append(grow_xyxy(place, 1 + settings.matched_growth * step + settings.lost_growth * missed))
         last = now
     return places

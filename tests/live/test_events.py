@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import urllib.request
 from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from facestream.pipeline.live.events import EventFeed, kind_of
 
 from tests.live.test_fail_closed import Moody
@@ -17,10 +19,18 @@ from tests.servers import Stream, free_port, talking, until
 
 
 def test_a_stream_goes_on_while_its_camera_is_down(clip: object, tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp", reason="the page needs the web extra")
     source = Stream(clip("down.ts", audio=(), options={"g": "10", "bf": "0"}))  # type: ignore[operator]
     port = free_port()
+    page = free_port()
     feed = EventFeed(str(tmp_path / "events.jsonl"))
-    sinks = [f"serve:rtsp://127.0.0.1:{port}/x"]
+    sinks = [f"serve:rtsp://127.0.0.1:{port}/x", f"http://127.0.0.1:{page}"]
+
+    def metrics() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{page}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+            return text
+
     with talking(source) as near, Run({"door": f"http://127.0.0.1:{near}/a.ts"}, sinks, Moody()) as run:
         run.live.events = feed
         run.until(lambda: run.left("door") > 20)
@@ -44,9 +54,11 @@ def test_a_stream_goes_on_while_its_camera_is_down(clip: object, tmp_path: Path)
         run.until(lambda: run["door"].placeholders > 8)
         run.until(lambda: sum(flat) > 3)
         assert run["door"].placeholder
+        assert 'facestream_placeholder{camera="door"} 1.0' in metrics()
         count = len(times)
         source.stalled = False
         run.until(lambda: not run["door"].placeholder)
+        assert 'facestream_placeholder{camera="door"} 0.0' in metrics()
         run.until(lambda: len(times) > count + 30)
         over.set()
         player.join(10)

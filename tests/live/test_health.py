@@ -62,6 +62,32 @@ def test_a_pipeline_an_output_and_a_detector_that_hang_are_seen(
         run.until(lambda: healthz(port)[0] == 200)
 
 
+class Ended(BaseException):
+    """Ends a thread as nothing that is expected does."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("what", ["its pipeline has died", "output lost: Ended"])
+def test_a_worker_that_dies_is_seen(tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("aiohttp", reason="the page needs the web extra")
+    port = free_port()
+    sinks = [str(tmp_path / "o.mkv"), f"http://127.0.0.1:{port}"]
+    with Run({"door": CAMERA}, sinks, Moody()) as run:
+        run.until(lambda: healthz(port)[0] == 200)
+
+        def die(*words: object) -> None:
+            raise Ended
+
+        if what.startswith("output"):
+            worker = next(worker for worker in run["door"].workers if worker.sink.name.endswith(".mkv"))
+            worker.sink.write = die  # type: ignore[method-assign,assignment]
+        else:
+            run["door"].tuner.coverer.cover = die  # type: ignore[method-assign,assignment]
+        run.until(lambda: what in str(healthz(port)[1]["problems"]))
+        assert healthz(port)[0] == 503
+        run.until(lambda: what in f"{run.said} {caplog.text}")
+
+
 def test_an_output_that_failed_and_one_that_cannot_record_are_seen(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp", reason="the page needs the web extra")
     port = free_port()

@@ -188,6 +188,23 @@ def test_https_with_a_certificate(marked: Path, certificate: tuple[Path, Path]) 
         Run({}, [f"https://word@127.0.0.1:{port}"], Moody())
 
 
+def test_the_pages_own_rules_let_its_icon_and_its_pictures_in() -> None:
+    page = Page("127.0.0.1", 0, "", list)
+    page.start()
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=5)
+        connection.request("GET", "/")
+        answer = connection.getresponse()
+        rules = dict(rule.strip().split(" ", 1) for rule in answer.headers["Content-Security-Policy"].split(";"))
+        icon = re.search(r'rel="icon" href="([a-z]+:)', answer.read().decode())
+        connection.close()
+    finally:
+        page.stop()
+    assert icon is not None
+    assert {icon[1], "blob:", "'self'"} <= set(rules["img-src"].split())  # pictures are blobs that came over a socket
+    assert f"ws://127.0.0.1:{page.port}" in rules["connect-src"].split()
+
+
 def test_a_page_needs_no_cdn() -> None:
     assert not re.search(r"(src|href)=|https?://\w|@import", PAGE.replace('href="data:,"', ""))
 

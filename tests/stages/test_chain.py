@@ -129,7 +129,8 @@ def test_a_coarse_look_that_finds_nobody_is_no_fault(score: float) -> None:
     """Faces too small for it are not gone all at once, sure ones or not; they stay until a fine look."""
     settings = {"detector.size": (160, 128), "detector.full_frame_interval": 8, "tracker.when_blind": "cover-all"}
     detector = Sees()
-    line = FacePipeline(detector, read(None, settings | {"tracker.confirm_score": score}))
+    scores = {"tracker.confirm_score": score, "tracker.confirm_probability": 0.5}
+    line = FacePipeline(detector, read(None, settings | scores))
 
     def small(images: Sequence[ImageView]) -> list[Detections]:
         fine = images[0].rgb.shape[1] == 160

@@ -31,35 +31,35 @@ def test_the_usual_size_and_score_are_percentiles(count: int) -> None:
 
 
 def test_a_clear_box_stays_as_it_is() -> None:
-    assert smooth_box(box(), path(box()), None, True).xyxy == pytest.approx(box().xyxy)
+    assert smooth_box(box(), path(box()), None).xyxy == pytest.approx(box().xyxy)
 
 
-@pytest.mark.parametrize(("confirmed", "most"), [(True, SETTINGS.max_growth), (False, SETTINGS.weak_growth)])
-def test_a_doubtful_box_grows_evenly_between_the_two_scores(confirmed: bool, most: float) -> None:
+def test_a_doubtful_box_grows_evenly_between_the_two_scores() -> None:
+    most = SETTINGS.max_growth
     middle = (SETTINGS.clear_score + SETTINGS.dim_score) / 2
     for score, share in ((0.9, 0.0), (SETTINGS.clear_score, 0.0), (middle, 0.5), (SETTINGS.dim_score, 1.0), (0.2, 1.0)):
-        left, top, right, bottom = smooth_box(box(score=score), path(box()), None, confirmed).xyxy
+        left, top, right, bottom = smooth_box(box(score=score), path(box()), None).xyxy
         assert (right - left, bottom - top) == pytest.approx((10 * (1 + most * share), 20 * (1 + most * share)))
         assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((55, 30))
 
 
 def test_a_box_takes_its_tracks_usual_size_and_doubt_but_is_never_made_smaller() -> None:
     large = TrackStatistics(16, 18, 0.9)
-    left, top, right, bottom = smooth_box(box(), path(box()), large, True).xyxy
+    left, top, right, bottom = smooth_box(box(), path(box()), large).xyxy
     assert (right - left, bottom - top) == pytest.approx((16, 20))
     doubtful = TrackStatistics(1, 1, SETTINGS.dim_score)
-    left, top, right, bottom = smooth_box(box(), path(box()), doubtful, True).xyxy
+    left, top, right, bottom = smooth_box(box(), path(box()), doubtful).xyxy
     assert right - left == pytest.approx(10 * (1 + SETTINGS.max_growth))
 
 
 def test_a_box_is_united_with_its_tracks_path() -> None:
-    left, _, right, _ = smooth_box(box(), path(box(44.0)), None, True).xyxy
+    left, _, right, _ = smooth_box(box(), path(box(44.0)), None).xyxy
     assert (left, right) == pytest.approx((44, 60))
 
 
 def leave(smoother: Smoother, index: int, boxes: list[Box], coming: list[tuple[int, list[Box]]]) -> tuple[Box, ...]:
     sightings = [sightings_of(others) for _, others in coming]
-    return smoother.smooth(index, boxes, [True] * len(boxes), coming, sightings)
+    return smoother.smooth(index, boxes, coming, sightings)
 
 
 def test_frames_before_and_after_count_the_less_the_further_they_are() -> None:

@@ -75,11 +75,6 @@ def test_while_the_edge_cuts_it_the_match_may_be_lost_for_longer() -> None:
     assert len(places) >= 2 + SETTINGS.edge_grace_frames
 
 
-def test_steps_wholly_inside_the_picture_may_be_limited() -> None:
-    chain = [waiting(i, 40 + 6 * i) for i in range(9)]
-    assert len(track_through(chain, FACE, inside=4) or ()) == 4
-
-
 def test_without_luma_and_too_small_it_cannot_be_tracked() -> None:
     bare = BufferedFrame(waiting(1, 40).frame, {})
     assert track_through([waiting(0, 40), bare], FACE) is None
