@@ -230,5 +230,5 @@ def test_supervision_gets_what_was_found(short: Path) -> None:
     assert (detections.xyxy == frame.xyxy).all()
     assert detections.tracker_id.tolist() == frame.ids.tolist()
     assert detections.data["state"].tolist() == list(frame.states)
-    empty = next(fs.detect(short, lookahead=0, threshold=1, **QUICK))
+    empty = next(fs.detect(short, lookahead=0, threshold=0.999999, **QUICK))
     assert len(empty.to_supervision()) == 0

@@ -68,7 +68,7 @@ class Fused(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class VerifiedPicture:
     """One picture's detections and the verifier's logits [N] of them."""
 
     item: Labelled
@@ -76,7 +76,7 @@ class Seen:
     logits: F32
 
 
-def look(detector: Detector, net: nn.Module, items: list[Labelled]) -> list[Seen]:
+def look(detector: Detector, net: nn.Module, items: list[Labelled]) -> list[VerifiedPicture]:
     """A detector's boxes in pictures at their own size, each seen by the verifier."""
     out = []
     for item in tqdm(items, unit="image", disable=None):
@@ -85,11 +85,11 @@ def look(detector: Detector, net: nn.Module, items: list[Labelled]) -> list[Seen
         crops = torch.from_numpy(face_crops(rgb, found.xyxy, (), SIDE)).permute(0, 3, 1, 2)
         with torch.inference_mode():
             logits = net(crops).numpy() if len(found) else np.zeros(0, np.float32)
-        out.append(Seen(item, found, logits))
+        out.append(VerifiedPicture(item, found, logits))
     return out
 
 
-def joined(seen: list[Seen], fusion: Fusion) -> list[Detections]:
+def joined(seen: list[VerifiedPicture], fusion: Fusion) -> list[Detections]:
     """Detections with the joint score, best first."""
     out = []
     for one in seen:
@@ -117,7 +117,7 @@ def regression(features: Array, right: Array) -> tuple[Array, float]:
     return np.asarray(gains), float(shift)
 
 
-def fuse(seen: list[Seen], default: float, missed: float | None = None) -> Fusion:
+def fuse(seen: list[VerifiedPicture], default: float, missed: float | None = None) -> Fusion:
     """The fusion by regression. Which of two boxes on a face is the face depends on the joint score, so it is fitted
     twice. missed: share of the faces to be missed at the `default` threshold; None: as the regression has it."""
     fusion = Fusion((0.5, 0.5), 0.0)

@@ -127,10 +127,11 @@ def tinted(crops: Tensor, draw: torch.Generator) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(n, *shape, generator=draw) * (high - low) + low
 
-    grey = (uniform(0, 1, 1, 1, 1) < 0.12).float()
+    grey = (uniform(0, 1, 1, 1, 1) < 0.2).float()
     crops = crops * (1 - grey) + crops.mean(1, keepdim=True) * grey
     coloured = (uniform(0, 1, 1, 1, 1) < 0.6).float()
-    gain = torch.exp(uniform(-0.5, 0.4, 1, 1, 1)) * torch.exp(uniform(-0.25, 0.25, 3, 1, 1) * coloured)
+    dark = (uniform(0, 1, 1, 1, 1) < 0.2).float() * uniform(0.2, 1.4, 1, 1, 1)
+    gain = torch.exp(uniform(-0.5, 0.4, 1, 1, 1) - dark) * torch.exp(uniform(-0.25, 0.25, 3, 1, 1) * coloured)
     mean = crops.mean((1, 2, 3), keepdim=True)
     contrast = uniform(0.6, 1.3, 1, 1, 1)
     crops = ((crops - mean) * contrast + mean) * gain + uniform(-15, 15, 1, 1, 1)
@@ -181,9 +182,9 @@ class CropBatches(Dataset[tuple[Tensor, Tensor]]):
 
 
 def rate(step: int, steps: int, peak: float) -> float:
-    """Learning rate: a short rise, then half a cosine."""
-    rise = min(1.0, (step + 1) / max(1, min(200, steps // 10)))
-    return peak * rise * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
+    """Learning rate: a linear warm-up, then half a cosine."""
+    warm_up = min(1.0, (step + 1) / max(1, min(200, steps // 10)))
+    return peak * warm_up * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
 
 
 def train_verifier(

@@ -62,7 +62,7 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., D
 
         monkeypatch.setattr(loader, "load_file", make)
         monkeypatch.setattr(loader, "load_torch", make)
-        return load_detector("net.onnx", DetectorOptions(backend=backend))
+        return load_detector("net.onnx", DetectorOptions(backend=backend, verify=False))
 
     return choose
 
@@ -126,13 +126,13 @@ def test_a_gpu_without_nvrtc_is_none(with_gpu: Callable[..., Any], monkeypatch: 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="there is a GPU")
 def test_without_a_gpu_auto_takes_the_cpu_and_the_others_say_why() -> None:
-    detector = load_detector("plainXS16", DetectorOptions(backend="auto"))
+    detector = load_detector("plainXS16", DetectorOptions(backend="auto", verify=False))
     assert isinstance(detector, OnnxDetector)
     assert detector.chosen.startswith("ONNX Runtime on the CPU (")
     pytest.importorskip("torch", reason="needs torch")
     for backend in ("cuda", "torch"):
         with pytest.raises(EngineMismatch, match="cuda"):
-            load_detector("plainXS16", DetectorOptions(backend=backend))
+            load_detector("plainXS16", DetectorOptions(backend=backend, verify=False))
 
 
 def test_what_is_asked_for_wrongly_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

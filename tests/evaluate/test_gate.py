@@ -87,7 +87,7 @@ def test_the_gate_sees_gaps_that_are_not_filled(gate: Gate, monkeypatch: pytest.
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({"detector.threshold": 0.98}, id="low threshold"),
+        pytest.param({"detector.threshold": 0.9999}, id="low threshold"),
         pytest.param({"cover.scale": 1.0}, id="scale of the covers"),
     ],
 )

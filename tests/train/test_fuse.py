@@ -10,7 +10,7 @@ from facestream.engines.types import Detections
 from facestream.engines.verified import Verifier
 from facestream.train.calibrate import halved, logit
 from facestream.train.data import Labelled
-from facestream.train.fuse import Fused, Fusion, Seen, export, fuse, joined, regression
+from facestream.train.fuse import Fused, Fusion, VerifiedPicture, export, fuse, joined, regression
 from facestream.train.verifier import VerifierNet
 
 
@@ -23,7 +23,7 @@ def test_the_regression_finds_the_weights_that_made_the_labels() -> None:
     assert shift == pytest.approx(-0.7, abs=0.1)
 
 
-def pictures(count: int) -> list[Seen]:
+def pictures(count: int) -> list[VerifiedPicture]:
     """One face a picture. The detector's score is chance; the verifier is mostly right."""
     rng = np.random.default_rng(1)
     out = []
@@ -34,7 +34,7 @@ def pictures(count: int) -> list[Seen]:
         scores = rng.uniform(0.2, 0.9, 2).astype(np.float32)
         logits = np.float32([2.0, -2.0]) + rng.normal(0, 1.5, 2).astype(np.float32)
         order = np.argsort(-scores)
-        out.append(Seen(item, Detections(boxes[order], scores[order]), logits[order]))
+        out.append(VerifiedPicture(item, Detections(boxes[order], scores[order]), logits[order]))
     return out
 
 
