@@ -225,7 +225,7 @@ def curve(found: Found, count: int, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4), sharey=True)
     for name, sizes in found.items():
         across = sorted(sizes)
         axes[0].plot(across, [sizes[s]["stock"].rank1 for s in across], "o-", label=name)
@@ -237,7 +237,7 @@ def curve(found: Found, count: int, path: Path) -> None:
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("right name (rank-1)")
-    axes[1].legend(fontsize=8)
+    axes[1].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))  # beside the lines, not over them
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

@@ -170,10 +170,10 @@ def rounded(values: Array) -> Array:
     """float32 weights of a convolution, [O, I, H, W] (or any other values), in half precision, so that the sum of each
     of its kernels, [H, W], stays as near as possible to what it was.
 
-    Kernels early in a net compare neighbouring pixels: their weights are large and nearly cancel (in plainXS16 absolute
-    values of 17.5 sum up to 0.09). With each weight rounded to the nearest value the sum was off by 3 %, and with it
-    all that the net saw in smooth areas. So weights are rounded to their other neighbour, those first that lie nearest
-    to the middle, as long as that brings the sum closer.
+    Kernels early in a net compare neighbouring pixels: their weights are large and nearly cancel (in an earlier
+    plainXS16 absolute values of 17.5 summed up to 0.09). With each weight rounded to the nearest value the sum was off
+    by 3 %, and with it all that the net saw in smooth areas. So weights are rounded to their other neighbour, those
+    first that lie nearest to the middle, as long as that brings the sum closer.
     """
     half = values.astype(np.float16)
     if values.ndim < 4 or not values[0, 0].size > 1:

@@ -138,10 +138,8 @@ class Export:
 
 
 def _config(session: Session) -> Config:
-    config = session.config
-    if "audio" in config.encode.__struct_fields__:
-        return structs.replace(config, encode=structs.replace(config.encode, **{"audio": session.document.audio}))
-    return config
+    encode = structs.replace(session.config.encode, audio=session.document.audio)
+    return structs.replace(session.config, encode=encode)
 
 
 def _row(row: Record) -> dict[str, Any]:

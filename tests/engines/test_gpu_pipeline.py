@@ -294,9 +294,10 @@ def test_what_was_used_longest_ago_is_destroyed() -> None:
     made = GpuPipeline(device, net, Normalisation((0.0,) * 3, (255.0,) * 3), 0.01, 0.3, slots=1)
     widths = [32 * n for n in range(1, SHAPES + 4)]
     for width in widths:
-        for _ in range(2):
-            made.result(made.submit([gray((width, 32), 9)]))
-    assert {shape.width for _, shape in net.prepared} == set(widths[-SHAPES:])
+        for again in (width, width, widths[0]):  # the first one stays, since it is used again and again
+            made.result(made.submit([gray((again, 32), 9)]))
+    assert {shape.width for _, shape in net.prepared} == {widths[0], *widths[1 - SHAPES :]}
+    assert made.counters.replays == 3 * len(widths) - len(widths), "all but the first batch of each shape"
     assert len(device.graphs) <= SHAPES
     made.close()
     assert not device.alive()

@@ -313,26 +313,28 @@ def test_a_plan_says_itself_what_its_layers_compute_in() -> None:
     assert float_convolutions(layers(trt, Inspected())) == ["second"]
 
 
-def test_rtx_plans_are_built_so_that_a_graph_can_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A flag of the builder's configuration, which is asked for in words here: what it led to, only a GPU can say."""
+def test_rtx_plans_are_built_so_that_a_graph_can_hold_them_and_they_can_be_inspected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two settings of the builder's configuration: what they lead to, only a GPU can say."""
     from facestream.engines.build import tensorrt
     from facestream.engines.build.fp16 import to_fp16
     from facestream.engines.loader import WEIGHTS
 
     class Builder(trt.Builder):  # type: ignore[misc]
         def build_serialized_network(self, network: Any, config: Any) -> Any:
-            asked.append(config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION))
+            asked.append((config.get_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION), config.profiling_verbosity))
             return None
 
     class Library:
         def __getattr__(self, name: str) -> Any:
             return Builder if name == "Builder" else getattr(trt, name)
 
-    asked: list[bool] = []
+    asked: list[tuple[bool, Any]] = []
     monkeypatch.setattr(tensorrt, "library", lambda backend: Library())
     with pytest.raises(EngineMismatch):
         build_plan("rtx", to_fp16(WEIGHTS / "plainXS16.onnx")[0], PlanOptions(PROFILES, progress=False))
-    assert asked == [True]
+    assert asked == [(True, trt.ProfilingVerbosity.DETAILED)]
 
 
 @pytest.mark.parametrize(("error", "words"), [

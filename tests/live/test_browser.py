@@ -219,6 +219,6 @@ def test_eight_cameras_move_in_two_tabs(tmp_path: Path) -> None:
             while any(tab.evaluate(SHOWN)[name] == picture for name, picture in first.items()):
                 assert time.monotonic() < end, "a picture stands still"
                 tab.wait_for_timeout(200)
-            tab.screenshot(path=str(tmp_path / f"eight-{tabs.index(tab)}.png"), full_page=True)
+            tab.screenshot(path=str(tmp_path / f"eight-{tabs.index(tab)}.png"), full_page=True, timeout=120_000)
         assert not errors
         browser.close()

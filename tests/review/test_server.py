@@ -328,6 +328,26 @@ def test_decisions_come_out_in_the_video_the_records_and_the_report(
     assert client.export(overwrite=True)["error"] == ""
 
 
+@pytest.mark.parametrize("how", ["keep", "drop", "distort"])
+def test_what_was_decided_about_the_sound_comes_out(opened: Callable[..., Client], tmp_path: Path, how: str) -> None:
+    client = opened()
+    client.json("/edit", {"kind": "audio", "audio": how})
+    assert client.export()["error"] == ""
+    played = []
+    for name in ("clip.mp4", "out.mp4"):
+        with av.open(str(tmp_path / name)) as container:
+            is_there = bool(container.streams.audio)
+            played.append(
+                np.concatenate([f.to_ndarray()[0] for f in container.decode(audio=0)]) if is_there else np.zeros(0)
+            )
+    assert len(played[0]) > 0
+    if how == "drop":
+        assert len(played[1]) == 0
+    else:
+        assert np.array_equal(*played) is (how == "keep")
+    assert f"sound: {how}" in (tmp_path / "out.mp4.report.html").read_text()
+
+
 def test_masks_move_in_the_preview_and_in_the_video(opened: Callable[..., Client], tmp_path: Path) -> None:
     """A rectangle and a triangle, from key frame to key frame: the pixels, of what apply makes of the records too."""
     pictures = [np.full((96, 160, 3), 200, np.uint8) for _ in range(FRAMES)]
