@@ -1,4 +1,4 @@
-"""A bounded queue between two threads, which waits when full (files) or drops the oldest frame (live, when late)."""
+"""A bounded queue between two threads. When full it waits (files) or drops the oldest frame (live: drop when late)."""
 
 from __future__ import annotations
 

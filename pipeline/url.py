@@ -1,4 +1,4 @@
-"""Addresses that hold secrets: parsed once, opened with them, shown without.
+"""Redaction of addresses that hold secrets: parsed once, opened with them, shown without.
 
 What may be shown is built from an address' parts, and not found by a pattern: the user part is never shown, and of a
 query or a path only what is known to be harmless. Each secret that was parsed is remembered, so that `redact` finds it

@@ -14,8 +14,8 @@ def found_alike(detectors: Sequence[Detector], views: Sequence[ImageView], score
     for each of them that overlaps (IoU) more than this. The views go in as one call."""
     faces = 0
     for a, b in zip(*(detector.detect(views) for detector in detectors), strict=True):
-        sure = a.xyxy[a.scores > score]
-        assert not len(sure) or len(b), f"{len(sure)} faces, and none is found"
-        assert (iou_xyxy(sure, b.xyxy).max(1, initial=0) > overlap).all()
-        faces += len(sure)
+        confident = a.xyxy[a.scores > score]
+        assert not len(confident) or len(b), f"{len(confident)} faces, and none is found"
+        assert (iou_xyxy(confident, b.xyxy).max(1, initial=0) > overlap).all()
+        faces += len(confident)
     return faces

@@ -171,5 +171,5 @@ def probe(path: Path) -> dict[str, Any]:
     shown = "-show_streams -show_format -show_chapters -show_packets -show_frames -show_data_hash md5 -of json"
     words = ["ffprobe", "-v", "error", *shown.split(), str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    probed: dict[str, Any] = json.loads(done.stdout)
+    return probed

@@ -28,9 +28,9 @@ def make(path: Path, codec: str, seconds: int = 4) -> Path:
             out.mux(video.encode(shown))
             at = np.arange(n * step, (n + 1) * step) / rate
             wave = (np.sin(2 * np.pi * 1000 * at) * 20000 * on).astype(np.int16)
-            heard = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
-            heard.sample_rate, heard.pts, heard.time_base = rate, n * step, Fraction(1, rate)
-            out.mux(audio.encode(heard))
+            sound = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
+            sound.sample_rate, sound.pts, sound.time_base = rate, n * step, Fraction(1, rate)
+            out.mux(audio.encode(sound))
         out.mux(video.encode(None))
         out.mux(audio.encode(None))
     return path

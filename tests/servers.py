@@ -144,7 +144,7 @@ BUSY_S = 5.0  # by which a busy machine may be late
 
 
 class Watched:
-    """A camera with a memory: every state and message it told, every frame it gave, and a watchdog."""
+    """A camera with a memory: every state and message, every frame it gave, and a watchdog."""
 
     def __init__(self, address: str, name: str = "door", **options: Any) -> None:
         given = {
@@ -155,9 +155,11 @@ class Watched:
             "first_frame_s": 2.0,
             "dead_s": 1.5,
         }
-        self.told: list[Status] = []
+        self.statuses: list[Status] = []
         self.frames: list[tuple[int, int, tuple[int, int]]] = []  # index, pts, size
-        self.camera = Camera(name, parse(address), CameraOptions(**{**given, **options}), self.take, self.told.append)
+        self.camera = Camera(
+            name, parse(address), CameraOptions(**{**given, **options}), self.take, self.statuses.append
+        )
         self.over = threading.Event()
 
     def take(self, frame: Frame) -> None:
@@ -178,7 +180,7 @@ class Watched:
         joined = self.camera.join(15)
         self.over.set()
         assert joined or self.camera.status.hangs, "the camera's thread hangs"
-        assert "secret" not in str(self.told)
+        assert "secret" not in str(self.statuses)
 
     def wait(self, state: State, seconds: float = 30.0) -> Status:
         until(lambda: self.camera.status.state is state, seconds)
@@ -198,5 +200,5 @@ class Watched:
     @property
     def states(self) -> list[State]:
         """The states it went through, each once for a stretch."""
-        all_ = [status.state for status in self.told]
+        all_ = [status.state for status in self.statuses]
         return [state for n, state in enumerate(all_) if n == 0 or state is not all_[n - 1]]

@@ -169,14 +169,14 @@ def test_faces_of_a_turned_video_are_found_and_covered_upright(tmp_path: Path) -
 
 def test_without_an_output_only_the_recorder_hears(tmp_path: Path) -> None:
     source = render(tmp_path / "in.mp4", frames=12)
-    heard: list[int] = []
+    indices: list[int] = []
 
     class Ear:
         def write(self, tracked: TrackedFrame, source: str) -> None:
-            heard.append(tracked.frame.index)
+            indices.append(tracked.frame.index)
 
     run(Job(str(source), None), Config(), Everywhere(), Ear(), progress=False)
-    assert heard == list(range(12))
+    assert indices == list(range(12))
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 

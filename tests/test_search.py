@@ -16,12 +16,14 @@ SOURCES = ("engines/*.py", "engines/*.cu", "pipeline/*.py", "train/*.py", "faces
 BEHAVIOURS = [
     ("letterbox", "-i", "engines/letterbox.py"),
     ("NMS threshold", "-i", "engines/types.py"),
+    ("drop when late", "-i", "pipeline/ring.py"),
     ("drops the oldest", "-i", "pipeline/ring.py"),
     ("before its first detection", "-i", "pipeline/stages/backfill.py"),
     ("CRF", "", "pipeline/video/encode.py"),
     ("reconnect", "-i", "pipeline/connection.py"),
+    ("redaction", "-i", "pipeline/url.py"),
     ("def redact", "-i", "pipeline/url.py"),
-    ("renamed on success", "-i", "pipeline/video/output.py"),
+    ("rename on success", "-i", "pipeline/video/output.py"),
     ("EXIF", "-i", "pipeline/video/still.py"),
     ("anchor assignment", "-i", "train/assign.py"),
     ("OHEM", "", "train/loss.py"),
@@ -30,6 +32,7 @@ BEHAVIOURS = [
     ("TensorRT plugin", "-i", "engines/cuda/nms_plugin.cu"),
     ("NMS plugin", "-i", "engines/cuda/nms_plugin.py"),
     ("Prometheus", "-i", "pipeline/live/metrics.py"),
+    ("Prometheus metrics", "-i", "pipeline/live/metrics.py"),
     ("resume", "-i", "pipeline/batch/journal.py"),
     ("pixelation", "-i", "pipeline/stages/anonymise.py"),
 ]

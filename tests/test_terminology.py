@@ -14,8 +14,9 @@ from facestream.pipeline import config
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
     path
-    for folder in ("engines", "pipeline", "train", "facestream", "benchmarks", "tools")
+    for folder in ("engines", "pipeline", "train", "facestream", "benchmarks", "tools", "tests")
     for path in (ROOT / folder).rglob("*.py")
+    if path.parent != ROOT / "tests" / "stages"
 )
 WORDS = """
     Eye LiveEye Recalled LookFailed Line line fine coarse whole rise believed Sheet sheet CutOut shelved where

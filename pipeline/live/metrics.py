@@ -1,4 +1,4 @@
-"""Metrics of a live run, for the preview page and in Prometheus format. Extra `web`."""
+"""Metrics of a live run: for the preview page, and as Prometheus metrics. Extra `web`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Atomic outputs: a file is written under a temporary name and renamed on success, when it is complete."""
+"""Atomic outputs: a file is written under a temporary name; rename on success, when it is complete."""
 
 from __future__ import annotations
 

@@ -83,21 +83,21 @@ def test_a_thing_of_everything(tmp_path: Path, here: Here) -> None:
         assert len([line for line in said if name in line and line.startswith("facestream: error: ")]) == 1
     assert "4 of 9 files done, 5 failed" in done.stdout
     assert set(hashes(out)) == {"0.mp4", "2.mkv", "deep/1.mp4", "photo.png"}
-    told = json.loads((tmp_path / "m.json").read_text())
-    assert told["complete"] is True
-    assert told["totals"]["files"] == 9
-    assert told["totals"]["failed"] == 5
-    rows = {Path(row["input"]).name: row for row in told["files"]}
+    manifest = json.loads((tmp_path / "m.json").read_text())
+    assert manifest["complete"] is True
+    assert manifest["totals"]["files"] == 9
+    assert manifest["totals"]["failed"] == 5
+    rows = {Path(row["input"]).name: row for row in manifest["files"]}
     assert rows["0.mp4"]["output"] == "out/0.mp4"
     assert rows["0.mp4"]["input_sha256"] == sha256(source / "0.mp4")
     assert rows["0.mp4"]["output_sha256"] == sha256(out / "0.mp4")
     assert rows["0.mp4"]["frames"] == 12
     assert rows["photo.png"]["faces"]["observed"] >= 1
     assert "zero.mp4: the file is empty" in rows["zero.mp4"]["error"]
-    assert told["settings"]["cover"]["hide"] == "solid"
-    assert told["model"]["sha256"]
+    assert manifest["settings"]["cover"]["hide"] == "solid"
+    assert manifest["model"]["sha256"]
     records = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert len(records) == told["totals"]["frames"]
+    assert len(records) == manifest["totals"]["frames"]
     assert [r["source"] for r in records] == sorted((r["source"] for r in records), key=lambda s: Path(s).parts)
 
 

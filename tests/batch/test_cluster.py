@@ -113,9 +113,9 @@ def test_a_machine_lost_half_way_changes_nothing(machines: Machines, tmp_path: P
     assert "5 of 6 files done, 1 failed" in said
     as_before(out, tmp_path / "alone")
     assert notes.read_text() == (tmp_path / "a.jsonl").read_text()
-    told = json.loads((tmp_path / "m.json").read_text())
-    assert told["complete"] is True
-    assert told["totals"]["faces"] > 200
+    manifest = json.loads((tmp_path / "m.json").read_text())
+    assert manifest["complete"] is True
+    assert manifest["totals"]["faces"] > 200
     assert main(["verify", str(tmp_path / "m.json")]) == 0
     again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False, timeout=600)
     assert "5 of 6 files done, 5 of them before" in again.stdout, again.stderr

@@ -42,17 +42,17 @@ class Starter:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
-        self.ask, self.told = process.stdin, process.stdout
+        self.questions, self.answers = process.stdin, process.stdout
 
     def start(self, words: list[str]) -> int:
         """The command's process id."""
-        self.ask.write(json.dumps(words) + "\n")
-        self.ask.flush()
-        return int(self.told.readline())
+        self.questions.write(json.dumps(words) + "\n")
+        self.questions.flush()
+        return int(self.answers.readline())
 
     def end(self) -> int:
         """Its exit code."""
-        return int(self.told.readline())
+        return int(self.answers.readline())
 
 
 @contextmanager
@@ -126,9 +126,9 @@ def kill_and_resume(tmp_path: Path, kills: int, files: int, workers: int, seed: 
     left = {path.name for path in tmp_path.iterdir() if path.is_file()} | {path.suffix for path in state.rglob("*")}
     assert left == {expected.name, notes.name, "m.json", "", ".jsonl"}
     assert main(["verify", str(tmp_path / "m.json")]) == 0
-    told = json.loads((tmp_path / "m.json").read_text())
-    assert told["complete"] is True
-    assert told["totals"]["files"] == files
+    manifest = json.loads((tmp_path / "m.json").read_text())
+    assert manifest["complete"] is True
+    assert manifest["totals"]["files"] == files
 
 
 @pytest.fixture(autouse=True)

@@ -58,9 +58,9 @@ def test_what_was_changed_is_named(written: Path, tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_was_changed_says_so(written: Path) -> None:
-    told = json.loads(written.read_text())
-    told["files"][0]["faces"] = {"observed": 0}
-    written.write_text(json.dumps(told))
+    content = json.loads(written.read_text())
+    content["files"][0]["faces"] = {"observed": 0}
+    written.write_text(json.dumps(content))
     wrong, _, good = manifest.verify(written)
     assert good == 2
     assert wrong == [f"{written}: the manifest was changed after it was written"]

@@ -21,20 +21,22 @@ def test_every_stage_takes_its_share_and_a_baseline_runs_on_the_same_clip(tmp_pa
     baseline = tmp_path / "deface"
     baseline.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/said\ncp "$1" "$3"\n')
     baseline.chmod(0o755)
-    heard: list[str] = []
+    messages: list[str] = []
     config = read(None, {"detector.size": (160, 96), "encode.preset": "ultrafast"})
-    result = bench(source, config, {"deface": (), "deface small": ("--scale", "9x9")}, str(baseline), 1, heard.append)
-    told = result.as_dict()
-    assert told["frames"] == 20
-    assert set(told["stages_ms"]) == {"decode", *CALLS, "cover", "encode", "rest"}
-    assert all(told["stages_ms"][name] > 0 for name in ("decode", *CALLS))
-    assert told["stages_ms"]["detect"] > told["stages_ms"]["track"]
-    assert set(told["peers"]) == {"deface", "deface small"}
-    assert set(told["peers"]["deface"]) == {"cpu_s_per_frame", "fps", "peak_rss_mb", "cpu_ratio"}
-    assert told["peak_rss_mb"] > 50 > told["peers"]["deface"]["peak_rss_mb"]
+    result = bench(
+        source, config, {"deface": (), "deface small": ("--scale", "9x9")}, str(baseline), 1, messages.append
+    )
+    report = result.as_dict()
+    assert report["frames"] == 20
+    assert set(report["stages_ms"]) == {"decode", *CALLS, "cover", "encode", "rest"}
+    assert all(report["stages_ms"][name] > 0 for name in ("decode", *CALLS))
+    assert report["stages_ms"]["detect"] > report["stages_ms"]["track"]
+    assert set(report["peers"]) == {"deface", "deface small"}
+    assert set(report["peers"]["deface"]) == {"cpu_s_per_frame", "fps", "peak_rss_mb", "cpu_ratio"}
+    assert report["peak_rss_mb"] > 50 > report["peers"]["deface"]["peak_rss_mb"]
     assert [line.split()[0] for line in (tmp_path / "said").read_text().splitlines()] == [str(source)] * 2
     assert (tmp_path / "said").read_text().splitlines()[1].endswith("--scale 9x9")
-    assert len(heard) == 6
+    assert len(messages) == 6
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deface", "in.mp4", "said"]
 
 
@@ -44,11 +46,11 @@ def test_a_baseline_may_get_fewer_frames_and_is_compared_on_these(tmp_path: Path
     baseline.write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/given.mp4\ncp "$1" "$3"\n')
     baseline.chmod(0o755)
     config = read(None, {"detector.size": (160, 96), "encode.preset": "ultrafast"})
-    told = bench(source, config, {"deface": ()}, str(baseline), 1, lambda _: None, baseline_frames=8).as_dict()
+    report = bench(source, config, {"deface": ()}, str(baseline), 1, lambda _: None, baseline_frames=8).as_dict()
     with av.open(str(tmp_path / "given.mp4")) as given:
         assert len(list(given.decode(video=0))) == 8
-    assert (told["frames"], told["baseline_frames"]) == (20, 8)
-    assert told["same_frames"]["cpu_s_per_frame"] > told["cpu_s_per_frame"] / 2
+    assert (report["frames"], report["baseline_frames"]) == (20, 8)
+    assert report["same_frames"]["cpu_s_per_frame"] > report["cpu_s_per_frame"] / 2
 
 
 def test_what_is_cut_is_compared_with_what_is_cut() -> None:
@@ -61,10 +63,10 @@ def test_what_is_cut_is_compared_with_what_is_cut() -> None:
 
 def test_figures_are_those_of_a_frame() -> None:
     result = Bench(10, Spent(2.0, 4.0, 100.0), {"decode": 1.0}, 1.0, {"deface": Spent(16.0, 20.0, 300.0)})
-    told = result.as_dict()
-    assert (told["cpu_s_per_frame"], told["fps"], told["peak_rss_mb"]) == (0.2, 2.5, 100.0)
-    assert (told["limit_cpu_s_per_frame"], told["times_limit"]) == (0.1, 2.0)
-    assert told["peers"]["deface"] == {"cpu_s_per_frame": 1.6, "fps": 0.5, "peak_rss_mb": 300.0, "cpu_ratio": 8.0}
+    report = result.as_dict()
+    assert (report["cpu_s_per_frame"], report["fps"], report["peak_rss_mb"]) == (0.2, 2.5, 100.0)
+    assert (report["limit_cpu_s_per_frame"], report["times_limit"]) == (0.1, 2.0)
+    assert report["peers"]["deface"] == {"cpu_s_per_frame": 1.6, "fps": 0.5, "peak_rss_mb": 300.0, "cpu_ratio": 8.0}
     assert "8.00" in result.table().splitlines()[-1]
 
 

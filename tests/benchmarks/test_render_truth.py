@@ -36,12 +36,12 @@ def small(tools: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> S
     return SimpleNamespace(folder=folder, entry=entry, truth=np.loadtxt(folder / "small.truth.txt", delimiter=","))
 
 
-def marked(tools: SimpleNamespace, round_face: bool = False, fine: int = 1, *, opaque: bool = True) -> Any:
+def marked(tools: SimpleNamespace, round_face: bool = False, enlarged: int = 1, *, opaque: bool = True) -> Any:
     """A black sprite of 240 x 180 with a white face at BOX: a square, or the ellipse that fills it."""
-    canvas = np.zeros((180 * fine, 240 * fine), np.float32)
-    x0, y0, x1, y1 = (int(v) * fine for v in BOX)
+    canvas = np.zeros((180 * enlarged, 240 * enlarged), np.float32)
+    x0, y0, x1, y1 = (int(v) * enlarged for v in BOX)
     if round_face:
-        y, x = np.mgrid[: 180 * fine, : 240 * fine] + 0.5
+        y, x = np.mgrid[: 180 * enlarged, : 240 * enlarged] + 0.5
         inside = ((x - (x0 + x1) / 2) / (x1 - x0) * 2) ** 2 + ((y - (y0 + y1) / 2) / (y1 - y0) * 2) ** 2 <= 1
         canvas[inside] = 1
     else:
@@ -185,8 +185,10 @@ def test_the_farthest_layer_reaches_the_edges_and_does_not_flicker(tools: Simple
     assert rgb.min() > 0.999
     stripes = np.ones((480, 640, 4), np.float32)
     stripes[:, ::2, :3] = 0
-    fine = scene.Sprite(stripes)
-    rgb, _ = scene.exposed(scene.Shot(1, (scene.Layer(fine, motion.view(fine, SIZE, (0, 0, 1, 1.3))),)), 0, 0, SIZE)
+    enlarged = scene.Sprite(stripes)
+    rgb, _ = scene.exposed(
+        scene.Shot(1, (scene.Layer(enlarged, motion.view(enlarged, SIZE, (0, 0, 1, 1.3))),)), 0, 0, SIZE
+    )
     assert rgb.std() < 0.1
 
 
@@ -311,7 +313,7 @@ def test_a_cut_out_person_keeps_face_and_body_alone(tools: SimpleNamespace, tmp_
 
 
 def test_pictures_on_a_wall_keep_their_faces(tools: SimpleNamespace) -> None:
-    hung = tools.stills.hang([marked(tools, fine=2) for _ in range(5)], 3, 40, np.random.default_rng(0))
+    hung = tools.stills.hang([marked(tools, enlarged=2) for _ in range(5)], 3, 40, np.random.default_rng(0))
     assert len(hung.faces) == 5
     shown = hung.pixels(1.5)[..., :3].min(2)
     for x0, y0, x1, y1 in hung.faces * 1.5:

@@ -253,16 +253,16 @@ def test_leaks_are_measured(tmp_path: Path) -> None:
 def test_an_independent_program_reads_the_result(tmp_path: Path) -> None:
     source = render(tmp_path / "in.mp4", frames=30, rotation=90)
     assert facestream("anonymize", source, "-o", tmp_path / "out.mp4", *FAST).returncode == 0
-    told = []
+    streams_of = []
     for name in ("in.mp4", "out.mp4"):
         words = ["ffprobe", "-v", "error", "-count_frames", "-show_streams", "-of", "json", str(tmp_path / name)]
         streams = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)["streams"]
-        told.append([
+        streams_of.append([
             (s["codec_type"], s["time_base"], s["start_pts"], s["duration_ts"], s.get("nb_read_frames"), s.get("width"),
              [d.get("rotation") for d in s.get("side_data_list", [])])
             for s in streams
         ])  # fmt: skip
-    assert told[0] == told[1]
+    assert streams_of[0] == streams_of[1]
 
 
 def test_help_and_version() -> None:

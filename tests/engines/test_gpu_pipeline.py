@@ -68,9 +68,9 @@ def loop(device: LazyDevice, fp16: Fp16Detector, inside: bool = False, threshold
 
 def expected(fp16: Fp16Detector, rgb: Array, threshold: float = THRESHOLD) -> tuple[Array, Array]:
     xyxy, scores = (a[0] for a in fp16.infer(pad(rgb)[None]))
-    sure = scores >= threshold
-    keep = nms_xyxy(xyxy[sure], scores[sure], 0.3)
-    return xyxy[sure][keep], scores[sure][keep]
+    above = scores >= threshold
+    keep = nms_xyxy(xyxy[above], scores[above], 0.3)
+    return xyxy[above][keep], scores[above][keep]
 
 
 def same(found: tuple[Array, Array], want: tuple[Array, Array]) -> bool:

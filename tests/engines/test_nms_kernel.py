@@ -168,9 +168,9 @@ def test_no_access_is_outside_of_its_array() -> None:
     bad = build(source("nms.cu").replace("SORT 4096", "SORT 1024"), KERNELS["nms.cu"], "-fsanitize=address", "-g")
     script = Path(__file__).parents[1].joinpath("sanitized_nms.py")
     environment = os.environ | {"LD_PRELOAD": str(preload), "ASAN_OPTIONS": "detect_leaks=0"}
-    for path, fine in ((library, True), (bad, False)):
+    for path, passes in ((library, True), (bad, False)):
         done = subprocess.run(
             [sys.executable, str(script), str(path)], env=environment, capture_output=True, text=True, check=False
         )
-        assert (done.returncode == 0) == fine, done.stderr[-2000:]
-        assert ("AddressSanitizer" in done.stderr) != fine
+        assert (done.returncode == 0) == passes, done.stderr[-2000:]
+        assert ("AddressSanitizer" in done.stderr) != passes

@@ -36,10 +36,10 @@ class Context:
     active_optimization_profile = 0
 
     def __init__(self, refuses: str) -> None:
-        self.refuses, self.told, self.shape = refuses, list[tuple[Any, ...]](), (0, 0, 0, 0)
+        self.refuses, self.calls, self.shape = refuses, list[tuple[Any, ...]](), (0, 0, 0, 0)
 
     def _do(self, name: str, *what: Any) -> bool:
-        self.told.append((name, *what))
+        self.calls.append((name, *what))
         return name != self.refuses
 
     def set_optimization_profile_async(self, index: int, stream: int) -> bool:
@@ -121,13 +121,17 @@ def test_each_shape_of_a_slot_has_a_context_and_all_of_them_one_memory() -> None
     net.prepare(1, WIDE, 6)
     assert len(engine.made) == 3
     wide, high, _ = engine.made
-    assert ("profile", 1, 5) in high.told
-    assert ("shape", "images", (1, 3, 128, 64)) in high.told
+    assert ("profile", 1, 5) in high.calls
+    assert ("shape", "images", (1, 3, 128, 64)) in high.calls
     for shape in (WIDE, HIGH, WIDE):
         net.enqueue(0, shape, 256, 512, 768, 4096, 5)
-    assert wide.told.count(("memory", 4096, 2000)) == 2
-    assert high.told.count(("memory", 4096, 1000)) == 1
-    assert [told[1:] for told in high.told if told[0] == "address"] == [("images", 256), ("xyxy", 512), ("scores", 768)]
+    assert wide.calls.count(("memory", 4096, 2000)) == 2
+    assert high.calls.count(("memory", 4096, 1000)) == 1
+    assert [calls[1:] for calls in high.calls if calls[0] == "address"] == [
+        ("images", 256),
+        ("xyxy", 512),
+        ("scores", 768),
+    ]
     assert (net.capturable(0, WIDE, 5), net.capturable(0, WIDE, 6)) == (True, False)
     net.forget(0, WIDE)
     assert set(net.contexts) == {(0, HIGH), (1, WIDE)}

@@ -96,9 +96,9 @@ def test_the_gate_sees_a_safeguard_that_is_off(gate: Gate, settings: dict[str, f
 
 
 def test_the_gate_sees_coasting_that_is_off(gate: Gate) -> None:
-    """Without look-ahead, which fills the same gaps, and with looks so seldom that there are some."""
-    seldom = {"tracker.lookahead": 0, "detector.every": 5}
-    on, off = (gate.boxes(**seldom, **{"tracker.coast_s": seconds}) for seconds in (0.7, 0.0))
+    """Without look-ahead, which fills the same gaps, and with detections so rare that there are some."""
+    sparse = {"tracker.lookahead": 0, "detector.every": 5}
+    on, off = (gate.boxes(**sparse, **{"tracker.coast_s": seconds}) for seconds in (0.7, 0.0))
     assert off.leaked > on.leaked
 
 

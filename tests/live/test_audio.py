@@ -73,9 +73,9 @@ def test_segments_have_it_and_what_they_cannot_hold_is_said(tmp_path: Path, capl
         run.until(lambda: len([p for p in tmp_path.glob("[ab]-*.m*") if "unfinished" not in p.name]) >= 4)
     for path in sorted(tmp_path.glob("a-*.mov"))[:2]:
         check(*onsets(path, 60), min_s=1)
-    told = [record.getMessage() for record in caplog.records if "pictures alone" in record.getMessage()]
-    assert len(told) == 1
-    assert "pcm_mulaw" in told[0]
+    warnings = [record.getMessage() for record in caplog.records if "pictures alone" in record.getMessage()]
+    assert len(warnings) == 1
+    assert "pcm_mulaw" in warnings[0]
     with av.open(str(next(tmp_path.glob("b-*.mp4")))) as container:
         assert not container.streams.audio
 

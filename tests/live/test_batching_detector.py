@@ -197,13 +197,13 @@ def test_two_batches_are_on_their_way_at_once() -> None:
     frame = shown(np.zeros((32, 32, 3), np.uint8))
     answers: dict[int, object] = {}
 
-    def ask(number: int) -> None:
+    def submit_frame(number: int) -> None:
         try:
             answers[number] = len(shared_detector.submit(frame, 60.0))
         except InferenceFailed as e:
             answers[number] = str(e)
 
-    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    threads = [threading.Thread(target=submit_frame, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
     while len(shared_detector._waiting) < 4:

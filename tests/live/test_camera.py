@@ -111,7 +111,7 @@ def test_data_without_pictures_is_not_life(stream: Stream, clip: Clip) -> None:
         stream.data = only_sound(both)
         assert len(stream.data) > 1000
         seen.wait(State.STALLED)
-        until(lambda: any("no picture" in s.message and s.state is State.RECONNECTING for s in seen.told))
+        until(lambda: any("no picture" in s.message and s.state is State.RECONNECTING for s in seen.statuses))
 
 
 def only_sound(path: Path) -> bytes:
@@ -128,7 +128,7 @@ def test_a_new_size_in_mid_stream_goes_on(stream: Stream, clip: Clip) -> None:
         until(lambda: seen.camera.status.width == 320)
         seen.wait_frames(10)
     assert {size for _, _, size in seen.frames} == {(160, 120), (320, 240)}
-    assert "320x240" in [status.message for status in seen.told]
+    assert "320x240" in [status.message for status in seen.statuses]
 
 
 def answer(reply: bytes) -> Callable[[socket.socket], None]:

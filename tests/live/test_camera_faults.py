@@ -185,7 +185,7 @@ def test_a_file_that_is_cut_off(clip: Clip, cut: Callable[[Path, float], Path], 
         if loop:
             seen.wait_frames(40)
             assert seen.camera.status.connects >= 2
-            assert any("cut off" in status.message for status in seen.told)
+            assert any("cut off" in status.message for status in seen.statuses)
         else:
             assert "cut off" in seen.wait(State.ENDED).message
             assert 5 < len(seen.frames) < 30

@@ -156,7 +156,7 @@ def settings(file: Path, port: int, names: str, more: str = "") -> None:
     file.write_text(text + more)
 
 
-def ask(port: int, path: str, data: bytes | None = None) -> tuple[int, str]:
+def call(port: int, path: str, data: bytes | None = None) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", data, timeout=30) as answer:
             return answer.status, answer.read().decode()
@@ -167,7 +167,7 @@ def ask(port: int, path: str, data: bytes | None = None) -> tuple[int, str]:
 
 
 def cameras(port: int) -> dict[str, dict[str, object]]:
-    code, text = ask(port, "status")
+    code, text = call(port, "status")
     return {camera["name"]: camera for camera in json.loads(text)["cameras"]} if code == 200 else {}
 
 
@@ -187,12 +187,12 @@ def test_a_reload_touches_only_what_changed(tmp_path: Path) -> None:
             before = cameras(port)["a"]
             assert (before["connections"], before["connections_lost"]) == (1, 0)
             settings(file, port, "ac", '[[camera]]\nname = "bad"\nsource = "0"\nnonsense = 1\n')
-            code, text = ask(port, "reload", b"")
+            code, text = call(port, "reload", b"")
             assert code == 400
             assert "unknown key 'nonsense'" in text
             assert set(cameras(port)) == {"a", "c"}
             settings(file, port, "abc")
-            code, text = ask(port, "reload", b"")
+            code, text = call(port, "reload", b"")
             assert (code, text) == (200, "settings read again: new b\n")
             until(lambda: {n for n, c in cameras(port).items() if c["state"] == "live"} == set("abc"), 60)
             emitted = int(str(before["frames_emitted"]))

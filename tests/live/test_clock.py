@@ -39,10 +39,10 @@ def test_pictures_are_evenly_apart_and_not_far_from_when_they_came(name: str, ji
         ticks.append(clock.tick(CLOCKS[name](n, taken), now) / 90000)
     apart = np.diff(ticks)
     assert apart.min() > 0
-    settled = slice(60, None)  # after five seconds
-    assert apart[settled].max() < 3 * STEP
-    assert apart[settled].min() > 0.3 * STEP, apart[settled].min()
-    assert np.abs(np.array(ticks) - came)[settled].max() < 0.6
+    steady = slice(60, None)  # after five seconds
+    assert apart[steady].max() < 3 * STEP
+    assert apart[steady].min() > 0.3 * STEP, apart[steady].min()
+    assert np.abs(np.array(ticks) - came)[steady].max() < 0.6
     assert np.abs(np.array(ticks) - came).max() < 2.1  # until the rate is known
 
 

@@ -270,12 +270,12 @@ def test_the_desk_serves_in_turn_and_in_batches(monkeypatch: pytest.MonkeyPatch)
     views = [ImageView(np.asarray(picture(0).to_ndarray(format="rgb24")), 160, 120)] * 4
     order: list[int] = []
 
-    def ask(who: int) -> None:
+    def submit_views(who: int) -> None:
         for _ in range(20):
             shared_detector.submit(views[who], 30)
             order.append(who)
 
-    threads = [threading.Thread(target=ask, args=(who,)) for who in range(4)]
+    threads = [threading.Thread(target=submit_views, args=(who,)) for who in range(4)]
     for thread in threads:
         thread.start()
     until(lambda: len(shared_detector._waiting) == 4)

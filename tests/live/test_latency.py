@@ -33,7 +33,7 @@ class NoFaces(Moody):
         return [Detections.empty() for _ in images]
 
 
-class Watch:
+class Playback:
     """A sink that notes when each picture came, and which one it is."""
 
     name = "watch"
@@ -67,7 +67,7 @@ def test_latency_is_that_from_the_glass(clip: object, tmp_path: Path, clock: str
         camera(clip, tmp_path, port, real_fps=FPS, ts=clock),  # type: ignore[arg-type]
         Run({"door": f"rtsp://127.0.0.1:{port}/x"}, [], NoFaces(), tracker__lookahead=7) as run,
     ):
-        watch = Watch()
+        watch = Playback()
         pipeline = run["door"]
         worker = SinkWorker(watch, lambda message: None)
         pipeline.workers.append(worker)

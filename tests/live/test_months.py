@@ -22,7 +22,7 @@ from facestream.pipeline.live.retention import Limits, SegmentCleaner
 from facestream.pipeline.types import CoveredFrame
 
 from tests.feed import covered
-from tests.live.test_cameras import ask, cameras, settings
+from tests.live.test_cameras import call, cameras, settings
 from tests.live.test_fail_closed import Moody, fail_closed, frame
 from tests.live.test_live import Run
 from tests.live.test_retention import names, put
@@ -74,8 +74,8 @@ def test_a_served_stream_goes_on_while_the_clock_is_set_and_the_camera_is_away(m
                 run.until(lambda: run["door"].placeholders > 2)
                 real = time.time
                 monkeypatch.setattr(time, "time", lambda: real() + 3600)
-                told = run["door"].placeholders
-                run.until(lambda: run["door"].placeholders > told + 2)
+                placeholders = run["door"].placeholders
+                run.until(lambda: run["door"].placeholders > placeholders + 2)
                 proxy.frozen = False
                 left = run.left("door")
                 run.until(lambda: run.left("door") > left + 5)
@@ -151,7 +151,7 @@ def test_a_camera_that_was_away_for_long_is_watched_as_closely_as_before() -> No
     quiet = free_port()
     with Watched(f"rtsp://viewer:secret@127.0.0.1:{quiet}/door", hang_s=60.0) as seen:
         with talking(lambda connection: time.sleep(30), quiet):
-            until(lambda: sum("in time" in status.message for status in seen.told) >= 1, 60)
+            until(lambda: sum("in time" in status.message for status in seen.placeholders) >= 1, 60)
             until(lambda: seen.camera._read_timeout_s > 10, 120)
         with serving(USERS) as (server, _, _):
             proxy = Proxy(server.port)
@@ -165,7 +165,9 @@ def test_a_camera_that_was_away_for_long_is_watched_as_closely_as_before() -> No
                 assert time.monotonic() - began < 9
                 proxy.frozen = False
         assert seen.camera.status.hangs == 0
-        assert not any("is used from now on" in status.message for status in seen.told)  # and its transport is kept
+        assert not any(
+            "is used from now on" in status.message for status in seen.placeholders
+        )  # and its transport is kept
 
 
 def test_a_camera_that_cannot_be_started_is_seen_and_tried_again(tmp_path: Path) -> None:
@@ -187,14 +189,14 @@ def test_a_camera_that_cannot_be_started_is_seen_and_tried_again(tmp_path: Path)
             text = file.read_text()
             text += '[[camera]]\nname = "b"\nsource = "lavfi:testsrc2=size=160x120:rate=10,realtime"\n'
             file.write_text(text + f'sinks = ["{late}/b.mkv"]\n')
-            ask(port, "reload", b"")
-            until(lambda: "b: failed, it cannot be started" in ask(port, "healthz")[1], 30)
-            assert ask(port, "healthz")[0] == 503
+            call(port, "reload", b"")
+            until(lambda: "b: failed, it cannot be started" in call(port, "healthz")[1], 30)
+            assert call(port, "healthz")[0] == 503
             until(lambda: '"camera": "b", "event": "camera_down", "over": false' in events.read_text(), 30)
             late.mkdir()
             until(lambda: cameras(port).get("b", {}).get("state") == "live", 60)
             until(lambda: '"camera": "b", "event": "camera_down", "over": true' in events.read_text(), 30)
-            until(lambda: "cannot be started" not in ask(port, "healthz")[1], 30)
+            until(lambda: "cannot be started" not in call(port, "healthz")[1], 30)
             run.terminate()
             assert run.wait(20) == 130
         finally:
@@ -274,11 +276,11 @@ def test_a_live_run_asks_for_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_a_camera_with_a_picture_every_five_seconds_is_not_a_minute_late() -> None:
     slow = fail_closed(Moody(), tracker__lookahead=15)
-    usual = fail_closed(Moody(), tracker__lookahead=15)
+    normal = fail_closed(Moody(), tracker__lookahead=15)
     left = [0, 0]
     for n in range(14):
         shown = frame(n)
         left[0] += len(slow.push(replace(shown, pts=n * 450_000)))
-        left[1] += len(usual.push(shown))
+        left[1] += len(normal.push(shown))
     assert left[0] >= 12
     assert left[1] == 0  # the look-ahead of a usual one is as long as before

@@ -62,7 +62,7 @@ def test_every_way_to_prove_a_password(clip: Clip, tmp_path: Path, auth: str) ->
 def test_a_wrong_password_is_still_said(clip: Clip, tmp_path: Path) -> None:
     port = free_port()
     with camera(clip, tmp_path, port, auth="sha256"), watched(port, "admin:wrong@") as seen:
-        until(lambda: any("password is missing or wrong" in status.message for status in seen.told), 60)
+        until(lambda: any("password is missing or wrong" in status.message for status in seen.statuses), 60)
         assert seen.camera.status.state is State.FAILED
 
 
@@ -90,7 +90,7 @@ def test_the_transport_that_the_camera_has(clip: Clip, tmp_path: Path, how: dict
 
 
 def transport_messages(seen: Watched) -> list[str]:
-    return [status.message for status in seen.told if "is used from now on" in status.message]
+    return [status.message for status in seen.statuses if "is used from now on" in status.message]
 
 
 def test_the_other_transport_is_taken_and_said_once_both_ways(clip: Clip, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_transport_that_was_asked_for_is_kept(clip: Clip, tmp_path: Path, tran
     refuses = {"udp_only" if transport == "tcp" else "tcp_only": 1}
     source = SourceOptions(threads=1, open_timeout_s=2.0, read_timeout_s=1.0, rtsp_transport=transport)
     with camera(clip, tmp_path, port, **refuses), watched(port, source=source) as seen:
-        until(lambda: any("refuses this transport" in status.message for status in seen.told), 60)
+        until(lambda: any("refuses this transport" in status.message for status in seen.statuses), 60)
         assert not seen.frames
         assert not transport_messages(seen)
 
@@ -151,7 +151,7 @@ def test_key_frames_that_are_further_apart_than_the_time_outs(clip: Clip, tmp_pa
         time.sleep(2.0)  # into the first group of pictures
         seen = stack.enter_context(watched(port, **quick))
         seen.wait_frames(10, 120)
-        assert seen.told[0].message, "it joined at a key frame"
+        assert seen.statuses[0].message, "it joined at a key frame"
         connects = seen.camera.status.connects
         seen.wait_frames(600, 90)  # two more key frames
         assert seen.camera.status.connects == connects
@@ -166,7 +166,7 @@ def answers(port: int) -> bool:
 def test_a_camera_that_takes_long_to_answer(clip: Clip, tmp_path: Path) -> None:
     port = free_port()
     with camera(clip, tmp_path, port, describe_delay=8), watched(port) as seen:
-        until(lambda: any("did not answer in time" in status.message for status in seen.told), 30)
+        until(lambda: any("did not answer in time" in status.message for status in seen.statuses), 30)
         seen.wait_frames(5, 90)
 
 

@@ -90,9 +90,9 @@ def test_the_page_shows_covered_pictures_and_figures(marked: Path) -> None:  # n
         after = run["door"].counts.line.fully_covered
         assert code == 200
         assert 'facestream_camera_state{camera="door",state="live"} 1.0' in metrics
-        told = re.search(r'^facestream_frames_fully_covered_total\{camera="door"\} (\S+)$', metrics, re.M)
-        assert told is not None
-        assert before <= float(told[1]) <= after  # a busy machine exceeds deadlines
+        output = re.search(r'^facestream_frames_fully_covered_total\{camera="door"\} (\S+)$', metrics, re.M)
+        assert output is not None
+        assert before <= float(output[1]) <= after  # a busy machine exceeds deadlines
         code, health = get(port, "/healthz")
         assert code == 503
         assert json.loads(health)["not_live"] == {"yard": "reconnecting"}
@@ -220,10 +220,10 @@ def test_a_second_start_and_a_start_with_nothing_to_show(capsys: pytest.CaptureF
             (["--to", "http://127.0.0.1:1/x"], "a page's address is"),
         ):
             code = main(["run", "--model", "plainXS16", *words])
-            told = capsys.readouterr().err
+            output = capsys.readouterr().err
             assert code == 2
-            assert said in told
-            assert "Traceback" not in told
+            assert said in output
+            assert "Traceback" not in output
     finally:
         page.stop()
 
@@ -245,8 +245,8 @@ def test_strangers_do_not_shut_others_out_of_the_page(monkeypatch: pytest.Monkey
 
 
 def test_who_guesses_the_token_is_slowed_down_and_told_of() -> None:
-    told: list[str] = []
-    page = Page("127.0.0.1", 0, "secret", list, on_event=told.append)
+    output: list[str] = []
+    page = Page("127.0.0.1", 0, "secret", list, on_event=output.append)
     page.start()
     try:
         began = time.monotonic()
@@ -254,7 +254,7 @@ def test_who_guesses_the_token_is_slowed_down_and_told_of() -> None:
         assert codes == {401}
         assert time.monotonic() - began > 2.5
         assert get(page.port, "/?token=secret")[0] == 200
-        assert told[0] == "1 failed log-in from 127.0.0.1"
+        assert output[0] == "1 failed log-in from 127.0.0.1"
     finally:
         page.stop()
 

@@ -69,16 +69,16 @@ def test_by_size_with_what_is_being_written(tmp_path: Path) -> None:
 
 def test_a_folder_that_does_not_let_them_go_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, "door-20260101-120000.mkv", HOUR)
-    told: list[str] = []
+    messages: list[str] = []
 
     def refused(path: Path, missing_ok: bool = False) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "unlink", refused)  # root may remove everything
-    cleaner = SegmentCleaner(tmp_path / "door.mkv", Limits(age_s=1), told.append)
+    cleaner = SegmentCleaner(tmp_path / "door.mkv", Limits(age_s=1), messages.append)
     cleaner.sweep(None, now=True)
     cleaner.sweep(None, now=True)
-    assert told == ["old segments cannot be removed: door-20260101-120000.mkv (Permission denied)"]
+    assert messages == ["old segments cannot be removed: door-20260101-120000.mkv (Permission denied)"]
 
 
 def test_real_segments_over_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,16 +28,16 @@ QUICK = PushOptions(timeout_s=1.0, refused_wait_s=0.5, max_backoff_s=0.5)
 
 @contextlib.contextmanager
 def pushing(url: str, options: PushOptions = QUICK) -> Iterator[tuple[Pusher, Feed, list[tuple[State, str]]]]:
-    told: list[tuple[State, str]] = []
+    events: list[tuple[State, str]] = []
     with Feed(lambda unit: pusher.send(unit)) as feed:
-        pusher = Pusher(url, feed.packetizer, options, lambda *s: told.append(s), feed.encoder.request_keyframe)
+        pusher = Pusher(url, feed.packetizer, options, lambda *s: events.append(s), feed.encoder.request_keyframe)
         pusher.start()
         try:
-            yield pusher, feed, told
+            yield pusher, feed, events
         finally:
             pusher.stop()
             assert pusher.join(15), "the pusher hangs"
-    assert "secret" not in str(told)
+    assert "secret" not in str(events)
 
 
 @contextlib.contextmanager
@@ -90,7 +90,7 @@ def grown(path: Path, size: int) -> Callable[[], bool]:
 def test_ffmpeg_takes_the_stream_and_again_after_it_was_killed(tmp_path: Path) -> None:
     port = free_port()
     first, second = tmp_path / "1.h264", tmp_path / "2.h264"
-    with pushing(f"rtsp://127.0.0.1:{port}/live") as (pusher, _, told):
+    with pushing(f"rtsp://127.0.0.1:{port}/live") as (pusher, _, events):
         with listening(port, first):
             until(grown(first, 20_000))
         until(lambda: pusher.state is State.RECONNECTING)
@@ -102,7 +102,7 @@ def test_ffmpeg_takes_the_stream_and_again_after_it_was_killed(tmp_path: Path) -
     for path in (first, second):
         seen = numbers(path)
         assert seen == list(range(seen[0], seen[0] + len(seen)))
-    states = [state for state, _ in told]
+    states = [state for state, _ in events]
     assert states.count(State.LIVE) == 2
 
 
@@ -169,9 +169,9 @@ def say(reply: bytes) -> Callable[[socket.socket], None]:
     ids=["404", "500", "http", "zeros", "silence", "hang up"],
 )
 def test_a_server_that_makes_no_sense(behave: Callable[[socket.socket], None], state: State, words: str) -> None:
-    with talking(behave) as port, pushing(f"rtsp://viewer:secret@127.0.0.1:{port}/live") as (pusher, _, told):
+    with talking(behave) as port, pushing(f"rtsp://viewer:secret@127.0.0.1:{port}/live") as (pusher, _, events):
         until(lambda: pusher.state is state)
-        assert any(re.search(words, message) for _, message in told), told
+        assert any(re.search(words, message) for _, message in events), events
 
 
 def test_nobody_there_and_tls_to_a_plain_port() -> None:

@@ -146,11 +146,11 @@ def test_gstreamer_plays(
     asked: list[str] = []
     act = Player._act
 
-    def heard(player: Player, mount: Mount, method: str, headers: dict[str, str]) -> None:
+    def noted(player: Player, mount: Mount, method: str, headers: dict[str, str]) -> None:
         asked.append(method)
         act(player, mount, method, headers)
 
-    monkeypatch.setattr(Player, "_act", heard)
+    monkeypatch.setattr(Player, "_act", noted)
     with serving(users, tls=secured(route, certificate)) as (server, mount, _):
         # Of TLS it knows another name; whom it trusts cannot be said on its command line.
         protocols = "protocols=tcp+tls" if route == "tls" else f"protocols={route}"
@@ -202,7 +202,7 @@ class Raw:
         self.sequence = 0
         self.url = address(server)
 
-    def ask(self, method: str, url: str = "", **headers: str) -> tuple[int, dict[str, str]]:
+    def call(self, method: str, url: str = "", **headers: str) -> tuple[int, dict[str, str]]:
         self.sequence += 1
         lines = [f"{method} {url or self.url} RTSP/1.0", f"CSeq: {self.sequence}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -222,10 +222,10 @@ class Raw:
         return message.code, dict(message.headers)
 
     def start(self) -> None:
-        assert self.ask("DESCRIBE")[0] == 200
-        code, headers = self.ask("SETUP", self.url + "/track0", Transport="RTP/AVP/TCP;unicast;interleaved=0-1")
+        assert self.call("DESCRIBE")[0] == 200
+        code, headers = self.call("SETUP", self.url + "/track0", Transport="RTP/AVP/TCP;unicast;interleaved=0-1")
         assert code == 200
-        assert self.ask("PLAY", Session=headers["session"].partition(";")[0])[0] == 200
+        assert self.call("PLAY", Session=headers["session"].partition(";")[0])[0] == 200
 
     def closed(self) -> bool:
         """Whether the server closes the connection before the time-out."""
@@ -303,14 +303,14 @@ def test_a_new_size_goes_on_in_the_same_stream() -> None:
 def test_too_many_connections_are_refused_and_room_is_given_back() -> None:
     with serving(limits=Limits(connections=2)) as (server, _, _):
         first, second = Raw(server), Raw(server)
-        assert first.ask("OPTIONS")[0] == second.ask("OPTIONS")[0] == 200
+        assert first.call("OPTIONS")[0] == second.call("OPTIONS")[0] == 200
         third = Raw(server)
         assert third.answer()[0] == 503
         assert third.closed()
         assert server.refused == 1
         first.socket.close()
         until(lambda: len(server.connections) == 1)
-        assert Raw(server).ask("OPTIONS")[0] == 200
+        assert Raw(server).call("OPTIONS")[0] == 200
         second.socket.close()
 
 
@@ -334,7 +334,7 @@ def test_what_is_no_request_is_refused_and_cut_off(sent: bytes, code: int) -> No
         with contextlib.suppress(ConnectionError):
             assert raw.answer()[0] == code
         assert raw.closed()
-        assert Raw(server).ask("OPTIONS")[0] == 200
+        assert Raw(server).call("OPTIONS")[0] == 200
 
 
 def test_who_says_nothing_is_cut_off() -> None:
@@ -348,24 +348,24 @@ def test_who_says_nothing_is_cut_off() -> None:
 def test_requests_out_of_place_are_answered() -> None:
     with serving() as (server, _, _):
         raw = Raw(server)
-        assert raw.ask("PLAY")[0] == 454
-        assert raw.ask("RECORD")[0] == 405
-        assert raw.ask("SETUP", Transport="RTP/AVP;multicast")[0] == 461
-        assert raw.ask("SETUP", Transport="RTP/AVP;unicast;client_port=80-81")[0] == 461
-        assert raw.ask("SETUP", Transport="RTP/AVP/TCP;interleaved=999-1000")[0] == 461
-        assert raw.ask("GET_PARAMETER")[0] == 200
-        code, headers = raw.ask("SETUP", Transport="RTP/SAVP;unicast, RTP/AVP/TCP;unicast;interleaved=4-5")
+        assert raw.call("PLAY")[0] == 454
+        assert raw.call("RECORD")[0] == 405
+        assert raw.call("SETUP", Transport="RTP/AVP;multicast")[0] == 461
+        assert raw.call("SETUP", Transport="RTP/AVP;unicast;client_port=80-81")[0] == 461
+        assert raw.call("SETUP", Transport="RTP/AVP/TCP;interleaved=999-1000")[0] == 461
+        assert raw.call("GET_PARAMETER")[0] == 200
+        code, headers = raw.call("SETUP", Transport="RTP/SAVP;unicast, RTP/AVP/TCP;unicast;interleaved=4-5")
         assert code == 200
         assert "interleaved=4-5" in headers["transport"]
-        assert raw.ask("PLAY", Session="other")[0] == 454
-        assert raw.ask("OPTIONS", CSeq2="x")[0] == 200
+        assert raw.call("PLAY", Session="other")[0] == 454
+        assert raw.call("OPTIONS", CSeq2="x")[0] == 200
 
 
 def test_passwords_cannot_be_guessed_for_ever() -> None:
     with serving(USERS) as (server, _, _):
         raw = Raw(server)
         proof = 'Digest username="viewer", realm="facestream", nonce="x", uri="/", response="00"'
-        assert [raw.ask("DESCRIBE", Authorization=proof)[0] for _ in range(5)] == [401] * 5
+        assert [raw.call("DESCRIBE", Authorization=proof)[0] for _ in range(5)] == [401] * 5
         assert raw.closed()
 
 
@@ -373,18 +373,18 @@ def test_a_stream_without_a_picture_yet_says_to_come_back() -> None:
     server = RtspServer("127.0.0.1", 0, Limits(describe_s=0.1))
     server.mount("door")
     server.start()
-    assert Raw(server).ask("DESCRIBE")[0] == 503
+    assert Raw(server).call("DESCRIBE")[0] == 503
     server.stop()
 
 
 def test_a_player_over_udp_who_is_gone_is_let_go() -> None:
     with serving(limits=Limits(session_s=0.5, stall_s=0.5)) as (server, mount, _):
         raw = Raw(server)
-        assert raw.ask("DESCRIBE")[0] == 200
+        assert raw.call("DESCRIBE")[0] == 200
         port = free_port()
-        code, headers = raw.ask("SETUP", Transport=f"RTP/AVP;unicast;client_port={port}-{port + 1}")
+        code, headers = raw.call("SETUP", Transport=f"RTP/AVP;unicast;client_port={port}-{port + 1}")
         assert code == 200
-        raw.ask("PLAY", Session=headers["session"].partition(";")[0])
+        raw.call("PLAY", Session=headers["session"].partition(";")[0])
         until(lambda: mount.counts.players == 1)
         until(lambda: mount.counts.players == 0)
         assert raw.closed()

@@ -25,7 +25,7 @@ def connect(port: int) -> socket.socket:
     return connection
 
 
-def ask(connection: socket.socket, text: str) -> str:
+def call(connection: socket.socket, text: str) -> str:
     connection.sendall(text.replace("\n", "\r\n").encode() + b"\r\n\r\n")
     return connection.recv(65536).decode()
 
@@ -77,7 +77,7 @@ def test_guesses_of_one_address_become_slow_are_counted_and_said(monkeypatch: py
     try:
         for n in range(6):
             with connect(server.port) as connection:
-                answers.append(ask(connection, f"DESCRIBE rtsp://h/door RTSP/1.0\nCSeq: {n}\n{proof}"))
+                answers.append(call(connection, f"DESCRIBE rtsp://h/door RTSP/1.0\nCSeq: {n}\n{proof}"))
         assert all("401" in answer for answer in answers)
         assert time.monotonic() - began >= 0.2 + 0.4 + 0.8
         assert server.logins.failed == 6
@@ -115,9 +115,9 @@ def test_odd_letters_are_answered_and_raise_nothing(text: str, capfd: pytest.Cap
     server.start()
     try:
         with connect(server.port) as connection:
-            assert ask(connection, text).startswith("RTSP/1.0 4")
+            assert call(connection, text).startswith("RTSP/1.0 4")
         with connect(server.port) as connection:
-            assert "200 OK" in ask(connection, "OPTIONS * RTSP/1.0\nCSeq: 1")
+            assert "200 OK" in call(connection, "OPTIONS * RTSP/1.0\nCSeq: 1")
     finally:
         server.stop()
     assert "Traceback" not in capfd.readouterr().err

@@ -35,18 +35,18 @@ def test_more_may_be_covered_and_the_start_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "patch",
     [
         {"hide": "blur"}, {"scale": 1.39}, {"threshold": 0.26}, {"mode": "bare"}, {"mode": None}, {"mode": ["cover"]},
         {"hide": "image:/etc/passwd"}, {"hide": 3}, {"hide": "none"}, {"scale": 6}, {"scale": "wide"}, {"scale": None},
         {"scale": float("nan")}, {"threshold": 0}, {"threshold": -1}, {"allow": [[0, 0, 1, 1]]}, {"scale": 2, "x": 1},
     ],
 )  # fmt: skip
-def test_less_may_not(wish: dict[str, Any]) -> None:
+def test_less_may_not(patch: dict[str, Any]) -> None:
     tuner = Tuner(config())
     before = tuner.coverer
-    with pytest.raises(BadConfig, match=next(iter(set(wish) - {"scale"}), "scale")):
-        tuner.change(wish)
+    with pytest.raises(BadConfig, match=next(iter(set(patch) - {"scale"}), "scale")):
+        tuner.change(patch)
     assert tuner.now == tuner.start
     assert tuner.coverer is before
 
@@ -55,13 +55,13 @@ def test_the_configuration_may_permit_less_or_nothing() -> None:
     free = Tuner(config(run__change="any"))
     free.change({"hide": "blur", "scale": 1, "threshold": 0.9})
     assert (free.now.hide, free.now.scale, free.now.threshold) == ("blur", 1.0, 0.9)
-    for wish in ({"mode": "bare"}, {"hide": "image:/etc/passwd"}):
+    for patch in ({"mode": "bare"}, {"hide": "image:/etc/passwd"}):
         with pytest.raises(BadConfig):
-            free.change(wish)
+            free.change(patch)
     fixed = Tuner(config(run__change="no"))
-    for wish in ({"mode": "boxes"}, {"hide": "solid"}, {"scale": 2}, {"threshold": 0.1}):
+    for patch in ({"mode": "boxes"}, {"hide": "solid"}, {"scale": 2}, {"threshold": 0.1}):
         with pytest.raises(BadConfig, match="the run allows"):
-            fixed.change(wish)
+            fixed.change(patch)
 
 
 def test_bare_faces_only_where_the_run_was_started_so() -> None:

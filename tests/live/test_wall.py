@@ -20,7 +20,7 @@ from tests.live.test_rtsp_server import address, serving
 from tests.servers import QUICK, free_port, until
 
 
-class Watch:
+class Receiver:
     """Numbers, wall-clock times and frames as they come."""
 
     def __init__(self, url: str) -> None:
@@ -32,7 +32,7 @@ class Watch:
         self.seen.append((number_of(frame.picture), frame.wall_s))
         self.frames.append(frame)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Receiver:
         self.camera.start()
         return self
 
@@ -42,7 +42,7 @@ class Watch:
 
 
 def test_each_picture_has_the_time_at_which_it_was_taken(tmp_path: Path) -> None:
-    with serving() as (server, _, feed), Watch(address(server)) as watch:
+    with serving() as (server, _, feed), Receiver(address(server)) as watch:
         until(lambda: len(watch.seen) > 30)
         began = feed.wall_s
         for number, wall_s in watch.seen:
@@ -70,7 +70,7 @@ def test_a_camera_that_sends_no_reports_has_no_time() -> None:
     mount = server.mount("door")
     server.start()
     with Feed(lambda unit: server.send(mount, Unit(unit.packets, unit.key)), mount.packetizer):
-        with Watch(address(server)) as watch:
+        with Receiver(address(server)) as watch:
             until(lambda: len(watch.seen) > 10)
         server.stop()
     assert {wall_s for _, wall_s in watch.seen} == {None}
@@ -83,7 +83,7 @@ def test_a_stream_whose_times_wrap_round() -> None:
     mount.packetizer.base = 2**32 - 330 * 1800
     server.start()
     with Feed(lambda unit: server.send(mount, unit), mount.packetizer, rate=50, gop_s=1.6) as feed:
-        with Watch(address(server)) as watch:
+        with Receiver(address(server)) as watch:
             until(lambda: watch.seen and watch.seen[-1][0] > 350)
         server.stop()
     numbers = [number for number, _ in watch.seen]
@@ -94,7 +94,7 @@ def test_a_stream_whose_times_wrap_round() -> None:
 
 def test_the_time_of_another_server() -> None:
     port = free_port()
-    with gstreamer(port), Watch(f"rtsp://127.0.0.1:{port}/live") as watch:
+    with gstreamer(port), Receiver(f"rtsp://127.0.0.1:{port}/live") as watch:
         until(lambda: sum(wall_s is not None for _, wall_s in watch.seen) > 20, 60)
         now = time.time()
     walls = [wall_s for _, wall_s in watch.seen if wall_s is not None]

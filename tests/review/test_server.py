@@ -46,7 +46,7 @@ class Client:
     def __init__(self, server: ReviewServer) -> None:
         self.server = server
 
-    def ask(self, path: str, body: object = None, token: str | None = None, **headers: str) -> tuple[int, bytes]:
+    def call(self, path: str, body: object = None, token: str | None = None, **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=60)
         token = self.server.token if token is None else token
         sent = {"Authorization": f"Bearer {token}"} | {k.replace("_", "-"): v for k, v in headers.items()}
@@ -58,7 +58,7 @@ class Client:
         return answer.status, data
 
     def json(self, path: str, body: object = None) -> Any:
-        code, data = self.ask(path, body)
+        code, data = self.call(path, body)
         assert code == 200, data
         return json.loads(data)
 
@@ -101,10 +101,10 @@ def test_nobody_without_the_token_gets_anything(opened: Callable[..., Client]) -
     client = opened()
     for path, body in ROUTES:
         for token in ("", "wrong", client.server.token[:-1], client.server.token + "x"):
-            code, data = client.ask(path, body, token=token)
+            code, data = client.call(path, body, token=token)
             assert code == 401, path
             assert len(data) < 100
-    assert client.ask(f"/?token={client.server.token}", token="")[0] == 200
+    assert client.call(f"/?token={client.server.token}", token="")[0] == 200
     assert {address for address in _listening(client.server.port)} == {"127.0.0.1"}
 
 
@@ -129,14 +129,14 @@ def test_foreign_names_and_pages_are_refused_even_with_the_token(
     client = opened()
     filled = {name: value.format(port=client.server.port) for name, value in headers.items()}
     for path, body in ROUTES:
-        assert client.ask(path, body, **filled)[0] == 403, path
+        assert client.call(path, body, **filled)[0] == 403, path
     for good in ({"Host": f"localhost:{client.server.port}"}, {"Origin": f"http://127.0.0.1:{client.server.port}"}):
-        assert client.ask("/state", **good)[0] == 200
+        assert client.call("/state", **good)[0] == 200
 
 
 def test_the_page_asks_nobody_else(opened: Callable[..., Client]) -> None:
     client = opened()
-    text = client.ask("/")[1].decode()
+    text = client.call("/")[1].decode()
     assert "http://" not in text.replace("http://127.0.0.1", "")
     assert "https://" not in text
     assert urlsplit(client.server.address).hostname == "127.0.0.1"
@@ -149,7 +149,7 @@ def test_frames_are_those_of_a_run_from_the_start(opened: Callable[..., Client],
         wanted = [f.to_ndarray(format="bgr24").astype(int) for f in container.decode(video=0)]
     assert client.server.session.reader.can_seek
     for n in (0, 32, 13, 12, 11, 30, 31, 5, 24):
-        code, data = client.ask(f"/frame/{n}?width=160")
+        code, data = client.call(f"/frame/{n}?width=160")
         assert code == 200
         shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).astype(int)
         differences = [np.abs(shown - other).mean() for other in wanted]
@@ -187,14 +187,14 @@ def test_turned_and_mirrored_videos_are_shown_as_a_player_shows_them(
     assert client.json("/state")["width"] == width
     for n in (17, 3, 0, 19):
         for later in ("", "&later=1"):
-            got = decoded(client.ask(f"/frame/{n}?width=160{later}")[1])
+            got = decoded(client.call(f"/frame/{n}?width=160{later}")[1])
             assert got.shape == (height, width, 3)
             assert np.abs(got - shown[n]).mean() < 6, (n, later)
-        covered = decoded(client.ask(f"/frame/{n}?width=160&covers=1")[1])
+        covered = decoded(client.call(f"/frame/{n}?width=160&covers=1")[1])
         assert np.abs(covered[top + 4 : bottom - 4, left + 4 : right - 4] - 128).mean() < 6
         assert np.abs(covered - shown[n])[-8:].mean() < 6
     if suffix == ".mp4":
-        face = decoded(client.ask("/face/1")[1])
+        face = decoded(client.call("/face/1")[1])
         assert face[30:66, 40:56].mean() > 200  # the bright patch in its middle
         assert face[:8].mean() < 120
 
@@ -226,9 +226,9 @@ def test_pictures_made_in_advance_keep_nobody_waiting(opened: Callable[..., Clie
     client = opened()
     session = client.server.session
     with session.spare_reader._lock:
-        later = threading.Thread(target=client.ask, args=("/frame/20?width=160&later=1",))
+        later = threading.Thread(target=client.call, args=("/frame/20?width=160&later=1",))
         later.start()
-        assert client.ask("/frame/20?width=160")[0] == 200
+        assert client.call("/frame/20?width=160")[0] == 200
         assert later.is_alive()
     later.join(60)
     assert not later.is_alive()
@@ -270,7 +270,7 @@ def test_what_cannot_be_done_is_said_in_one_line_and_changes_nothing(
 ) -> None:
     client = opened()
     before, files = client.json("/state"), sorted(p.name for p in tmp_path.iterdir())
-    code, data = client.ask(path, body)
+    code, data = client.call(path, body)
     if path == "/export" and code == 200:  # a container that nobody knows shows when it is opened
         state = client.json("/export")
         while not state["done"]:
@@ -324,7 +324,7 @@ def test_decisions_come_out_in_the_video_the_records_and_the_report(
     again = facestream("apply", tmp_path / "clip.mp4", tmp_path / "out.mp4.jsonl", "-o", tmp_path / "again.mp4")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "again.mp4").read_bytes() == out.read_bytes()
-    assert client.ask("/export", {"name": "out.mp4"})[0] == 400  # it exists
+    assert client.call("/export", {"name": "out.mp4"})[0] == 400  # it exists
     assert client.export(overwrite=True)["error"] == ""
 
 
@@ -368,7 +368,7 @@ def test_masks_move_in_the_preview_and_in_the_video(opened: Callable[..., Client
         written = [f.to_ndarray(format="rgb24").astype(int) for f in container.decode(video=0)]
     assert (tmp_path / "again.mp4").read_bytes() == (tmp_path / "out.mp4").read_bytes()
     for n, left in ((3, 4), (5, 4), (10, 29), (15, 54), (25, 104), (26, 104)):
-        shown = decoded(client.ask(f"/frame/{n}?width=160&covers=1")[1])
+        shown = decoded(client.call(f"/frame/{n}?width=160&covers=1")[1])
         for picture in (written[n], shown):
             hidden = np.abs(picture[:40] - 200).max(2) > 30
             columns = np.flatnonzero(hidden[8:24].all(0))

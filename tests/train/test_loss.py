@@ -76,9 +76,9 @@ def test_quality_loss_by_hand() -> None:
     scores = torch.tensor([[[0.0, 0.0], [2.0, -2.0], [0.0, 50.0]]])
     xyxy = torch.tensor([[[0.0, 5, 10, 10], [0, 0, 0, 0], [0, 0, 0, 0]]])
     loss = quality_loss([(scores, torch.zeros(1, 3, 4))], truth([[FACE, BACKGROUND, IGNORE]], xyxy), 2.0)
-    sure = 1 / (1 + math.exp(4))
+    confident = 1 / (1 + math.exp(4))
     at_half = 0.0  # the score of 0.5 is the box's IoU: nothing to learn
-    assert loss.classes.item() == pytest.approx(at_half + sure**2 * -math.log(1 - sure), rel=1e-4)
+    assert loss.classes.item() == pytest.approx(at_half + confident**2 * -math.log(1 - confident), rel=1e-4)
     assert loss.boxes.item() == pytest.approx(1 - (0.5 - 2.5**2 / 200))  # centres 2.5 apart, hull 10 x 10
     assert loss.total.item() == pytest.approx(loss.classes.item() + 2 * loss.boxes.item())
 
@@ -170,7 +170,7 @@ def test_the_teacher_is_asked_on_faces_and_ignore_regions_and_not_on_background(
 def test_the_teachers_box_is_learned_where_it_is_sure() -> None:
     """The student's box lies an anchor's width beside the teacher's: no overlap, so a distance-IoU below zero."""
     shifted = torch.tensor([[[1.0, 0, 0, 0]]])
-    sure = distilled_loss([(logits(3.0), shifted)], [(logits(3.0), 0 * shifted)], truth([[FACE]]), 2.0)
+    confident = distilled_loss([(logits(3.0), shifted)], [(logits(3.0), 0 * shifted)], truth([[FACE]]), 2.0)
     unsure = distilled_loss([(logits(-3.0), shifted)], [(logits(-3.0), 0 * shifted)], truth([[FACE]]), 2.0)
-    assert sure.boxes.item() > 1
+    assert confident.boxes.item() > 1
     assert unsure.boxes.item() == 0

@@ -17,7 +17,7 @@ def count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def settled(model: nn.Module) -> nn.Module:
+def trained(model: nn.Module) -> nn.Module:
     """Batch norms with statistics as after training, so that folding them has something to get wrong."""
     generator = torch.Generator().manual_seed(1)
     for layer in model.modules():
@@ -71,7 +71,7 @@ def test_paper_detection_module_widths() -> None:
 
 @pytest.mark.parametrize(("cin", "stride", "groups"), [(8, 1, 1), (4, 1, 1), (8, 2, 1), (8, 1, 8), (8, 2, 8)])
 def test_a_block_with_side_branches_fuses_into_one_convolution(cin: int, stride: int, groups: int) -> None:
-    block = settled(RepConv(cin, 8, 3, stride, groups=groups))
+    block = trained(RepConv(cin, 8, 3, stride, groups=groups))
     x = torch.randn(2, cin, 13, 17)
     with torch.no_grad():
         assert torch.allclose(block(x), block.fused()(x), atol=1e-5)
@@ -79,7 +79,7 @@ def test_a_block_with_side_branches_fuses_into_one_convolution(cin: int, stride:
 
 
 def test_a_whole_model_fused_says_the_same() -> None:
-    model = settled(build("mobilenet"))
+    model = trained(build("mobilenet"))
     x = torch.rand(1, 3, 64, 64) * 255
     with torch.no_grad():
         for (a, b), (c, d) in zip(model(x), fuse(copy.deepcopy(model))(x), strict=True):
@@ -96,7 +96,7 @@ def test_early_vgg_layers_can_be_fixed() -> None:
 
 def test_deployed_boxes_are_the_decoded_anchors_best_first() -> None:
     torch.manual_seed(0)  # two margins that differ in their last bits alone would change places
-    model = settled(SSH(replace(SPECS["mobilenet"], branches=False)))
+    model = trained(SSH(replace(SPECS["mobilenet"], branches=False)))
     images = torch.randint(0, 256, (2, 64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         xyxy, scores = Deploy(model)(images)
@@ -115,7 +115,7 @@ def test_deployed_boxes_are_the_decoded_anchors_best_first() -> None:
 
 def test_fixed_norms_train_the_function_that_ships() -> None:
     """In training mode the outputs are those of eval mode, no statistic changes, and all weights get a gradient."""
-    model = settled(SSH(replace(SPECS["plainS"], branches=False)))
+    model = trained(SSH(replace(SPECS["plainS"], branches=False)))
     images = torch.rand(2, 3, 64, 96) * 255
     with torch.no_grad():
         wanted = model(images)
@@ -131,7 +131,7 @@ def test_fixed_norms_train_the_function_that_ships() -> None:
 
 
 def test_what_the_backbone_begins_with_may_be_given() -> None:
-    model = settled(SSH(replace(SPECS["retinaface"], branches=False)))
+    model = trained(SSH(replace(SPECS["retinaface"], branches=False)))
     images = torch.rand(1, 3, 64, 64) * 255
     with torch.no_grad():
         c8 = model.backbone.stage1(model.normalised(images))
@@ -144,7 +144,7 @@ def test_nets_on_a_pyramid_keep_more_of_the_smallest_faces() -> None:
     """Of a picture with more anchors than that, 2,000, 700 and 300 boxes, three thousand as the others."""
     assert SPECS["plainS"].top_k == (2000, 700, 300)
     assert SPECS["vgg16"].top_k == (1000, 1000, 1000)
-    deploy = Deploy(settled(SSH(replace(SPECS["retinaface"], branches=False))))
+    deploy = Deploy(trained(SSH(replace(SPECS["retinaface"], branches=False))))
     with torch.no_grad():
         xyxy, scores = deploy(torch.zeros(1, 512, 512, 3, dtype=torch.uint8))
     assert xyxy.shape == (1, 3000, 4)

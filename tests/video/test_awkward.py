@@ -57,12 +57,12 @@ def cover(source: Path, out: Path, **flags: Any) -> Report:
 
 def rows(path: Path) -> dict[str, Any]:
     """A file as a table: what a player shows, how long, and what it says of itself."""
-    told = probe(path)
-    both = told["packets_and_frames"]
-    films = [s for s in told["streams"] if s["codec_type"] == "video" and not s["disposition"]["attached_pic"]]
+    probed = probe(path)
+    both = probed["packets_and_frames"]
+    films = [s for s in probed["streams"] if s["codec_type"] == "video" and not s["disposition"]["attached_pic"]]
     film = films[0]
     frames = [f for f in both if f["type"] == "frame" and f["stream_index"] == film["index"]]
-    sides = [s for s in told["streams"] if s["codec_type"] in ("audio", "subtitle")]
+    sides = [s for s in probed["streams"] if s["codec_type"] in ("audio", "subtitle")]
     table: dict[str, Any] = {
         "films": len(films),
         "times": [f.get("pts_time", f.get("pkt_dts_time")) for f in frames],
@@ -70,9 +70,9 @@ def rows(path: Path) -> dict[str, Any]:
         "fields": [(f["interlaced_frame"], f["top_field_first"]) for f in frames],
         "light": [d for d in frames[0].get("side_data_list", []) if "metadata" in d["side_data_type"]],
         "turned": [d.get("rotation") for d in film.get("side_data_list", []) if "rotation" in d],
-        "chapters": [(c["start_time"], c["end_time"]) for c in told["chapters"]],
+        "chapters": [(c["start_time"], c["end_time"]) for c in probed["chapters"]],
         "fonts": [s["extradata_hash"]
-                  for s in told["streams"] if s["codec_type"] == "attachment"],
+                  for s in probed["streams"] if s["codec_type"] == "attachment"],
     }  # fmt: skip
     for key in ("width", "height", "sample_aspect_ratio", "pix_fmt", "time_base", "r_frame_rate"):
         table[key] = film.get(key)

@@ -341,9 +341,9 @@ def test_real_files_with_xiphs_codecs_leave_nothing_behind(tmp_path: Path, suffi
     swept(path, ".mkv", ".webm")
     with av.open(str(path.with_name("out.mkv"))) as file:
         samples: Any = [frame.to_ndarray() for frame in file.decode(audio=0)]
-    heard = np.concatenate([part.reshape(-1) for part in samples])
-    assert len(heard) > 14000
-    assert np.abs(heard).max() > 0.01
+    waves = np.concatenate([part.reshape(-1) for part in samples])
+    assert len(waves) > 14000
+    assert np.abs(waves).max() > 0.01
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
