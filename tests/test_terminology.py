@@ -16,7 +16,6 @@ SOURCES = sorted(
     path
     for folder in ("engines", "pipeline", "train", "facestream", "benchmarks", "tools", "tests")
     for path in (ROOT / folder).rglob("*.py")
-    if path.parent != ROOT / "tests" / "stages"
 )
 WORDS = """
     Eye LiveEye Recalled LookFailed Line line fine coarse whole rise believed Sheet sheet CutOut shelved where

@@ -36,17 +36,17 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
-MEAN = (123.0, 117.0, 104.0)  # RGB; RetinaFace's
-STD = (58.4, 57.1, 57.4)
+STD = (58.4, 57.1, 57.4)  # of RGB in pictures (ImageNet): what the body was trained on is about so much larger
+FLAT = 4.0  # deviation that counts as nothing: what a flat crop shows is noise
 EDGES = 0.3  # share of the training crops that an edge cuts
 LAST = SIDE // 32 + (SIDE % 32 > 0)  # side of the body's last map
 
 
 class VerifierNet(nn.Module):
-    """uint8 or float crops [N, 3, SIDE, SIDE], RGB in 0..255 -> logits [N] of "this is a face"."""
+    """uint8 or float crops [N, 3, SIDE, SIDE], RGB in 0..255 -> logits [N] of "this is a face".
 
-    mean: Tensor
-    std: Tensor
+    Each crop is shown with a mean of 0 and about the same contrast, so that a face in the dark looks like one in light.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,11 +58,11 @@ class VerifierNet(nn.Module):
         nn.init.zeros_(self.pool.bias)  # type: ignore[arg-type]
         nn.init.normal_(self.score.weight, std=0.01)
         nn.init.zeros_(self.score.bias)
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1), persistent=False)
 
     def forward(self, crops: Tensor) -> Tensor:
-        x = (crops.float() - self.mean) / self.std
+        x = crops.float()
+        x = x - x.mean((1, 2, 3), keepdim=True)
+        x = x / (x.square().mean((1, 2, 3), keepdim=True).sqrt() + FLAT)
         c32 = self.body(x)[2]
         logits: Tensor = self.score(F.relu(self.pool(c32)).flatten(1)).flatten()
         return logits
@@ -135,7 +135,7 @@ def tinted(crops: Tensor, draw: torch.Generator) -> Tensor:
     mean = crops.mean((1, 2, 3), keepdim=True)
     contrast = uniform(0.6, 1.3, 1, 1, 1)
     crops = ((crops - mean) * contrast + mean) * gain + uniform(-15, 15, 1, 1, 1)
-    noise = (uniform(0, 1, 1, 1, 1) < 0.15).float() * uniform(0, 14, 1, 1, 1)
+    noise = (uniform(0, 1, 1, 1, 1) < 0.25).float() * uniform(0, 14, 1, 1, 1)
     return (crops + noise * torch.randn(crops.shape, generator=draw)).clamp(0, 255)
 
 

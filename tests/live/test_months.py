@@ -151,7 +151,7 @@ def test_a_camera_that_was_away_for_long_is_watched_as_closely_as_before() -> No
     quiet = free_port()
     with Watched(f"rtsp://viewer:secret@127.0.0.1:{quiet}/door", hang_s=60.0) as seen:
         with talking(lambda connection: time.sleep(30), quiet):
-            until(lambda: sum("in time" in status.message for status in seen.placeholders) >= 1, 60)
+            until(lambda: sum("in time" in status.message for status in seen.statuses) >= 1, 60)
             until(lambda: seen.camera._read_timeout_s > 10, 120)
         with serving(USERS) as (server, _, _):
             proxy = Proxy(server.port)
@@ -166,7 +166,7 @@ def test_a_camera_that_was_away_for_long_is_watched_as_closely_as_before() -> No
                 proxy.frozen = False
         assert seen.camera.status.hangs == 0
         assert not any(
-            "is used from now on" in status.message for status in seen.placeholders
+            "is used from now on" in status.message for status in seen.statuses
         )  # and its transport is kept
 
 

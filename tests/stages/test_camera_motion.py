@@ -104,11 +104,11 @@ def test_a_pan_is_found_behind_somebody_who_stands() -> None:
 
 def test_a_slow_pan_is_told_in_sum() -> None:
     motion = CameraMotionEstimator()
-    told = 0.0
+    total = 0.0
     for i in range(41):
         found = motion.update(shot(camera(x=0.5 * i)), SIZE)
-        told += 0 if found is None else found[0, 2] + (found[0, 0] - 1) * 640
-    assert abs(told - 20) < 3
+        total += 0 if found is None else found[0, 2] + (found[0, 0] - 1) * 640
+    assert abs(total - 20) < 3
 
 
 def test_a_cut_and_an_empty_picture_are_no_motion() -> None:
@@ -141,32 +141,32 @@ def moved(before: np.ndarray, zoom: float = 1.0, turn: float = 0.0) -> np.ndarra
 
 
 @pytest.mark.parametrize(
-    ("zoom", "turn", "believed"),
+    ("zoom", "turn", "accepted"),
     [
         (0.97 * ZOOM, 0.0, True), (1.03 * ZOOM, 0.0, False), (1.03 / ZOOM, 0.0, True), (0.97 / ZOOM, 0.0, False),
         (1.0, 0.97 * TURN, True), (1.0, 1.03 * TURN, False), (1.0, -1.03 * TURN, False),
     ],
 )  # fmt: skip
-def test_no_camera_zooms_or_turns_that_fast(zoom: float, turn: float, believed: bool) -> None:
+def test_no_camera_zooms_or_turns_that_fast(zoom: float, turn: float, accepted: bool) -> None:
     found = _fit(points(), moved(points(), zoom, turn), np.array(SIZE), 4.0, SETTINGS)
-    assert (found is not None) == believed
+    assert (found is not None) == accepted
 
 
 def test_most_points_must_agree_and_all_over_the_picture() -> None:
     before, size = points(), np.array(SIZE)
     after, stray = moved(before), np.random.default_rng(0).uniform(-300, 300, before.shape)
-    for share, believed in ((0.6, True), (0.4, False)):
+    for share, accepted in ((0.6, True), (0.4, False)):
         speaks = (np.random.default_rng(1).permutation(len(before)) < share * len(before))[:, None]
-        assert (_fit(before, np.where(speaks, after, before + stray), size, 4.0, SETTINGS) is not None) == believed
-    for squeeze, believed in (((1, 1), True), ((1, 0.3), False), ((0.3, 1), False)):
+        assert (_fit(before, np.where(speaks, after, before + stray), size, 4.0, SETTINGS) is not None) == accepted
+    for squeeze, accepted in (((1, 1), True), ((1, 0.3), False), ((0.3, 1), False)):
         near = before * squeeze
-        assert (_fit(near, moved(near), size, 4.0, SETTINGS) is not None) == believed
+        assert (_fit(near, moved(near), size, 4.0, SETTINGS) is not None) == accepted
 
 
-@pytest.mark.parametrize(("count", "believed"), [(LEAST - 1, False), (LEAST, True)])
-def test_a_few_corners_say_nothing(monkeypatch: pytest.MonkeyPatch, count: int, believed: bool) -> None:
+@pytest.mark.parametrize(("count", "accepted"), [(LEAST - 1, False), (LEAST, True)])
+def test_a_few_corners_say_nothing(monkeypatch: pytest.MonkeyPatch, count: int, accepted: bool) -> None:
     some = points()[np.linspace(0, 79, count).round().astype(int)] / 4
     monkeypatch.setattr(motion_module, "_flow", lambda *_: (some, some + 5))
     motion = CameraMotionEstimator()
     motion.update(shot(camera()), SIZE)
-    assert (motion.update(shot(camera(x=20, y=20)), SIZE) is not None) == believed
+    assert (motion.update(shot(camera(x=20, y=20)), SIZE) is not None) == accepted

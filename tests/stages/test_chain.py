@@ -133,9 +133,9 @@ def test_a_coarse_look_that_finds_nobody_is_no_fault(score: float) -> None:
     line = FacePipeline(detector, read(None, settings | scores))
 
     def small(images: Sequence[ImageView]) -> list[Detections]:
-        fine = images[0].rgb.shape[1] == 160
-        looks.append(fine)
-        return [Detections(four, np.full(4, 0.55, np.float32)) if fine else Detections.empty()]
+        full = images[0].rgb.shape[1] == 160
+        looks.append(full)
+        return [Detections(four, np.full(4, 0.55, np.float32)) if full else Detections.empty()]
 
     looks: list[bool] = []
     four = np.concatenate([TWO, TWO + np.float32([0, 50, 0, 50])])

@@ -94,8 +94,8 @@ def test_it_shows_what_the_picture_shows_there(name: str, rotation: int, size: t
     for cut, x, y in made.placed:
         left, top, right, bottom = cut.region
         there = whole[top:bottom, left:right]
-        mine = shown.rgb[y : y + cut.height, x : x + cut.width].astype(int)[: there.shape[0], : there.shape[1]]
-        assert np.abs(mine - there[: mine.shape[0], : mine.shape[1]]).mean() < 6  # chroma may lie half a pixel off
+        pasted = shown.rgb[y : y + cut.height, x : x + cut.width].astype(int)[: there.shape[0], : there.shape[1]]
+        assert np.abs(pasted - there[: pasted.shape[0], : pasted.shape[1]]).mean() < 6  # chroma may lie half a pixel off
 
 
 def test_boxes_go_back_to_where_they_were_cut_out() -> None:
@@ -144,7 +144,7 @@ def test_the_net_finds_on_a_sheet_what_it_finds_in_the_whole_picture() -> None:
     frames = [item for item in source.items() if isinstance(item, Frame)][::15]
     source.close()
     stage = DetectionStage(detector, config)
-    sure = 0
+    expected = 0
     again = 0
     for frame in frames:
         whole = FullFrameDetector(detector, config).detect(frame, True).filter_by_score(0.5)
@@ -153,7 +153,7 @@ def test_the_net_finds_on_a_sheet_what_it_finds_in_the_whole_picture() -> None:
         analysed = AnalysedFrame(frame, np.zeros((2, 2), np.uint8))
         there = stage.run(analysed, DetectionPlan(frame.index, Scope.CROPS, Reason.INTERVAL, mosaic)).faces
         assert there is not None
-        sure += len(whole)
+        expected += len(whole)
         again += int((iou_xyxy(whole.xyxy, there.xyxy).max(1, initial=0) > 0.6).sum())
-    assert sure >= 20
-    assert again >= 0.97 * sure
+    assert expected >= 20
+    assert again >= 0.97 * expected

@@ -283,8 +283,8 @@ def test_a_doubtful_box_is_grown() -> None:
 
 
 def test_a_box_is_grown_when_its_tracks_scores_mostly_are_doubtful() -> None:
-    for usual, grown in ((0.9, 0), (0.55, DOUBT / 2)):
-        faces = [Box(1, (50.0, 20.0, 60.0, 40.0), 0.7 if i == 10 else usual, BoxState.OBSERVED) for i in range(20)]
+    for normal, grown in ((0.9, 0), (0.55, DOUBT / 2)):
+        faces = [Box(1, (50.0, 20.0, 60.0, 40.0), 0.7 if i == 10 else normal, BoxState.OBSERVED) for i in range(20)]
         x0, y0, x1, y1 = through(Lookahead(6), [tracked(i, face) for i, face in enumerate(faces)])[10].boxes[0].xyxy
         assert (x1 - x0, y1 - y0) == pytest.approx((10 * (1 + grown), 20 * (1 + grown)))
 

@@ -25,9 +25,9 @@ def test_only_what_was_detected_is_a_sighting() -> None:
 @pytest.mark.parametrize("count", [1, 2, 11])
 def test_the_usual_size_and_score_are_percentiles(count: int) -> None:
     seen = [(float(i), 2.0 * i, i / 20) for i in range(1, count + 1)]
-    usual = statistics_of(list(reversed(seen)))
+    normal = statistics_of(list(reversed(seen)))
     rank = int(SETTINGS.percentile * (count - 1))
-    assert usual == TrackStatistics(seen[rank][0], seen[rank][1], seen[-1 - rank][2])
+    assert normal == TrackStatistics(seen[rank][0], seen[rank][1], seen[-1 - rank][2])
 
 
 def test_a_clear_box_stays_as_it_is() -> None:
@@ -81,7 +81,7 @@ def test_what_left_is_remembered_for_as_many_frames_as_statistics_need() -> None
 
 
 def test_an_alternate_place_has_a_path_and_no_statistics_of_its_own() -> None:
-    """Its track's usual size is that of the face, which is elsewhere."""
+    """Its track's normal size is that of the face, which is elsewhere."""
     smoother = Smoother()
     for index in range(5):
         leave(smoother, index, [Box(1, (0, 0, 40, 40), 0.9, BoxState.OBSERVED)], [])

@@ -119,12 +119,12 @@ def test_a_doubtful_box_that_only_lies_near_is_another_face() -> None:
 
 
 def test_a_look_that_is_not_fine_makes_nothing_forgotten() -> None:
-    for fine in (False, True):
+    for full in (False, True):
         tracker = Tracker(TrackerConfig())
         tracker.update(found(square(100, 100, 20, 0.3)), 0.0, SIZE)
-        tracker.update(found(), 1 / 30, SIZE, full_resolution=fine)
+        tracker.update(found(), 1 / 30, SIZE, full_resolution=full)
         boxes = tracker.update(found(square(101, 100, 20, 0.3)), 2 / 30, SIZE)
-        assert [b.id for b in boxes] == [2 if fine else 1]
+        assert [b.id for b in boxes] == [2 if full else 1]
 
 
 def test_frames_that_are_not_looked_at_keep_their_faces() -> None:
@@ -213,19 +213,19 @@ def test_after_a_cut_a_face_is_believed_at_first_sight() -> None:
 def test_tracks_follow_the_camera() -> None:
     """It jumps about by up to 60 px a frame, and zooms once; the faces, of 20 px, stand."""
     rng = np.random.default_rng(0)
-    told, untold = Tracker(TrackerConfig()), Tracker(TrackerConfig())
+    with_motion, without_motion = Tracker(TrackerConfig()), Tracker(TrackerConfig())
     place, ids = np.zeros(2), set()
     for i in range(30):
         step = rng.uniform(-60, 60, 2) if i else np.zeros(2)
         affine = np.array([[1, 0, step[0]], [0, 1, step[1]]])
         place += step
         faces = found(*(square(300 + x + place[0], 150 + y + place[1], 20) for x, y in ((0, 0), (50, 10), (20, 60))))
-        ids |= {b.id for b in told.update(faces, i / 30, SIZE, affine)}
-        untold.update(faces, i / 30, SIZE)
+        ids |= {b.id for b in with_motion.update(faces, i / 30, SIZE, affine)}
+        without_motion.update(faces, i / 30, SIZE)
     assert ids == {1, 2, 3}
-    assert untold.next_id > 10
-    before = told.filters.xyxy()
-    boxes = told.update(found(), 1.0, (4000, 4000), np.array([[2.0, 0, 5], [0, 2.0, 7]]))
+    assert without_motion.next_id > 10
+    before = with_motion.filters.xyxy()
+    boxes = with_motion.update(found(), 1.0, (4000, 4000), np.array([[2.0, 0, 5], [0, 2.0, 7]]))
     middle = np.array([((b.xyxy[0] + b.xyxy[2]) / 2, (b.xyxy[1] + b.xyxy[3]) / 2) for b in boxes])
     assert np.abs(middle - ((before[:, :2] + before[:, 2:]) + (5, 7))).max() < 12  # of up to 700 that they moved
     assert all(b.xyxy[2] - b.xyxy[0] > 38 for b in boxes)
