@@ -250,11 +250,9 @@ class TrackThroughSettings(StageSettings, frozen=True):
     )
     min_correlation: Annotated[float, constant("correlation", "from which two patches show the same face", GUESS)] = 0.5
     grace_frames: Annotated[int, constant("frames", "covered on after the match was lost", GUESS)] = 3
-    edge_grace_frames: Annotated[int, constant("frames", "the same while the frame's edge cuts the face", GUESS)] = 12
     max_inward: Annotated[
         float, constant("share of a side", "a truncated face may seem to move inward, going back in time", MEASURED)
     ] = 0.1
-    speed_smoothing: Annotated[float, constant("factor", "share of the old speed in the new one", GUESS)] = 0.5
 
 
 class BackfillSettings(StageSettings, frozen=True):

@@ -46,13 +46,11 @@ def track_through(
             return None
         if match is not None and match.score >= settings.min_correlation:
             place = match.xyxy / scale
-            share = settings.speed_smoothing
-            speed = share * speed + (1 - share) * (place - ahead)
+            speed = place - ahead
         else:
             place = ahead + speed
-            truncated = is_truncated(place, now.frame.size)
             missed += 1
-            if missed > (settings.edge_grace_frames if truncated and lost else lost):
+            if missed > lost:
                 break
         places.append(grow_xyxy(place, 1 + settings.matched_growth * step + settings.lost_growth * missed))
         last = now
@@ -64,12 +62,6 @@ def motion_between(last: BufferedFrame, now: BufferedFrame) -> Array | None:
     if now.frame.index >= last.frame.index:
         return now.affine
     return None if last.affine is None else cv2.invertAffineTransform(last.affine)
-
-
-def is_truncated(box: Array, size: tuple[int, int]) -> bool:
-    """Whether a box xyxy extends over the edge of a frame of this width and height."""
-    left, top, right, bottom = box.tolist()
-    return bool(left < 0 or top < 0 or right > size[0] or bottom > size[1])
 
 
 def moved_inward(

@@ -11,7 +11,6 @@ import pytest
 from facestream.pipeline.stages.delay_line import BufferedFrame
 from facestream.pipeline.stages.settings import DEFAULTS, Heuristics, TrackThroughSettings
 from facestream.pipeline.stages.track_through import (
-    is_truncated,
     motion_between,
     moved_inward,
     track_through,
@@ -67,14 +66,6 @@ def test_after_the_match_is_lost_it_goes_on_along_its_motion_for_a_while() -> No
     assert len(track_through(chain, FACE, lost=0) or ()) == 5
 
 
-def test_while_the_edge_cuts_it_the_match_may_be_lost_for_longer() -> None:
-    pan = np.array([[1.0, 0, 4], [0, 1, 0]])
-    chain = [waiting(i, 288 + 4 * i if i < 3 else None, pan if i < 3 else None) for i in range(20)]
-    places = track_through(chain, np.array([288.0, 40, 328, 80]))
-    assert places is not None
-    assert len(places) >= 2 + SETTINGS.edge_grace_frames
-
-
 def test_without_luma_and_too_small_it_cannot_be_tracked() -> None:
     bare = BufferedFrame(waiting(1, 40).frame, {})
     assert track_through([waiting(0, 40), bare], FACE) is None
@@ -103,15 +94,6 @@ def test_a_warped_box_stays_upright_and_grows_by_the_zoom() -> None:
     turned = 2 * np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]])
     assert warp_box(np.array([10.0, 20, 30, 24]), turned) == pytest.approx([-64, 36, -24, 44])
     assert warp_box(np.array([10.0, 20, 30, 24]), None) == pytest.approx([10, 20, 30, 24])
-
-
-@pytest.mark.parametrize(
-    ("box", "cut"),
-    [([0, 0, 320, 120], False), ([-1, 5, 9, 9], True), ([5, -1, 9, 9], True), ([5, 5, 321, 9], True),
-     ([5, 5, 9, 121], True)],
-)  # fmt: skip
-def test_a_box_over_the_edge_is_truncated(box: list[float], cut: bool) -> None:
-    assert is_truncated(np.array(box, float), SIZE) is cut
 
 
 @pytest.mark.parametrize(
