@@ -165,9 +165,7 @@ def test_a_camera_that_was_away_for_long_is_watched_as_closely_as_before() -> No
                 assert time.monotonic() - began < 9
                 proxy.frozen = False
         assert seen.camera.status.hangs == 0
-        assert not any(
-            "is used from now on" in status.message for status in seen.statuses
-        )  # and its transport is kept
+        assert not any("is used from now on" in status.message for status in seen.statuses)  # and its transport is kept
 
 
 def test_a_camera_that_cannot_be_started_is_seen_and_tried_again(tmp_path: Path) -> None:

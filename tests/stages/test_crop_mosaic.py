@@ -95,7 +95,9 @@ def test_it_shows_what_the_picture_shows_there(name: str, rotation: int, size: t
         left, top, right, bottom = cut.region
         there = whole[top:bottom, left:right]
         pasted = shown.rgb[y : y + cut.height, x : x + cut.width].astype(int)[: there.shape[0], : there.shape[1]]
-        assert np.abs(pasted - there[: pasted.shape[0], : pasted.shape[1]]).mean() < 6  # chroma may lie half a pixel off
+        assert (
+            np.abs(pasted - there[: pasted.shape[0], : pasted.shape[1]]).mean() < 6
+        )  # chroma may lie half a pixel off
 
 
 def test_boxes_go_back_to_where_they_were_cut_out() -> None:
