@@ -94,11 +94,12 @@ def cut(rgb: Array, item: Labelled, rng: np.random.Generator) -> tuple[Array, La
     left, top, right, bottom = area
     if min(right - left, bottom - top) < 32:
         return rgb, item
-    inside = np.clip(item.xyxy, np.float32([left, top, left, top]), np.float32([right, bottom, right, bottom]))
+    corner = np.array([left, top, left, top], np.float32)
+    inside = np.clip(item.xyxy, corner, np.array([right, bottom, right, bottom], np.float32))
     share = area_xyxy(inside) / np.maximum(area_xyxy(item.xyxy), 1e-6)
     kept = share > 0.02
     ignore = item.ignore | (share < VISIBLE)
-    moved = inside - np.float32([left, top, left, top])
+    moved = inside - corner
     return np.ascontiguousarray(rgb[top:bottom, left:right]), replace(item, xyxy=moved[kept], ignore=ignore[kept])
 
 
