@@ -95,9 +95,8 @@ def test_it_shows_what_the_picture_shows_there(name: str, rotation: int, size: t
         left, top, right, bottom = cut.region
         there = whole[top:bottom, left:right]
         pasted = shown.rgb[y : y + cut.height, x : x + cut.width].astype(int)[: there.shape[0], : there.shape[1]]
-        assert (
-            np.abs(pasted - there[: pasted.shape[0], : pasted.shape[1]]).mean() < 6
-        )  # chroma may lie half a pixel off
+        there = there[: pasted.shape[0], : pasted.shape[1]]
+        assert np.abs(pasted - there).mean() < 6  # chroma may lie half a pixel off
 
 
 def test_boxes_go_back_to_where_they_were_cut_out() -> None:
@@ -156,6 +155,8 @@ def test_the_net_finds_on_a_sheet_what_it_finds_in_the_whole_picture() -> None:
         there = stage.run(analysed, DetectionPlan(frame.index, Scope.CROPS, Reason.INTERVAL, mosaic)).faces
         assert there is not None
         expected += len(whole)
-        again += int((iou_xyxy(whole.xyxy, there.xyxy).max(1, initial=0) > 0.6).sum())
+        # Beyond the frame's edge a box is extrapolated: only what is in the frame can agree.
+        inside = [np.clip(xyxy, 0, np.array([*frame.size] * 2, np.float32)) for xyxy in (whole.xyxy, there.xyxy)]
+        again += int((iou_xyxy(inside[0], inside[1]).max(1, initial=0) > 0.6).sum())
     assert expected >= 20
     assert again >= 0.97 * expected

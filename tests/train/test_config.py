@@ -13,7 +13,8 @@ from facestream.engines.errors import BadConfig
 from facestream.train.checkpoint import load_weights
 from facestream.train.config import RENAMED, recipe, stored_config
 
-CHECKPOINTS = sorted((Path(__file__).parents[2] / "train" / "checkpoints").glob("*.safetensors"))
+FOLDER = Path(__file__).parents[2] / "train" / "checkpoints"
+CHECKPOINTS = sorted(path for path in FOLDER.glob("*.safetensors") if path.stem != "verifier")  # it has no settings
 
 
 def nested(path: str, value: object) -> dict[str, object]:

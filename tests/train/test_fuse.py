@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from facestream.engines.face_crops import SIDE
 from facestream.engines.types import Detections
-from facestream.engines.verified import Verifier
+from facestream.engines.verified import VERIFIER, Verifier
 from facestream.train.calibrate import halved, logit
 from facestream.train.data import Labelled
 from facestream.train.fuse import Fused, Fusion, VerifiedPicture, export, fuse, joined, regression
-from facestream.train.verifier import VerifierNet
+from facestream.train.verifier import VerifierNet, load_verifier
 
 
 def test_the_regression_finds_the_weights_that_made_the_labels() -> None:
@@ -70,6 +72,21 @@ def test_the_graph_computes_what_training_did(tmp_path: Path) -> None:
     assert fusion.scores(np.float32([0.5]), np.float32([0]))[0] == pytest.approx(
         1 / (1 + np.exp(0.2 - 1.3 * logit(np.float32([0.5]))[0]))
     )
+
+
+def test_the_shipped_graph_is_that_of_the_shipped_weights() -> None:
+    """Whoever trains on from the checkpoint starts at what the program runs."""
+    root = Path(__file__).parents[2]
+    net, _ = load_verifier(root / "train" / "checkpoints" / "verifier.safetensors")
+    metadata = {entry.key: entry.value for entry in onnx.load(str(VERIFIER)).metadata_props}
+    stored = json.loads(metadata["facestream"])["fusion"]
+    fusion = Fusion((stored["gains"][0], stored["gains"][1]), stored["shift"])
+    rng = np.random.default_rng(5)
+    crops = rng.integers(0, 256, (4, SIDE, SIDE, 3), dtype=np.uint8)
+    scores = rng.uniform(0.1, 0.9, 4).astype(np.float32)
+    with torch.inference_mode():
+        own = net(torch.from_numpy(crops).permute(0, 3, 1, 2)).numpy()
+    assert Verifier().scores(crops, scores) == pytest.approx(fusion.scores(scores, own), abs=1e-4)
 
 
 def test_halves_are_apart_and_whole_together() -> None:
