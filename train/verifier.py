@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
-STD = (58.4, 57.1, 57.4)  # of RGB in pictures (ImageNet): what the body was trained on is about so much larger
+STD = (58.4, 57.1, 57.4)  # of RGB in pictures (ImageNet): by which RetinaFace's inputs are larger than ours
 FLAT = 4.0  # deviation that counts as nothing: what a flat crop shows is noise
 EDGES = 0.3  # share of the training crops that an edge cuts
 LAST = SIDE // 32 + (SIDE % 32 > 0)  # side of the body's last map
