@@ -12,6 +12,7 @@ from typing import IO, Any
 
 PICTURE_OCTETS = 64 << 10  # a block of this size has pages of its own; smaller ones are packed
 _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_M_ARENA_MAX = -8
 _FAR = 1 << 30  # Windows locks bytes, also against writing: one that no file of ours has
 
 
@@ -41,11 +42,13 @@ def peak_rss_mb() -> float:
 
 
 def give_memory_back() -> None:
-    """Make glibc return the memory of pictures to the system as soon as they are freed, here and in FFmpeg.
+    """Make glibc return the memory of pictures to the system as soon as they are freed, here and in FFmpeg; and share
+    its heaps between threads.
 
     By itself it moves the bound above which blocks get pages of their own up to the largest block ever freed. Pictures
-    then lie in heaps, one for each of a hundred threads, between small blocks that stay: with every encoder that is
-    opened, as for each segment of a recording, the heaps grow. No effect with other C libraries.
+    then lie in heaps, between small blocks that stay: with every encoder that is opened, as for each segment of a
+    recording, the heaps grow. And it has eight heaps a core, each of which grows to the most that it ever held: with
+    every camera that comes and goes its threads fill others. No effect with other C libraries.
     """
     if sys.platform != "linux":
         return
@@ -54,6 +57,7 @@ def give_memory_back() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, PICTURE_OCTETS)
+        mallopt(_M_ARENA_MAX, max(2, cores()))
 
 
 def state_folder() -> Path:

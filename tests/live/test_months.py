@@ -259,6 +259,54 @@ def test_the_memory_of_pictures_goes_back_to_the_system() -> None:
     assert left_mb("yes") < 10
 
 
+HEAPS = """
+import ctypes, sys, threading
+from facestream.pipeline.system import cores, give_memory_back
+
+if sys.argv[1] == "yes":
+    give_memory_back()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
+libc.fclose.argtypes = [ctypes.c_void_p]
+count = 3 * cores() + 3
+together = threading.Barrier(count)
+
+def take():
+    together.wait()
+    libc.malloc(1000)
+    together.wait()
+
+threads = [threading.Thread(target=take) for _ in range(count)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+file = libc.fopen(sys.argv[2].encode(), b"w")
+libc.malloc_info(0, file)
+libc.fclose(file)
+print(open(sys.argv[2]).read().count("<heap nr="), max(2, cores()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_threads_share_the_heaps(tmp_path: Path) -> None:
+    """A camera that comes and goes leaves as many threads' heaps at their largest as there are."""
+
+    def heaps(how: str) -> list[int]:
+        words = [sys.executable, "-c", HEAPS, how, str(tmp_path / "heaps.xml")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return [int(number) for number in done.stdout.split()]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MALLOC_ARENA_MAX", raising=False)
+        count, most = heaps("no")
+        if count <= most:
+            pytest.skip("this C library has no more heaps by itself")
+        count, most = heaps("yes")
+    assert count <= most
+
+
 def test_a_live_run_asks_for_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from facestream.pipeline.cli import run as command
     from facestream.pipeline.cli.app import main
