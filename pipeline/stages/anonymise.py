@@ -223,10 +223,11 @@ def _blur(area: Array, settings: AnonymiseSettings) -> Array:
 
 
 def _read_cover_image(path: str) -> Array:
-    from PIL import Image, UnidentifiedImageError
+    from facestream.pipeline.images import open_image
+    from PIL import UnidentifiedImageError
 
     try:
-        with Image.open(Path(path)) as image:
+        with open_image(Path(path)) as image:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise BadInput("the image to cover with does not exist", path) from None

@@ -18,14 +18,12 @@ import numpy as np
 from av.video.reformatter import ColorRange
 from facestream.engines.boxes import Array
 from facestream.pipeline.errors import BadInput, SinkLost
+from facestream.pipeline.images import open_image, register_heif
 from facestream.pipeline.types import CoveredFrame, Frame, SidePacket, StreamInfo
 from facestream.pipeline.video.icc import colours_of
 from facestream.pipeline.video.output import Temporary
 from facestream.pipeline.video.uri import Uri, check_file
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
-from pillow_heif import libheif_info, register_heif_opener
-
-register_heif_opener(thumbnails=False)
 
 _TIME_BASE = Fraction(1, 1000)
 FORMATS = {
@@ -103,7 +101,7 @@ class ImageSource:
         try:
             with _own_limits(), _warnings.catch_warnings():
                 _warnings.simplefilter("ignore")
-                with Image.open(self.uri.text) as image:
+                with open_image(Path(self.uri.text)) as image:
                     self._check_size(image)
                     return self._decode(image)
         except BadInput:
@@ -209,8 +207,8 @@ class ImageSink:
             options["icc_profile"] = self._still.icc_profile
         if kind in ("JPEG", "WEBP", "AVIF", "HEIF"):
             options["quality"] = 95
-        if kind == "HEIF" and "x265" in libheif_info()["encoders"]:  # half the time of its own choice, 7 % more bytes
-            options["enc_params"] = {"preset": "veryfast"}
+        if kind == "HEIF" and "x265" in register_heif():
+            options["enc_params"] = {"preset": "veryfast"}  # half the time of its own choice, 7 % more bytes
         if kind == "JPEG":
             options["subsampling"] = "4:4:4"
         if kind == "TIFF":

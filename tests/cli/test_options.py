@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -14,6 +15,7 @@ from facestream.pipeline.cli.options import config_of
 from facestream.pipeline.cli.run import STREAM_FLAGS
 from facestream.pipeline.config import Config
 from facestream.pipeline.errors import BadConfig
+from PIL import Image
 
 
 def help_of(command: str) -> str:
@@ -82,6 +84,17 @@ def test_help_imports_no_library_of_the_work(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(re.findall(r"'(\w+)'", done.stdout.splitlines()[-1]))
     assert not loaded & {"av", "cv2", "numpy", "scipy", "onnxruntime", "aiohttp", "PIL"}
+
+
+def test_a_jpeg_needs_nothing_of_other_formats(tmp_path: Path) -> None:
+    picture = tmp_path / "in.jpg"
+    Image.new("RGB", (64, 64)).save(picture)
+    arguments = ["anonymize", str(picture), "-o", str(tmp_path / "out.jpg")]
+    code = f"import sys; from facestream.pipeline.cli.app import main; main({arguments!r}); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(re.findall(r"'(\w+)'", done.stdout.splitlines()[-1]))
+    assert "PIL" in loaded
+    assert "pillow_heif" not in loaded
 
 
 def test_the_list_of_commands_names_them_all() -> None:

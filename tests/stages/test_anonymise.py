@@ -9,6 +9,7 @@ import pytest
 from facestream.engines.checked import checked
 from facestream.pipeline.config import CoverConfig
 from facestream.pipeline.errors import BadInput
+from facestream.pipeline.images import register_heif
 from facestream.pipeline.stages.anonymise import Anonymizer
 from facestream.pipeline.types import Box, BoxState, Frame, TrackedFrame
 from facestream.pipeline.video.picture import PLANAR
@@ -113,9 +114,11 @@ def test_rotated_pictures_are_covered_where_the_face_is_shown(rotation: int) -> 
     assert (y == 128).sum() < 40 * 40 + 500
 
 
-def test_an_image_is_laid_over_the_face(tmp_path: Path) -> None:
-    Image.new("RGB", (50, 50), (255, 255, 255)).save(tmp_path / "white.png")
-    y, *_ = cover(noise(), (40, 30, 104, 94), hide=f"image:{tmp_path / 'white.png'}", shape="box")
+@pytest.mark.parametrize("name", ["white.png", "white.heic", "white.avif"])
+def test_an_image_is_laid_over_the_face(tmp_path: Path, name: str) -> None:
+    register_heif()
+    Image.new("RGB", (64, 64), (255, 255, 255)).save(tmp_path / name)
+    y, *_ = cover(noise(), (40, 30, 104, 94), hide=f"image:{tmp_path / name}", shape="box")
     assert (y[30:94, 40:104] >= 234).all()
 
 
