@@ -22,8 +22,16 @@ def part_of(box: F32, parts: Sequence[Part], whole: Part) -> Part:
     return next((p for p in parts if p[0] <= x < p[2] and p[1] <= y < p[3]), whole)
 
 
+def bordered(rgb: Array, top: int, bottom: int, left: int, right: int) -> Array:
+    """An RGB image [h, w, 3] with its outermost pixels repeated so many times on each side: the verifier measures each
+    crop's light and contrast, which a border of one colour would change."""
+    out: Array = cv2.copyMakeBorder(rgb, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    return out
+
+
 def face_crop(rgb: Array, box: F32, bounds: Part, side: int = SIDE, context: float = CONTEXT) -> Array:
-    """uint8 [side, side, 3] of an RGB image [h, w, 3] around a box [4] in its pixels, grey outside of `bounds`."""
+    """uint8 [side, side, 3] of an RGB image [h, w, 3] around a box [4] in its pixels; what `bounds` cuts off is shown
+    as `bordered` does, and grey where nothing is left."""
     left, top, right, bottom = (float(v) for v in box)
     half = max(1.0, context / 2 * (max(1.0, right - left) * max(1.0, bottom - top)) ** 0.5)
     x0 = round((left + right) / 2 - half)
@@ -38,7 +46,7 @@ def face_crop(rgb: Array, box: F32, bounds: Part, side: int = SIDE, context: flo
     if c == a or d == b:
         return np.full((side, side, 3), GREY, np.uint8)
     if any(edges):
-        seen = cv2.copyMakeBorder(seen, *edges, cv2.BORDER_CONSTANT, value=(GREY, GREY, GREY))
+        seen = bordered(seen, *edges)
     crop: Array = cv2.resize(seen, (side, side), interpolation=cv2.INTER_AREA if length > side else cv2.INTER_LINEAR)
     return crop
 

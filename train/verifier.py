@@ -9,9 +9,10 @@ cannot. Its body is MobileNetV1 of a quarter width; --retinaface starts it from 
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ import torch
 from facestream.engines.boxes import Array
 from facestream.engines.command import finish
 from facestream.engines.errors import BadConfig, BadInput
-from facestream.engines.face_crops import SIDE
-from facestream.engines.letterbox import GREY
+from facestream.engines.face_crops import SIDE, bordered
 from facestream.train.backbones import MobileNet, fix_norms
 from facestream.train.candidates import SAVED, labels_path
 from facestream.train.checkpoint import load_state, save_state
@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader, Dataset
 
 STD = (58.4, 57.1, 57.4)  # of RGB in pictures (ImageNet): by which RetinaFace's inputs are larger than ours
 FLAT = 4.0  # deviation that counts as nothing: what a flat crop shows is noise
+DARK = 0.25  # share of the training crops that are shown as in a dark room or against light
 EDGES = 0.3  # share of the training crops that an edge cuts
 LAST = SIDE // 32 + (SIDE % 32 > 0)  # side of the body's last map
 
@@ -84,7 +85,7 @@ def init_body(net: VerifierNet, weights: Path) -> None:
 
 def distorted(crop: Array, rng: np.random.Generator) -> Array:
     """A training crop [SAVED, SAVED, 3] -> [SIDE, SIDE, 3]: shifted, scaled, mirrored, blurred, coarse, compressed; or
-    cut by an edge, as of the picture or of a mosaic's crop, beyond which it is grey."""
+    cut by an edge, as of the picture or of a mosaic's crop."""
     side = int(rng.integers(SIDE - 8, SAVED + 1))
     x, y = (int(v) for v in rng.integers(0, SAVED - side + 1, 2))
     out: Any = crop[y : y + side, x : x + side]
@@ -111,17 +112,16 @@ def distorted(crop: Array, rng: np.random.Generator) -> Array:
         assert ok
         out = cv2.imdecode(data, cv2.IMREAD_COLOR)
     if rng.random() < EDGES:
-        out = np.array(out)
+        edges = [0, 0, 0, 0]  # top, bottom, left, right
         for axis in rng.permutation(2)[: int(rng.integers(1, 3))]:
-            depth = int(rng.integers(1, SIDE // 4 + SIDE // 10))
-            edge: list[slice] = [slice(None), slice(None)]
-            edge[axis] = slice(0, depth) if rng.random() < 0.5 else slice(SIDE - depth, SIDE)
-            out[tuple(edge)] = GREY
+            edges[2 * axis + int(rng.integers(2))] = int(rng.integers(1, SIDE // 4 + SIDE // 10))
+        top, bottom, left, right = edges
+        out = bordered(out[top : SIDE - bottom, left : SIDE - right], top, bottom, left, right)
     return np.asarray(out)
 
 
 def tinted(crops: Tensor, draw: torch.Generator) -> Tensor:
-    """Float crops [N, 3, S, S] with other light, colours and noise."""
+    """Crops [N, 3, S, S] with other light, colours and noise, some darkened: floats, whole numbers as in pictures."""
     n = len(crops)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -130,13 +130,24 @@ def tinted(crops: Tensor, draw: torch.Generator) -> Tensor:
     grey = (uniform(0, 1, 1, 1, 1) < 0.2).float()
     crops = crops * (1 - grey) + crops.mean(1, keepdim=True) * grey
     coloured = (uniform(0, 1, 1, 1, 1) < 0.6).float()
-    dark = (uniform(0, 1, 1, 1, 1) < 0.2).float() * uniform(0.2, 1.4, 1, 1, 1)
-    gain = torch.exp(uniform(-0.5, 0.4, 1, 1, 1) - dark) * torch.exp(uniform(-0.25, 0.25, 3, 1, 1) * coloured)
+    gain = torch.exp(uniform(-0.5, 0.4, 1, 1, 1)) * torch.exp(uniform(-0.25, 0.25, 3, 1, 1) * coloured)
     mean = crops.mean((1, 2, 3), keepdim=True)
     contrast = uniform(0.6, 1.3, 1, 1, 1)
     crops = ((crops - mean) * contrast + mean) * gain + uniform(-15, 15, 1, 1, 1)
     noise = (uniform(0, 1, 1, 1, 1) < 0.25).float() * uniform(0, 14, 1, 1, 1)
-    return (crops + noise * torch.randn(crops.shape, generator=draw)).clamp(0, 255)
+    crops = (crops + noise * torch.randn(crops.shape, generator=draw)).clamp(0, 255)
+    dark = (uniform(0, 1, 1, 1, 1) < DARK).float()
+    return (
+        (crops * torch.exp(-dark * darkness(crops.shape[2], uniform)) - dark * uniform(0, 8, 1, 1, 1)).clamp(0).round()
+    )
+
+
+def darkness(side: int, uniform: Callable[..., Tensor]) -> Tensor:
+    """Logarithms [N, 1, side, side] of by how much light is less: all over, and on one side more than on the other."""
+    angle = uniform(0, 2 * math.pi, 1, 1, 1)
+    place = torch.linspace(-1, 1, side)
+    across = torch.cos(angle) * place.reshape(1, 1, 1, -1) + torch.sin(angle) * place.reshape(1, 1, -1, 1)
+    return (uniform(0.2, 3.0, 1, 1, 1) + uniform(0, 1.2, 1, 1, 1) * across).clamp(min=0)
 
 
 class CropBatches(Dataset[tuple[Tensor, Tensor]]):

@@ -13,6 +13,7 @@ import numpy as np
 from facestream.engines.boxes import Array, Bool
 from facestream.engines.letterbox import STRIDE, ImageView, canvas
 from facestream.engines.types import Detections
+from facestream.pipeline.stages.exposure import Exposure
 from facestream.pipeline.stages.settings import DEFAULTS, CropMosaicSettings
 from facestream.pipeline.types import Frame
 from facestream.pipeline.video.planes import part_rgb, planes
@@ -49,12 +50,15 @@ class CropMosaic:
     width: int
     height: int
 
-    def view(self, frame: Frame) -> ImageView:
-        """The detector's input for a frame."""
+    def view(self, frame: Frame, exposure: Exposure | None = None) -> ImageView:
+        """The detector's input for a frame. exposure: of the frame; None: crops are shown as they are."""
         rgb = canvas(self.width, self.height)
         layers = planes(frame.picture)
         for crop, x, y in self.placed:
             pixels = part_rgb(frame, layers, crop.region, (crop.width, crop.height))
+            if exposure is not None:
+                pixels = np.ascontiguousarray(pixels)
+                exposure.apply(pixels, crop.region)
             rgb[y : y + crop.height, x : x + crop.width] = pixels
         parts = tuple((x, y, x + crop.width, y + crop.height) for crop, x, y in self.placed)
         return ImageView(rgb, self.width, self.height, rgb, parts)

@@ -13,6 +13,7 @@ from facestream.engines.types import Detections
 from facestream.pipeline.config import DetectorConfig
 from facestream.pipeline.errors import InferenceFailed
 from facestream.pipeline.stages.crop_mosaic import CropMosaic
+from facestream.pipeline.stages.exposure import Exposure
 from facestream.pipeline.stages.policy import reduced_size
 from facestream.pipeline.stages.settings import DEFAULTS, Heuristics
 from facestream.pipeline.stages.truncated_faces import extrapolate_truncated
@@ -64,6 +65,7 @@ class FullFrameDetector:
         self.detector = detector
         self.size = config.size
         self.reduced = reduced_size(config.size, heuristics.policy)
+        self.exposure = heuristics.exposure
         self.tiles = config.tiles
         self._reported: tuple[int, int] | None = None
         self._viewers = {True: Viewer(), False: Viewer()}
@@ -76,9 +78,12 @@ class FullFrameDetector:
             return self._detect_view(frame, full_resolution)
         whole = self._detect_view(frame, True)
         layers = planes(frame.picture)
+        exposure = Exposure.of(frame, self.exposure)
         found = []
         for region in tiling.regions:
             rgb = np.ascontiguousarray(part_rgb(frame, layers, region, tiling.size))
+            if exposure is not None:
+                exposure.apply(rgb, region)
             view = ImageView(rgb, region[2] - region[0], region[3] - region[1])
             found.append(self.detector.detect([view])[0])
         return tiling.merge(whole, found, frame.size, self.detector.options.nms_iou)
@@ -106,6 +111,9 @@ class FullFrameDetector:
                 found: Detections = yuv_detector.detect_yuv([picture])[0]
                 return found
         view = self._viewers[full_resolution].view(frame, self.size if full_resolution else self.reduced)
+        exposure = Exposure.of(frame, self.exposure)
+        if exposure is not None:
+            exposure.apply(view.rgb)
         return self.detector.detect([view])[0]
 
 
@@ -151,5 +159,6 @@ class DetectionStage:
     def _detect_crops(self, frame: Frame, mosaic: CropMosaic) -> Detections:
         if not mosaic.placed:
             return Detections.empty()
-        found = self.detector.detect([mosaic.view(frame)])[0]
+        view = mosaic.view(frame, Exposure.of(frame, self.heuristics.exposure))
+        found = self.detector.detect([view])[0]
         return mosaic.to_frame(found, frame.size, self.detector.options.nms_iou, self.heuristics.crop_mosaic)

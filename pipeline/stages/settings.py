@@ -100,6 +100,24 @@ class CameraMotionSettings(StageSettings, frozen=True):
     max_turn: Annotated[float, constant("rad", "that no camera turns by between two frames", BOUND)] = 0.35
 
 
+class ExposureSettings(StageSettings, frozen=True):
+    """exposure: dark regions are brightened for the detector."""
+
+    side: Annotated[int, constant("px", "longer side of the map of gains", GUESS, 8)] = 80
+    reach: Annotated[
+        float,
+        constant("share of the longer side", "deviation of the Gaussian over a region's surroundings", GUESS, 0.01),
+    ] = 0.1
+    target: Annotated[float, constant("luma over black", "surroundings darker than this are brightened", MEASURED)] = (
+        80.0
+    )
+    strength: Annotated[float, constant("exponent", "1: all the way to `target`; 0: not at all", MEASURED)] = 0.6
+    min_gain: Annotated[
+        float, constant("factor", "a frame none of which needs as much is left as it is", GUESS, 1)
+    ] = 1.5
+    max_gain: Annotated[float, constant("factor", "the largest gain", BOUND, 1)] = 6.0
+
+
 class PolicySettings(StageSettings, frozen=True):
     """policy: on which frames the detector runs, and at which size; load shedding."""
 
@@ -298,9 +316,9 @@ class SmoothSettings(StageSettings, frozen=True):
     path_sigma: Annotated[
         float, constant("frames", "standard deviation of the average's Gaussian weights", GUESS, 0.1)
     ] = 2.5
-    clear_score: Annotated[float, constant("score", "below which a box is placed badly and grows", MEASURED)] = 0.65
-    dim_score: Annotated[float, constant("score", "at which it grows by all of it", MEASURED)] = 0.45
-    max_growth: Annotated[float, constant("share", "that it grows by at most", MEASURED)] = 0.45
+    clear_score: Annotated[float, constant("score", "below which a box is placed badly and grows", MEASURED)] = 0.95
+    dim_score: Annotated[float, constant("score", "at which it grows by all of it", MEASURED)] = 0.85
+    max_growth: Annotated[float, constant("share", "that it grows by at most", MEASURED)] = 0.2
 
 
 class AnonymiseSettings(StageSettings, frozen=True):
@@ -342,6 +360,7 @@ class Heuristics(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     analyse: AnalyserSettings = AnalyserSettings()
     scene_cuts: SceneCutSettings = SceneCutSettings()
     camera_motion: CameraMotionSettings = CameraMotionSettings()
+    exposure: ExposureSettings = ExposureSettings()
     policy: PolicySettings = PolicySettings()
     crop_mosaic: CropMosaicSettings = CropMosaicSettings()
     truncated_faces: TruncatedFaceSettings = TruncatedFaceSettings()

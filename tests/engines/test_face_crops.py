@@ -40,11 +40,16 @@ def test_a_tall_box_is_not_stretched() -> None:
     assert dark.any(1).sum() / dark.any(0).sum() == pytest.approx(2, rel=0.1)
 
 
-def test_beyond_the_picture_it_is_grey() -> None:
-    crop = face_crop(np.full((300, 400, 3), 9, np.uint8), np.float32([-20, -20, 20, 20]), WHOLE)
-    assert (crop[: SIDE // 2] == GREY).all()
-    assert (crop[:, : SIDE // 2] == GREY).all()
-    assert (crop[SIDE // 2 :, SIDE // 2 :] == 9).all()
+def test_beyond_the_picture_its_edge_is_repeated() -> None:
+    rgb = np.full((300, 400, 3), 9, np.uint8)
+    rgb[:, 0] = 50
+    crop = face_crop(rgb, np.float32([-20, -20, 20, 20]), WHOLE)
+    assert (crop[:, : SIDE // 2] == 50).all()
+    assert (crop[:, SIDE // 2 + 2 :] == 9).all()
+
+
+def test_where_nothing_of_the_picture_is_left_it_is_grey() -> None:
+    assert (face_crop(picture(), np.float32([500, 500, 540, 540]), WHOLE) == GREY).all()
 
 
 @pytest.mark.parametrize("box", [[500, 500, 540, 540], [10, 10, 10, 10], [390, 290, 380, 280], [-900, 0, -800, 90]])
@@ -57,7 +62,7 @@ def test_a_crop_shows_nothing_of_another_part() -> None:
     rgb[:, 200:] = 250
     parts = ((0, 0, 200, 300), (200, 0, 400, 300))
     (crop,) = face_crops(rgb, np.float32([[150, 100, 198, 148]]), parts)
-    assert crop.max() == GREY
+    assert crop.max() == 9
     assert face_crops(rgb, np.float32([[150, 100, 198, 148]])).max() > 240
 
 

@@ -27,7 +27,7 @@ def tracked(index: int, *boxes: Box) -> TrackedFrame:
 
 
 def box(x: float, state: BoxState = BoxState.OBSERVED, track: int = 1) -> Box:
-    return Box(track, (x, 10.0, x + 10, 20.0), 0.9, state)
+    return Box(track, (x, 10.0, x + 10, 20.0), 0.99, state)
 
 
 def contains(outer: Box, inner: tuple[float, float, float, float]) -> bool:
@@ -71,7 +71,7 @@ def test_a_face_is_moved_back_over_frames_that_were_dropped() -> None:
 
 @pytest.mark.parametrize("gap", [NEAR - 1, NEAR])
 def test_a_gap_is_filled_along_the_line_and_a_longer_one_is_never_made_smaller(gap: int) -> None:
-    guess = Box(1, (9.0, 5.0, 21.0, 25.0), 0.9, BoxState.COASTED)
+    guess = Box(1, (9.0, 5.0, 21.0, 25.0), 0.99, BoxState.COASTED)
     guesses = [tracked(i, guess) for i in range(1, gap + 1)]
     out = through(Lookahead(6), [tracked(0, box(0)), *guesses, tracked(gap + 1, box(30))])
     assert [t.boxes[0].state for t in out] == [BoxState.OBSERVED, *[BoxState.BACKFILLED] * gap, BoxState.OBSERVED]
@@ -124,7 +124,7 @@ def test_other_faces_are_left_alone() -> None:
 
 def test_a_box_that_jumps_for_a_frame_still_covers_the_path() -> None:
     """The third box lies beside the face; what leaves covers both it and where the others say that the face is."""
-    jump = Box(1, (18.0, 10.0, 28.0, 20.0), 0.9, BoxState.OBSERVED)
+    jump = Box(1, (18.0, 10.0, 28.0, 20.0), 0.99, BoxState.OBSERVED)
     still = box(0)
     frames = [tracked(i, jump if i == 6 else still) for i in range(12)]
     for lag in (12, 0):
@@ -153,7 +153,7 @@ def scenery(x: float | None) -> np.ndarray:
     return out
 
 
-def seen(x: float, score: float = 0.9, track: int = 1) -> Box:
+def seen(x: float, score: float = 0.99, track: int = 1) -> Box:
     return Box(track, (x, 20.0, x + 24, 44.0), score, BoxState.OBSERVED)
 
 
@@ -188,7 +188,7 @@ def test_a_face_that_comes_in_over_the_edge_is_not_mistaken_for_what_is_alike_fu
         return (160 - x - 24, 20, 160 - x, 44) if right else (x, 20, x + 24, 44)
 
     frames = [(tracked(i), shown(path), 0) for i, path in enumerate((None, None, -20, -16))]
-    frames.append((tracked(4, Box(1, there(-12), 0.9, BoxState.OBSERVED)), shown(-12), 0))
+    frames.append((tracked(4, Box(1, there(-12), 0.99, BoxState.OBSERVED)), shown(-12), 0))
     out = looked(Lookahead(8), frames)
     for i, x in ((2, -20), (3, -16)):
         (made,) = out[i].boxes
@@ -211,8 +211,8 @@ def test_nothing_is_covered_over_a_cut() -> None:
 
 
 def test_guesses_over_a_cut_go_when_it_was_no_flash() -> None:
-    guess = Box(2, (10.0, 10, 40, 40), 0.9, BoxState.COASTED)
-    held = Box(3, (50.0, 50, 60, 60), 0.9, BoxState.COASTED)
+    guess = Box(2, (10.0, 10, 40, 40), 0.99, BoxState.COASTED)
+    held = Box(3, (50.0, 50, 60, 60), 0.99, BoxState.COASTED)
     cut = [(tracked(0, held), None, 0), (tracked(1, guess, held), None, 1), (tracked(2, held), None, 1)]
     assert [[b.id for b in t.boxes] for t in looked(Lookahead(2), cut)] == [[3], [3], [3]]
     assert [[b.id for b in t.boxes] for t in looked(Lookahead(0), cut)] == [[3], [2, 3], [3]]
@@ -274,7 +274,7 @@ def test_a_track_that_is_not_confirmed_is_not_covered_where_it_is_not_detected()
 
 
 def test_a_doubtful_box_is_grown() -> None:
-    for scores, grown in (((0.9,), 0), ((0.7,), 0), ((0.3,), DOUBT), ((0.1,), DOUBT), ((0.9, 0.3), DOUBT)):
+    for scores, grown in (((0.99,), 0), ((0.96,), 0), ((0.3,), DOUBT), ((0.1,), DOUBT), ((0.99, 0.3), DOUBT)):
         seen = [Box(1, (50.0, 20.0, 60.0, 40.0), score, BoxState.OBSERVED) for score in scores]
         out = through(Lookahead(0), [tracked(i, box) for i, box in enumerate(seen)])
         x0, y0, x1, y1 = out[-1].boxes[0].xyxy
@@ -283,8 +283,8 @@ def test_a_doubtful_box_is_grown() -> None:
 
 
 def test_a_box_is_grown_when_its_tracks_scores_mostly_are_doubtful() -> None:
-    for normal, grown in ((0.9, 0), (0.55, DOUBT / 2)):
-        faces = [Box(1, (50.0, 20.0, 60.0, 40.0), 0.7 if i == 10 else normal, BoxState.OBSERVED) for i in range(20)]
+    for normal, grown in ((0.99, 0), (0.9, DOUBT / 2)):
+        faces = [Box(1, (50.0, 20.0, 60.0, 40.0), 0.96 if i == 10 else normal, BoxState.OBSERVED) for i in range(20)]
         x0, y0, x1, y1 = through(Lookahead(6), [tracked(i, face) for i, face in enumerate(faces)])[10].boxes[0].xyxy
         assert (x1 - x0, y1 - y0) == pytest.approx((10 * (1 + grown), 20 * (1 + grown)))
 
@@ -292,8 +292,8 @@ def test_a_box_is_grown_when_its_tracks_scores_mostly_are_doubtful() -> None:
 @pytest.mark.parametrize("lag", [0, 12])
 def test_a_box_that_is_too_small_for_a_while_is_covered_in_its_usual_size(lag: int) -> None:
     """For longer than the smoothing reaches."""
-    small = Box(1, (52.0, 22.0, 58.0, 34.0), 0.9, BoxState.OBSERVED)
-    whole = Box(1, (50.0, 20.0, 60.0, 40.0), 0.9, BoxState.OBSERVED)
+    small = Box(1, (52.0, 22.0, 58.0, 34.0), 0.99, BoxState.OBSERVED)
+    whole = Box(1, (50.0, 20.0, 60.0, 40.0), 0.99, BoxState.OBSERVED)
     out = through(Lookahead(lag), [tracked(i, small if 20 <= i < 30 else whole) for i in range(40)])
     x0, y0, x1, y1 = out[25].boxes[0].xyxy
     assert (x1 - x0, y1 - y0) == pytest.approx((10, 20), abs=0.01)

@@ -8,7 +8,7 @@ from facestream.pipeline.types import Box, BoxKind, BoxState
 SETTINGS = DEFAULTS.smooth
 
 
-def box(x: float = 50.0, score: float = 0.9, track: int = 1, kind: BoxKind = BoxKind.FACE) -> Box:
+def box(x: float = 50.0, score: float = 0.99, track: int = 1, kind: BoxKind = BoxKind.FACE) -> Box:
     return Box(track, (x, 20.0, x + 10, 40.0), score, BoxState.OBSERVED, kind=kind)
 
 
@@ -19,7 +19,7 @@ def path(one: Box) -> list[float]:
 
 def test_only_what_was_detected_is_a_sighting() -> None:
     coasted = Box(2, (0, 0, 5, 5), 0.5, BoxState.COASTED)
-    assert sightings_of([box(), coasted]) == {1: (10, 20, 0.9)}
+    assert sightings_of([box(), coasted]) == {1: (10, 20, 0.99)}
 
 
 @pytest.mark.parametrize("count", [1, 2, 11])
@@ -37,14 +37,14 @@ def test_a_clear_box_stays_as_it_is() -> None:
 def test_a_doubtful_box_grows_evenly_between_the_two_scores() -> None:
     most = SETTINGS.max_growth
     middle = (SETTINGS.clear_score + SETTINGS.dim_score) / 2
-    for score, share in ((0.9, 0.0), (SETTINGS.clear_score, 0.0), (middle, 0.5), (SETTINGS.dim_score, 1.0), (0.2, 1.0)):
+    for score, share in ((0.99, 0.0), (SETTINGS.clear_score, 0.0), (middle, 0.5), (SETTINGS.dim_score, 1.0), (0.2, 1.0)):
         left, top, right, bottom = smooth_box(box(score=score), path(box()), None).xyxy
         assert (right - left, bottom - top) == pytest.approx((10 * (1 + most * share), 20 * (1 + most * share)))
         assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((55, 30))
 
 
 def test_a_box_takes_its_tracks_usual_size_and_doubt_but_is_never_made_smaller() -> None:
-    large = TrackStatistics(16, 18, 0.9)
+    large = TrackStatistics(16, 18, 0.99)
     left, top, right, bottom = smooth_box(box(), path(box()), large).xyxy
     assert (right - left, bottom - top) == pytest.approx((16, 20))
     doubtful = TrackStatistics(1, 1, SETTINGS.dim_score)
@@ -84,7 +84,7 @@ def test_an_alternate_place_has_a_path_and_no_statistics_of_its_own() -> None:
     """Its track's normal size is that of the face, which is elsewhere."""
     smoother = Smoother()
     for index in range(5):
-        leave(smoother, index, [Box(1, (0, 0, 40, 40), 0.9, BoxState.OBSERVED)], [])
+        leave(smoother, index, [Box(1, (0, 0, 40, 40), 0.99, BoxState.OBSERVED)], [])
     face, other = leave(smoother, 5, [box(0), box(100, kind=BoxKind.ALTERNATE)], [])
     assert face.xyxy[2] - face.xyxy[0] > 30
     assert other.xyxy == pytest.approx(box(100).xyxy)
