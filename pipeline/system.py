@@ -60,6 +60,18 @@ def give_memory_back() -> None:
         mallopt(_M_ARENA_MAX, max(2, cores()))
 
 
+def trim_memory() -> None:
+    """Give back what lies free between blocks of glibc's heaps: by itself it gives back their ends alone. Takes some
+    milliseconds at most. No effect with other C libraries."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def state_folder() -> Path:
     """Where the program keeps what it must remember for this user: `facestream` in $XDG_STATE_HOME, else in
     ~/.local/state (Linux), ~/Library/Application Support (macOS) or %LOCALAPPDATA% (Windows)."""

@@ -23,7 +23,7 @@ from facestream.pipeline.live.encode import check_encoder
 from facestream.pipeline.live.events import EventFeed
 from facestream.pipeline.live.run import CameraPipeline, Live
 from facestream.pipeline.log import fail
-from facestream.pipeline.system import give_memory_back
+from facestream.pipeline.system import give_memory_back, trim_memory
 from facestream.pipeline.url import hide_in_process_list, hide_in_tracebacks, redact, shown_text
 from facestream.pipeline.video.output import check_distinct
 from facestream.pipeline.video.uri import Kind, Uri, parse
@@ -31,6 +31,7 @@ from msgspec import structs
 
 log = logging.getLogger(__name__)
 
+TRIM_S = 60.0  # seconds between two times that free memory is given back
 LIMIT_S = 4.5  # maximum seconds from the signal to the end
 # Settings of streams that take the flag of the same setting of files. Streams have no preset auto.
 STREAM_FLAGS = {"run.crf": "crf", "run.preset": "preset"}
@@ -136,8 +137,12 @@ def _until_the_end(live: Live, builder: SinkBuilder, quiet: bool, manager: Camer
         log.info("serving: %s", line)
     code = 0
     window = builder.window
+    trimmed_s = time.monotonic()
     try:
         while True:
+            if time.monotonic() - trimmed_s > TRIM_S:
+                trim_memory()
+                trimmed_s = time.monotonic()
             is_over = live.wait(0.25 if window is None else 0.0)
             if manager is not None:
                 manager.tick()

@@ -112,9 +112,9 @@ class ExposureSettings(StageSettings, frozen=True):
         80.0
     )
     strength: Annotated[float, constant("exponent", "1: all the way to `target`; 0: not at all", MEASURED)] = 0.6
-    min_gain: Annotated[
-        float, constant("factor", "a frame none of which needs as much is left as it is", GUESS, 1)
-    ] = 1.5
+    min_gain: Annotated[float, constant("factor", "a frame none of which needs as much is left as it is", GUESS, 1)] = (
+        1.5
+    )
     max_gain: Annotated[float, constant("factor", "the largest gain", BOUND, 1)] = 6.0
 
 

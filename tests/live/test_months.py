@@ -259,6 +259,35 @@ def test_the_memory_of_pictures_goes_back_to_the_system() -> None:
     assert left_mb("yes") < 10
 
 
+HOLES = """
+import ctypes
+import sys
+from facestream.pipeline.system import trim_memory
+
+def resident_mb():
+    line = next(line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+blocks = [libc.malloc(60_000) for _ in range(1000)]
+for block in blocks:
+    ctypes.memset(ctypes.c_void_p(block), 1, 60_000)
+for block in blocks[:-1]:  # the last one keeps the heap's end where it is
+    libc.free(block)
+before = resident_mb()
+trim_memory()
+print(before - resident_mb())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_what_lies_free_between_blocks_goes_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 40
+
+
 HEAPS = """
 import ctypes, sys, threading
 from facestream.pipeline.system import cores, give_memory_back
@@ -311,11 +340,14 @@ def test_a_live_run_asks_for_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     from facestream.pipeline.cli import run as command
     from facestream.pipeline.cli.app import main
 
-    asked: list[bool] = []
-    monkeypatch.setattr(command, "give_memory_back", lambda: asked.append(True))
+    asked: list[str] = []
+    monkeypatch.setattr(command, "give_memory_back", lambda: asked.append("at the start"))
+    monkeypatch.setattr(command, "trim_memory", lambda: asked.append("while it runs"))
+    monkeypatch.setattr(command, "TRIM_S", 0.1)
     source = "lavfi:testsrc2=size=160x120:rate=10:duration=0.5"
     assert main(["run", source, "--once", "--to", str(tmp_path / "o.mkv"), "--size", "320x192"]) == 0
-    assert asked
+    assert asked[0] == "at the start"
+    assert asked[1:].count("while it runs") >= 1
     with av.open(str(tmp_path / "o.mkv")) as container:
         assert next(container.decode(video=0)).width == 160
 

@@ -37,7 +37,13 @@ def test_a_clear_box_stays_as_it_is() -> None:
 def test_a_doubtful_box_grows_evenly_between_the_two_scores() -> None:
     most = SETTINGS.max_growth
     middle = (SETTINGS.clear_score + SETTINGS.dim_score) / 2
-    for score, share in ((0.99, 0.0), (SETTINGS.clear_score, 0.0), (middle, 0.5), (SETTINGS.dim_score, 1.0), (0.2, 1.0)):
+    for score, share in (
+        (0.99, 0.0),
+        (SETTINGS.clear_score, 0.0),
+        (middle, 0.5),
+        (SETTINGS.dim_score, 1.0),
+        (0.2, 1.0),
+    ):
         left, top, right, bottom = smooth_box(box(score=score), path(box()), None).xyxy
         assert (right - left, bottom - top) == pytest.approx((10 * (1 + most * share), 20 * (1 + most * share)))
         assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx((55, 30))
