@@ -71,7 +71,7 @@ def flags_of(name: str, arguments: list[str]) -> set[str] | None:
                 command = command.get_command(click.Context(command), argument) or command
         assert command is not None
         return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)} | {"-h", "--help"}
-    module = name.removeprefix("python -m ")
+    module = name.removeprefix("python -m ").removeprefix("facestream.")  # the package's folders lie side by side
     folder = module.split(".")[0]
     if name.endswith(".py"):
         files = [*ROOT.glob(name), *(ROOT / "benchmarks").glob(Path(name).name), *ROOT.glob(f"facestream/{name}")]

@@ -43,7 +43,7 @@ class Sees(Detector):
 
 def picture(dark: bool) -> av.VideoFrame:
     rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 8, (120, 160, 3)) if dark else rng.integers(60, 200, (120, 160, 3))
+    rgb = rng.integers(0, 4, (120, 160, 3)) if dark else rng.integers(60, 200, (120, 160, 3))
     return av.VideoFrame.from_ndarray(rgb.astype(np.uint8), format="rgb24").reformat(format="yuv420p")
 
 
